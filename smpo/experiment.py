@@ -1,0 +1,174 @@
+"""The skeleton of a spec: which slots exist and what surrounds them.
+
+Slots are annotated with a kind's base class (`objective: Objective`); `smpo.registry.bind` closes them over what is
+registered. Fields under `runtime`, and the labels, are not part of a run's identity: they may not change a result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from smpo.errors import SpecError
+from smpo.kinds import Inversion, Model, Objective, Optimiser, PairData, PromptSet, Reward, Smoothing
+
+__all__ = ["EvaluateSpec", "ExperimentSpec", "RuntimeSpec", "TrainSpec"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TrainSpec(_Block):
+    """What is optimised, for how long, on which stream of samples."""
+
+    steps: int = Field(gt=0)
+    """Optimiser updates."""
+    batch: int = Field(gt=0)
+    """Pairs per update, over all devices. Accumulation is derived from it."""
+    lr: float = Field(gt=0)
+    """Peak learning rate, as the optimiser sees it (not multiplied by the batch)."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape of the learning rate after the warm-up; linear and cosine end at zero."""
+    warmup: int = Field(0, ge=0)
+    """Updates over which the learning rate rises linearly from zero."""
+    clip: float | None = Field(1.0, gt=0)
+    """Largest global norm of the gradient; null turns clipping off."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Order, timesteps, noise, dropout and augmentation follow from it. Runs that differ only here form a group."""
+    prompt_dropout: float = Field(0.0, ge=0, le=1)
+    """Share of pairs that are trained with the empty prompt (SmPO uses 0.2)."""
+    flip: bool = False
+    """Mirror half of the pairs, winner and loser together."""
+    crop: Literal["centre", "random"] = "centre"
+    """Where non-square images are cut, the same for both; random crops can't be cached."""
+    posterior: Literal["sample", "mean"] = "sample"
+    """Draw latents from the VAE's posterior at each visit, as the official code does, or use its mean."""
+    t_min: int = Field(0, ge=0)
+    """Smallest timestep that is drawn. Near 0 the inverted noise is poorly determined (method 2c)."""
+    t_max: int | None = Field(None, ge=1)
+    """Largest timestep that is drawn; null means the last of the schedule."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of policy and reference alike; weights that are trained stay in fp32."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of an exponential moving average of the policy; when set, the average is evaluated and saved."""
+    optimiser: Optimiser
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSpec:
+        if self.warmup > self.steps:
+            raise SpecError(
+                "warmup",
+                f"the warm-up of {self.warmup} updates is longer than the run of {self.steps}",
+                related=["steps"],
+            )
+        if self.t_max is not None and self.t_max <= self.t_min:
+            raise SpecError(
+                "t_max", f"t_max {self.t_max} must be above t_min {self.t_min}", related=["t_min"]
+            )
+        return self
+
+
+class EvaluateSpec(_Block):
+    """How policy and base are compared: the same prompts, the same seeds, every listed reward."""
+
+    prompts: PromptSet
+    rewards: list[Reward] = Field(min_length=1)
+    """Judges. The reward that made the labels is marked and should not be alone."""
+    guidance: float = Field(7.5, ge=0)
+    """Classifier-free guidance that people will sample with; 1 means none."""
+    steps: int = Field(50, gt=0)
+    """Sampling steps."""
+    images: int = Field(1, ge=1)
+    """Images a prompt; scores are averaged within the prompt before prompts are compared."""
+    seed: int = Field(1000, ge=0, lt=2**31)
+    """First seed; each prompt and image has its own, the same for every model."""
+    limit: int | None = Field(None, gt=0)
+    """Use only so many prompts, spread evenly over the set."""
+
+
+class RuntimeSpec(_Block):
+    """Where and how a run happens. Never part of its identity."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = Field(1, ge=1)
+    """Processes, one a device."""
+    micro_batch: int | None = Field(None, gt=0)
+    """Pairs a device holds at once; null takes the whole batch of the device."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads a process; null leaves torch's choice."""
+    encode_batch: int = Field(32, gt=0)
+    """Images at once while scoring, encoding and sampling."""
+    gradient_checkpointing: bool = False
+    log_every: int = Field(1, gt=0)
+    checkpoint_every: int | None = Field(None, gt=0)
+    """Updates between checkpoints; null means only at the end and on interruption."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints that are kept."""
+    preview_every: int | None = Field(None, gt=0)
+    """Updates between preview grids; null means none before the end."""
+    preview_images: int = Field(8, ge=1, le=64)
+    runs: str = "runs"
+    """Folder of run folders and of the default tracking store."""
+    cache: str = "runs/cache"
+    """Folder of scores, latents and prompt embeddings, shared by all runs."""
+    tracking: str | None = None
+    """MLflow tracking URI; null honours MLFLOW_TRACKING_URI, else sqlite under `runs`. `none` turns MLflow off."""
+
+
+class ExperimentSpec(_Block):
+    """One experiment: a model, pairs, a reward that smooths them, an inversion, an objective, and how it is judged."""
+
+    name: Name
+    """Shown and searchable; the MLflow experiment. Not part of the identity."""
+    notes: str = ""
+    tags: dict[str, str] = Field(default_factory=dict)
+
+    model: Model
+    data: PairData
+    reward: Reward | None = None
+    """Scores the training pairs for smoothings that need it."""
+    objective: Objective
+    smoothing: Smoothing
+    inversion: Inversion
+    train: TrainSpec
+    evaluate: EvaluateSpec | None = None
+    runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExperimentSpec:
+        if self.smoothing.needs_reward and self.reward is None:
+            raise SpecError(
+                "smoothing",
+                f"smoothing `{self.smoothing.use}` needs scores, and no reward is chosen",
+                help="add a line such as `reward: pickscore`, or use `smoothing: hard`",
+            )
+        timesteps = self.model.facts().timesteps
+        if timesteps is not None:
+            if self.inversion.max_steps() > timesteps:
+                raise SpecError(
+                    "inversion.steps",
+                    f"the inversion has {self.inversion.max_steps()} steps, the model's schedule only {timesteps}",
+                    related=["model"],
+                )
+            if (self.train.t_max or 0) >= timesteps or self.train.t_min >= timesteps - 1:
+                where = "train.t_max" if (self.train.t_max or 0) >= timesteps else "train.t_min"
+                raise SpecError(where, f"timesteps of this model run from 0 to {timesteps - 1}", related=["model"])
+        per_device, rest = divmod(self.train.batch, self.runtime.devices)
+        if rest:
+            raise SpecError(
+                "train.batch",
+                f"a batch of {self.train.batch} pairs can't be dealt evenly to {self.runtime.devices} devices",
+                related=["runtime.devices"],
+            )
+        micro = self.runtime.micro_batch
+        if micro is not None and per_device % micro:
+            raise SpecError(
+                "runtime.micro_batch",
+                f"micro_batch {micro} does not divide the {per_device} pairs that each device takes per update",
+                related=["train.batch", "runtime.devices"],
+            )
+        return self

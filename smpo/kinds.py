@@ -362,6 +362,10 @@ class Reward(Component):
     def load(self, runtime: Runtime) -> Scorer:
         """Bring the model into memory, frozen, in evaluation mode, on `runtime.device`."""
 
+    def check(self) -> str | None:
+        """Why this reward can't be loaded here, in a sentence, or None. Never imports torch."""
+        return None
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -422,4 +426,9 @@ class PromptSet(Component):
         """What the set may be used for; numbers that are reported come from untouched sets."""
 
     @abstractmethod
-    def load(self) -> list[Prompt]: ...
+    def load(self) -> list[Prompt]:
+        """All prompts of the set, in a fixed order. Raises `MachineError` when they can't be read."""
+
+    def check(self) -> str | None:
+        """Why the prompts can't be read here, in a sentence, or None."""
+        return None

@@ -1,0 +1,83 @@
+"""The only door: what CI runs, a person can run by typing the same words.
+
+Inside an environment that has smpo, sessions run in it; elsewhere nox makes one (`nox` alone: lint, types, tests).
+"""
+
+import importlib.util
+
+import nox
+
+nox.options.default_venv_backend = "none" if importlib.util.find_spec("smpo") else "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+# One thread: two that compete for two cores are many times slower than one. No hub, no telemetry in tests.
+ENV = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "1",
+}
+
+
+def _setup(session: nox.Session) -> None:
+    if session.venv_backend != "none":
+        session.install("-e", ".[dev]")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, layers, and every shipped spec."""
+    _setup(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
+    session.run("smpo", "check", *sorted(str(p) for p in _specs()), env=ENV)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    _setup(session)
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that needs neither a network nor a GPU nor minutes."""
+    _setup(session)
+    session.run("pytest", "-n", "2", *session.posargs, env=ENV)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Minutes, not seconds: whole runs of the shipped specs."""
+    _setup(session)
+    session.run("pytest", "-m", "slow", "-p", "no:xdist", *session.posargs, env=ENV)
+
+
+@nox.session
+def golden(session: nox.Session) -> None:
+    """Write the golden error messages anew; read the diff before you commit it."""
+    _setup(session)
+    session.run("pytest", "tests/spec", "-q", env={**ENV, "SMPO_REGENERATE": "1"})
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=False)
+def build(session: nox.Session) -> None:
+    """Build the wheel, install it in a clean environment, and run the quickstart from it, away from the checkout."""
+    session.install("build", "hatchling")
+    target = session.create_tmp()
+    session.run("python", "-m", "build", "--outdir", f"{target}/dist", silent=True)
+    (wheel,) = __import__("pathlib").Path(target, "dist").glob("*.whl")
+    session.install(str(wheel))
+    session.chdir(target)
+    session.run("smpo", "--help", env=ENV, silent=True)
+    session.run("smpo", "registry", "list", env=ENV)
+    session.run("smpo", "run", "quickstart", *session.posargs, env=ENV)
+
+
+def _specs() -> list[object]:
+    from pathlib import Path
+
+    return [*Path("experiments").glob("*.yaml")]

@@ -1,0 +1,123 @@
+"""What a spec amounts to: derived numbers, cost, what it lacks here. Never imports torch.
+
+`smpo run` calls the very function that `smpo plan` prints, so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import Resolved
+
+__all__ = ["Obstacle", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Something the spec needs and this machine doesn't have."""
+
+    where: str
+    message: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers that follow from a spec. `None` where the weights or data would have to be loaded to know."""
+
+    devices: int
+    micro_batch: int
+    accumulate: int
+    steps: int
+    pairs: int
+    """Pairs seen in training."""
+    rows: int | None
+    """Rows of the data set, before ties and broken ones are dropped."""
+    inversion_passes: float
+    """Mean network passes an image that the inversion takes."""
+    passes_per_pair: float
+    """Forwards of one image through the network: inversion and reference as one each, policy with backward as three."""
+    total_passes: float
+    training_tflop: float | None
+    sampling_passes: int
+    """Forwards for the evaluation's samples, both models, guidance counted double."""
+    prompts: int | None
+    obstacles: list[Obstacle] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
+    """Derive everything that can be known without loading anything heavy."""
+    spec = resolved.spec
+    train, runtime = spec.train, spec.runtime
+    share = train.batch // runtime.devices
+    micro = runtime.micro_batch or share
+    facts = spec.model.facts()
+    timesteps = facts.timesteps or 1000
+    t_max = timesteps - 1 if train.t_max is None else train.t_max
+    inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max)
+    per_pair = 2 * (inversion + 3 + (1 if spec.objective.needs_reference else 0))
+    pairs = train.steps * train.batch
+    obstacles = list(_obstacles(spec))
+    prompts, sampling = None, 0
+    if spec.evaluate is not None and not obstacles:
+        prompts = len(spec.evaluate.prompts.load())
+        prompts = min(prompts, spec.evaluate.limit or prompts)
+        doubled = 2 if spec.evaluate.guidance > 1 else 1
+        sampling = prompts * spec.evaluate.images * spec.evaluate.steps * doubled * 2
+    return Plan(
+        devices=runtime.devices,
+        micro_batch=micro,
+        accumulate=share // micro,
+        steps=train.steps,
+        pairs=pairs,
+        rows=spec.data.size(),
+        inversion_passes=inversion,
+        passes_per_pair=per_pair,
+        total_passes=per_pair * pairs,
+        training_tflop=facts.forward_tflop * per_pair * pairs if facts.forward_tflop else None,
+        sampling_passes=sampling,
+        prompts=prompts,
+        obstacles=obstacles,
+        warnings=[*resolved.warnings, *_warnings(spec)],
+    )
+
+
+def _obstacles(spec: ExperimentSpec) -> Iterator[Obstacle]:
+    if message := spec.model.check():
+        yield Obstacle("model", message, "point `model.weights` at a folder: `--set model.weights=FOLDER`")
+    if message := spec.data.check():
+        yield Obstacle("data", message, "point `data.path` at the parquet files: `--set data.path=FOLDER`")
+    rewards = {"reward": spec.reward} if spec.reward else {}
+    if spec.evaluate is not None:
+        rewards |= {f"evaluate.rewards.{i}": reward for i, reward in enumerate(spec.evaluate.rewards)}
+        if message := spec.evaluate.prompts.check():
+            yield Obstacle("evaluate.prompts", message, "point `evaluate.prompts.path` at the file")
+    for where, reward in rewards.items():
+        if message := reward.check():
+            yield Obstacle(where, message, "fetch the weights first, or choose another reward")
+
+
+def _warnings(spec: ExperimentSpec) -> Iterator[str]:
+    if spec.evaluate is None:
+        yield "nothing is evaluated: add an `evaluate:` block to learn whether the policy got better"
+        return
+    judges = spec.evaluate.rewards
+    if spec.reward is not None and all(judge == spec.reward for judge in judges):
+        yield (
+            "the only judge is the reward that smooths the labels: a policy can please it without getting better; "
+            "add a second one to `evaluate.rewards`"
+        )
+    if spec.evaluate.prompts.role != "untouched":
+        yield (
+            f"the evaluation prompts are a {spec.evaluate.prompts.role} set: fine for choosing settings, not for "
+            "numbers that are reported"
+        )
+    if spec.train.schedule == "constant" and spec.train.warmup == spec.train.steps:
+        yield "the warm-up is as long as the run: the peak learning rate is reached only at its end"

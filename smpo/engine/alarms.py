@@ -1,0 +1,81 @@
+"""What must be true of a healthy run, and the words for when it isn't."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from smpo.engine.step import PairOutcome
+from smpo.errors import RunError
+from smpo.kinds import Objective
+
+__all__ = ["NonFiniteLoss", "RunawayInversion", "Suspect", "assert_starts_at_reference"]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A pair that took part in a broken update, with its numbers."""
+
+    pair: str
+    values: Mapping[str, float]
+
+
+class NonFiniteLoss(RunError):
+    """The update was not applied: the weights are still those of the step before."""
+
+    def __init__(self, step: int, reason: str, suspects: Sequence[Suspect]) -> None:
+        shown = ", ".join(s.pair for s in suspects[:3])
+        super().__init__(
+            f"update {step + 1} stopped the run: {reason} (pairs {shown}{', …' if len(suspects) > 3 else ''}); "
+            "the update was not applied",
+            help="lower `train.lr` or raise `train.t_min`; policy inversion that runs away shows in `tau_squared`: "
+            "try `--set inversion.by=reference`",
+        )
+        self.step = step
+        self.suspects = list(suspects)
+
+
+def assert_starts_at_reference(objective: Objective, outcome: PairOutcome) -> None:
+    """Before the first update policy and reference are one network, so the loss is known (ln 2 for logistic losses).
+
+    The official code breaks this by running the two in different precisions (method.md D22), and the difference is
+    multiplied by beta/2.
+    """
+    expected = objective.at_reference
+    if expected is None:
+        return
+    worst = float((outcome.loss.detach().float() - expected).abs().max())
+    if not worst <= 1e-5:
+        raise RunError(
+            f"before any training the loss should be {expected:.6f} for every pair, but is off by {worst:.2g}: policy "
+            "and reference don't compute the same thing",
+            help="both must use the same weights, precision and kernels; is dropout on?",
+        )
+
+
+class RunawayInversion:
+    """Watches the mean of tau squared: about 1 for images and well below for the plane, while the inverted noise is
+    what the network was trained on. Growth means that the policy inverts itself into places it has never seen.
+    """
+
+    def __init__(self, factor: float = 4.0, healthy: float = 2.0, settle: int = 10) -> None:
+        self.factor, self.healthy, self.settle = factor, healthy, settle
+        self._first: list[float] = []
+        self._said = False
+
+    def watch(self, tau_squared: float) -> str | None:
+        """A sentence, once, when the alarm goes off; `factor` times the level of the first `settle` updates."""
+        if len(self._first) < self.settle:
+            self._first.append(tau_squared)
+            if tau_squared <= self.healthy * self.factor:
+                return None
+        level = max(min(self._first), 1e-6)
+        limit = max(self.healthy, self.factor * level)
+        if self._said or (math.isfinite(tau_squared) and tau_squared <= limit):
+            return None
+        self._said = True
+        return (
+            f"inversion is running away: the mean square of the inverted noise is {tau_squared:.3g}, it began at "
+            f"{level:.3g}. `--set inversion.by=reference` is stable; a lower `train.lr` helps too"
+        )

@@ -1,0 +1,138 @@
+"""Checkpoints: written whole or not at all, checked on reading, without pickle.
+
+A checkpoint is a folder `step-00000120/` with `weights.safetensors` (trained parameters), `average.safetensors` (the
+moving average, when there is one), `optimiser.safetensors` + `optimiser.json`, and `manifest.json`, which is written
+last and holds the SHA-256 of the others. There is no random state to save: every draw is a function of the seed and
+the sample's position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from smpo.engine.ema import Average
+
+__all__ = ["checkpoints", "restore", "save"]
+
+MANIFEST = "manifest.json"
+
+
+def save(
+    folder: Path,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    *,
+    spec_hash: str,
+    keep: int,
+) -> Path:
+    """Write the state after `step` updates and drop all but the newest `keep`. Atomic: a kill leaves the old ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, draft = folder / f"step-{step:08d}", folder / f".writing-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()}, draft / "weights.safetensors")
+    if average is not None:
+        save_file({n: t.cpu().contiguous() for n, t in average.shadow.items()}, draft / "average.safetensors")
+    tensors, rest = _split(optimiser.state_dict())
+    save_file(tensors, draft / "optimiser.safetensors")
+    (draft / "optimiser.json").write_text(json.dumps(rest))
+    files = {file.name: _digest(file) for file in sorted(draft.iterdir())}
+    manifest = {"step": step, "spec": spec_hash, "files": files}
+    with (draft / MANIFEST).open("w") as stream:
+        json.dump(manifest, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    draft.replace(target)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete-looking checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
+
+
+def restore(
+    folder: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer | None,
+    average: Average | None,
+    *,
+    say: Callable[[str], None],
+) -> int:
+    """Load the newest checkpoint that is whole; returns the number of updates it holds, 0 when there is none.
+
+    A torn, truncated or altered one is passed over, in words, for the one before.
+    """
+    for path in reversed(checkpoints(folder)):
+        fault = _fault(path)
+        if fault is None:
+            _load(path, parameters, optimiser, average)
+            return int(path.name.removeprefix("step-"))
+        say(f"checkpoint {path.name} can't be used ({fault}); trying the one before")
+    return 0
+
+
+def _load(
+    path: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer | None, average: Average | None
+) -> None:
+    weights = load_file(path / "weights.safetensors")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    if average is not None:
+        average.load(load_file(path / "average.safetensors"))
+    if optimiser is not None:
+        rest = json.loads((path / "optimiser.json").read_text())
+        optimiser.load_state_dict(_join(load_file(path / "optimiser.safetensors"), rest))
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        files = json.loads((path / MANIFEST).read_text())["files"]
+        for name, digest in files.items():
+            if _digest(path / name) != digest:
+                return f"{name} has changed since it was written"
+    except (OSError, ValueError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _split(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state dict as flat tensors plus JSON."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    return tensors, {"state": plain, "param_groups": state["param_groups"]}
+
+
+def _join(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in rest["state"].items()}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": rest["param_groups"]}

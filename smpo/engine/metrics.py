@@ -1,0 +1,76 @@
+"""What a run reports per update. Values stay on the device until the update is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smpo.engine.alarms import NonFiniteLoss, Suspect
+from smpo.engine.step import PairOutcome
+from smpo.kinds import PairBatch
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """Collects the outcomes of one update and averages them over pairs, micro-batches and processes.
+
+    `implicit_accuracy` counts a pair as right when its margin points to the side that p prefers, a margin of exactly
+    zero as half (the official code counts it as wrong), and leaves out pairs with p = 1/2.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+        self._ids: list[str] = []
+        self._rows: dict[str, list[Tensor]] = {}
+        self._passes: list[tuple[float, int]] = []
+
+    def add(self, batch: PairBatch, outcome: PairOutcome) -> None:
+        self._ids += batch.ids
+        self._passes.append((outcome.passes, len(batch)))
+        decided = (outcome.p - 0.5).sign()
+        rows = {
+            "loss": outcome.loss.detach(),
+            "margin": outcome.margin,
+            "tau_squared": outcome.target_power,
+            "p": outcome.p,
+            "t": outcome.t.float(),
+            "_right": torch.where(decided == 0, 0.0, 0.5 * (1 + (outcome.margin * decided).sign())),
+            "_decided": decided.abs(),
+            **outcome.metrics,
+        }
+        for name, value in rows.items():
+            self._rows.setdefault(name, []).append(value.float())
+
+    def means(self) -> dict[str, float]:
+        """One number per metric, the same on every process."""
+        names = sorted(self._rows)
+        sums = torch.stack([torch.cat(self._rows[name]).sum() for name in names])
+        count = torch.tensor([float(len(self._ids))], device=sums.device)
+        passes = torch.tensor([sum(p * n for p, n in self._passes)], device=sums.device)
+        total = self._accelerator.reduce(torch.cat([sums, count, passes]), reduction="sum").tolist()
+        found = dict(zip(names, total, strict=False))
+        pairs, inverted = total[-2], total[-1]
+        right, decided = found.pop("_right"), found.pop("_decided")
+        means = {name: value / pairs for name, value in found.items()}
+        return {**means, "implicit_accuracy": right / decided if decided else 0.5, "passes": inverted / pairs}
+
+    def suspects(self) -> list[Suspect]:
+        """The pairs with a loss that is not a number, else those with the largest losses."""
+        rows = {name: torch.cat(values).tolist() for name, values in self._rows.items()}
+        order = sorted(range(len(self._ids)), key=lambda i: _badness(rows["loss"][i]), reverse=True)
+        bad = [i for i in order if _badness(rows["loss"][i]) == float("inf")] or order[:8]
+        shown = [name for name in rows if not name.startswith("_")]
+        return [Suspect(self._ids[i], {name: rows[name][i] for name in shown}) for i in bad[:32]]
+
+    def raise_unless_finite(self, step: int) -> None:
+        loss = torch.cat(self._rows["loss"])
+        broken = self._accelerator.reduce((~loss.isfinite()).sum().float(), reduction="sum")
+        if broken > 0:
+            raise NonFiniteLoss(step, f"the loss of {int(broken)} pairs is not finite", self.suspects())
+
+
+def _badness(loss: float) -> float:
+    return loss if loss == loss and loss != float("-inf") else float("inf")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,13 +65,12 @@ class RunawayInversion:
 
     def watch(self, tau_squared: float) -> str | None:
         """A sentence, once, when the alarm goes off; `factor` times the level of the first `settle` updates."""
-        if len(self._first) < self.settle:
+        settling = len(self._first) < self.settle
+        if settling:
             self._first.append(tau_squared)
-            if tau_squared <= self.healthy * self.factor:
-                return None
-        level = max(min(self._first), 1e-6)
-        limit = max(self.healthy, self.factor * level)
-        if self._said or (math.isfinite(tau_squared) and tau_squared <= limit):
+        level = min(self._first)
+        limit = self.healthy * self.factor if settling else max(self.healthy, self.factor * level)
+        if self._said or tau_squared <= limit:
             return None
         self._said = True
         return (

@@ -1,0 +1,1 @@
+"""The command line: words in, words out. Work is done in `smpo.app`; nothing heavy is imported to print help."""

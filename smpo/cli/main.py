@@ -1,0 +1,167 @@
+"""`smpo`: the commands, their options, and how they end.
+
+Exit codes: 0 fine, 1 failed while running, 2 the spec is wrong, 3 not possible on this machine, 130 interrupted.
+Only typer is imported here, so that `smpo --help` answers at once; each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="smpo",
+    help="Preference optimisation of text-to-image diffusion models, declared in one YAML file.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+registry = typer.Typer(help="Cards and components that a spec can name.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(registry, name="registry")
+
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped one (quickstart).")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one value, as if written in the file. Repeatable."),
+]
+Roots = Annotated[
+    list[Path] | None, typer.Option("--registry", metavar="DIR", help="One more folder of cards. Repeatable.")
+]
+NoCode = Annotated[bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")]
+Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
+
+
+@app.command()
+def run(
+    spec: Spec,
+    sets: Sets = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this spec stopped.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run a spec that has already been run once more.")] = False,
+    devices: Annotated[int | None, typer.Option(help="Processes, one a device (runtime.devices).")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+    roots: Roots = None,
+    no_local_code: NoCode = False,
+) -> None:
+    """Train, evaluate and track what a spec describes."""
+    from smpo.cli.run import run_command
+
+    extra = [f"runtime.devices={devices}"] if devices is not None else []
+    run_command(
+        spec, [*(sets or []), *extra], resume=resume, again=again, quiet=quiet, roots=roots, no_local_code=no_local_code
+    )
+
+
+@app.command()
+def plan(
+    spec: Spec,
+    sets: Sets = None,
+    full: Annotated[bool, typer.Option("--full", help="Every value, with who set it.")] = False,
+    json: Json = False,
+    roots: Roots = None,
+    no_local_code: NoCode = False,
+) -> None:
+    """Show what a spec amounts to; run nothing."""
+    from smpo.cli.plan import plan_command
+
+    plan_command(spec, sets or [], full=full, as_json=json, roots=roots, no_local_code=no_local_code)
+
+
+@app.command()
+def check(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Spec files.")],
+    sets: Sets = None,
+    json: Json = False,
+    roots: Roots = None,
+    no_local_code: NoCode = False,
+) -> None:
+    """Validate specs, many at once; for commits and CI."""
+    from smpo.cli.plan import check_command
+
+    check_command(specs, sets or [], as_json=json, roots=roots, no_local_code=no_local_code)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")],
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Show a run: its state, its result, and the spec it ran."""
+    from smpo.cli.show import show_command
+
+    show_command(run, runs, as_json=json)
+
+
+@app.command()
+def ui(
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Browse runs in the MLflow UI."""
+    from smpo.cli.show import ui_command
+
+    ui_command(runs, port)
+
+
+@app.command()
+def schema(
+    write: Annotated[Path | None, typer.Option("--write", help="Write to this file instead of printing.")] = None,
+    roots: Roots = None,
+) -> None:
+    """JSON Schema of the language as installed here, for editors."""
+    from smpo.cli.registry import schema_command
+
+    schema_command(write, roots)
+
+
+@registry.command("list")
+def registry_list(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind, such as reward.")] = None,
+    json: Json = False,
+    roots: Roots = None,
+) -> None:
+    """Everything a spec can name, with a line about each."""
+    from smpo.cli.registry import list_command
+
+    list_command(kind, as_json=json, roots=roots)
+
+
+@registry.command("show")
+def registry_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A card or component, such as renoise.")],
+    json: Json = False,
+    roots: Roots = None,
+) -> None:
+    """One card or component: formula, fields, defaults, source."""
+    from smpo.cli.registry import show_command
+
+    show_command(name, as_json=json, roots=roots)
+
+
+def main() -> None:
+    """The console script. What smpo raises on purpose is worded; anything else is a bug and keeps its traceback."""
+    from smpo.errors import SmpoError
+
+    try:
+        app()
+    except SmpoError as error:
+        from smpo.cli.words import print_error
+
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:  # `smpo ... | head`: the reader has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Stand-ins small enough to read: a two-layer denoiser on 1x2x2 latents and pairs drawn from a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from smpo.engine.ema import Average
+from smpo.engine.loop import Session
+from smpo.engine.rates import LearningRate
+from smpo.engine.step import Settings
+from smpo.kinds import Conditioning, Inversion, Objective, PairBatch
+from smpo.maths.draws import PositionDraws
+from smpo.maths.schedule import NoiseSchedule
+
+
+class ToyNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4))
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        flat = torch.cat([x.flatten(1), t[:, None] / 1000, c[:, None]], dim=1)
+        return self.inner(flat).reshape(x.shape)
+
+
+class ToyDenoiser:
+    latent_shape = (1, 2, 2)
+    encoder_key = "toy"
+    device = torch.device("cpu")
+
+    def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+        torch.manual_seed(seed)
+        self.schedule = NoiseSchedule.scaled_linear()
+        self.policy: nn.Module = ToyNet().to(dtype)
+        self.reference = deepcopy(self.policy).requires_grad_(False)
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        network = self.reference if reference else self.policy
+        out: Tensor = network(x, t.to(x.dtype), cond.tensors["c"].to(x.dtype))
+        return out
+
+
+class SingleProcess:
+    """As much of an accelerator as the engine uses."""
+
+    num_processes = 1
+
+    @staticmethod
+    def reduce(tensor: Tensor, reduction: str = "sum") -> Tensor:
+        return tensor
+
+    @staticmethod
+    def no_sync(model: nn.Module) -> object:
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+def toy_batches(batch: int, micro: int, p: float | None = None):  # type: ignore[no-untyped-def]
+    def batches(step: int) -> Iterator[PairBatch]:
+        for first in range(step * batch, (step + 1) * batch, micro):
+            position = torch.arange(first, first + micro)
+            draws = PositionDraws(7, position)
+            winner, loser = draws.normal("w", (1, 2, 2)) + 0.5, draws.normal("l", (1, 2, 2)) - 0.5
+            mean = torch.cat([winner, loser])
+            chance = draws.uniform("p").float() if p is None else torch.full((micro,), p)
+            cond = Conditioning({"c": draws.uniform("c").float()}).doubled()
+            yield PairBatch([f"pair-{i}" for i in position.tolist()], position, mean, mean * 0, cond, chance)
+
+    return batches
+
+
+def toy_session(
+    objective: Objective, inversion: Inversion, *, steps: int = 5, batch: int = 8, micro: int = 8, seed: int = 0,
+    ema: float | None = None, lr: float = 1e-2, p: float | None = None,
+) -> Session:  # fmt: skip
+    denoiser = ToyDenoiser()
+    optimiser = torch.optim.AdamW(denoiser.policy.parameters(), lr=lr)
+    return Session(
+        denoiser=denoiser,  # type: ignore[arg-type]
+        objective=objective,
+        inversion=inversion,
+        optimiser=optimiser,
+        rate=LearningRate(lr, steps),
+        accelerator=SingleProcess(),
+        batches=toy_batches(batch, micro, p),
+        draws=lambda position: PositionDraws(seed, position),
+        settings=Settings(seed=seed, t_min=0, t_max=999, posterior=True),
+        steps=steps,
+        pairs_per_update=batch,
+        clip=1.0,
+        average=Average(dict(denoiser.policy.named_parameters()), ema) if ema else None,
+    )

@@ -1,4 +1,4 @@
-"""The price of an inversion: closed form against brute force, and against what official code was seen to do."""
+"""The price of an inversion: closed form against brute force, and against what official code does."""
 
 import subprocess
 import sys

@@ -1,0 +1,249 @@
+"""DDIM inversion with ReNoise: the noise that belongs to an image, found by asking the model.
+
+Plain diffusion DPO draws noise at random. SmPO walks the clean latent up the model's own deterministic path
+to x̃_t and takes τ, the noise that explains x̃_t, as the regression target. A hop between levels a → b is
+
+    move(x, ε) = √ᾱ_b · (x - √(1-ᾱ_a) ε)/√ᾱ_a + √(1-ᾱ_b) · ε,      ε from `renoise`
+
+K = 0 refinements are DDIM inversion; SmPO uses K = 1 and the average of both predictions at every hop, as its
+official code does (the paper may mean one correction at the end); K → ∞ with the last iterate solves the
+implicit equation, and DDIM sampling then returns exactly to the start.
+
+Every sample has its own t. There is no loop over samples: a hop takes all those that haven't arrived yet.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from smpo.maths.counting import Combine, Convention, forwards_per_hop, grid, itinerary
+from smpo.maths.renoise import iterate_weights, renoise
+from smpo.maths.schedule import NoiseSchedule, widen
+
+Start = Literal["one", "alpha0"]
+
+
+class Predict(Protocol):
+    """A network seen from here: its raw output, in its own parameterisation.
+
+    `x` [n, ...] in the dtype of the latents given, `t` [n] integers, `rows` [n] says which samples of the
+    original batch these are, so that conditioning can be gathered (`cond[rows]`).
+    """
+
+    def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
+
+
+class Noised(NamedTuple):
+    """A noisy latent and the noise in it, both [N, ...] in at least float32.
+
+    `passes` counts network passes, one per row sent: the price of the whole batch.
+    """
+
+    x_t: Tensor
+    noise: Tensor
+    passes: int
+
+
+class InversionStep(NamedTuple):
+    """One hop, as it happened. `rows`, levels and time are [n]; `noise` and `x` (after the hop) [n, ...]."""
+
+    rows: Tensor
+    source: Tensor
+    target: Tensor
+    time: Tensor
+    noise: Tensor
+    x: Tensor
+
+
+def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
+    """Deterministic DDIM move between two noise levels along ε (Song et al. 2021, equation 12, η = 0).
+
+    `abar_*` broadcast against x; give them in float64, the two coefficients are rounded to x's dtype at the
+    end. ᾱ_from must not be 0 (use v-prediction and `ddim_sample`, which moves through x̂0, there).
+    """
+    scale = (abar_to / abar_from).sqrt()
+    shift = (1 - abar_to).sqrt() - scale * (1 - abar_from).sqrt()
+    return scale.to(x.dtype) * x + shift.to(x.dtype) * eps
+
+
+def inversion_steps(
+    x0: Tensor,
+    t: Tensor,
+    predict: Predict,
+    schedule: NoiseSchedule,
+    *,
+    steps: int,
+    refinements: int = 1,
+    combine: Combine = "average",
+    start: Start = "one",
+    convention: Convention = "exact",
+    offset: int = 1,
+    weights: Sequence[float] | None = None,
+    skip_first: bool = False,
+) -> Iterator[InversionStep]:
+    """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there."""
+    if t.shape != x0.shape[:1]:
+        raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
+    w = iterate_weights(refinements, combine, weights)
+    hops = itinerary(steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first)
+    # Sorted by t, those still on their way are always the first n: slices, and only one wait for the device.
+    order = torch.argsort(t, descending=True, stable=True)
+    goal = t[order]
+    bound_for = goal.tolist()
+    x = widen(x0.detach())[order]
+    for hop in hops:
+        n = sum(g > hop.after for g in bound_for)
+        if n == 0:
+            return  # `after` never decreases, so everyone has arrived
+        rows = order[:n]
+        source, target = goal.new_full((n,), hop.source), goal.new_full((n,), hop.target)
+        if convention == "exact":
+            source, target = source.minimum(goal[:n]), target.minimum(goal[:n])
+        time = source if convention == "lt_0_22" else target
+        # Not round the yield: a suspended generator would leave gradients off for its caller.
+        with torch.no_grad():
+            ends = _abar(schedule, source, x[:n], start), _abar(schedule, target, x[:n], start)
+            noise, new = _hop(predict, schedule, x[:n], time, rows, ends, w, x0.dtype)
+            x = torch.cat([new, x[n:]])
+        yield InversionStep(rows, source, target, time, noise, new)
+
+
+def invert(
+    x0: Tensor,
+    t: Tensor,
+    predict: Predict,
+    schedule: NoiseSchedule,
+    *,
+    steps: int,
+    refinements: int = 1,
+    combine: Combine = "average",
+    start: Start = "one",
+    convention: Convention = "exact",
+    offset: int = 1,
+    weights: Sequence[float] | None = None,
+    skip_first: bool = False,
+) -> Noised:
+    """Carry clean latents up to their timesteps along the model's own path, without gradients.
+
+    x0 [N, ...], t [N] integers in 0..T-1, free to differ. Returns x̃_t and τ = (x̃_t - √ᾱ_t x0)/√(1-ᾱ_t).
+
+    `steps`        size of the grid, n; per sample all levels below t and then t itself ("exact").
+    `refinements`  K, extra network passes per hop; `combine` and `weights`: see `iterate_weights`.
+    `start`        ᾱ of the clean latent: "one" says x0 is clean, "alpha0" that it sits at level 0, as
+                   schedulers with set_alpha_to_one=False do. With "one", a single hop gives τ = ε̄ exactly.
+    `convention`   "exact" lands on t. "lt_0_22" and "ge_0_22" reproduce the official code under the two
+                   meanings of diffusers' DDIMInverseScheduler (see `counting`): x̃ sits at a grid level that
+                   isn't t while τ uses ᾱ_t; lt_0_22 even asks the network about negative times. What
+                   differs from the official code: its batches follow the first sample's t, ours each its own.
+    `skip_first`   leave out the trivial hop to the first grid level ("exact" only).
+
+    States are kept in at least float32; `predict` gets the dtype of x0. A v-prediction is converted with ᾱ
+    at the time the network was told (level 0 if that is negative); diffusers uses the source level. Only
+    epsilon models are compared with it. Raises ValueError for inconsistent settings.
+    """
+    x0 = x0.detach()
+    x = widen(x0).clone()
+    passes = 0
+    n = forwards_per_hop(refinements, combine)
+    for step in inversion_steps(
+        x0,
+        t,
+        predict,
+        schedule,
+        steps=steps,
+        refinements=refinements,
+        combine=combine,
+        start=start,
+        convention=convention,
+        offset=offset,
+        weights=weights,
+        skip_first=skip_first,
+    ):
+        x[step.rows] = step.x
+        passes += n * step.rows.numel()
+    return Noised(x, schedule.noise_between(x0, x, t), passes)
+
+
+def denoise(
+    x_t: Tensor,
+    t: Tensor,
+    predict: Predict,
+    schedule: NoiseSchedule,
+    *,
+    steps: int,
+    end: Start = "one",
+    offset: int = 1,
+    skip_first: bool = False,
+) -> Tensor:
+    """Deterministic DDIM from each sample's t down to the clean latent: the mirror of an exact inversion.
+
+    Visits t, then the grid levels below it, then the clean level whose ᾱ `end` names. One network pass per
+    hop, at the noisier end. Moves through x̂0, so ᾱ_t = 0 is fine for v-prediction. Keeps gradients if the
+    caller does. Returns [N, ...] in at least float32.
+    """
+    order = torch.argsort(t, descending=True, stable=True)
+    goal = t[order]
+    bound_for = goal.tolist()
+    x = widen(x_t)[order]
+    for hop in reversed(itinerary(steps, schedule.T, offset=offset, skip_first=skip_first)):
+        n = sum(g > hop.after for g in bound_for)
+        if n == 0:
+            continue
+        old = x[:n]
+        level = goal[:n].clamp(max=hop.target)
+        output = predict(old.to(x_t.dtype), level, order[:n]).to(old.dtype)
+        clean, noise = schedule.x0(output, old, level), schedule.epsilon(output, old, level)
+        a = _abar(schedule, goal[:n].clamp(max=hop.source), old, end)
+        x = torch.cat([a.sqrt().to(x.dtype) * clean + (1 - a).sqrt().to(x.dtype) * noise, x[n:]])
+    return x[torch.argsort(order)]
+
+
+def ddim_sample(
+    x_T: Tensor,
+    predict: Predict,
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    offset: int = 1,
+    set_alpha_to_one: bool = False,
+) -> Tensor:
+    """DDIM sampling from pure noise, as diffusers' DDIMScheduler does with leading spacing, η = 0 and
+    clip_sample=False: the noise is taken to sit at the last grid level (901 for ten steps), not at T-1."""
+    t = torch.full((x_T.shape[0],), grid(steps, schedule.T, offset)[-1], device=x_T.device)
+    end: Start = "one" if set_alpha_to_one else "alpha0"
+    return denoise(x_T, t, predict, schedule, steps=steps, end=end, offset=offset)
+
+
+def _hop(
+    predict: Predict,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    time: Tensor,
+    rows: Tensor,
+    ends: tuple[Tensor, Tensor],
+    weights: Sequence[float],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """One ReNoised move between the two ᾱ in `ends`: the direction taken, and where it led."""
+
+    def evaluate(point: Tensor) -> Tensor:
+        output = predict(point.to(dtype), time, rows).to(point.dtype)
+        return schedule.epsilon(output, point, time.clamp(min=0))
+
+    def hop(eps: Tensor) -> Tensor:
+        return move(x, eps, *ends)
+
+    noise = renoise(x, evaluate, hop, weights)
+    return noise, hop(noise)
+
+
+def _abar(schedule: NoiseSchedule, level: Tensor, like: Tensor, start: Start) -> Tensor:
+    """ᾱ per sample; a negative level is the clean latent, whose ᾱ is 1 or ᾱ_0."""
+    if start not in ("one", "alpha0"):
+        raise ValueError(f"unknown ᾱ for the clean latent: {start!r}; choose one or alpha0.")
+    value = schedule.abar_exact(level.clamp(min=0), like)
+    if start == "alpha0":
+        return value
+    return torch.where(level.reshape(value.shape) < 0, torch.ones_like(value), value)

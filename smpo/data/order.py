@@ -1,0 +1,46 @@
+"""The endless stream of training samples: which row of the table stands at which position.
+
+Epoch after epoch, each a fresh permutation of the table. The official code loses its order when it resumes
+(method 2b, D18); here the order is a function of (seed, position), so there is no state to lose, and it is
+the same for any number of processes and any size of micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from smpo.maths.draws import random_bits, row_key
+
+__all__ = ["Order"]
+
+
+class Order:
+    """`order(positions)` gives rows of a table of `size` rows.
+
+    A permutation is the ranking of random 64-bit words rather than `torch.randperm`, whose algorithm and
+    32-bit seed belong to torch's version. The two latest epochs are kept: 8 bytes a row each."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        if size < 1:
+            raise ValueError("an order needs at least one row")
+        self.seed, self.size = seed, size
+        self._epochs: dict[int, Tensor] = {}
+
+    def __call__(self, positions: Sequence[int] | range) -> list[int]:
+        """Rows at these positions, each 0 or more."""
+        rows = []
+        for position in positions:
+            epoch, place = divmod(position, self.size)
+            rows.append(int(self.epoch(epoch)[place]))
+        return rows
+
+    def epoch(self, number: int) -> Tensor:
+        """`[size]` int64: the permutation of an epoch."""
+        if number not in self._epochs:
+            words = random_bits([row_key(self.seed, "order", number)], self.size)[0]
+            while len(self._epochs) > 1:
+                self._epochs.pop(next(iter(self._epochs)))
+            self._epochs[number] = torch.argsort(words, stable=True)
+        return self._epochs[number]

@@ -1,0 +1,152 @@
+"""Parquet files in the schema of Pick-a-Pic v2: which files, which columns, and pictures read back on
+request.
+
+Imports no torch, so that a recipe can check itself and count its rows for `smpo plan`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smpo.errors import MachineError
+
+__all__ = ["OPTIONAL", "REQUIRED", "PictureBytes", "count_rows", "file_digest", "find_files", "image_column"]
+
+REQUIRED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
+OPTIONAL = ("has_label", "best_image_uid", "image_0_uid", "image_1_uid")
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
+_SPLITS = ("train", "validation", "test", "validation_unique", "test_unique")
+
+
+def find_files(path: Path, split: str | None = None) -> list[Path]:
+    """The parquet files at `path`, a file or a folder, in the order in which they are read (by name).
+
+    `split` chooses among files called `train.parquet` or `train-00000-of-00645-….parquet`. A folder that
+    holds several splits must be asked for one: else evaluation pairs would be trained on. Raises
+    `MachineError`."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise MachineError(
+            f"there is no preference data at {path}",
+            help="give the path of a parquet file, or of a folder of them",
+        )
+    found = sorted(file for file in path.rglob("*.parquet") if file.is_file())
+    if not found:
+        raise MachineError(
+            f"no *.parquet file under {path}",
+            help="give a folder with the parquet files of Pick-a-Pic v2, or of a set with the same columns",
+        )
+    splits = sorted({name for file in found if (name := _split_of(file)) is not None})
+    if split is None:
+        if len(splits) > 1:
+            raise MachineError(
+                f"{path} holds several splits: {', '.join(splits)}",
+                help=f"choose one, for example `split: {splits[0]}`",
+            )
+        return found
+    chosen = [file for file in found if _split_of(file) == split]
+    if not chosen:
+        names = splits or [file.name for file in found[:5]]
+        raise MachineError(
+            f"no split `{split}` under {path}, only {', '.join(names)}", help="choose one of these, or none"
+        )
+    return chosen
+
+
+def _split_of(file: Path) -> str | None:
+    stem = _SHARD.sub("", file.stem)
+    known = stem in _SPLITS or stem != file.stem
+    return stem if known else file.parent.name if file.parent.name in _SPLITS else None
+
+
+def check_columns(file: Path, schema: pa.Schema) -> None:
+    """Raises `MachineError` when a column is missing, with a word on the likely reason."""
+    missing = [name for name in REQUIRED if name not in schema.names]
+    if not missing:
+        return
+    if set(missing) <= {"jpg_0", "jpg_1"}:
+        hint = "this looks like the variant without images; the full data set holds them as bytes"
+    else:
+        hint = (
+            f"these columns are needed: {', '.join(REQUIRED)}; {file.name} has {', '.join(schema.names[:12])}"
+        )
+    raise MachineError(f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", help=hint)
+
+
+def open_file(file: Path) -> pq.ParquetFile:
+    """Opened and checked for columns; a file that is cut off or isn't parquet is a `MachineError`."""
+    try:
+        opened = pq.ParquetFile(file, memory_map=False, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise MachineError(
+            f"{file} can't be read as parquet: {error}", help="fetch the file again; it may be cut off"
+        ) from error
+    check_columns(file, opened.schema_arrow)
+    return opened
+
+
+def count_rows(path: Path, split: str | None = None) -> int:
+    """Rows (votes) of the set, from metadata alone: an upper bound on its pairs."""
+    return sum(int(open_file(file).metadata.num_rows) for file in find_files(path, split))
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of the whole file. Size and time stamp would be quicker, and wrong after a copy or an edit."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def image_column(column: Any) -> Any:
+    """An array of bytes, whether stored plainly or as the `{bytes, path}` that `datasets` writes."""
+    if not pa.types.is_struct(column.type):
+        return column
+    if isinstance(column, pa.ChunkedArray):
+        return pa.chunked_array([image_column(chunk) for chunk in column.chunks], type=pa.binary())
+    return column.field("bytes").cast(pa.binary())
+
+
+class PictureBytes:
+    """The bytes of single pictures, by (file, row group, side, row in the group).
+
+    Parquet can be read by row groups only, so the last ones read are kept, up to `capacity` bytes: small sets
+    end up in memory whole, large ones are quick in storage order and slow at random. Safe to use from several
+    threads."""
+
+    def __init__(self, files: Sequence[Path], capacity: int = 512 << 20) -> None:
+        self._files = list(files)
+        self._capacity = capacity
+        self._columns: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self._held = 0
+        self._open: tuple[int, pq.ParquetFile] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, file: int, group: int, side: int, row: int) -> bytes:
+        """Raises `MachineError` when the file has gone."""
+        with self._lock:
+            column = self._columns.get((file, group, side))
+            if column is None:
+                column = self._load(file, group, side)
+            self._columns.move_to_end((file, group, side))
+            return bytes(column[row].as_py() or b"")
+
+    def _load(self, file: int, group: int, side: int) -> Any:
+        if self._open is None or self._open[0] != file:
+            self._open = (file, open_file(self._files[file]))
+        name = f"jpg_{side}"
+        column = image_column(self._open[1].read_row_group(group, columns=[name]).column(name))
+        while self._columns and self._held + column.nbytes > self._capacity:
+            self._held -= self._columns.popitem(last=False)[1].nbytes
+        self._columns[file, group, side] = column
+        self._held += column.nbytes
+        return column

@@ -1,0 +1,146 @@
+"""Reward scores of training pairs: computed once, kept in sqlite, found again by content.
+
+A score belongs to (scorer key, image id, prompt), so it outlives runs, reordered rows and added data. Batches
+are committed as they come: the official preprocessing scores images one by one for days and starts over after
+a crash (method 2b, D8). The extremes over the table are stored with the provenance that the official literals
+lack (D12)."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from smpo.data.index import Progress
+from smpo.errors import RunError
+from smpo.kinds import PairTable, Scorer, ScoreStats
+
+__all__ = ["ScoreTable"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS score (
+    scorer TEXT NOT NULL, image TEXT NOT NULL, prompt TEXT NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (scorer, image, prompt)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS extremes (
+    scorer TEXT NOT NULL, pairs TEXT NOT NULL, low REAL NOT NULL, high REAL NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY (scorer, pairs)
+) WITHOUT ROWID;
+"""
+
+
+class ScoreTable:
+    """All scores of one cache folder. Any number of processes may use it at once; connections are
+    short-lived."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        # Several first openings at once would collide.
+        with self._lock("open"), closing(self._connect()) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(_TABLES)
+
+    def missing(self, table: PairTable, key: str) -> int:
+        """How many scores of this table the scorer called `key` still owes. Needs no scorer in memory."""
+        with closing(self._connect()) as database:
+            return len({hash(names) for names in _owed(database, table, key)})
+
+    def read(self, table: PairTable, key: str) -> tuple[Tensor, Tensor, ScoreStats]:
+        """`(winner [M], loser [M])` float32, in the table's order, and their extremes. Raises when some are
+        missing."""
+        winner, loser = torch.empty(len(table)), torch.empty(len(table))
+        with closing(self._connect()) as database:
+            for row, prompt, images in _wanted(table):
+                for column, image in zip((winner, loser), images, strict=True):
+                    value = _score(database, key, image, prompt)
+                    if value is None:
+                        owed = self.missing(table, key)
+                        raise RunError(f"{owed:,} scores of {key} are missing", help="score the pairs first")
+                    column[row] = value
+            both = torch.cat([winner, loser])
+            stats = ScoreStats(low=float(both.min()), high=float(both.max()), count=len(both))
+            with database:
+                database.execute(
+                    "INSERT OR REPLACE INTO extremes VALUES (?, ?, ?, ?, ?)",
+                    (key, table.digest, stats.low, stats.high, stats.count),
+                )
+        return winner, loser, stats
+
+    def ensure(
+        self, table: PairTable, scorer: Scorer, batch: int = 32, progress: Progress | None = None
+    ) -> tuple[Tensor, Tensor, ScoreStats]:
+        """Compute what is missing, then `read`. A kill loses at most one batch.
+
+        Of two processes that want the same scores, the second waits for the first and finds them done. Raises
+        `RunError` for a score that isn't a finite number, with the image's id; what came before stays.
+        """
+        with self._lock(scorer.key), closing(self._connect()) as database:
+            total, done = self.missing(table, scorer.key), 0
+            waiting: dict[tuple[str, str], None] = {}  # in storage order, each once
+            owed = _owed(database, table, scorer.key) if total else iter(())
+            for names in chain(owed, [None]):
+                if names is not None:
+                    waiting[names] = None
+                if len(waiting) == batch or (names is None and waiting):
+                    _commit(database, scorer, table, list(waiting))
+                    done += len(waiting)
+                    waiting.clear()
+                    if progress is not None:
+                        progress("scoring", done, total)
+        return self.read(table, scorer.key)
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=60)
+
+    def _lock(self, purpose: str) -> FileLock:
+        name = "".join(letter if letter.isalnum() else "-" for letter in purpose)[-60:]
+        return FileLock(self._path.with_name(f"{self._path.name}.{name}.lock"))
+
+
+def _commit(
+    database: sqlite3.Connection, scorer: Scorer, table: PairTable, wanted: list[tuple[str, str]]
+) -> None:
+    """Score some (image, prompt) and write them down, all or none."""
+    values = scorer([table.picture(image) for image, _ in wanted], [prompt for _, prompt in wanted]).tolist()
+    if len(values) != len(wanted):
+        raise RunError(f"{scorer.key} gave {len(values)} scores for {len(wanted)} images")
+    for (image, prompt), value in zip(wanted, values, strict=True):
+        if not math.isfinite(value):
+            raise RunError(
+                f"{scorer.key} gave {value} for image {image} with the prompt {prompt!r}",
+                help="a reward in half precision may overflow: try fp32",
+            )
+    with database:
+        database.executemany(
+            "INSERT OR REPLACE INTO score VALUES (?, ?, ?, ?)",
+            [(scorer.key, *names, value) for names, value in zip(wanted, values, strict=True)],
+        )
+
+
+def _owed(database: sqlite3.Connection, table: PairTable, key: str) -> Iterator[tuple[str, str]]:
+    """`(image, prompt)` without a score, in storage order, perhaps repeated."""
+    for _, prompt, images in _wanted(table):
+        for image in images:
+            if _score(database, key, image, prompt) is None:
+                yield image, prompt
+
+
+def _wanted(table: PairTable) -> Iterator[tuple[int, str, tuple[str, str]]]:
+    for row in range(len(table)):
+        pair = table[row]
+        yield row, pair.prompt, (pair.winner, pair.loser)
+
+
+def _score(database: sqlite3.Connection, key: str, image: str, prompt: str) -> float | None:
+    found = database.execute(
+        "SELECT value FROM score WHERE scorer = ? AND image = ? AND prompt = ?", (key, image, prompt)
+    ).fetchone()
+    return None if found is None else float(found[0])

@@ -1,0 +1,14 @@
+"""From the bytes of a picture to the square that a model sees.
+
+    decode      bytes -> upright RGB picture, or `BrokenImage` with a reason
+    place       picture -> `[3, P, P]`: one rule for resizing, cropping and mirroring
+    identity    content ids
+
+Data, models and rewards all go through these, so that one picture is one tensor everywhere.
+"""
+
+from smpo.imaging.decode import BrokenImage, decode
+from smpo.imaging.identity import content_id
+from smpo.imaging.place import Placed, place
+
+__all__ = ["BrokenImage", "Placed", "content_id", "decode", "place"]

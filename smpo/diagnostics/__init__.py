@@ -1,0 +1,4 @@
+"""How problems are worded and shown.
+
+The wording knows pydantic's errors; the rendering knows frames and carets.
+"""

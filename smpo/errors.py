@@ -1,0 +1,61 @@
+"""The ways in which smpo says no. Imports nothing, so that everything may import it.
+
+`exit_code` is what the command line ends with: 1 failed while running, 2 the spec is wrong, 3 not possible on
+this machine. Messages are one sentence in the user's words; `help` is one thing to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["MachineError", "RunError", "SmpoError", "SpecError", "SpecErrors"]
+
+
+class SmpoError(Exception):
+    """Base of everything that is raised on purpose and shown without a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, help: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = help
+
+
+class RunError(SmpoError):
+    """A run failed after it had begun."""
+
+
+class MachineError(SmpoError):
+    """What was asked for is sound but not possible here: no device, no weights, no package, no network."""
+
+    exit_code = 3
+
+
+class SpecError(SmpoError, ValueError):
+    """A rule between settings is broken, at the dotted `path`.
+
+    Raise it inside pydantic validators (it is a `ValueError`, so pydantic collects it with its own). Paths
+    are relative to the model whose validator raises: `SpecError("steps", ...)` in a component is about that
+    component's `steps`, `SpecError("train.steps", ...)` in the top-level model is about `train.steps`. An
+    empty path is the model itself. `related` names other places that should be shown as notes.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, path: str, message: str, *, related: Iterable[str] = (), help: str | None = None
+    ) -> None:
+        super().__init__(message, help=help)
+        self.path = path
+        self.related = tuple(related)
+
+
+class SpecErrors(SmpoError, ValueError):
+    """Several broken rules at once, from one validator."""
+
+    exit_code = 2
+
+    def __init__(self, errors: Sequence[SpecError]) -> None:
+        super().__init__("; ".join(error.message for error in errors))
+        self.errors = tuple(errors)

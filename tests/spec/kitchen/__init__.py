@@ -1,0 +1,1 @@
+"""A kitchen: a small domain of its own on which the language is tested. Nothing of it is in smpo."""

@@ -1,8 +1,8 @@
 """What a run tells the world, and who may listen.
 
-The protocol lives here, low in the package, and its implementations in `smpo.tracking`: training knows that somebody
-listens, never who. Tests listen with a list. Trackers are called on the main process only, and whatever they do, they
-cannot stop a run: that is the promise of `Tee`.
+The protocol lives here, low in the package, and its implementations in `smpo.tracking`: training knows that
+somebody listens, never who. Tests listen with a list. Trackers are called on the main process only, and
+whatever they do, they cannot stop a run: that is the promise of `Tee`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ PATIENCE = 5
 class RunInfo:
     """Which run this is, for whoever keeps a record of it.
 
-    `name` is the experiment, `run_id` our own name of the run inside it (`<spec hash>-<attempt>`), `folder` where it
-    lives. `params` are the resolved leaves of the spec, flattened to dotted names. `step` is where a resumed run goes
-    on: everything that was reported beyond it will be reported again.
+    `name` is the experiment, `run_id` our own name of the run inside it (`<spec hash>-<attempt>`), `folder`
+    where it lives. `params` are the resolved leaves of the spec, flattened to dotted names. `step` is where a
+    resumed run goes on: everything that was reported beyond it will be reported again.
     """
 
     name: str
@@ -49,7 +49,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimiser update: its metrics, how long it took, and how many pairs it saw on all devices together."""
+    """One optimiser update: its metrics, how long it took, and the pairs it saw on all devices together."""
 
     step: int
     metrics: dict[str, float]
@@ -60,8 +60,8 @@ class StepReport:
 class Tracker(Protocol):
     """Where a run reports. `start` comes first and `finish` last; in between, anything in any order.
 
-    Reporting must be cheap: what is slow (a network, a database) belongs in a thread of the tracker. Paths are read
-    after the call returned, so what they name must stay.
+    Reporting must be cheap: what is slow (a network, a database) belongs in a thread of the tracker. Paths
+    are read after the call returned, so what they name must stay.
     """
 
     def start(self, info: RunInfo) -> None: ...
@@ -129,10 +129,10 @@ class NullTracker:
 class Tee:
     """Several trackers as one, none of which can raise into training.
 
-    A tracker that raises is named once through `say` and called again next time, since a full disk or a lost network
-    may come back; after a few failures in a row it is left alone, and only told the end, so that its run isn't shown
-    as running for ever. One that can't even start is left alone altogether. Interrupts pass through: they are a
-    person's wish, not a tracker's failure.
+    A tracker that raises is named once through `say` and called again next time, since a full disk or a lost
+    network may come back; after a few failures in a row it is left alone, and only told the end, so that its
+    run isn't shown as running for ever. One that can't even start is left alone altogether. Interrupts pass
+    through: they are a person's wish, not a tracker's failure.
     """
 
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None] | None = None) -> None:

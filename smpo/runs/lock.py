@@ -1,0 +1,166 @@
+"""The facts that are needed to repeat a run, or to see why two runs differ. Written once, as `lock.json`.
+
+Nothing is imported to learn its version, nothing secret is kept, and nothing that is missing (git, a package)
+is an error: a fact that can't be had is null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess  # noqa: S404, RUF100
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import smpo
+
+__all__ = ["changes", "git_facts", "lock_facts"]
+
+PACKAGES = (
+    "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "tokenizers",
+    "huggingface_hub", "numpy", "scipy", "pillow", "pyarrow", "pydantic", "ruamel.yaml", "mlflow", "optuna",
+)  # fmt: skip
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION",
+    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "PYTHONHASHSEED", "SLURM_JOB_ID",
+)  # fmt: skip
+"""Environment that can change a result or explain one. A list of what is kept, so that no secret slips
+through.
+"""
+
+_SOURCES = {".py", ".yaml", ".yml", ".toml", ".json"}
+_HIDE = r"-*[\w.-]*(?:token|secret|password|passwd|api[-_]?key)"
+_SECRET = re.compile(rf"(?i)^({_HIDE}=).+$|hf_[A-Za-z0-9]{{16,}}")
+_ASKS_SECRET = re.compile(rf"(?i)-{_HIDE}")
+_USERINFO = re.compile(r"://[^/@\s]+@")
+
+
+def lock_facts(
+    *,
+    spec: str,
+    group: str = "",
+    seeds: Mapping[str, int] | None = None,
+    devices: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
+    weights: Mapping[str, str] | None = None,
+    uses: Mapping[str, str] | None = None,
+    runtime: Mapping[str, Any] | None = None,
+    project: Path | None = None,
+) -> dict[str, Any]:
+    """Everything about now that a run depends on, ready for JSON.
+
+    `spec` and `group` are the hashes; `devices` names as the machine gives them; `data` digests and
+    revisions; `weights` revisions or hashes by name; `uses` hashes of local files with components. `project`
+    is the folder whose git state counts, by default the working directory. Takes at most some seconds, all of
+    them git's.
+    """
+    package = Path(smpo.__file__).parent
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "spec": spec,
+        "group": group,
+        "seeds": dict(seeds or {}),
+        "data": dict(data or {}),
+        "weights": dict(weights or {}),
+        "uses": dict(uses or {}),
+        "runtime": dict(runtime or {}),
+        "smpo": {"version": smpo.__version__, "git": git_facts(package)},
+        "project": {"folder": str(project or Path.cwd()), "git": git_facts(project or Path.cwd())},
+        "command": [
+            "(hidden)" if _ASKS_SECRET.fullmatch(before) else _without_secrets(word)
+            for before, word in zip(["", *sys.argv], sys.argv, strict=False)
+        ],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cores": os.cpu_count(),
+        "devices": list(devices),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "environment": {name: _without_secrets(os.environ[name]) for name in VARIABLES if name in os.environ},
+    }
+
+
+def git_facts(folder: Path) -> dict[str, Any] | None:
+    """Commit, branch, origin, and for changed trees a hash of the changes; None where git knows nothing.
+
+    Untracked sources count as changes; other untracked files (results, mostly) don't.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    # A package installed in a virtual environment may lie inside somebody's repository without belonging to
+    # it.
+    if not _git(folder, "ls-files", "--", "."):
+        return None
+    diff = _git(folder, "diff", "HEAD", "--binary") or ""
+    others = _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--full-name", "--", ":/") or ""
+    untracked = [name for name in others.split("\0") if Path(name).suffix in _SOURCES]
+    digest = hashlib.sha256(diff.encode())
+    top = Path((_git(folder, "rev-parse", "--show-toplevel") or "").strip())
+    for name in sorted(untracked)[:1000]:
+        digest.update(name.encode())
+        path = top / name
+        if path.is_file() and path.stat().st_size < 2**20:
+            digest.update(path.read_bytes())
+    dirty = bool(diff or untracked)
+    return {
+        "commit": commit.strip(),
+        "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip() or None,
+        "origin": _without_secrets((_git(folder, "remote", "get-url", "origin") or "").strip()) or None,
+        "dirty": dirty,
+        "changes": digest.hexdigest() if dirty else None,
+    }
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs between two locks and could change a result, in words: for a resume elsewhere."""
+    found = []
+    for part in ("spec", "data", "weights", "uses", "smpo", "python", "devices", "packages", "environment"):
+        old, new = _leaves(part, before.get(part)), _leaves(part, after.get(part))
+        found += [
+            f"{name}: {old.get(name)} → {new.get(name)}"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+    return found
+
+
+def _leaves(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {
+        path: leaf for key, part in value.items() for path, leaf in _leaves(f"{name}.{key}", part).items()
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _without_secrets(text: str) -> str:
+    return _USERINFO.sub("://", _SECRET.sub(lambda found: f"{found[1] or ''}(hidden)", text))
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """Output of git, or None when it isn't there, says no, or takes too long. Never takes git's locks."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), *words],  # noqa: S607
+            capture_output=True,
+            timeout=10,
+            check=False,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None

@@ -1,0 +1,243 @@
+"""The log in the run folder: the truth about a run, which everything else mirrors.
+
+Two files. `metrics.jsonl` has one flat line per report (`{"step": 3, "time": 1760000000.125, "loss": 0.69}`),
+ready for `pandas.read_json(..., lines=True)`. `events.jsonl` has the rest: the start, settings, pictures,
+artefacts, the end. Every line is flushed when written, so a killed process loses nothing that was reported.
+
+A resumed run repeats the steps after its checkpoint. Their earlier lines move to `metrics.rewound.jsonl`
+before training goes on, so `metrics.jsonl` has each step once: no fork, no gap, and nothing destroyed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from smpo.engine.events import Ending, RunInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["JsonlTracker", "Point", "Tail", "read_events", "read_metrics", "read_rewound", "rewind"]
+
+METRICS, EVENTS, REWOUND = "metrics.jsonl", "events.jsonl", "metrics.rewound.jsonl"
+_RESERVED = ("step", "time")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of `metrics.jsonl`. `time` is in seconds since 1970, rounded to the millisecond as trackers
+    keep it.
+    """
+
+    step: int
+    time: float
+    values: Mapping[str, float]
+
+    @property
+    def milliseconds(self) -> int:
+        return round(self.time * 1000)
+
+
+class JsonlTracker:
+    """Writes the log. Put it first in a `Tee`: mirrors read what it has written.
+
+    Raises `OSError` when the disk refuses; the next report then starts on a fresh line, so one bad moment
+    costs no more than the lines it hit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._files: dict[str, IO[str]] = {}
+        self._torn: set[str] = set()
+
+    def start(self, info: RunInfo) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS, EVENTS):
+            _mend(self._folder / name)
+        earlier = next((event for event in read_events(self._folder) if event["event"] == "start"), {})
+        if info.resumed:
+            # Said before it is done: a crash in between repeats it, which is harmless. `head` tells mirrors
+            # how much of what they have read is unchanged.
+            self._event("rewind", step=info.step, head=_split(self._folder / METRICS, info.step)[2])
+            rewind(self._folder, info.step)
+        told = {entry.name: getattr(info, entry.name) for entry in fields(info)}
+        self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **told)
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._event("params", values=dict(values))
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        line: dict[str, Any] = {"step": int(step), "time": _now()}
+        for name, value in values.items():
+            line[f"metric/{name}" if name in _RESERVED else name] = _encoded(float(value))
+        self._write(METRICS, line)
+
+    def images(self, name: str, grid: Image.Image, step: int) -> None:
+        file = Path("samples", _safe(name), f"{step:06d}.png")
+        (self._folder / file).parent.mkdir(parents=True, exist_ok=True)
+        grid.save(self._folder / file)
+        self._event("image", name=_safe(name), step=int(step), file=file.as_posix())
+
+    def artefact(self, path: Path, folder: str = "") -> None:
+        self._event("artefact", file=self._short(path), folder=folder)
+
+    def text(self, name: str, content: str) -> None:
+        name = _safe(name)
+        path = self._folder / "texts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        within = Path(name).parent.as_posix()
+        self._event("artefact", file=self._short(path), folder="" if within == "." else within)
+
+    def dataset(self, name: str, digest: str, facts: Mapping[str, Any]) -> None:
+        self._event("dataset", name=name, digest=digest, facts=dict(facts))
+
+    def model(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self._event("model", file=self._short(folder), facts=dict(facts))
+
+    def finish(self, status: Ending) -> None:
+        self._event("finish", status=status)
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _event(self, event: str, **facts: Any) -> None:
+        self._write(EVENTS, {"event": event, "time": _now(), **facts})
+
+    def _write(self, name: str, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
+        if name not in self._files:
+            self._files[name] = (self._folder / name).open("a", encoding="utf-8")
+        try:
+            self._files[name].write("\n" + text if name in self._torn else text)
+            self._files[name].flush()
+        except OSError:
+            self._torn.add(name)
+            raise
+        self._torn.discard(name)
+
+    def _short(self, path: Path) -> str:
+        path = path.absolute()
+        return (path.relative_to(self._folder) if path.is_relative_to(self._folder) else path).as_posix()
+
+
+def read_metrics(folder: Path) -> list[Point]:
+    """What was reported, in order; lines that can't be read (torn by a crash) are passed over."""
+    return [point for line in _lines(folder / METRICS) if (point := as_point(line)) is not None]
+
+
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """Everything that isn't a metric, in order: each has `event` and `time`."""
+    return [line for line in _lines(folder / EVENTS) if "event" in line]
+
+
+def read_rewound(folder: Path) -> list[Point]:
+    """Reports that a resume took back, of all resumes together."""
+    return [point for line in _lines(folder / REWOUND) if (point := as_point(line)) is not None]
+
+
+def rewind(folder: Path, step: int) -> int:
+    """Take back every report beyond `step`; returns how many. Atomic, and safe to repeat."""
+    kept, dropped, _ = _split(folder / METRICS, step)
+    if dropped:
+        with (folder / REWOUND).open("ab") as file:
+            file.writelines(dropped)
+        fresh = (folder / METRICS).with_suffix(".tmp")
+        fresh.write_bytes(b"".join(kept))
+        fresh.replace(folder / METRICS)
+    return len(dropped)
+
+
+def _split(path: Path, step: int) -> tuple[list[bytes], list[bytes], int]:
+    """Lines up to `step`, lines beyond it, and the size of the untouched head of the file."""
+    kept: list[bytes] = []
+    dropped: list[bytes] = []
+    head = 0
+    for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        point = as_point(_parsed(raw))
+        if point is not None and point.step > step:
+            dropped.append(raw)
+        else:
+            kept.append(raw)
+            head += len(raw) if not dropped else 0
+    return kept, dropped, head
+
+
+class Tail:
+    """New complete lines of a growing file. The reader moves `offset`, once it has dealt with a line."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.offset = offset
+
+    def read(self, limit: int = 1 << 20) -> list[tuple[dict[str, Any], int]]:
+        """Lines from `offset` on, each with the offset behind it; about `limit` bytes at once."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            chunk = file.read(limit)
+            if b"\n" not in chunk:  # one line longer than the limit, or a line that isn't finished
+                chunk += file.readline()
+        found: list[tuple[dict[str, Any], int]] = []
+        position = self.offset
+        for raw in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
+            position += len(raw)
+            found.append((_parsed(raw), position))
+        return found
+
+
+def as_point(line: Mapping[str, Any]) -> Point | None:
+    """A parsed line of `metrics.jsonl`, or None where it isn't one."""
+    try:
+        values = {name: float(value) for name, value in line.items() if name not in _RESERVED}
+        return Point(step=int(line["step"]), time=float(line["time"]), values=values)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line, _ in Tail(path).read(limit=-1):
+        yield line
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        line = json.loads(raw)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a crash left unfinished: nobody has read it, and the next would be glued to
+    it.
+    """
+    if path.exists():
+        with path.open("rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _encoded(value: float) -> float | str:
+    """JSON has no NaN and no infinity; as strings every parser takes them, and `float` reads them back."""
+    if math.isnan(value):
+        return "NaN"
+    return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _safe(name: str) -> str:
+    """A name that is a path inside a folder, and a key that trackers accept."""
+    parts = [re.sub(r"[^A-Za-z0-9_.\- ]", "_", part) for part in name.split("/")]
+    return "/".join(part for part in parts if part.strip(". ")) or "unnamed"
+
+
+def _now() -> float:
+    return round(time.time(), 3)

@@ -1,0 +1,341 @@
+"""MLflow as a mirror of the run folder. The only file that imports MLflow, and only once a run reports to it.
+
+Everything here runs in the thread of a `MirrorTracker` or in `sync`, never in training: importing MLflow
+takes seconds, and so does the first opening of a database. Runs are addressed by id through `MlflowClient`,
+because MLflow's "active run" belongs to a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from smpo.errors import RunError
+from smpo.runs.store import RunFolder
+from smpo.tracking.address import MLFLOW_ENVIRONMENT, Store, find_store
+from smpo.tracking.jsonl import Point
+from smpo.tracking.mirror import Mirror, MirrorTracker, Refused, read_place
+from smpo.tracking.wording import LONGEST_PARAM, cut, hashes, key, run_tags, size, words
+
+__all__ = ["MlflowRun", "mlflow_tracker", "sync"]
+
+UPLOAD_LIMIT = 50 * 2**20
+"""Artefacts above this many bytes stay where they are: their path and hash are recorded instead."""
+_STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "pruned": "KILLED"}
+_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
+
+
+def mlflow_tracker(
+    folder: Path,
+    runs: Path,
+    uri: str | None = None,
+    *,
+    parent: str | None = None,
+    say: Callable[[str], None] | None = None,
+    every: float = 3.0,
+    grace: float = 60.0,
+) -> MirrorTracker | None:
+    """A tracker that mirrors `folder` in MLflow, or None when tracking is turned off (`none`).
+
+    `parent` is the MLflow run of a sweep, for its trials. Raises `RunError` for an address that can't work.
+    """
+    store = find_store(runs, uri)
+    if store is None:
+        return None
+    destination = MlflowRun(store, folder, parent=parent, say=say)
+    return MirrorTracker(folder, destination, say=say, every=every, grace=grace)
+
+
+def sync(
+    folder: Path, runs: Path, uri: str | None = None, *, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Send what MLflow has missed of a run that isn't running; returns its place: `uri`, `experiment_id`,
+    `run_id`.
+
+    Safe to repeat: what is there already isn't sent again. A run that was killed without a word is closed as
+    KILLED. Raises `RunError` when the run is live (its tracker does this), has no log, or the store can't be
+    reached.
+    """
+    store = find_store(runs, uri)
+    if store is None:
+        raise RunError("tracking is turned off", help="name a store with `--uri`")
+    run = RunFolder(folder)
+    if run.is_live():
+        raise RunError(f"{folder} is running, and reports by itself")
+    destination = MlflowRun(store, folder, say=say)
+    mirror = Mirror(folder, destination)
+    try:
+        mirror.advance()
+        if mirror.opened and not mirror.ended:
+            destination.event({"event": "finish", "status": "stopped", "time": run.status().updated})
+    except Exception as error:
+        raise RunError(f"the store at {store.shown} can't be reached: {error}") from error
+    if not mirror.opened:
+        raise RunError(f"{folder} has no log to send", help="a run writes `events.jsonl` when it starts")
+    if mirror.refusals and say is not None:
+        say(f"{store.shown} refused {len(mirror.refusals)} records; the first: {mirror.refusals[0]}")
+    return read_place(folder)
+
+
+class MlflowRun:
+    """One run in one store, as the destination of a mirror."""
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        parent: str | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.shown = store.shown
+        self._store = store
+        self._folder = folder
+        self._parent = parent
+        self._say = say or (lambda text: None)
+        self._client: Any = None
+        self._experiment = ""
+        self._run = ""
+        self._params: set[str] = set()
+
+    def open(self, start: Mapping[str, Any]) -> dict[str, Any]:
+        if self._client is None:
+            self._client = _client(self._store, self._say)
+        self._experiment = self._find_experiment(
+            os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"])
+        )
+        self._run = self._find_run(start) or self._create_run(start)
+        self._params = set(self._client.get_run(self._run).data.params)
+        return {"uri": self.shown, "experiment_id": self._experiment, "run_id": self._run}
+
+    def history(self, name: str) -> Iterable[tuple[int, int]]:
+        return [(m.step, m.timestamp) for m in self._client.get_metric_history(self._run, key(name))]
+
+    def points(self, points: Sequence[Point]) -> None:
+        from mlflow.entities import Metric
+
+        # Each value keeps the time at which it was reported, so that sending it twice stores it once.
+        values = [
+            Metric(key(name), value, point.milliseconds, point.step)
+            for point in points
+            for name, value in point.values.items()
+        ]
+        for first in range(0, len(values), _METRICS_AT_ONCE):
+            self._call("log_batch", self._run, metrics=values[first : first + _METRICS_AT_ONCE])
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        what = event.get("event")
+        if what == "start":
+            self._call("update_run", self._run, status="RUNNING")
+            self._tag(run_tags(event))
+            self._log_params(event.get("params", {}))
+        elif what == "params":
+            self._log_params(event["values"])
+        elif what == "image":
+            self._log_image(event)
+        elif what == "artefact":
+            self._log_artefact(self._folder / event["file"], event["folder"])
+        elif what == "dataset":
+            self._log_dataset(event)
+        elif what == "model":
+            self._log_model(event)
+        elif what == "finish":
+            self._tag({"smpo.status": event["status"]})
+            self._call("set_terminated", self._run, _STATUS[event["status"]], round(event["time"] * 1000))
+
+    # ----------------------------------------------------------------------------------- finding and creating
+
+    def _find_experiment(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            where = None if self._store.artefacts is None else (self._store.artefacts / name).as_uri()
+            try:
+                return str(self._client.create_experiment(name, artifact_location=where))
+            except MlflowException:  # another process was first
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _find_run(self, start: Mapping[str, Any]) -> str | None:
+        """By the id in the folder; else by the log's own id, since a crash can come between creating and
+        noting.
+        """
+        from mlflow.exceptions import MlflowException
+
+        place = read_place(self._folder)
+        if place.get("uri") == self.shown and place.get("run_id"):
+            try:
+                run = self._client.get_run(place["run_id"])
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            else:
+                if run.info.lifecycle_stage == "active":
+                    self._experiment = run.info.experiment_id
+                    return str(run.info.run_id)
+        found = self._client.search_runs(
+            [self._experiment], f"tags.`smpo.log` = '{start['uid']}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def _create_run(self, start: Mapping[str, Any]) -> str:
+        tags = {**run_tags(start), "smpo.log": start["uid"]}
+        if self._parent:
+            tags["mlflow.parentRunId"] = self._parent
+        run = self._client.create_run(
+            self._experiment, start_time=round(start["time"] * 1000), tags=tags, run_name=start["run_id"]
+        )
+        return str(run.info.run_id)
+
+    # ---------------------------------------------------------------------------------------- kinds of record
+
+    def _tag(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        for first in range(0, len(tags), _PARAMS_AT_ONCE):
+            some = list(tags.items())[first : first + _PARAMS_AT_ONCE]
+            self._call("log_batch", self._run, tags=[RunTag(key, value) for key, value in some])
+
+    def _log_params(self, values: Mapping[str, Any]) -> None:
+        """Parameters can't change in MLflow: what the first start said stays."""
+        from mlflow.entities import Param
+
+        fresh = {key(name): value for name, value in values.items() if key(name) not in self._params}
+        params = [Param(name, cut(words(value), LONGEST_PARAM)) for name, value in fresh.items()]
+        for first in range(0, len(params), _PARAMS_AT_ONCE):
+            self._call("log_batch", self._run, params=params[first : first + _PARAMS_AT_ONCE])
+        self._params.update(fresh)
+
+    def _log_image(self, event: Mapping[str, Any]) -> None:
+        from PIL import Image
+
+        path = self._folder / event["file"]
+        try:
+            picture = Image.open(path)
+        except OSError as error:
+            raise Refused(f"{path} can't be read any more") from error
+        with picture:
+            self._call(
+                "log_image",
+                self._run,
+                picture,
+                key=event["name"],
+                step=event["step"],
+                timestamp=round(event["time"] * 1000),
+                synchronous=True,
+            )
+
+    def _log_artefact(self, path: Path, folder: str) -> None:
+        if not path.exists():
+            raise Refused(f"{path} isn't there any more")
+        if size(path) > UPLOAD_LIMIT:
+            pointer = {"path": str(path.absolute()), "bytes": size(path), "sha256": hashes(path)}
+            name = f"{folder}/{path.name}.pointer.json".lstrip("/")
+            self._call("log_text", self._run, json.dumps(pointer, indent=1), name)
+        elif path.is_dir():
+            self._call("log_artifacts", self._run, str(path), f"{folder}/{path.name}".lstrip("/"))
+        else:
+            self._call("log_artifact", self._run, str(path), folder or None)
+
+    def _log_dataset(self, event: Mapping[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        facts = json.dumps(event["facts"], default=str)
+        dataset = Dataset(
+            name=event["name"][:500],
+            digest=event["digest"][:36],
+            source_type="code",
+            source=json.dumps({"tags": {"digest": event["digest"], "log": str(self._folder.absolute())}}),
+            profile=facts,
+        )
+        tags = [InputTag("mlflow.data.context", "training")]
+        self._call("log_inputs", self._run, [DatasetInput(dataset, tags)])
+
+    def _log_model(self, event: Mapping[str, Any]) -> None:
+        """An external model that points at the folder, so that MLflow lists it without a second copy of
+        weights.
+
+        Small ones are uploaded as well.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        folder = self._folder / event["file"]
+        self._log_artefact(folder, "")
+        facts = {key(name): cut(words(value), LONGEST_PARAM) for name, value in event["facts"].items()}
+        model = self._call(
+            "create_logged_model",
+            self._experiment,
+            name=re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name),
+            source_run_id=self._run,
+            tags={"mlflow.model.isExternal": "true", "smpo.path": str(folder.absolute())},
+            params=facts,
+            model_type="diffusion",
+        )
+        self._call("finalize_logged_model", model.model_id, "READY")
+        self._call("log_outputs", self._run, [LoggedModelOutput(model.model_id, step=0)])
+
+    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Raises `Refused` where trying again can't help."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return getattr(self._client, method)(*arguments, **named)
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+                raise Refused(error.message.splitlines()[0]) from error
+            raise
+
+
+# ---------------------------------------------------------------------------------------------------- opening
+
+
+def _client(store: Store, say: Callable[[str], None]) -> Any:
+    """A client of the store; creates the database of a local one. Slow: seconds for the import alone."""
+    if store.is_server:
+        _knock(store.uri)
+    for name, value in MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow
+
+    if store.database is not None:
+        _create_database(store.database, say)
+    return mlflow.MlflowClient(tracking_uri=store.uri)
+
+
+def _knock(uri: str) -> None:
+    """Raises `OSError` at once where nobody listens; MLflow's own client would try for several seconds."""
+    parts = urlsplit(uri)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    with socket.create_connection((parts.hostname or "localhost", port), timeout=5):
+        pass
+
+
+def _create_database(database: Path, say: Callable[[str], None]) -> None:
+    """One process at a time, under another name until complete: MLflow's migrations don't survive company or
+    a kill.
+    """
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock"):
+        if database.exists():
+            return
+        say(f"creating the tracking store {database} (once, some ten seconds in the background)")
+        unfinished = database.with_name(f"{database.name}.new")
+        unfinished.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments(max_results=1)
+        unfinished.replace(database)

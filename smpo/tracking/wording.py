@@ -1,0 +1,68 @@
+"""Facts about a run in the form MLflow takes them: which characters, how long, and what instead of a large
+file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LONGEST_PARAM", "cut", "hashes", "key", "run_tags", "size", "words"]
+
+LONGEST_PARAM, LONGEST_TAG, LONGEST_KEY = 6000, 8000, 250
+
+
+def run_tags(start: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of the run that a `start` event describes: ours, MLflow's own, and the user's. Empty ones are left
+    out.
+    """
+    tags = {
+        "smpo.spec": start["spec_hash"],
+        "smpo.group": start["group_hash"],
+        "smpo.attempt": start["attempt"],
+        "smpo.commit": start["commit"],
+        "smpo.folder": start["folder"],
+        "mlflow.runName": start["run_id"],
+        "mlflow.note.content": start["notes"],
+        "mlflow.source.git.commit": start["commit"],
+        **start["tags"],
+    }
+    return {key(name): cut(str(value), LONGEST_TAG) for name, value in tags.items() if str(value)}
+
+
+def key(name: str) -> str:
+    """A name that MLflow takes for metrics, parameters and tags."""
+    return re.sub(r"[^A-Za-z0-9_\-. :/]", "_", name)[:LONGEST_KEY]
+
+
+def words(value: Any) -> str:
+    """A setting as text: strings as they are, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut on purpose, and visibly; MLflow would cut as well, with a warning for each value."""
+    return text if len(text) <= limit else f"{text[: limit - 40]}… ({len(text)} characters in all)"
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of everything in a folder."""
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """sha256 of a file, or of every file in a folder."""
+    found = {}
+    for file in _files(path):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found[file.relative_to(path.parent).as_posix()] = digest
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

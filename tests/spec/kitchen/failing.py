@@ -1,0 +1,4 @@
+"""Local code that fails."""
+
+WATTS = 3
+raise RuntimeError("no gas")

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,26 +108,16 @@ def read_pickapic(
     ballot = Ballot(ties=ties, votes=votes, limit=limit)
     defects: list[dict[str, Any]] = []
     read: list[dict[str, Any]] = []
-    workers = workers or min(8, os.cpu_count() or 1)
-    for number, file in enumerate(files):
-        digest = file_digest(file)
-        rows, room = 0, True
-        for batch in index_file(file, digest, verify=verify, cache=cache, progress=progress, workers=workers):
-            for row in batch.to_pylist():
-                if row["defect"]:
-                    where = {"file": _name(file, path), "row": rows, "reason": row["defect"]}
-                    defects.append({**where, "detail": row["detail"]})
-                else:
-                    images, place = (row["image_0"], row["image_1"]), (number, row["group"], row["row"])
-                    room = ballot.cast(row["caption"], images, row["label_0"], place)
-                if not room:
-                    break
-                rows += 1
-            if not room:
+    for row in _rows(files, path, read, verify=verify, cache=cache, progress=progress, workers=workers):
+        here = read[-1]
+        if row["defect"]:
+            where = {"file": here["name"], "row": here["rows"], "reason": row["defect"]}
+            defects.append({**where, "detail": row["detail"]})
+        else:
+            images, place = (row["image_0"], row["image_1"]), (len(read) - 1, row["group"], row["row"])
+            if not ballot.cast(row["caption"], images, row["label_0"], place):
                 break
-        read.append({"name": _name(file, path), "rows": rows, "sha256": digest})
-        if not room:
-            break
+        here["rows"] += 1
 
     counted = ballot.count()
     facts = dict(counted.facts)
@@ -147,18 +137,35 @@ def read_pickapic(
     return PickapicTable(counted, PictureBytes(files), summary)
 
 
+def _rows(
+    files: Sequence[Path],
+    root: Path,
+    read: list[dict[str, Any]],
+    *,
+    verify: Verify,
+    cache: Path | None,
+    progress: Progress | None,
+    workers: int | None,
+) -> Iterator[dict[str, Any]]:
+    """All rows of the index, file after file; `read` gets an entry when a file is begun."""
+    workers = workers or min(8, os.cpu_count() or 1)
+    for file in files:
+        digest = file_digest(file)
+        read.append({"name": _name(file, root), "rows": 0, "sha256": digest})
+        for batch in index_file(file, digest, verify=verify, cache=cache, progress=progress, workers=workers):
+            yield from batch.to_pylist()
+
+
 def _refuse(
     summary: Mapping[str, Any], dropped: Counter[str], max_broken: float, report: Path | None
 ) -> None:
     """Raises `RunError` when too much is wrong to go on as if nothing were."""
     rows, broken = summary["rows"], dropped.total()
-    listed = (
-        f"every one is listed in {report}" if report is not None else "pass a report path to have them listed"
-    )
+    listed = f"they are listed in {report}" if report else "pass a report path to have them listed"
     if broken > max_broken * rows:
         reasons = ", ".join(f"{number:,} x {DEFECTS[reason]}" for reason, number in dropped.most_common(3))
         raise RunError(
-            f"{broken:,} of {rows:,} rows are unusable, more than max_broken {max_broken:g} allows: {reasons}",
+            f"{broken:,} of {rows:,} rows are unusable (max_broken allows {max_broken:.0%}): {reasons}",
             help=f"{listed}; mend the data, or raise max_broken",
         )
     if not summary["pairs"]:

@@ -7,7 +7,7 @@ D7, D8)."""
 from __future__ import annotations
 
 import io
-import warnings
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -38,14 +38,12 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not data:
         raise BrokenImage("no bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bombs are judged by our own limit; odd metadata is no defect
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise BrokenImage(f"more than {max_pixels:,} pixels")
-                picture.load()  # `verify()` would stop at the header of a JPEG
-                return _rgb(_upright(picture))
+        with Image.open(io.BytesIO(data), formats=_formats()) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise BrokenImage(f"more than {max_pixels:,} pixels")
+            picture.load()  # `verify()` would stop at the header of a JPEG
+            return _rgb(_upright(picture))
     except BrokenImage:
         raise
     except UnidentifiedImageError as error:
@@ -55,6 +53,13 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Exception as error:  # decoders that are fed junk raise whatever they stumble over
         truncated = "truncat" in str(error).lower() or isinstance(error, EOFError)
         raise BrokenImage("truncated" if truncated else f"undecodable ({type(error).__name__})") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _upright(picture: Image.Image) -> Image.Image:

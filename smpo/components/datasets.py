@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from smpo.components.locations import locate
+from smpo.errors import MachineError, SmpoError
 from smpo.kinds import PairData, PairTable, Runtime
 from smpo.registry.component import register
 
@@ -27,8 +28,8 @@ class PickAPic(PairData):
 
     path: str
     """Parquet file, or a folder of them; `smpo:...` ships with smpo."""
-    files: str = "*.parquet"
-    """Which files of a folder, such as train*.parquet."""
+    split: str | None = None
+    """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
     ties: Literal["drop", "keep"] = "drop"
     """Pairs without a majority: leave them out (the paper), or keep them with p = 1/2 before smoothing."""
     votes: Literal["merge", "separate"] = "merge"
@@ -43,7 +44,7 @@ class PickAPic(PairData):
 
         return read_pickapic(
             Path(locate(self.path)),
-            pattern=self.files,
+            split=self.split,
             ties=self.ties,
             votes=self.votes,
             limit=self.limit,
@@ -53,21 +54,20 @@ class PickAPic(PairData):
         )
 
     def check(self) -> str | None:
-        place = Path(locate(self.path))
-        if not place.exists():
-            return f"there is no file or folder `{self.path}`"
-        if place.is_dir() and not any(place.glob(self.files)):
-            return f"the folder `{self.path}` holds no `{self.files}`"
+        from smpo.data.parquet import find_files
+
+        try:
+            find_files(Path(locate(self.path)), self.split)
+        except MachineError as error:
+            return error.message
         return None
 
     def size(self) -> int | None:
-        place = Path(locate(self.path))
-        found = sorted(place.glob(self.files)) if place.is_dir() else [place]
-        try:
-            from pyarrow.parquet import read_metadata
+        from smpo.data.parquet import count_rows
 
-            rows = sum(int(read_metadata(file).num_rows) for file in found)
-        except Exception:  # any unreadable file: the size is unknown here, `load` will say why
+        try:
+            rows = count_rows(Path(locate(self.path)), self.split)
+        except (SmpoError, OSError, ValueError):  # unknown here; `load` will say why
             return None
         return min(rows, self.limit) if self.limit else rows
 

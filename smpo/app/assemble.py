@@ -1,0 +1,169 @@
+"""From a spec to live objects: the one place where declarations meet weights, pairs and devices."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from smpo.data.loader import PairLoader, Stream
+from smpo.data.scores import ScoreTable
+from smpo.engine.ema import Average
+from smpo.engine.loop import Session
+from smpo.engine.rates import LearningRate
+from smpo.engine.step import Settings
+from smpo.errors import MachineError, RunError
+from smpo.experiment import ExperimentSpec
+from smpo.kinds import PairTable, Runtime, ScoreStats
+from smpo.maths.draws import PositionDraws
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Live", "assemble", "live_runtime", "smoothed", "trained"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass
+class Live:
+    """A session and what was learnt while putting it together."""
+
+    session: Session
+    table: PairTable
+    loader: PairLoader
+    runtime: Runtime
+    reward_key: str | None
+    """The scorer that smoothed the labels."""
+    stats: ScoreStats | None
+    p: Tensor
+
+
+def assemble(
+    spec: ExperimentSpec, *, report: Path | None, progress: Progress, say: Callable[[str], None], start: int = 0
+) -> Live:
+    """Load the model and the pairs, score and smooth, encode, and build the optimiser. What is cached isn't redone.
+
+    In a run of several processes the main one computes what is missing while the others wait, and then read it.
+    """
+    runtime = live_runtime(spec)
+    accelerator = _accelerator(runtime)
+    denoiser = spec.model.load(runtime)
+    facts = len(denoiser.schedule.alphas_cumprod)
+    with accelerator.main_process_first():
+        table = spec.data.load(runtime, report if accelerator.is_main_process else None)
+        p, key, stats = smoothed(spec, table, runtime, progress)
+    if bool((p == 0.5).all()):
+        raise RunError(
+            f"smoothing `{spec.smoothing.use}` finds every one of the {len(p)} pairs a tie: there is nothing to learn",
+            help="look at the data report, and at the reward's range over the pairs",
+        )
+
+    stream = Stream(
+        seed=spec.train.seed,
+        batch=spec.train.batch,
+        micro_batch=spec.runtime.micro_batch,
+        flip=spec.train.flip,
+        crop=spec.train.crop,
+        prompt_dropout=spec.train.prompt_dropout,
+    )
+    loader = PairLoader(table, p, denoiser, stream, cache=runtime.cache, encode_batch=runtime.batch)
+    with accelerator.main_process_first():
+        loader.prepare(spec.train.steps, start=start, progress=progress)
+
+    parameters = trained(denoiser.policy)
+    optimiser = spec.train.optimiser.build(parameters.values(), spec.train.lr)
+    average = Average(parameters, spec.train.ema) if spec.train.ema else None
+    if accelerator.num_processes > 1:
+        denoiser.policy = accelerator.prepare_model(denoiser.policy)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    session = Session(
+        denoiser=denoiser,
+        objective=spec.objective,
+        inversion=spec.inversion,
+        optimiser=optimiser,
+        rate=LearningRate(spec.train.lr, spec.train.steps, spec.train.warmup, spec.train.schedule),
+        accelerator=accelerator,
+        batches=lambda step: loader.batches(step, rank, world),
+        draws=lambda position: PositionDraws(spec.train.seed, position, denoiser.device),
+        settings=Settings(
+            seed=spec.train.seed,
+            t_min=spec.train.t_min,
+            t_max=facts - 1 if spec.train.t_max is None else spec.train.t_max,
+            posterior=spec.train.posterior == "sample",
+        ),
+        steps=spec.train.steps,
+        pairs_per_update=spec.train.batch,
+        clip=spec.train.clip,
+        average=average,
+        scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
+    )
+    return Live(session, table, loader, runtime, key, stats, p)
+
+
+def smoothed(
+    spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress
+) -> tuple[Tensor, str | None, ScoreStats | None]:
+    """`(p [M], key of the reward, its range)`. The reward is loaded, used if scores are missing, and let go of."""
+    share = torch.tensor([table[row].share for row in range(len(table))], dtype=torch.float64)
+    unknown = torch.full_like(share, float("nan"))
+    if spec.reward is None or not spec.smoothing.needs_reward:
+        nothing = ScoreStats(float("nan"), float("nan"), 0)
+        return spec.smoothing(unknown, unknown, share, nothing), None, None
+    scorer = spec.reward.load(runtime)
+    scores = ScoreTable(runtime.cache / "scores.db")
+    winner, loser, stats = scores.ensure(table, scorer, batch=runtime.batch, progress=progress)
+    key = scorer.key
+    del scorer
+    gc.collect()
+    if runtime.device == "cuda":
+        torch.cuda.empty_cache()
+    return spec.smoothing(winner.double(), loser.double(), share, stats), key, stats
+
+
+def trained(policy: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training moves, by name: everything, or the adapter alone."""
+    return {name: p for name, p in policy.named_parameters() if p.requires_grad}
+
+
+def live_runtime(spec: ExperimentSpec) -> Runtime:
+    """Choose the device and set the threads. Raises `MachineError` for a device that isn't here."""
+    wanted = spec.runtime.device
+    if spec.runtime.threads is not None:
+        torch.set_num_threads(spec.runtime.threads)
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = next(name for name in ("cuda", "mps", "cpu") if here[name]) if wanted == "auto" else wanted
+    if not here[device]:
+        raise MachineError(
+            f"`runtime.device` asks for {device}, which torch {torch.__version__} doesn't find here",
+            help="`--set runtime.device=auto` takes what there is",
+        )
+    if spec.train.precision == "fp16" and device == "cpu":
+        raise MachineError("fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`")
+    return Runtime(
+        device=device,
+        precision=spec.train.precision,
+        cache=Path(spec.runtime.cache),
+        batch=spec.runtime.encode_batch,
+        gradient_checkpointing=spec.runtime.gradient_checkpointing,
+    )
+
+
+def _accelerator(runtime: Runtime) -> Any:
+    """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    return Accelerator(
+        cpu=runtime.device == "cpu",
+        mixed_precision="no",
+        kwargs_handlers=[
+            # The main process may score and encode for hours before the others are wanted.
+            InitProcessGroupKwargs(timeout=timedelta(days=2)),
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+        ],
+    )

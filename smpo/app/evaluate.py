@@ -1,0 +1,96 @@
+"""The evaluation of a run: judges, prompts and the base's cached pictures, put together from the spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smpo.app.assemble import Live
+from smpo.engine.events import Tracker
+from smpo.evaluation.base_cache import BaseCache
+from smpo.evaluation.evaluate import Settings, evaluate
+from smpo.evaluation.grid import before_after, contact_sheet
+from smpo.evaluation.result import Evaluation
+from smpo.evaluation.sampling import slots, spread
+from smpo.experiment import EvaluateSpec, ExperimentSpec
+from smpo.registry.resolve import Resolved
+from smpo.runs.store import RunFolder
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["evaluate_run", "judge_names", "preview", "write_evaluation"]
+
+
+def evaluate_run(
+    resolved: Resolved[ExperimentSpec], live: Live, progress: Callable[[str, int, int], None]
+) -> Evaluation:
+    """Policy against base on the spec's prompts, by all of its judges."""
+    spec, wanted = resolved.spec, _wanted(resolved.spec)
+    names = judge_names(resolved)
+    rewards = dict(zip(names, wanted.rewards, strict=True))
+    card = resolved.card_of("evaluate.prompts")
+    return evaluate(
+        live.session.denoiser,
+        wanted.prompts.load(),
+        {name: reward.load(live.runtime) for name, reward in rewards.items()},
+        settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
+        training_reward=live.reward_key,
+        learned={name: reward.learned for name, reward in rewards.items()},
+        base_cache=BaseCache(live.runtime.cache / "base", _base_key(live, wanted)),
+        prompt_set=card.name if card else wanted.prompts.use,
+        role=wanted.prompts.role,
+        progress=progress,
+    )
+
+
+def judge_names(resolved: Resolved[ExperimentSpec]) -> list[str]:
+    """What the judges are called in tables and metrics: card or component, numbered when one occurs twice."""
+    names: list[str] = []
+    for i, reward in enumerate(_wanted(resolved.spec).rewards):
+        card = resolved.card_of(f"evaluate.rewards.{i}")
+        name = card.name if card else reward.use
+        names.append(name if name not in names else f"{name}-{i + 1}")
+    return names
+
+
+def write_evaluation(folder: RunFolder, evaluation: Evaluation, spec: ExperimentSpec, tracker: Tracker) -> Path:
+    """Numbers first, then the picture; returns the picture's file."""
+    tracker.artefact(folder.write_text("evaluation.json", json.dumps(evaluation.to_dict(), indent=1)))
+    tracker.metrics(evaluation.metrics(), spec.train.steps)
+    grid = before_after(evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates")
+    file = folder.samples / "before_after.png"
+    grid.save(file)
+    tracker.images("before_after", grid, spec.train.steps)
+    return file
+
+
+def preview(spec: ExperimentSpec, live: Live) -> Image.Image:
+    """The policy on the first few evaluation prompts, always from the same seeds."""
+    wanted = _wanted(spec)
+    prompts = spread(wanted.prompts.load(), spec.runtime.preview_images)
+    todo = slots(prompts, images=1, seed=wanted.seed)
+    pictures = live.session.denoiser.sample(
+        [slot.text for slot in todo], [slot.seed for slot in todo], guidance=wanted.guidance, steps=wanted.steps
+    )
+    return contact_sheet(pictures, [slot.text for slot in todo])
+
+
+def _wanted(spec: ExperimentSpec) -> EvaluateSpec:
+    assert spec.evaluate is not None, "asked only of specs that evaluate"
+    return spec.evaluate
+
+
+def _base_key(live: Live, wanted: EvaluateSpec) -> str:
+    """Whatever shapes the base's pictures, apart from prompt and seed."""
+    return json.dumps(
+        {
+            "weights": live.session.denoiser.weights_key,
+            "precision": live.runtime.precision,
+            "guidance": wanted.guidance,
+            "steps": wanted.steps,
+        },
+        sort_keys=True,
+    )

@@ -1,0 +1,52 @@
+"""The result of a run: a folder that others load, with a card that tells how it came to be."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from smpo.app.assemble import Live
+from smpo.evaluation.card import CardFacts, write_card
+from smpo.evaluation.result import Evaluation
+from smpo.experiment import ExperimentSpec
+from smpo.registry.component import summary_of
+from smpo.registry.resolve import Resolved
+from smpo.runs.store import RunFolder
+
+__all__ = ["export"]
+
+_PACKAGES = ("smpo", "torch", "diffusers", "transformers", "peft", "accelerate")
+
+
+def export(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, evaluation: Evaluation | None, grid: Path | None
+) -> list[str]:
+    """Write `model/` and its README; returns the lines that load it."""
+    spec = resolved.spec
+    lines = live.session.denoiser.save(folder.model)
+    if grid is not None:
+        shutil.copyfile(grid, folder.model / grid.name)
+    card, data_card = resolved.card_of("model"), resolved.card_of("data")
+    leaves = resolved.leaves()
+    shown = ("model", "data", "reward", "objective", "smoothing", "inversion", "train")
+    report = live.table.report
+    facts = CardFacts(
+        name=spec.name,
+        method=spec.objective.use,
+        method_words=" ".join(
+            summary_of(type(part)) for part in (spec.objective, spec.smoothing, spec.inversion)
+        ),
+        spec_hash=resolved.identity.spec_hash,
+        settings={path: value for path, value in leaves.items() if path.split(".")[0] in shown},
+        base_model=spec.model.facts().weights,
+        datasets=[data_card.name if data_card else str(leaves.get("data.path", spec.data.use))],
+        license=str((card.source or {}).get("licence", "")) if card else "",
+        lora=getattr(spec.model, "lora", None) is not None,
+        data={name: report[name] for name in ("rows", "pairs", "votes", "ties", "dropped", "digest") if name in report},
+        load_lines=lines,
+        picture=grid.name if grid is not None else "",
+        versions={name: metadata.version(name) for name in _PACKAGES},
+    )
+    write_card(folder.model, facts, evaluation)
+    return lines

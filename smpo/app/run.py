@@ -1,0 +1,287 @@
+"""`smpo run`: open the run's folder, train, evaluate, save, and leave a record whatever happens.
+
+The order is chosen so that nothing finished can be lost: settings and lock are written before work begins, a
+checkpoint before evaluation, the evaluation's numbers before the model is exported.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from smpo.app.interrupt import Interrupt
+from smpo.app.plan import Plan
+from smpo.engine.events import Ending, NullTracker, RunInfo, StepReport, Tee, Tracker
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import Resolved
+from smpo.runs.lock import lock_facts
+from smpo.runs.store import RunFolder, open_run
+
+if TYPE_CHECKING:
+    from smpo.app.assemble import Live
+    from smpo.evaluation.result import Evaluation
+
+__all__ = ["Console", "Result", "run"]
+
+
+class Console(Protocol):
+    """Who is told how a run is going (`smpo.tracking.console`, or nobody)."""
+
+    def phase(self, title: str) -> None: ...
+    def progress(self, label: str, done: int, total: int) -> None: ...
+    def step(self, report: StepReport, total: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass
+class Result:
+    """What a run left behind."""
+
+    folder: Path
+    evaluation: Evaluation | None = None
+    load_lines: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    grid: Path | None = None
+
+
+def run(
+    resolved: Resolved[ExperimentSpec], plan: Plan, console: Console, *, again: bool = False, resume: bool = False
+) -> Result:
+    """Everything, in this process. Raises `RunExists` and its kin when this identity was run before."""
+    spec, identity = resolved.spec, resolved.identity
+    folder = open_run(Path(spec.runtime.runs), spec.name, identity.spec_hash, again=again, resume=resume)
+    _describe(folder, resolved, plan)
+    return work(resolved, folder, console)
+
+
+def work(resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True) -> Result:
+    """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
+    from smpo.app.assemble import assemble
+    from smpo.engine.alarms import NonFiniteLoss
+    from smpo.engine.checkpoint import restore
+
+    spec, clock, result = resolved.spec, _Clock(), Result(folder.path)
+    tracker = _tracker(spec, folder, console) if main else NullTracker()
+    with ExitStack() as stack:
+        stack.enter_context(folder if main else nullcontext())
+        ending = stack.enter_context(_finishing(tracker))
+        console.phase("loading")
+        report = folder.path / "data_report.json"
+        with clock("prepare"):
+            live = assemble(spec, report=report, progress=console.progress, say=console.warn)
+        session = live.session
+        parameters = _trained(live)
+        start = restore(folder.checkpoints, parameters, session.optimiser, session.average, say=console.warn)
+        tracker.start(_info(resolved, folder, start))
+        _record_inputs(resolved, folder, live, tracker, console)
+        if start:
+            console.note(f"going on after update {start} of {session.steps}")
+
+        try:
+            with clock("train"):
+                _train(resolved, folder, live, tracker, console, start, main=main)
+        except NonFiniteLoss as error:
+            facts = {"message": error.message, "update": error.step + 1, "pairs": [vars(s) for s in error.suspects]}
+            tracker.artefact(folder.write_text("autopsy.json", json.dumps(facts, indent=1)))
+            error.help = f"the pairs and their numbers are in {folder.path / 'autopsy.json'}; {error.help}"
+            raise
+        if main:
+            averaged = session.average.swapped() if session.average else nullcontext()
+            with averaged:
+                _conclude(resolved, folder, live, tracker, console, clock, result)
+        ending.status = "done"
+        result.seconds = clock.seconds
+    return result
+
+
+def _train(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console, start: int,
+    *, main: bool,
+) -> None:  # fmt: skip
+    from smpo.engine.alarms import RunawayInversion
+    from smpo.engine.checkpoint import save
+    from smpo.engine.loop import fit
+
+    spec, session, alarm = resolved.spec, live.session, RunawayInversion()
+    runtime, parameters = spec.runtime, _trained(live)
+
+    def checkpoint(step: int) -> None:
+        if main:
+            save(
+                folder.checkpoints,
+                step,
+                parameters,
+                session.optimiser,
+                session.average,
+                spec_hash=resolved.identity.spec_hash,
+                keep=runtime.keep,
+            )
+
+    if start < session.steps:
+        console.phase("training")
+    if main and start == 0:
+        _preview(spec, live, tracker, 0)
+    with Interrupt(console.note) as interrupt:
+        for report in fit(session, start):
+            final = report.step == session.steps
+            if report.step % runtime.log_every == 0 or final:
+                tracker.metrics(
+                    {f"train/{k}": v for k, v in report.metrics.items()}
+                    | {"train/pairs_per_second": report.pairs / report.seconds},
+                    report.step,
+                )
+            console.step(report, session.steps)
+            folder.update(report.step) if main else None
+            if message := alarm.watch(report.metrics["tau_squared"]):
+                console.warn(message)
+            due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
+            stop = interrupt.wanted(session.accelerator)
+            if due or final or stop:
+                checkpoint(report.step)
+            if stop and not final:
+                console.note(f"stopped after update {report.step}; `--resume` goes on from there")
+                raise KeyboardInterrupt
+            if main and runtime.preview_every and report.step % runtime.preview_every == 0 and not final:
+                _preview(spec, live, tracker, report.step)
+
+
+def _conclude(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console,
+    clock: _Clock, result: Result,
+) -> None:  # fmt: skip
+    """Evaluate, write the numbers, export the model and its card."""
+    from smpo.app.evaluate import evaluate_run, write_evaluation
+    from smpo.app.export import export
+
+    spec = resolved.spec
+    if spec.evaluate is not None:
+        console.phase("evaluating")
+        with clock("evaluate"):
+            result.evaluation = evaluate_run(resolved, live, console.progress)
+        result.grid = write_evaluation(folder, result.evaluation, spec, tracker)
+        for warning in result.evaluation.warnings:
+            console.warn(warning)
+    console.phase("saving")
+    with clock("save"):
+        result.load_lines = export(resolved, folder, live, result.evaluation, result.grid)
+    tracker.metrics({f"seconds/{name}": value for name, value in clock.seconds.items()}, spec.train.steps)
+    tracker.model(folder.model, {"base": spec.model.facts().weights, "method": spec.objective.use})
+
+
+def _preview(spec: ExperimentSpec, live: Live, tracker: Tracker, step: int) -> None:
+    """A grid of the same few prompts and seeds, so that one can watch them change."""
+    if not spec.runtime.preview_every or spec.evaluate is None:
+        return
+    from smpo.app.evaluate import preview
+
+    with live.session.average.swapped() if live.session.average else nullcontext():
+        tracker.images("preview", preview(spec, live), step)
+
+
+# ------------------------------------------------------------------------------------------------ the record
+
+
+def _tracker(spec: ExperimentSpec, folder: RunFolder, console: Console) -> Tee:
+    from smpo.tracking.jsonl import JsonlTracker
+    from smpo.tracking.mlflow import mlflow_tracker
+
+    mirror = mlflow_tracker(folder.path, Path(spec.runtime.runs), spec.runtime.tracking, say=console.warn)
+    return Tee([JsonlTracker(folder.path), *([mirror] if mirror else [])], say=console.warn)
+
+
+@dataclass
+class _Ending:
+    status: Ending = "failed"
+
+
+@contextmanager
+def _finishing(tracker: Tracker) -> Iterator[_Ending]:
+    """However the block is left, the tracker is told: an error is `failed`, an interrupt `stopped`."""
+    ending = _Ending()
+    try:
+        yield ending
+    except KeyboardInterrupt:
+        ending.status = "stopped"
+        raise
+    finally:
+        tracker.finish(ending.status)
+
+
+def _describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) -> None:
+    """What was typed, what it means, and what it amounts to: written before anything is spent."""
+    folder.write_text("spec.yaml", resolved.bundle())
+    folder.write_text("resolved.yaml", resolved.resolved_yaml())
+    folder.write_text("plan.json", json.dumps(plan.to_dict(), indent=1))
+
+
+def _info(resolved: Resolved[ExperimentSpec], folder: RunFolder, start: int) -> RunInfo:
+    spec, identity = resolved.spec, resolved.identity
+    return RunInfo(
+        name=spec.name,
+        run_id=folder.id,
+        folder=folder.path,
+        spec_hash=identity.spec_hash,
+        group_hash=identity.group_hash,
+        attempt=folder.attempt,
+        params=resolved.leaves(),
+        tags={**spec.tags, "smpo.objective": spec.objective.use, "smpo.model": resolved.leaves()["model.use"]},
+        resumed=folder.resumed,
+        step=start,
+        notes=spec.notes,
+    )
+
+
+def _record_inputs(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console
+) -> None:
+    """The lock file, the data's report, and the first artefacts."""
+    spec, table = resolved.spec, live.table
+    facts = lock_facts(
+        spec=resolved.identity.spec_hash,
+        group=resolved.identity.group_hash,
+        seeds={"train": spec.train.seed, **({"evaluate": spec.evaluate.seed} if spec.evaluate else {})},
+        devices=[str(live.session.denoiser.device)],
+        data={"digest": table.digest, "pairs": len(table)},
+        weights={"model": live.session.denoiser.weights_key, **({"reward": live.reward_key} if live.reward_key else {})},
+        uses={one.path.name: one.digest for one in resolved.local_files},
+        runtime=spec.runtime.model_dump(mode="json"),
+    )
+    folder.write_text("lock.json", json.dumps(facts, indent=1))
+    counts = {name: table.report[name] for name in ("rows", "pairs", "votes", "ties") if name in table.report}
+    dropped = table.report.get("dropped", {})
+    lost = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none"
+    console.note(", ".join(f"{number:,} {name}" for name, number in counts.items()) + f"; dropped: {lost}")
+    smoothing: dict[str, Any] = {"p_mean": float(live.p.mean()), "p_min": float(live.p.min()), "p_max": float(live.p.max())}
+    if live.stats is not None:
+        smoothing |= {"reward_low": live.stats.low, "reward_high": live.stats.high, "scores": live.stats.count}
+    tracker.dataset(resolved.leaves()["data.use"], table.digest, {**counts, "dropped": dropped, **smoothing})
+    for name in ("spec.yaml", "resolved.yaml", "lock.json", "plan.json", "data_report.json"):
+        if (folder.path / name).exists():
+            tracker.artefact(folder.path / name)
+
+
+def _trained(live: Live) -> dict[str, Any]:
+    from smpo.app.assemble import trained
+
+    return trained(live.session.accelerator.unwrap_model(live.session.denoiser.policy))
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began

@@ -1,0 +1,158 @@
+"""`smpo plan` and `smpo check`: what a spec amounts to, and whether it is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from smpo.app.plan import Plan, make_plan
+from smpo.cli.words import out, print_json, resolve_spec
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import Resolved
+from smpo.spec.problems import SpecProblems
+
+if TYPE_CHECKING:
+    from smpo.spec.problems import Problem
+
+__all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
+
+_SLOTS = ("model", "data", "reward", "objective", "smoothing", "inversion", "train.optimiser", "evaluate.prompts")
+
+
+def plan_command(
+    spec: str, sets: Sequence[str], *, full: bool, as_json: bool, roots: Sequence[Path] | None, no_local_code: bool
+) -> None:
+    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    plan = make_plan(resolved)
+    if as_json:
+        print_json(plan_data(resolved, plan))
+    else:
+        show_plan(resolved, plan, full=full)
+    if plan.obstacles:
+        raise typer.Exit(3)
+
+
+def check_command(
+    specs: Sequence[str], sets: Sequence[str], *, as_json: bool, roots: Sequence[Path] | None, no_local_code: bool
+) -> None:
+    """All files are looked at, whatever is wrong with the first."""
+    from smpo.cli.words import print_error
+    from smpo.diagnostics.render import as_data
+
+    problems: list[Problem] = []
+    lines = []
+    for word in specs:
+        try:
+            resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
+        except SpecProblems as error:
+            problems += error.problems
+        else:
+            lines.append(f"{word}: fine  (spec {resolved.identity.spec_hash})")
+    if as_json:
+        print_json({"problems": [as_data(problem) for problem in problems]})
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        if problems:
+            print_error(SpecProblems(problems))
+    if problems:
+        raise typer.Exit(2)
+
+
+def plan_data(resolved: Resolved[ExperimentSpec], plan: Plan) -> dict[str, Any]:
+    """The plan as data, for `--json`."""
+    return {
+        "name": resolved.spec.name,
+        "spec": resolved.identity.spec_hash,
+        "group": resolved.identity.group_hash,
+        "values": resolved.leaves(),
+        "origins": dict(resolved.origins),
+        "plan": plan.to_dict(),
+    }
+
+
+def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = False) -> None:
+    """One screen: what each slot holds and who says so, derived numbers, what is missing, what to reconsider."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    spec, console = resolved.spec, out()
+    console.print(
+        f"[bold]{escape(spec.name)}[/]   spec {resolved.identity.spec_hash}   group {resolved.identity.group_hash}   "
+        f"{_history(resolved)}"
+    )
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_column(style="dim", no_wrap=True)
+    if full:
+        for path, value in resolved.leaves().items():
+            table.add_row(escape(path), escape(repr(value)), escape(resolved.origins[path]))
+    else:
+        for row in _rows(resolved):
+            table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+    console.print()
+    for line in _derived(spec, plan):
+        console.print(escape(line))
+    for warning in plan.warnings:
+        console.print(f"[yellow]warning[/]  {escape(str(getattr(warning, 'message', warning)))}")
+    for obstacle in plan.obstacles:
+        console.print(f"[red]missing[/]  {escape(obstacle.where)}: {escape(obstacle.message)}")
+        console.print(f"         {escape(obstacle.help)}")
+
+
+def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
+    """A line a slot: what it holds, which settings aren't the component's own, and where it was chosen."""
+    leaves, origins = resolved.leaves(), resolved.origins
+    components = resolved.components()
+    rows = []
+    judges = [path for path in components if path.startswith("evaluate.rewards.")]
+    for slot in (*_SLOTS, *judges):
+        if slot not in components:
+            continue
+        card = resolved.card_of(slot)
+        inside = {path.removeprefix(f"{slot}."): path for path in leaves if path.startswith(f"{slot}.")}
+        told = [
+            f"{name} {leaves[path]}"
+            for name, path in inside.items()
+            if name != "use" and origins[path] != "default" and leaves[path] is not None
+        ]
+        name = f"{card.name} ({components[slot].use})" if card else components[slot].use
+        rows.append((slot, "  ".join([name, *told]), origins.get(f"{slot}.use", "")))
+    train = resolved.spec.train
+    told = [f"{train.steps} updates × {train.batch} pairs", f"lr {train.lr:g} {train.schedule}"]
+    told += [f"warm-up {train.warmup}"] if train.warmup else []
+    told += [train.precision, f"seed {train.seed}"]
+    rows.append(("train", "  ".join(told), origins.get("train.steps", "")))
+    return rows
+
+
+def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
+    rows = "" if plan.rows is None else f" of at most {plan.rows:,} rows"
+    lines = [
+        f"batch      {plan.devices} device{'s' * (plan.devices > 1)} × micro {plan.micro_batch} × accumulate "
+        f"{plan.accumulate} = {spec.train.batch}",
+        f"pairs      {plan.pairs:,} visits{rows}",
+        f"passes     {plan.passes_per_pair:.4g} UNet forwards a pair ({plan.inversion_passes:.4g} an image for the "
+        f"inversion; a backward counts as two), {plan.total_passes:,.0f} in all",
+    ]
+    if plan.training_tflop is not None:
+        lines.append(f"compute    about {plan.training_tflop:,.0f} TFLOP of UNet in training (estimate)")
+    if spec.evaluate is not None and plan.prompts is not None:
+        e = spec.evaluate
+        lines.append(
+            f"evaluate   {plan.prompts} prompts ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at guidance "
+            f"{e.guidance:g}, {len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; {plan.sampling_passes:,} UNet forwards"
+        )
+    return lines
+
+
+def _history(resolved: Resolved[ExperimentSpec]) -> str:
+    from smpo.runs.store import find_runs
+
+    runs = find_runs(Path(resolved.spec.runtime.runs), resolved.spec.name, resolved.identity.spec_hash)
+    return f"{runs[-1].summary()} before: {runs[-1].path}" if runs else "not run before"

@@ -1,0 +1,137 @@
+"""`smpo registry` and `smpo schema`: what can be named in a spec, and what it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from smpo.cli.words import out, print_json
+from smpo.errors import MachineError
+from smpo.experiment import ExperimentSpec
+from smpo.registry.component import Component, summary_of
+from smpo.registry.resolve import catalogue
+from smpo.spec.problems import nearest
+from smpo.spec.tree import plain
+
+__all__ = ["list_command", "schema_command", "show_command"]
+
+
+def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | None) -> None:
+    have, warnings = catalogue(extra_roots=roots or ())
+    kinds = have.registry.kinds()
+    if kind is not None and kind not in kinds:
+        close = nearest(kind, kinds)
+        raise MachineError(f"there is no kind `{kind}`", help=f"did you mean `{close}`?" if close else ", ".join(kinds))
+    rows = []
+    for one in [kind] if kind else kinds:
+        names = {name: ("component", summary_of(part)) for name, part in have.registry.of(one).items()}
+        names |= {card.name: (f"card of {card.use}", card.summary) for card in have.cards.all(one)}
+        rows += [{"kind": one, "name": n, "is": what, "summary": text} for n, (what, text) in sorted(names.items())]
+    if as_json:
+        print_json(rows)
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("kind", "name", "is", "summary"):
+        table.add_column(title, no_wrap=title != "summary")
+    before = ""
+    for row in rows:
+        table.add_row(*(escape(c) for c in ("" if row["kind"] == before else row["kind"], row["name"], row["is"], row["summary"])))
+        before = row["kind"]
+    console = out()
+    console.print(table)
+    for warning in warnings:
+        console.print(f"[yellow]warning[/]  {escape(warning.message)}")
+
+
+def show_command(name: str, *, as_json: bool, roots: Sequence[Path] | None) -> None:
+    have, _ = catalogue(extra_roots=roots or ())
+    found: list[dict[str, Any]] = []
+    everything: set[str] = set()
+    for kind in have.registry.kinds():
+        cards = {card.name: card for card in have.cards.all(kind)}
+        components = have.registry.of(kind)
+        everything |= {*cards, *components}
+        if name in cards:
+            card = cards[name]
+            part = components.get(card.use)
+            found.append(
+                {
+                    "kind": kind, "name": name, "is": f"card of {card.use}", "summary": card.summary,
+                    "source": dict(card.source), "settings": plain(card.settings),
+                    "fields": _fields(part) if part else [], "text": (part.__doc__ or "") if part else "",
+                }
+            )  # fmt: skip
+        elif name in components:
+            part = components[name]
+            found.append(
+                {"kind": kind, "name": name, "is": f"component v{part.version}", "summary": summary_of(part),
+                 "source": {}, "settings": {}, "fields": _fields(part), "text": part.__doc__ or ""}
+            )  # fmt: skip
+    if not found:
+        close = nearest(name, everything)
+        raise MachineError(
+            f"nothing is called `{name}`",
+            help=f"did you mean `{close}`?" if close else "`smpo registry list` shows everything",
+        )
+    if as_json:
+        print_json(found)
+        return
+    for entry in found:
+        _show(entry)
+
+
+def schema_command(write: Path | None, roots: Sequence[Path] | None) -> None:
+    from smpo.registry.schema import spec_schema
+
+    have, _ = catalogue(extra_roots=roots or ())
+    schema = spec_schema(ExperimentSpec, have)
+    if write is None:
+        print_json(schema)
+    else:
+        write.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fields(part: type[Component]) -> list[dict[str, Any]]:
+    """Name, default and words of each setting; ranges as pydantic's schema gives them."""
+    properties = part.model_json_schema().get("properties", {})
+    rows = []
+    for name, field in part.model_fields.items():
+        if name == "use":
+            continue
+        facts = properties.get(name, {})
+        limits = {k: facts[k] for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum") if k in facts}
+        default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
+        rows.append({"name": name, "default": default, "limits": limits, "about": field.description or ""})
+    return rows
+
+
+def _show(entry: dict[str, Any]) -> None:
+    import inspect
+
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = out()
+    console.print(f"[bold]{escape(entry['kind'])} {escape(entry['name'])}[/]  {escape(entry['is'])}")
+    console.print(escape(entry["summary"]))
+    body = inspect.cleandoc(entry["text"]).split("\n", 1)
+    if len(body) > 1:
+        console.print(f"\n{escape(body[1].strip(chr(10)))}", soft_wrap=True)
+    if entry["fields"]:
+        console.print()
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        for row in entry["fields"]:
+            set_here = entry["settings"].get(row["name"], row["default"])
+            limits = ", ".join(f"{_LIMITS.get(k, k)} {v}" for k, v in row["limits"].items())
+            table.add_row(escape(row["name"]), escape(json.dumps(set_here, default=str)), escape(limits), escape(row["about"]))
+        console.print(table)
+    for key, value in entry["source"].items():
+        console.print(f"{escape(str(key))}: {escape(str(value))}", soft_wrap=True)
+
+
+_LIMITS = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "enum": "one of"}

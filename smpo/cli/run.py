@@ -1,0 +1,89 @@
+"""`smpo run`: plan, run, and say what came out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+
+from smpo.app.plan import make_plan
+from smpo.app.run import Result, run
+from smpo.cli.plan import show_plan
+from smpo.cli.words import out, resolve_spec
+from smpo.errors import MachineError
+
+__all__ = ["run_command"]
+
+
+def run_command(
+    spec: str, sets: Sequence[str], *, resume: bool, again: bool, quiet: bool, roots: Sequence[Path] | None,
+    no_local_code: bool,
+) -> None:  # fmt: skip
+    from smpo.tracking.console import Console
+
+    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    plan = make_plan(resolved)
+    if not quiet:
+        show_plan(resolved, plan)
+    if plan.obstacles:
+        first = plan.obstacles[0]
+        raise MachineError(f"{first.where}: {first.message}", help=first.help)
+    _quiet_libraries()
+    with Console(quiet=quiet) as console:
+        if resolved.spec.runtime.devices > 1:
+            from smpo.app.launch import launch
+
+            folder = launch(resolved, plan, console, again=again, resume=resume)
+            out().print(f"result     {folder}")
+            return
+        result = run(resolved, plan, console, again=again, resume=resume)
+    show_result(result, resolved.spec.runtime.runs)
+
+
+def show_result(result: Result, runs: str) -> None:
+    """The answer: a table of judges, a sentence, and where things are."""
+    from rich.markup import escape
+
+    console = out()
+    if result.evaluation is not None:
+        console.print()
+        console.print(judges_table(result.evaluation.table()))
+        console.print(f"\n[bold]{escape(result.evaluation.headline())}[/]")
+    console.print()
+    if result.grid is not None:
+        console.print(f"pictures   {escape(_short(result.grid))}")
+    console.print(f"model      {escape(_short(result.folder / 'model'))}")
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
+    console.print(f"time       {seconds}")
+    console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
+
+
+def judges_table(rows: Sequence[dict[str, str]]) -> object:
+    """Rows that share their keys, as a table."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in rows[0] if rows else ():
+        table.add_column(title, justify="left" if title == next(iter(rows[0])) else "right", header_style="dim")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row.values()))
+    return table
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and advice of libraries belong to their authors' scripts; ours says what matters."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,84 @@
+"""How the command line speaks: errors on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smpo.errors import MachineError, SmpoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import Resolved
+
+__all__ = ["find_spec", "out", "print_error", "print_json", "resolve_spec", "shipped_specs"]
+
+
+def print_error(error: SmpoError) -> None:
+    """The error in words; problems of a spec with frames, and as annotations too where CI shows them."""
+    from smpo.spec.problems import SpecProblems
+
+    if isinstance(error, SpecProblems):
+        from smpo.diagnostics.render import github, render
+
+        sys.stderr.write(render(error.problems) + "\n")
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            sys.stdout.write(github(error.problems) + "\n")
+        return
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.help:
+        sys.stderr.write(f"help: {error.help}\n")
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def out() -> Console:
+    """Standard output with tables; as wide as it needs to be when nobody watches."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)
+
+
+def shipped_specs() -> dict[str, Path]:
+    """The specs that come with smpo, by name: packed into the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "_experiments", package.parent / "experiments"):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def find_spec(word: str) -> Path:
+    """A file here, or a shipped spec by name (`quickstart`) or as in the docs (`experiments/quickstart.yaml`)."""
+    path = Path(word)
+    if path.exists():
+        return path
+    shipped = shipped_specs()
+    plain = path.suffix in {"", ".yaml"} and path.parent in {Path(), Path("experiments")}
+    if plain and path.stem in shipped:
+        return shipped[path.stem]
+    return path  # the reader of specs says what is wrong with it
+
+
+def resolve_spec(
+    word: str, sets: Sequence[str], *, roots: Sequence[Path] | None = None, no_local_code: bool = False
+) -> Resolved[ExperimentSpec]:
+    """The spec that a command is about. Raises `SpecProblems`."""
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import resolve
+
+    for root in roots or ():
+        if not root.is_dir():
+            raise MachineError(f"`--registry {root}`: there is no such folder")
+    return resolve(
+        find_spec(word), skeleton=ExperimentSpec, sets=sets, extra_roots=roots or (), no_local_code=no_local_code
+    )

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from smpo.maths.schedule import NoiseSchedule
+
+# A loaded machine is slow, not wrong; and fifty examples of a law say nearly what a hundred do.
+settings.register_profile("maths", deadline=None, max_examples=50)
+settings.load_profile("maths")
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,7 @@ def test_kto_at_the_reference_is_one_half_and_its_baseline_carries_no_gradient()
     loss = baselines.kto(gap, torch.tensor([1, 0, 1, 0]), 1000.0)
     assert (loss == 0.5).all()
     assert not baselines.kto_baseline(gap).requires_grad
+    assert baselines.kto_baseline(f64([1.0, 2.0])) == 0  # a policy that got worse is not compared with itself
     weighted = baselines.kto(
         gap, torch.tensor([1, 0, 1, 0]), 1000.0, weight_desirable=2, weight_undesirable=3
     )

@@ -15,7 +15,7 @@ from smpo.maths.schedule import NoiseSchedule
 from .toys import policy, random, velocity_of
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(0, 999), min_size=1, max_size=6),
     st.integers(1, 12),
@@ -37,7 +37,6 @@ def test_round_trip_at_the_fixed_point(ts: list[int], steps: int, prediction: st
     torch.testing.assert_close(back, x0, atol=1e-9, rtol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 999), min_size=1, max_size=7),
     st.sampled_from(["exact", "lt_0_22", "ge_0_22"]),

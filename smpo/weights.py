@@ -1,0 +1,175 @@
+"""Where weights are, and what they are.
+
+A model is a folder on disk or a repository on the hub; `locate` turns either into a folder. What a cache is
+filed under must not depend on where that folder lies, so `content_key` reads bytes, not paths.
+
+Models and rewards share this and must not import each other. Importing it loads neither torch nor a client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from smpo.errors import MachineError
+
+__all__ = ["content_key", "locate", "opened", "quiet", "read_json", "weight_files", "weight_patterns"]
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_VOLATILE = (
+    "_name_or_path",
+    "_commit_hash",
+    "_diffusers_version",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+)
+"""Keys of a config that say who wrote it or where it lay, not what the network is."""
+
+
+def weight_patterns(folder: str = "", *, variant: str | None = None) -> list[str]:
+    """Globs for the safetensors of one component, sharded or not; pickles and other variants don't match."""
+    stem = f"{folder}/" if folder else ""
+    suffix = f".{variant}" if variant else ""
+    return [
+        f"{stem}{name}{tail}"
+        for name in ("model", "diffusion_pytorch_model")
+        for tail in (
+            f"{suffix}.safetensors",
+            f".safetensors.index{suffix}.json",
+            f"{suffix}-?????-of-?????.safetensors",
+            *([f"-?????-of-?????{suffix}.safetensors"] if suffix else []),
+        )
+    ]
+
+
+def locate(source: str | Path, *, what: str, patterns: Sequence[str], revision: str | None = None) -> Path:
+    """The folder that `source`, a path or a hub id, stands for.
+
+    From the hub, only files matching `patterns` are fetched. `what` names it in messages ("the model").
+    Raises `MachineError` when it isn't here and can't be fetched.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if not _HUB_ID.match(str(source)):
+        raise MachineError(
+            f"there is no folder {source} with {what}",
+            help="give the path of a folder, or a hub id such as owner/name",
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(patterns)))
+    except (OSError, ValueError) as error:  # offline, gated, misspelt, no such revision: all are one of these
+        raise _not_fetched(source, what, revision, patterns, error) from error
+
+
+@contextmanager
+def opened(what: str, folder: Path) -> Iterator[None]:
+    """Round `from_pretrained`: quietly, and with failures as `MachineError` in words that help."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError) as error:
+        raise MachineError(
+            f"{what} in {folder} can't be read: {_first_line(error)}",
+            help="smpo loads safetensors only; a folder with .bin files must be saved again with safetensors",
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers without its progress bars, which would end up in the middle of ours."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def content_key(facts: Mapping[str, Any], folders: Iterable[Path], *, variant: str | None = None) -> str:
+    """32 hex digits for `facts` and for configuration, vocabulary and weights in `folders`.
+
+    Where they lie does not matter, their order does. Where one holds several variants of its weights, only
+    `variant` counts. Raises `MachineError` for a folder without model files.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for folder in folders:
+        texts = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
+        files = texts + weight_files(folder, variant)
+        if not files:
+            raise MachineError(f"{folder} holds no model files")
+        for path in files:
+            digest.update(f"\n{path.name} {_file_digest(path)}".encode())
+    return digest.hexdigest()[:32]
+
+
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """The safetensors of one component by name; the plain ones where there is no such variant."""
+    for wanted in dict.fromkeys((variant, None)):
+        found = {path for pattern in weight_patterns(variant=wanted) for path in folder.glob(pattern)}
+        if found:
+            return sorted(path for path in found if path.suffix == ".safetensors")
+    return []
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; {} where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MachineError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise MachineError(f"{path} should hold a JSON object")
+    return found
+
+
+def _not_fetched(
+    source: str | Path, what: str, revision: str | None, patterns: Sequence[str], error: Exception
+) -> MachineError:
+    at = f" at revision {revision}" if revision else ""
+    parts = sorted({pattern.split("/")[0] + "/*" for pattern in patterns if "/" in pattern})
+    words = ["hf download", str(source), *([f"--revision {revision}"] if revision else [])]
+    words += [f"--include '{part}'" for part in parts]
+    return MachineError(
+        f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {_first_line(error)}",
+        help=f"where there is a network, run `{' '.join(words)}` and copy the hub cache (HF_HUB_CACHE) here; "
+        "or give the path of a folder instead of the id. Gated models need `hf auth login` first",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _file_digest(path: Path) -> str:
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError:
+            content = None
+        if isinstance(content, dict):
+            kept = {key: value for key, value in content.items() if key not in _VOLATILE}
+            return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    status = path.stat()  # follows the hub cache's links
+    return _bytes_digest(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _bytes_digest(path: str, size: int, changed: int) -> str:
+    """Gigabytes take seconds: each file is read once a process."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,109 @@
+"""From a folder in the diffusers layout to a genuine pipeline object, piece by piece.
+
+Pieces are loaded one by one because a whole pipeline's `from_pretrained` brings what nobody trains (a safety
+checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickles.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smpo.errors import RunError
+from smpo.families.stacks import SDStack, stack_for
+from smpo.maths.schedule import NoiseSchedule
+from smpo.weights import content_key, opened, read_json, weight_files, weight_patterns
+
+__all__ = ["encoder_key", "open_stack", "pipeline_patterns", "schedule_of"]
+
+_ENCODING = "unet/1"
+"""Part of `encoder_key`: raise it when pictures or prompts are encoded differently."""
+
+
+def pipeline_patterns(variant: str | None = None) -> list[str]:
+    """Files of a repository that are read, and so fetched from the hub."""
+    parts = ("unet", "vae", "text_encoder", "text_encoder_2")
+    weights = [pattern for part in parts for pattern in weight_patterns(part, variant=variant)]
+    texts = [f"{part}/*" for part in ("tokenizer", "tokenizer_2", "scheduler")]
+    return ["model_index.json", *(f"{part}/config.json" for part in parts), *texts, *weights]
+
+
+def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> SDStack:
+    """The pipeline in float32 on the CPU, frozen but for the UNet, in the adapter for its class.
+
+    Raises `MachineError` for missing or unreadable pieces, `RunError` for what smpo can't train.
+    """
+    import diffusers
+    import transformers
+
+    index = read_json(folder / "model_index.json")
+    stack_class = stack_for(str(index.get("_class_name", "")))
+
+    def named(part: str) -> str:
+        entry = index.get(part)
+        if not isinstance(entry, list) or not entry[-1]:
+            raise RunError(f"{folder / 'model_index.json'} names no {part}")
+        return str(entry[-1])
+
+    def loaded(library: Any, part: str, **options: Any) -> Any:
+        with opened(f"the {part}", folder / part):
+            return getattr(library, named(part)).from_pretrained(folder / part, **options)
+
+    def network(library: Any, part: str) -> Any:
+        stored = {"variant": variant} if _has_variant(folder / part, variant) else {}
+        return loaded(library, part, dtype=torch.float32, use_safetensors=True, **stored)
+
+    parts = {part: network(diffusers, part) for part in ("unet", "vae")}
+    parts |= {part: network(transformers, part) for part in stack_class.encoders}
+    parts |= {part: loaded(transformers, part) for part in stack_class.tokenizers}
+    parts["scheduler"] = loaded(diffusers, "scheduler")
+    for tokenizer, encoder in zip(stack_class.tokenizers, stack_class.encoders, strict=True):
+        longest = parts[encoder].config.max_position_embeddings
+        parts[tokenizer].model_max_length = min(
+            parts[tokenizer].model_max_length, longest
+        )  # unset, it is 1e30
+    for part in ("vae", *stack_class.encoders):
+        parts[part].requires_grad_(False).eval()
+    extra = {name: index[name] for name in ("force_zeros_for_empty_prompt",) if name in index}
+    pipeline = getattr(diffusers, stack_class.pipeline_class)(**parts, **stack_class.options, **extra)
+    pipeline.set_progress_bar_config(disable=True)
+    stack = stack_class(pipeline, resolution or _own_resolution(pipeline))
+    stack.latent_shape()  # says no before gigabytes are hashed and moved
+    if stack.resolution >= 512:
+        pipeline.vae.enable_slicing()  # one picture at a time: a batch of them decoded at once fills a GPU
+    return stack
+
+
+def encoder_key(folder: Path, stack: SDStack, *, variant: str | None) -> str:
+    """Identifies VAE, text encoders and tokenizers by their content, with the resolution and the dtype they
+    run in.
+
+    The UNet is not part of it: fine-tuned models share the latents of their base.
+    """
+    facts = {
+        "encoding": _ENCODING,
+        "stack": type(stack).__name__,
+        "resolution": stack.resolution,
+        "dtype": "float32",
+    }
+    parts = ("vae", *stack.encoders, *stack.tokenizers)
+    return content_key(facts, [folder / part for part in parts], variant=variant)
+
+
+def schedule_of(pipeline: Any) -> NoiseSchedule:
+    """The schedule that the folder's scheduler stands for; how the scheduler samples is its own affair."""
+    try:
+        return NoiseSchedule.from_config(pipeline.scheduler.config)
+    except ValueError as error:
+        raise RunError(f"the model's noise schedule can't be used: {error}") from error
+
+
+def _has_variant(folder: Path, variant: str | None) -> bool:
+    return variant is not None and weight_files(folder, variant) != weight_files(folder)
+
+
+def _own_resolution(pipeline: Any) -> int:
+    size = pipeline.unet.config.sample_size
+    return int((size if isinstance(size, int) else size[0]) * pipeline.vae_scale_factor)

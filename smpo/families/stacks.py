@@ -1,0 +1,169 @@
+"""What differs between the diffusers pipelines that smpo trains: text, sizes, and the scale of latents.
+
+A stack is a thin adapter round a genuine pipeline object: prompts are encoded by the pipeline's own
+`encode_prompt` and latents are scaled by what its `__call__` undoes, so that training and sampling cannot
+drift apart. A further UNet pipeline is one more class here; nothing else knows the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from smpo.errors import RunError
+from smpo.imaging import Placed
+from smpo.kinds import Conditioning
+
+__all__ = ["STACKS", "SDStack", "SDXLStack", "stack_for"]
+
+
+class SDStack:
+    """Stable Diffusion 1.x and 2.x: one text encoder; the prompt is all there is to know.
+
+    Conditioning rows: `text` `[N, L, D]`, L the tokenizer's maximum (77).
+    """
+
+    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    options: ClassVar[Mapping[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    """What the pipeline's constructor wants besides the components that are loaded."""
+
+    def __init__(self, pipeline: Any, resolution: int) -> None:
+        self.pipeline = pipeline
+        self.resolution = resolution
+
+    def rows(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Conditioning of prompts, one row each. The empty prompt is encoded like any other, as the official
+        code does for dropped prompts."""
+        text, _ = self._encode(prompts, guided=False)
+        return {"text": text}
+
+    def image_rows(self, placed: Sequence[Placed]) -> dict[str, Tensor]:
+        """Conditioning that belongs to the images."""
+        return {}
+
+    def network_inputs(self, cond: Conditioning) -> dict[str, Any]:
+        """Keyword arguments of the UNet."""
+        return {"encoder_hidden_states": cond.tensors["text"]}
+
+    def prompt_inputs(self, prompts: Sequence[str], *, guided: bool) -> dict[str, Any]:
+        """Keyword arguments of the pipeline's `__call__`: embeddings, made in full precision."""
+        text, empty = self._encode(prompts, guided=guided)
+        return {"prompt_embeds": text, "negative_prompt_embeds": empty}
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) at this resolution; the UNet must be able to halve it as often as it wants to."""
+        unet, vae = self.pipeline.unet.config, self.pipeline.vae.config
+        if unet.in_channels != vae.latent_channels:
+            raise RunError(
+                f"the UNet takes {unet.in_channels} channels and the VAE gives {vae.latent_channels}",
+                help="inpainting and image-editing UNets can't be trained with smpo",
+            )
+        factor = int(self.pipeline.vae_scale_factor)
+        step = factor * 2 ** (len(unet.block_out_channels) - 1)
+        if self.resolution % step:
+            raise RunError(
+                f"a resolution of {self.resolution} doesn't suit this model: multiples of {step} do"
+            )
+        return int(unet.in_channels), self.resolution // factor, self.resolution // factor
+
+    def latent_scale(self) -> tuple[Tensor | float, Tensor | float]:
+        """(shift, scale): the UNet sees (z - shift) · scale.
+
+        Exactly what the pipeline undoes when it decodes: a further number in the VAE's config that it ignores
+        (`shift_factor`, here) would take the UNet out of the space it was trained in.
+        """
+        return 0.0, float(self.pipeline.vae.config.scaling_factor)
+
+    def pictures(self, latents: Tensor) -> list[Any]:
+        """PIL images from what the UNet sees, `[N, C, H, W]`, decoded as the pipeline would."""
+        shift, scale = self.latent_scale()
+        decoded = self.pipeline.vae.decode(latents / scale + shift, return_dict=False)[0]
+        found: list[Any] = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
+        return found
+
+    def _encode(self, prompts: Sequence[str], *, guided: bool) -> Any:
+        from diffusers.utils import logging
+
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # it has a line to say about each prompt beyond 77 tokens
+        try:
+            return self.pipeline.encode_prompt(
+                prompt=list(prompts),
+                device=self.pipeline.vae.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=guided,
+            )
+        finally:
+            logging.set_verbosity(verbosity)
+
+
+class SDXLStack(SDStack):
+    """SDXL: two text encoders, a pooled vector, and six numbers that say how the image was cut.
+
+    Further rows: `pooled` `[N, P]` and, with the images, `size_ids` `[N, 6]` = original height and width, top
+    and left of the window, height and width of the result. The official SmPO code tells the network that
+    nothing was cut (method 2b, D21); these are the real numbers.
+    """
+
+    pipeline_class = "StableDiffusionXLPipeline"
+    encoders = ("text_encoder", "text_encoder_2")
+    tokenizers = ("tokenizer", "tokenizer_2")
+    options: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
+
+    def rows(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        text, _, pooled, _ = self._encode(prompts, guided=False)
+        return {"text": text, "pooled": pooled}
+
+    def image_rows(self, placed: Sequence[Placed]) -> dict[str, Tensor]:
+        square = (self.resolution, self.resolution)
+        return {
+            "size_ids": torch.tensor(
+                [[*p.original, *p.top_left, *square] for p in placed], dtype=torch.float32
+            )
+        }
+
+    def network_inputs(self, cond: Conditioning) -> dict[str, Any]:
+        tensors = cond.tensors
+        added = {"text_embeds": tensors["pooled"], "time_ids": tensors["size_ids"]}
+        return {"encoder_hidden_states": tensors["text"], "added_cond_kwargs": added}
+
+    def prompt_inputs(self, prompts: Sequence[str], *, guided: bool) -> dict[str, Any]:
+        text, empty, pooled, pooled_empty = self._encode(prompts, guided=guided)
+        return {
+            "prompt_embeds": text,
+            "negative_prompt_embeds": empty,
+            "pooled_prompt_embeds": pooled,
+            "negative_pooled_prompt_embeds": pooled_empty,
+        }
+
+    def latent_scale(self) -> tuple[Tensor | float, Tensor | float]:
+        config = self.pipeline.vae.config
+        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        if mean is None or std is None:
+            return super().latent_scale()
+        device = self.pipeline.vae.device
+        shift = torch.tensor(mean, device=device).reshape(1, -1, 1, 1)
+        return shift, config.scaling_factor / torch.tensor(std, device=device).reshape(1, -1, 1, 1)
+
+
+STACKS: Mapping[str, type[SDStack]] = {stack.pipeline_class: stack for stack in (SDStack, SDXLStack)}
+
+
+def stack_for(pipeline_class: str) -> type[SDStack]:
+    """The adapter for a class named in `model_index.json`."""
+    try:
+        return STACKS[pipeline_class]
+    except KeyError:
+        raise RunError(
+            f"{pipeline_class or 'a folder without model_index.json'} is not a pipeline that smpo can train",
+            help=f"it must be one of {', '.join(STACKS)}",
+        ) from None

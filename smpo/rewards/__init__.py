@@ -1,0 +1,1 @@
+"""Live rewards: what a reward recipe brings into memory, behind `kinds.Scorer`."""

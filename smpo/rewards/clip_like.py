@@ -1,0 +1,236 @@
+"""Rewards that compare a picture with its prompt in CLIP's space: PickScore, CLIP score, the shapes world's
+own.
+
+    score = cos(image, text)                        what SmPO's labels are made of
+    score = exp(logit_scale) · cos(image, text)     `scaled`: PickScore as it is usually quoted
+
+Plain transformers classes, and a preprocessing of our own: without torchvision (which we don't want) the
+library's image processor falls back to another backend, and scores must not depend on which packages are
+installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from smpo.errors import RunError
+from smpo.kinds import Runtime
+from smpo.weights import content_key, locate, opened, read_json, weight_patterns
+
+if TYPE_CHECKING:
+    from smpo.kinds import Picture
+
+__all__ = ["ClipPreprocessing", "ClipScorer", "clip_patterns", "load_clip_scorer"]
+
+_VERSION = "clip/1"
+"""Part of `key`: raise it when the same weights would give other scores."""
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class ClipPreprocessing:
+    """From a picture to what the network sees, step by step as `CLIPImageProcessor` does it.
+
+    The short side is resized to `short` (or the picture to `exact`, height and width) with Pillow's filter
+    number `resample` (3 = bicubic, which antialiases), the centre cut to `crop`, and values brought to
+    (x · factor - mean) / std. None skips a step.
+    """
+
+    short: int | None = 224
+    exact: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = (224, 224)
+    resample: int = 3
+    factor: float = 1 / 255
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ClipPreprocessing:
+        """Read `preprocessor_config.json`; missing keys take CLIP's values, a bare number is a size."""
+        size, crop = config.get("size", 224), config.get("crop_size", 224)
+        size = {"shortest_edge": size} if isinstance(size, int) else size
+        crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+        resize, short = config.get("do_resize", True), size.get("shortest_edge")
+        if resize and short is None and "height" not in size:
+            raise RunError(f"the image processor's size {size} is none that smpo knows")
+        centred, normal = config.get("do_center_crop", True), config.get("do_normalize", True)
+        return cls(
+            short=short if resize else None,
+            exact=(size["height"], size["width"]) if resize and short is None else None,
+            crop=(crop["height"], crop["width"]) if centred else None,
+            resample=int(config.get("resample", cls.resample)),
+            factor=float(config.get("rescale_factor", cls.factor)) if config.get("do_rescale", True) else 1.0,
+            mean=tuple(config.get("image_mean", cls.mean)) if normal else (0.0, 0.0, 0.0),
+            std=tuple(config.get("image_std", cls.std)) if normal else (1.0, 1.0, 1.0),
+        )
+
+    def __call__(self, picture: Picture) -> NDArray[np.float32]:
+        """`[3, P, P]` float32. Arrays are taken for `[H, W, 3]` bytes."""
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        pixels = np.asarray(self._resized(image.convert("RGB")))
+        if self.crop is not None:
+            pixels = _centre(pixels, *self.crop)
+        # In this order and these precisions, as the library does it: rounding is part of a published score.
+        scaled = (pixels.astype(np.float64) * self.factor).astype(np.float32)
+        normal = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return np.ascontiguousarray(normal.transpose(2, 0, 1))
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        if self.exact is not None:
+            height, width = self.exact
+        elif self.short is not None:
+            width, height = image.size
+            if width <= height:
+                width, height = self.short, int(self.short * height / width)
+            else:
+                width, height = int(self.short * width / height), self.short
+        else:
+            return image
+        return image.resize((width, height), Image.Resampling(self.resample))
+
+
+class ClipScorer:
+    """A `kinds.Scorer` round a CLIPModel in float32.
+
+    Prompts are padded to the full length, not to the longest in the batch: causal attention makes that the
+    same score, and it doesn't depend on the neighbours.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        preprocessing: ClipPreprocessing,
+        *,
+        scaled: bool,
+        key: str,
+        runtime: Runtime,
+    ) -> None:
+        self.key = key
+        self.preprocessing = preprocessing
+        self._device = torch.device(runtime.device)
+        self._model = model.requires_grad_(False).eval().to(self._device)
+        self._tokenizer = tokenizer
+        self._length = min(
+            int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings)
+        )
+        self._factor = float(model.logit_scale.detach().exp()) if scaled else 1.0
+        self._batch = runtime.batch
+
+    def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
+        """`[N]` float32 on the CPU."""
+        if len(pictures) != len(prompts):
+            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
+        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        texts = self._all(self._texts, list(unique))
+        images = self._all(self._images, pictures)
+        rows = torch.tensor([unique[prompt] for prompt in prompts], dtype=torch.long)
+        return (images * texts[rows]).sum(dim=-1) * self._factor
+
+    def _all(self, encode: Any, items: Sequence[Any]) -> Tensor:
+        """Unit vectors `[N, D]` on the CPU, in batches."""
+        size = self._batch
+        parts = [encode(items[start : start + size]).float().cpu() for start in range(0, len(items), size)]
+        found = torch.cat(parts) if parts else torch.empty(0, 1)
+        return found / found.norm(dim=-1, keepdim=True)
+
+    def _images(self, pictures: Sequence[Picture]) -> Tensor:
+        pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))
+        return _vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
+
+    def _texts(self, prompts: Sequence[str]) -> Tensor:
+        tokens = self._tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
+        ).to(self._device)
+        return _vectors(
+            self._model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        )
+
+
+def clip_patterns() -> list[str]:
+    """Files of a CLIP folder that `load_clip_scorer` reads: what is fetched from the hub."""
+    texts = ["config.json", "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json"]
+    return [*texts, *_PROCESSOR_FILES, *weight_patterns()]
+
+
+def load_clip_scorer(
+    path_or_id: str | Path,
+    *,
+    processor: str | Path | None = None,
+    revision: str | None = None,
+    scaled: bool = False,
+    runtime: Runtime,
+) -> ClipScorer:
+    """Bring a CLIP folder or hub repository into memory as a scorer.
+
+    `processor` is where tokenizer and preprocessing lie, if elsewhere (PickScore's are those of
+    `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`). `revision` is of the weights. Raises `MachineError` when they
+    aren't here.
+    """
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder = locate(path_or_id, what="the reward", patterns=clip_patterns(), revision=revision)
+    words = folder
+    if processor is not None and str(processor) != str(path_or_id):
+        patterns = [pattern for pattern in clip_patterns() if pattern not in weight_patterns()]
+        words = locate(processor, what="the reward's processor", patterns=patterns)
+    preprocessing = ClipPreprocessing.from_config(_processor_config(words))
+    with opened("the reward", folder):
+        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    with opened("the tokenizer", words):
+        tokenizer = CLIPTokenizer.from_pretrained(words)
+    facts = {"version": _VERSION, "scaled": scaled, "preprocessing": asdict(preprocessing)}
+    facts["vocabulary"] = _vocabulary(tokenizer)
+    key = content_key(facts, [folder])
+    return ClipScorer(model, tokenizer, preprocessing, scaled=scaled, key=key, runtime=runtime)
+
+
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _processor_config(folder: Path) -> Mapping[str, Any]:
+    """From its own file, or as a part of the processor's (transformers 5 writes it there)."""
+    for name in _PROCESSOR_FILES:
+        config = read_json(folder / name)
+        if config:
+            nested: Mapping[str, Any] = config.get("image_processor", config)
+            return nested
+    raise RunError(
+        f"{folder} has no preprocessor_config.json, so how pictures should be prepared is unknown",
+        help="set `processor` to the CLIP that this reward was made from",
+    )
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    """What the tokenizer does, however its files are laid out: only a hash of it goes into the key."""
+    content = tokenizer.backend_tokenizer.to_str()
+    return hashlib.sha256(json.dumps([content, tokenizer.pad_token]).encode()).hexdigest()
+
+
+def _vectors(output: Any) -> Tensor:
+    """transformers 5 gives an object, 4 gave the tensor."""
+    found: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return found
+
+
+def _centre(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """The middle `[height, width, 3]`; on black, where the picture is too small."""
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    window = pixels[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
+    if window.shape[:2] == (height, width):
+        return window
+    paper = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
+    y, x = max(-top, 0), max(-left, 0)
+    paper[y : y + window.shape[0], x : x + window.shape[1]] = window
+    return paper

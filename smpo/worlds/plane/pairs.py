@@ -1,0 +1,139 @@
+"""The plane's preference pairs: two base samples for one prompt, and what annotators said about them.
+
+The file is safetensors: `first`, `second` `[P, 2]` float32, `condition` `[P]` and `votes` `[P, 3]` (for the
+first, for the second, for neither) uint8; its header tells how it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from smpo.errors import MachineError
+from smpo.kinds import Pair
+from smpo.worlds.plane.annotators import Votes
+from smpo.worlds.plane.world import CONDITIONS, Floats, Ints
+
+__all__ = ["PAIRS", "PlanePairs", "point_id", "read_plane_pairs", "write_pairs"]
+
+PAIRS = Path(__file__).parent / "weights" / "pairs.safetensors"
+"""The pairs that come with smpo."""
+
+Point = NDArray[np.float32]
+
+
+def point_id(point: Point) -> str:
+    """Content id: two equal points are one picture, whatever prompt they were drawn for."""
+    return hashlib.sha256(np.ascontiguousarray(point, dtype="<f4").tobytes()).hexdigest()[:16]
+
+
+def write_pairs(
+    path: Path, first: Floats, second: Floats, conditions: Ints, votes: Votes, **notes: object
+) -> None:
+    """The file that `read_plane_pairs` reads. `first`, `second` `[P, 2]`; `conditions` `[P]`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, NDArray[Any]] = {
+        "first": first.astype(np.float32),
+        "second": second.astype(np.float32),
+        "condition": conditions.astype(np.uint8),
+        "votes": np.stack([votes.first, votes.second, votes.neither], axis=1),
+    }
+    save_file(tensors, path, metadata={"plane": json.dumps(notes)})
+
+
+class PlanePairs:
+    """A `PairTable` in memory. See `read_plane_pairs`."""
+
+    def __init__(self, pairs: Sequence[Pair], points: Mapping[str, Point], report: Mapping[str, Any]) -> None:
+        self._pairs, self._points = tuple(pairs), points
+        self.report = report
+        told = "".join(f"{pair}\n" for pair in self._pairs)
+        self.digest = hashlib.sha256(told.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self._pairs[index]
+
+    def picture(self, image_id: str) -> Point:
+        """The point `[2]`, float32, with this content id. Raises KeyError for an id of another table."""
+        return self._points[image_id]
+
+
+def read_plane_pairs(
+    path: Path = PAIRS,
+    *,
+    ties: Literal["drop", "keep"] = "drop",
+    limit: int | None = None,
+    report: Path | None = None,
+) -> PlanePairs:
+    """The table in a file that `write_pairs` wrote; `limit` takes the first so many pairs that would be kept.
+
+    Every person asked is a row, as in Pick-a-Pic; a vote for neither counts half for each point. A pair is a
+    tie when both points got equally much; it is dropped, or kept with share 0.5. Rows of dropped pairs are
+    counted by reason in the table's report, and the pairs are listed in the file `report`. Raises
+    MachineError when `path` isn't there.
+    """
+    if not path.is_file():
+        raise MachineError(
+            f"there are no pairs at {path}", help="make them with `python -m smpo.worlds.plane.make`"
+        )
+    table = load_file(path)
+    votes = table["votes"].astype(np.int64)  # [P, 3]
+    rows = votes.sum(axis=1)
+    tied = votes[:, 0] == votes[:, 1]
+    reason = np.where(tied & (ties == "drop"), "tie", "").astype(object)
+    if limit is not None:
+        reason[np.flatnonzero(reason == "")[limit:]] = "over_limit"
+    kept = reason == ""
+
+    points: dict[str, Point] = {}
+    pairs = [_pair(int(index), table, points) for index in np.flatnonzero(kept)]
+    counts = {
+        "rows": int(rows.sum()),
+        "pairs": len(pairs),
+        "votes": int(rows[kept].sum()),
+        "ties": int(votes[:, 2].sum()),
+        "tied_pairs": int(tied.sum()),
+        "dropped": {str(why): int(rows[reason == why].sum()) for why in np.unique(reason[~kept])},
+    }
+    if report is not None:
+        listed = [
+            {"pair": _name(int(index)), "reason": str(reason[index])} for index in np.flatnonzero(~kept)
+        ]
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps({**counts, "dropped_pairs": listed}, indent=1))
+    return PlanePairs(pairs, points, counts)
+
+
+def _name(index: int) -> str:
+    return f"plane-{index:05d}"
+
+
+def _pair(index: int, table: Mapping[str, NDArray[Any]], points: dict[str, Point]) -> Pair:
+    """One row of the file as a `Pair`; its two points are entered into `points`."""
+    ids = []
+    for order in ("first", "second"):
+        point = table[order][index]
+        ids.append(point_id(point))
+        points[ids[-1]] = point
+    first, second, neither = (int(count) for count in table["votes"][index])
+    if second > first:
+        ids.reverse()
+    asked = first + second + neither
+    return Pair(
+        id=_name(index),
+        prompt=CONDITIONS[table["condition"][index]],
+        winner=ids[0],
+        loser=ids[1],
+        share=(max(first, second) + neither / 2) / asked,
+        votes=asked,
+    )

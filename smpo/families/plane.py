@@ -1,0 +1,163 @@
+"""The plane family: the engine's whole protocol on a network of 76,000 weights and pictures that are points.
+
+Everything that differs from a latent-diffusion model is here: there is no VAE (a point is its own latent,
+with no spread), prompts are looked up instead of encoded, and one of the eight compass words, or the empty
+prompt, is all there is to say. Training moves all weights; the reference is a frozen second copy.
+
+Shapes: `N` points, latents `[N, 2, 1, 1]`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smpo.errors import RunError
+from smpo.kinds import Conditioning, Placement
+from smpo.worlds.plane.network import (
+    NULL,
+    PlaneNet,
+    read_network,
+    sample_points,
+    schedule,
+    start_noise,
+    write_network,
+)
+from smpo.worlds.plane.world import condition_of
+
+if TYPE_CHECKING:
+    from smpo.kinds import Picture
+
+__all__ = ["BASE", "PlaneDenoiser", "load_plane"]
+
+BASE = Path(__file__).parents[1] / "worlds" / "plane" / "weights" / "base.safetensors"
+"""The base that comes with smpo."""
+
+_MODEL = "model.safetensors"
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class PlaneDenoiser:
+    """A `Denoiser` of points. `policy` trains; the reference is its frozen copy unless another network is
+    given."""
+
+    latent_shape = (2, 1, 1)
+    encoder_key = "plane-points-v1"
+
+    def __init__(
+        self,
+        policy: PlaneNet,
+        *,
+        reference: PlaneNet | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        self._half = _HALF.get(precision)
+        self.device = torch.device(device)
+        self.schedule = schedule().to(self.device)
+        self.policy: nn.Module = policy.to(self.device)
+        self._reference = copy.deepcopy(policy if reference is None else reference).to(self.device)
+        self._reference.requires_grad_(False).eval()
+        self.weights_key = f"plane-{_digest(self._reference)}"
+
+    def encode_pictures(
+        self, pictures: Sequence[Picture], placements: Sequence[Placement]
+    ) -> dict[str, Tensor]:
+        """`mean` is the point, `std` is zero. A mirrored point would belong to another prompt, so flips are
+        refused."""
+        if any(placement.flip for placement in placements):
+            raise RunError("the plane's points can't be mirrored", help="set `train.flip: false`")
+        points = np.array([np.asarray(picture, dtype=np.float32) for picture in pictures])
+        mean = torch.as_tensor(points.reshape(-1, *self.latent_shape), device=self.device)
+        return {"mean": mean, "std": torch.zeros_like(mean)}
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`condition` `[N]`: the prompt's index among the eight, or the null class for the empty prompt."""
+        found = np.full(len(prompts), NULL, dtype=np.int64)
+        said = [index for index, prompt in enumerate(prompts) if prompt]
+        found[said] = condition_of([prompts[index] for index in said])
+        return {"condition": torch.as_tensor(found, device=self.device)}
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32."""
+        network = self._reference if reference else self.policy
+        with torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None):
+            return cast(Tensor, network(x, t, cond.tensors["condition"])).float()
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        steps: int,
+        reference: bool = False,
+    ) -> list[Picture]:
+        """One point `[2]` (float32) a prompt, by DDIM from a start that its seed alone determines."""
+        points = sample_points(
+            self._reference if reference else self.policy,
+            start_noise(seeds).to(self.device),
+            self.encode_prompts(prompts)["condition"],
+            self.schedule,
+            guidance=guidance,
+            steps=steps,
+        )
+        return list(points.reshape(-1, 2).cpu().numpy())
+
+    def save(self, folder: Path) -> list[str]:
+        """`model.safetensors`, which `load_plane` reads, and `config.json` for people."""
+        policy = self.policy
+        while not isinstance(policy, PlaneNet):  # a twin that the engine wrapped round it
+            policy = cast(nn.Module, policy.module)
+        write_network(policy, folder / _MODEL)
+        config = {"_class_name": "PlaneNet", **asdict(policy.shape)}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        return [
+            "from pathlib import Path",
+            "from smpo.families.plane import load_plane",
+            f'plane = load_plane(Path("{folder.name}"))',
+            'points = plane.sample(["north-east"] * 100, range(100), guidance=3.0, steps=50)',
+        ]
+
+
+def load_plane(
+    weights: Path = BASE,
+    *,
+    reference: Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+) -> PlaneDenoiser:
+    """A denoiser from a file or from a folder that `save` wrote.
+
+    The reference is a copy of the policy, unless `reference` names other weights: reopen a trained one with
+    `reference=BASE` to compare the two. `precision` is that of training; samples are always drawn in float32.
+    Raises MachineError when there are no such weights.
+    """
+    return PlaneDenoiser(
+        read_network(_file(weights)),
+        reference=None if reference is None else read_network(_file(reference)),
+        device=device,
+        precision=precision,
+    )
+
+
+def _file(weights: Path) -> Path:
+    return weights / _MODEL if weights.is_dir() else weights
+
+
+def _digest(network: nn.Module) -> str:
+    content = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        content.update(name.encode() + value.cpu().numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -5,7 +5,8 @@
     votes       rows -> pairs: votes counted, ties settled
     pickapic    the three above as one `PairTable`
     scores      reward scores, in sqlite
-    encoded     latents and prompt embeddings, in shards
+    encoded     latents and prompt embeddings
+    shards      their files
     order       position in the stream -> row of the table
     loader      the micro-batches of an update
 

@@ -159,15 +159,13 @@ class PairLoader:
         if self._stream.crop == "random":
             return self._encode(images, placements)
         ids = [_image_row(image, placed.flip) for image, placed in zip(images, placements, strict=True)]
-        if self._images.missing(ids):
-            self._ensure_images(ids, None)
+        self._ensure_images(ids, None)
         return self._images.rows(ids)
 
     def _embeddings(self, prompts: Sequence[str]) -> Mapping[str, Tensor]:
         """Rows of conditioning, `[B, ...]`."""
         ids = [_prompt_row(prompt) for prompt in prompts]
-        if self._prompts.missing(ids):
-            self._ensure_prompts(prompts, None)
+        self._ensure_prompts(prompts, None)
         return self._prompts.rows(ids)
 
     def _ensure_images(self, ids: Sequence[str], progress: Progress | None) -> None:

@@ -68,5 +68,5 @@ def test_shrinking_averages_instead_of_picking(name: str) -> None:
 
 
 def test_sizes_round_as_torchvision_rounds() -> None:
-    # Resize(32) makes 50 x 77 into 32 x int(32 * 77 / 50) = 32 x 49, and CenterCrop starts at round(17 / 2) = 8.
+    # Resize(32): 50 x 77 -> 32 x int(32 * 77 / 50) = 32 x 49; CenterCrop then starts at round(17 / 2) = 8.
     assert place(ramp(50, 77), 32, Placement()).top_left == (8, 0)

@@ -1,0 +1,39 @@
+"""Each epoch is a permutation, and its own."""
+
+import pytest
+
+from smpo.data.order import Order
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_each_epoch_visits_every_row_once(size: int) -> None:
+    order = Order(0, size)
+    for epoch in range(3):
+        assert sorted(order(range(epoch * size, (epoch + 1) * size))) == list(range(size))
+
+
+def test_epochs_and_seeds_differ() -> None:
+    order = Order(0, 100)
+    first = order(range(100))
+    assert first != list(range(100)) != order(range(100, 200)) != first != Order(1, 100)(range(100))
+
+
+def test_there_is_no_state() -> None:
+    order, other = Order(5, 30), Order(5, 30)
+    forwards = order(range(300))
+    backwards = [other([position])[0] for position in reversed(range(300))]
+    assert forwards == backwards[::-1]
+
+
+def test_rows_are_equally_likely_everywhere() -> None:
+    counts = [0] * 6
+    for seed in range(600):
+        counts[Order(seed, 6)([0])[0]] += 1
+    assert (
+        sum((count - 100) ** 2 / 100 for count in counts) < 20.5
+    )  # chi-square, 5 degrees: one in a thousand
+
+
+def test_an_empty_table_has_no_order() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        Order(0, 0)

@@ -73,22 +73,23 @@ class Locator:
         if not path:
             return self.what
         model = self.model_at(path)
-        kind = getattr(model, "kind", "")
-        if model is not None and kind:
-            return f"{kind} `{model.model_fields['use'].default}`"
+        if model is not None and getattr(model, "kind", None):
+            return self.called(model)
         return "`" + ".".join(map(str, path)) + "`"
+
+    @staticmethod
+    def called(component: type[BaseModel]) -> str:
+        """Kind and name: "objective `smpo`"."""
+        kind = getattr(component, "kind", None)
+        return f"{kind} `{component.model_fields['use'].default}`"
+
+    def siblings(self, path: Path) -> list[type[BaseModel]]:
+        """What else could stand in the slot at `path`; empty when it is not a slot."""
+        return list(_tagged(_bare(self._annotation(path))).values())
 
     def model_at(self, path: Path) -> type[BaseModel] | None:
         """The model that the map at `path` is an instance of, if it is one."""
-        annotation: Any = self.model
-        for depth, step in enumerate(path):
-            annotation = self._close(annotation, path[:depth])
-            if _is_model(annotation):
-                info = annotation.model_fields.get(str(step))
-                annotation = info.annotation if info else None
-            else:
-                annotation = _item(annotation)
-        annotation = self._close(annotation, path)
+        annotation = self._close(self._annotation(path), path)
         return annotation if _is_model(annotation) else None
 
     def settings(self) -> Iterator[str]:
@@ -102,6 +103,17 @@ class Locator:
             inner = self._close(info.annotation, here)
             if _is_model(inner):
                 yield from self._settings(inner, here)
+
+    def _annotation(self, path: Path) -> Any:
+        annotation: Any = self.model
+        for depth, step in enumerate(path):
+            annotation = self._close(annotation, path[:depth])
+            if _is_model(annotation):
+                info = annotation.model_fields.get(str(step))
+                annotation = info.annotation if info else None
+            else:
+                annotation = _item(annotation)
+        return annotation
 
     def _close(self, annotation: Any, path: Path) -> Any:
         annotation = _bare(annotation)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 from smpo.diagnostics.locate import Locator, Place
 from smpo.errors import SpecError, SpecErrors
 from smpo.spec.problems import Note, Problem, nearest, quoted
@@ -89,6 +92,9 @@ def _extra(place: Place, locator: Locator, also: Iterable[str]) -> Problem:
     elif name in locator.settings():
         first, rest = name.split(".", 1)
         label = f"write `{first}: {{{rest}: …}}`; dots are for --set"
+    others = [one for one in locator.siblings(place.owner_path) if name in one.model_fields and name != "use"]
+    if others and not nearest(name, known):
+        label = f"it is a setting of {locator.called(others[0])}"
     label = label or suggest(name, [one for one in known if one != "use"], what="settings")
     _, _, section = find(locator.root, place.owner_path)
     use = section.entries.get("use")
@@ -105,13 +111,20 @@ def _missing(place: Place, locator: Locator) -> Problem:
     use = section.entries.get("use")
     span = use.node.span if use else key if place.owner_path else locator.root.span.source.whole()
     info = place.owner.model_fields.get(name)
-    about = (info.description or "").split("\n")[0] if info else ""
+    about = _about(info) if info else ""
     return Problem(
         f"{locator.owner_of(place.owner_path)} needs `{name}`",
         span,
         dotted(place.path),
         help=f"`{name}`: {about}" if about else None,
     )
+
+
+def _about(info: FieldInfo) -> str:
+    """What a setting is, in a line: its description, or that of the section it holds."""
+    section = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+    text = info.description or (info.annotation.__doc__ if section else "") or ""
+    return text.strip().split("\n")[0]
 
 
 # ------------------------------------------------------------------------------------------------ rules
@@ -200,6 +213,10 @@ def _name(path: Path) -> str:
     return quoted(str(path[-1]))
 
 
+def _number(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _amount(ctx: Mapping[str, Any], key: str, noun: str) -> str:
     return f"{ctx[key]} {noun}" if ctx[key] == 1 else f"{ctx[key]} {noun}s"
 
@@ -222,11 +239,11 @@ _EXPECTED: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "model_attributes_type": "a map of settings",
     "none_required": "empty",
     "finite_number": "a finite number",
-    "greater_than": lambda ctx: f"greater than {ctx['gt']}",
-    "greater_than_equal": lambda ctx: f"at least {ctx['ge']}",
-    "less_than": lambda ctx: f"less than {ctx['lt']}",
-    "less_than_equal": lambda ctx: f"at most {ctx['le']}",
-    "multiple_of": lambda ctx: f"a multiple of {ctx['multiple_of']}",
+    "greater_than": lambda ctx: f"greater than {_number(ctx['gt'])}",
+    "greater_than_equal": lambda ctx: f"at least {_number(ctx['ge'])}",
+    "less_than": lambda ctx: f"less than {_number(ctx['lt'])}",
+    "less_than_equal": lambda ctx: f"at most {_number(ctx['le'])}",
+    "multiple_of": lambda ctx: f"a multiple of {_number(ctx['multiple_of'])}",
     "literal_error": lambda ctx: _choices(ctx),
     "enum": lambda ctx: _choices(ctx),
     "string_pattern_mismatch": lambda ctx: f"text that fits `{ctx['pattern']}`",

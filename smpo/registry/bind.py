@@ -6,6 +6,7 @@ pydantic can validate and describe. Nested sections are bound as well.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import BaseModel, Field, create_model
@@ -19,13 +20,21 @@ Skeleton = TypeVar("Skeleton", bound=BaseModel)
 
 
 def bind(skeleton: type[Skeleton], registry: Registry) -> type[Skeleton]:
-    """A subclass of `skeleton` whose slots hold exactly the components of `registry`."""
+    """A subclass of `skeleton` whose slots hold exactly the components of `registry`.
+
+    The same skeleton and components give the same class: building one takes longer than reading a spec.
+    """
+    return _bound(skeleton, tuple(registry))
+
+
+@lru_cache(maxsize=64)
+def _bound(skeleton: type[Skeleton], components: tuple[type[Component], ...]) -> type[Skeleton]:
     changed: dict[str, Any] = {}
     for name, info in skeleton.model_fields.items():
         kind, many, optional = kind_of(info)
         attributes = dict(info.asdict()["attributes"])
         if kind is not None:
-            annotation, discriminated = _closed(kind, registry)
+            annotation, discriminated = _closed(kind, components)
             if many:
                 tagged = [Field(discriminator="use")] if discriminated else []
                 annotation = list[_with(annotation, tagged)]  # type: ignore[misc]
@@ -33,7 +42,7 @@ def bind(skeleton: type[Skeleton], registry: Registry) -> type[Skeleton]:
                 attributes["discriminator"] = "use"
         else:
             section, optional = model_of(info.annotation)
-            annotation = bind(section, registry) if section is not None else None
+            annotation = _bound(section, components) if section is not None else None
             if annotation is section:
                 continue
             if attributes.get("default_factory") is section:
@@ -52,9 +61,9 @@ def bind(skeleton: type[Skeleton], registry: Registry) -> type[Skeleton]:
     return bound
 
 
-def _closed(kind: type[Component], registry: Registry) -> tuple[Any, bool]:
+def _closed(kind: type[Component], components: tuple[type[Component], ...]) -> tuple[Any, bool]:
     """The union of a kind's components, and whether it is one that needs telling apart."""
-    members = tuple(registry.of(kind.kind).values())
+    members = tuple(component for component in components if component.kind == kind.kind)
     if len(members) < 2:
         return (members[0] if members else kind), False
     return Union[members], True  # noqa: UP007 -- built from a tuple

@@ -70,8 +70,14 @@ class Expander:
         """The merged tree with default components put in, and complaints about slots that name nothing."""
         root = self.defaults(root)
         for slot, path, node in slot_nodes(root, self.slots):
-            if node.is_map and "use" not in node.entries and path not in self.silent:
+            if path in self.silent:
+                continue
+            if node.is_map and "use" not in node.entries:
                 self.nameless(slot, path, root)
+            elif node.data is None and not slot.optional:
+                kind = slot.kind.kind
+                message = f"`{dotted(path)}` is empty, and has to name {_article(kind)} {kind}"
+                self.fail(path, Problem(message, node.span, dotted(path), help=self._offer(kind)))
         for slot in self.slots:
             if not slot.optional and not slot.many:
                 self.absent(slot, root)
@@ -136,7 +142,8 @@ class Expander:
             return
         names = self.catalogue.names(kind)
         label = suggest(name, names) if names else f"no {kind} is installed"
-        self.fail(path, Problem(f"no {kind} is called {quoted(name)}", span, dotted(path), label))
+        help = None if label else f"`smpo registry list {kind}` shows what there is"
+        self.fail(path, Problem(f"no {kind} is called {quoted(name)}", span, dotted(path), label, help=help))
 
     # ------------------------------------------------------------------------------------------ after merging
 

@@ -57,7 +57,7 @@ def _slots(model: type[BaseModel], above: tuple[str, ...], implied: bool) -> Ite
             continue
         section, can_be_null = model_of(info.annotation)
         if section is not None:
-            yield from _slots(section, path, implied and not can_be_null)
+            yield from _slots(section, path, implied and not can_be_null and not info.is_required())
 
 
 def kind_of(info: FieldInfo) -> tuple[type[Component] | None, bool, bool]:

@@ -104,7 +104,8 @@ def merge(base: Node, over: Node) -> Node:
         if key in entries:
             # The place of a setting is where its value was last written, but a section stays where it began.
             node = merge(entries[key].node, entry.node)
-            entries[key] = Entry(entries[key].key if node.is_map and not node.fresh else entry.key, node)
+            both = node.is_map and entries[key].node.is_map and not node.fresh
+            entries[key] = Entry(entries[key].key if both else entry.key, node)
         else:
             entries[key] = entry
     return replace(base, data=entries)
@@ -199,6 +200,8 @@ def _set(source: Source) -> Layer:
     text = source.text
     left, equals, _ = text.partition("=")
     whole = Span(source, 0, len(text))
+    if equals and not left.strip():
+        raise SpecProblems([Problem("there is no path before the `=`", whole)])
     if not equals:
         help = "write it as `path=value`, such as `--set train.steps=100`"
         raise SpecProblems([Problem(f"{quoted(text)} sets nothing", whole, help=help)])

@@ -255,7 +255,9 @@ def _syntax(error: Exception, source: Source, start: int) -> Problem:
     at = min(start + (index if isinstance(index, int) else 0), len(source.text))
     notes: tuple[Note, ...] = ()
     opened = getattr(error, "context_mark", None)
-    if opened is not None and start + opened.index != at:
-        here = min(start + opened.index, len(source.text))
-        notes = (Note("it began here", Span(source, here, min(here + 1, len(source.text)))),)
+    if opened is not None and "end of stream" in raw:
+        at = start + opened.index  # the quotation mark is the mistake, not the end of the file
+    elif opened is not None and start + opened.index < at and "<block end>" not in raw:
+        here = start + opened.index
+        notes = (Note("it began here", Span(source, here, here + 1)),)
     return Problem(message, span=Span(source, at, min(at + 1, len(source.text))), notes=notes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import normpath
 from pathlib import Path
 from re import compile as regex
 
@@ -84,7 +85,7 @@ class Span:
 
 def display_path(path: Path) -> str:
     """As people would type it: relative to the working directory when inside it, else absolute."""
-    absolute = path.absolute()
+    absolute = Path(normpath(path.absolute()))  # without `..`, but with links as they are
     try:
         return absolute.relative_to(Path.cwd()).as_posix()
     except ValueError:

@@ -1,7 +1,8 @@
 """Golden errors: this folder is the documentation of error quality.
 
-`errors/<case>.yaml` is a mistake, `errors/<case>.txt` is what smpo says. A first line `# args: --set a=b` brings a
-command line. `SMPO_REGENERATE=1 python -m pytest tests/spec/test_errors.py` writes the texts; read the diff.
+`errors/<case>.yaml` is a mistake, `errors/<case>.txt` is what smpo says. A first line `# args: --set a=b`
+brings a command line. `SMPO_REGENERATE=1 python -m pytest tests/spec/test_errors.py` writes the texts; read
+the diff.
 """
 
 import os

@@ -73,12 +73,14 @@ class Bread(Dish):
     shares: dict[str, float] = Field(default_factory=dict)
     crust: Literal["thin", "thick", "none"] = "thin"
     rest: Annotated[int, Neutral(0)] = 0
-    steps: int = 2  # a setting that is called like a component of its kind
+    steps: int = 2  # called like a component of its kind
 
     @model_validator(mode="after")
     def _wet_enough(self) -> Bread:
         if isinstance(self.water, float) and self.water > self.flour:
-            raise SpecError("water", "there is more water than flour", related=["flour"], help="use less water")
+            raise SpecError(
+                "water", "there is more water than flour", related=["flour"], help="use less water"
+            )
         return self
 
 

@@ -14,7 +14,7 @@ from unicodedata import combining, east_asian_width
 from smpo.spec.problems import Note, Problem
 from smpo.spec.source import Span
 
-__all__ = ["as_data", "as_json", "github", "render"]
+__all__ = ["as_data", "as_json", "escaped", "github", "render"]
 
 WIDTH = 110
 _MARGIN = 24

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from smpo.diagnostics.render import escaped
 from smpo.registry.bind import bind
 from smpo.registry.cards import Card, Cards, card_roots
 from smpo.registry.component import Component, Registry
@@ -106,7 +107,7 @@ class Resolved(Generic[Spec]):
         *parents, main = self._layers
         parts = [f"# {main.source.name}\n{_ended(main.source.text)}"]
         if self._sets:
-            lines = "".join(f"#   {one.source.name}  {one.source.text!r}\n" for one in self._sets)
+            lines = "".join(f"#   {one.source.name}  {escaped(one.source.text)}\n" for one in self._sets)
             parts.append(f"# on the command line:\n{lines}")
         for parent in reversed(parents):
             body = "".join(f"#   {line}".rstrip() + "\n" for line in parent.source.text.splitlines())

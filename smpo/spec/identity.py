@@ -45,6 +45,10 @@ class Neutral:
 
     value: Any
 
+    def matches(self, value: Any) -> bool:
+        """Whether a field has the neutral value; `false` is not 0."""
+        return bool(value == self.value) and isinstance(value, bool) is isinstance(self.value, bool)
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -114,7 +118,7 @@ def _meant(model: BaseModel, data: dict[str, Any]) -> dict[str, Any]:
         if key not in data:
             continue
         value = getattr(model, name)
-        if any(isinstance(mark, Neutral) and mark.value == value for mark in info.metadata):
+        if any(isinstance(mark, Neutral) and mark.matches(value) for mark in info.metadata):
             continue
         kept[key] = _value(value, data[key])
     return kept

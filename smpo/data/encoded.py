@@ -98,16 +98,16 @@ class EncodedStore:
             ) from error
 
     def _gather(self, ids: Sequence[str]) -> dict[str, Tensor]:
-        by_shard: dict[int, list[tuple[int, int]]] = {}
-        for position, (name, place) in enumerate(zip(ids, self._shards.locate(ids), strict=True)):
-            if place is None:
-                raise RunError(f"{name} was never encoded with {self._key}", help="call `ensure` first")
-            by_shard.setdefault(place[0], []).append((position, place[1]))
+        places = self._shards.locate(ids)
+        if None in places:
+            lost = ids[places.index(None)]
+            raise RunError(f"{lost} was never encoded with {self._key}", help="call `ensure` first")
+        shard_of, row_of = torch.tensor(places).unbind(1)  # [n], [n]
         found: dict[str, Tensor] = {}
-        for shard, pairs in by_shard.items():
-            positions, rows = (torch.tensor(column) for column in zip(*pairs, strict=True))
+        for shard in shard_of.unique().tolist():
+            positions = (shard_of == shard).nonzero()[:, 0]
             for name, tensor in self._shards.tensors(shard).items():
-                chosen = tensor[rows]
+                chosen = tensor[row_of[positions]]
                 chosen = chosen.float() if chosen.dtype == torch.float16 else chosen
                 if name not in found:
                     found[name] = chosen.new_empty(len(ids), *chosen.shape[1:])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +78,7 @@ class PairLoader:
         self._table, self._p, self._denoiser, self._stream = table, p, denoiser, stream
         self._order = Order(stream.seed, len(table))
         self._encode_batch = encode_batch
+        self._ready = range(0)  # positions that need no encoder any more
         key = denoiser.encoder_key
         self._images = EncodedStore(cache / "latents", key, dtype=dtype)
         self._prompts = EncodedStore(cache / "prompts", key, dtype=dtype)
@@ -98,6 +100,7 @@ class PairLoader:
             pairs = ((self._table[row], flip) for row, flip in sorted(visits))
             ids = [_image_row(image, flip) for pair, flip in pairs for image in (pair.winner, pair.loser)]
             self._ensure_images(ids, progress)
+        self._ready = positions
 
     def samples(self, step: int, rank: int = 0, world: int = 1) -> list[Sample]:
         """What process `rank` of `world` is shown in update `step` (counted from 0), in the order of the
@@ -141,8 +144,7 @@ class PairLoader:
         device = self._denoiser.device
         images = dict(self._latents(samples))
         mean, std = images.pop("mean").to(device), images.pop("std").to(device)
-        prompts = [sample.prompt for sample in samples]
-        conditioning = Conditioning(self._embeddings(prompts)).doubled().merged(images).to(device)
+        conditioning = Conditioning(self._embeddings(samples)).doubled().merged(images).to(device)
         return PairBatch(
             ids=[sample.pair.id for sample in samples],
             position=torch.tensor([sample.position for sample in samples]),
@@ -159,14 +161,18 @@ class PairLoader:
         if self._stream.crop == "random":
             return self._encode(images, placements)
         ids = [_image_row(image, placed.flip) for image, placed in zip(images, placements, strict=True)]
-        self._ensure_images(ids, None)
+        if not self._prepared(samples):
+            self._ensure_images(ids, None)
         return self._images.rows(ids)
 
-    def _embeddings(self, prompts: Sequence[str]) -> Mapping[str, Tensor]:
+    def _embeddings(self, samples: Sequence[Sample]) -> Mapping[str, Tensor]:
         """Rows of conditioning, `[B, ...]`."""
-        ids = [_prompt_row(prompt) for prompt in prompts]
-        self._ensure_prompts(prompts, None)
-        return self._prompts.rows(ids)
+        if not self._prepared(samples):
+            self._ensure_prompts([sample.prompt for sample in samples], None)
+        return self._prompts.rows([_prompt_row(sample.prompt) for sample in samples])
+
+    def _prepared(self, samples: Sequence[Sample]) -> bool:
+        return samples[0].position in self._ready and samples[-1].position in self._ready
 
     def _ensure_images(self, ids: Sequence[str], progress: Progress | None) -> None:
         def compute(names: Sequence[str]) -> Mapping[str, Tensor]:
@@ -201,5 +207,6 @@ def _image_row(image: str, flip: bool) -> str:
     return f"{image}/{int(flip)}"
 
 
+@lru_cache(maxsize=10_000)
 def _prompt_row(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()[:32]

@@ -6,8 +6,6 @@ the same for any number of processes and any size of micro-batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -28,12 +26,15 @@ class Order:
         self.seed, self.size = seed, size
         self._epochs: dict[int, Tensor] = {}
 
-    def __call__(self, positions: Sequence[int] | range) -> list[int]:
+    def __call__(self, positions: range) -> list[int]:
         """Rows at these positions, each 0 or more."""
-        rows = []
-        for position in positions:
+        rows: list[int] = []
+        position = positions.start
+        while position < positions.stop:  # a piece of an epoch at a time
             epoch, place = divmod(position, self.size)
-            rows.append(int(self.epoch(epoch)[place]))
+            piece = self.epoch(epoch)[place : place + positions.stop - position].tolist()
+            rows += piece
+            position += len(piece)
         return rows
 
     def epoch(self, number: int) -> Tensor:

@@ -29,7 +29,7 @@ OPEN_SHARDS = 256
 KNOWN_ROWS = 500_000
 """Places of rows that are remembered rather than looked up."""
 
-# AUTOINCREMENT: the number of a shard that was thrown away must not come to mean another one in a process that
+# AUTOINCREMENT: the number of a discarded shard must not come to mean another one in a process that
 # still remembers it.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS shard (

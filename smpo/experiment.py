@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Inversion, Model, Objective, Optimiser, PairData, PromptSet, Reward, Smoothing
+from smpo.registry.component import slot
 
 __all__ = ["EvaluateSpec", "ExperimentSpec", "RuntimeSpec", "TrainSpec"]
 
@@ -55,7 +56,7 @@ class TrainSpec(_Block):
     """Arithmetic of policy and reference alike; weights that are trained stay in fp32."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the policy; when set, the average is evaluated and saved."""
-    optimiser: Optimiser
+    optimiser: Optimiser = slot("adamw")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSpec:

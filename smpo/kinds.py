@@ -186,6 +186,8 @@ class Denoiser(Protocol):
     latent_shape: tuple[int, int, int]
     encoder_key: str
     """Identifies image and text encoders, resolution and preprocessing: caches are filed under it."""
+    weights_key: str
+    """Identifies the frozen reference with its encoders, scheduler and resolution, by content."""
 
     def encode_pictures(self, pictures: Sequence[Picture], placements: Sequence[Placement]) -> dict[str, Tensor]:
         """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning."""
@@ -357,6 +359,8 @@ class Reward(Component):
     kind: ClassVar[str] = "reward"
     learned: ClassVar[bool] = True
     """False for closed-form judges."""
+    guard: ClassVar[bool] = False
+    """True for a gauge of damage, which says whether a gain was bought too dearly, not which sample is better."""
 
     @abstractmethod
     def load(self, runtime: Runtime) -> Scorer:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from smpo.app.assemble import Live
     from smpo.evaluation.result import Evaluation
 
-__all__ = ["Console", "Result", "run"]
+__all__ = ["Console", "Result", "describe", "run", "work"]
 
 
 class Console(Protocol):
@@ -56,8 +56,9 @@ def run(
     """Everything, in this process. Raises `RunExists` and its kin when this identity was run before."""
     spec, identity = resolved.spec, resolved.identity
     folder = open_run(Path(spec.runtime.runs), spec.name, identity.spec_hash, again=again, resume=resume)
-    _describe(folder, resolved, plan)
-    return work(resolved, folder, console)
+    describe(folder, resolved, plan)
+    with folder:
+        return work(resolved, folder, console)
 
 
 def work(resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True) -> Result:
@@ -69,7 +70,6 @@ def work(resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console
     spec, clock, result = resolved.spec, _Clock(), Result(folder.path)
     tracker = _tracker(spec, folder, console) if main else NullTracker()
     with ExitStack() as stack:
-        stack.enter_context(folder if main else nullcontext())
         ending = stack.enter_context(_finishing(tracker))
         console.phase("loading")
         report = folder.path / "data_report.json"
@@ -137,7 +137,7 @@ def _train(
                     report.step,
                 )
             console.step(report, session.steps)
-            folder.update(report.step) if main else None
+            folder.update(report.step)
             if message := alarm.watch(report.metrics["tau_squared"]):
                 console.warn(message)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
@@ -213,7 +213,7 @@ def _finishing(tracker: Tracker) -> Iterator[_Ending]:
         tracker.finish(ending.status)
 
 
-def _describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) -> None:
+def describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) -> None:
     """What was typed, what it means, and what it amounts to: written before anything is spent."""
     folder.write_text("spec.yaml", resolved.bundle())
     folder.write_text("resolved.yaml", resolved.resolved_yaml())

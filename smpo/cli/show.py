@@ -27,14 +27,16 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
         return
     console = out()
     console.print(f"[bold]{escape(run.name)}[/]  {run.id}  {run.summary()} at update {status.step}  {escape(status.message)}")
-    for judge in (evaluation or {}).get("judges", []):
+    for judge in (evaluation or {}).get("judgements", []):
         c = judge["comparison"]
         if c.get("win_rate") is not None:
             console.print(
-                f"  {escape(judge['name'])}: win rate {c['win_rate']:.3f} "
-                f"[{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}] over {c['prompts']} prompts",
+                f"  {judge['name']}: win rate {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}] "
+                f"over {c['prompts']} prompts",
                 markup=False,
             )
+    if evaluation:
+        console.print(f"  {escape(evaluation['headline'])}")
     console.print()
     if run.resolved.exists():
         sys.stdout.write(run.resolved.read_text(encoding="utf-8"))

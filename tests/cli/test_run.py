@@ -1,0 +1,143 @@
+"""`smpo run` as a person types it, on the plane world: results, records, refusals, interruption, resumption."""
+
+import json
+import signal
+
+import pytest
+
+from tests.cli.words import SMALL_PLANE, smpo
+
+
+@pytest.fixture
+def spec(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_PLANE)
+    return path
+
+
+def only_run(folder):
+    (run,) = folder.glob("runs/small/*-1")
+    return run
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_behind_and_is_not_repeated(spec, capfd):
+    said = smpo(capfd, "run", spec)
+    assert said.code == 0, said.err
+    assert "win rate [95 %]" in said.out and "plane-radius*" in said.out, "the reward that made the labels is marked"
+    run = only_run(spec.parent)
+    for name in (
+        "spec.yaml", "resolved.yaml", "lock.json", "plan.json", "metrics.jsonl", "evaluation.json", "data_report.json",
+        "samples/before_after.png", "model/model.safetensors", "model/README.md", "checkpoints/step-00000004/weights.safetensors",
+    ):  # fmt: skip
+        assert (run / name).exists(), name
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    steps = [line["step"] for line in metrics(run) if "train/loss" in line]
+    assert steps == [1, 2, 3, 4]
+    assert metrics(run)[0]["train/loss"] == pytest.approx(0.693147, abs=1e-5)
+    lock = json.loads((run / "lock.json").read_text())
+    assert lock["packages"]["torch"] and lock["data"]["digest"] and lock["weights"]["model"]
+
+    again = smpo(capfd, "run", spec)
+    assert again.code == 1
+    assert "this experiment was run before" in again.err and "--again" in again.err
+    assert smpo(capfd, "run", run / "resolved.yaml").code == 1, "what was resolved is the same experiment"
+    assert smpo(capfd, "run", spec, "--again", "-q").code == 0
+    assert len(list(spec.parent.glob("runs/small/*-2"))) == 1
+
+    shown = smpo(capfd, "show", run.name.split("-")[0])
+    assert shown.code == 0 and "win rate" in shown.out and "use: smpo" in shown.out
+
+
+def test_the_same_spec_gives_the_same_numbers(spec, capfd):
+    smpo(capfd, "run", spec, "-q")
+    smpo(capfd, "run", spec, "-q", "--again")
+    one, two = (
+        json.loads((run / "evaluation.json").read_text()) for run in sorted(spec.parent.glob("runs/small/*-*"))
+    )
+    assert one["judgements"] == two["judgements"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_resumed_to_the_same_end(spec, capfd, monkeypatch, number):
+    assert smpo(capfd, "run", spec, "-q", "--set", "name=straight").code == 0
+
+    from smpo.tracking.console import Console
+
+    def step(self, report, total):
+        if report.step == 2:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Console, "step", step)
+        said = smpo(capfd, "run", spec)
+    assert said.code == 130 and "--resume" in said.err
+    run = only_run(spec.parent)
+    assert json.loads((run / "status.json").read_text())["state"] == "stopped"
+
+    refused = smpo(capfd, "run", spec)
+    assert refused.code == 1 and "was stopped at step 2" in refused.err and "--resume" in refused.err
+
+    assert smpo(capfd, "run", spec, "-q", "--resume").code == 0
+    assert [line["step"] for line in metrics(run) if "train/loss" in line] == [1, 2, 3, 4], "no fork, no gap"
+    (straight,) = spec.parent.glob("runs/straight/*-1")
+    weights = [(r / "model/model.safetensors").read_bytes() for r in (run, straight)]
+    assert weights[0] == weights[1], "bit for bit"
+
+
+def test_a_poisoned_run_fails_in_words_and_keeps_its_checkpoint(spec, capfd, monkeypatch):
+    import smpo.components.objectives as objectives
+
+    plain = objectives.SmPO.__call__
+
+    def poisoned(self, predicted, p):
+        out = plain(self, predicted, p)
+        poisoned.calls += 1
+        if poisoned.calls == 3:
+            out.loss.data[5] = float("nan")
+        return out
+
+    poisoned.calls = 0
+    monkeypatch.setattr(objectives.SmPO, "__call__", poisoned)
+    said = smpo(capfd, "run", spec, "--set", "runtime.checkpoint_every=1")
+    assert said.code == 1
+    assert "update 3 stopped the run" in said.err and "was not applied" in said.err and "autopsy.json" in said.err
+    run = only_run(spec.parent)
+    autopsy = json.loads((run / "autopsy.json").read_text())
+    assert len(autopsy["pairs"]) == 1 and autopsy["update"] == 3
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    assert (run / "checkpoints/step-00000002").is_dir()
+
+    monkeypatch.setattr(objectives.SmPO, "__call__", plain)
+    assert smpo(capfd, "run", spec, "--resume", "-q").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (["--set", "train.stepss=3"], 2, "did you mean `steps`?"),
+        (["--set", "objective=smppo"], 2, "did you mean `smpo`?"),
+        (["--set", "model.weights=nowhere/at/all"], 3, "neither a folder here nor a hub id"),
+        (["--set", "data.path=nowhere.safetensors"], 3, "there is no file `nowhere.safetensors`"),
+        (["--set", "runtime.micro_batch=5"], 2, "micro_batch 5 does not divide"),
+        (["--set", "train.warmup=9"], 2, "longer than the run"),
+        (["--set", "reward=null"], 2, "no reward is chosen"),
+        (["--set", "train.precision=fp16", "--set", "runtime.device=cpu"], 3, "fp16 needs a GPU"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_before_anything_is_spent(spec, capfd, words, code, expected):
+    said = smpo(capfd, "run", spec, *words)
+    assert said.code == code, said.err
+    assert expected in said.err and "Traceback" not in said.err
+    if code == 2:
+        assert not (spec.parent / "runs").exists()
+
+
+def test_a_missing_spec_says_so(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = smpo(capfd, "run", "nowhere.yaml")
+    assert said.code in (2, 3) and "nowhere.yaml" in said.err

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from smpo.errors import RunError
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.result import Evaluation, Judgement
-from smpo.evaluation.sampling import Slot, sample_slots, slots, spread
+from smpo.evaluation.sampling import Slot, sample_slots, slots, spread, spread_numbers
 from smpo.evaluation.statistics import compare, holm
 from smpo.kinds import Denoiser, Prompt, Scorer
 
@@ -84,7 +84,7 @@ def evaluate(
     if not prompts or not scorers:
         raise RunError(f"nothing to evaluate: {len(prompts)} prompts and {len(scorers)} judges")
     todo = slots(prompts, images=settings.images, seed=settings.seed)
-    keep = set(spread(range(len(prompts)), settings.keep))
+    keep = set(spread_numbers(prompts, settings.keep))
 
     drawing = _Drawing(denoiser, scorers, settings, todo, keep, len(prompts), progress)
     base, kept_base, reused = drawing.run("base", base_cache)

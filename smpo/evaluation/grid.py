@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from smpo.errors import RunError
 from smpo.evaluation.result import Evaluation, decimals, percent
-from smpo.evaluation.sampling import spread
-from smpo.evaluation.scatter import scatter
+from smpo.evaluation.scatter import point_sheet, scatter
 
-__all__ = ["before_after", "chosen_prompts"]
+if TYPE_CHECKING:
+    from smpo.kinds import Picture
+
+__all__ = ["before_after", "chosen_prompts", "contact_sheet"]
 
 SIDE = 192
 """Pixels of a picture's longer edge in the grid. Small pictures are enlarged without smoothing: their pixels
@@ -51,6 +53,26 @@ def before_after(
     return _rows(evaluation, title, evaluation.judgement(reward).name, rows)
 
 
+def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Image.Image:
+    """Pictures of one model with their prompts, row by row: a preview while training. Points share one
+    frame."""
+    if not pictures:
+        raise RunError("there are no pictures to lay out")
+    if isinstance(pictures[0], np.ndarray):
+        return point_sheet(pictures, captions)
+    columns = min(4, len(pictures))
+    deep, tall = math.ceil(len(pictures) / columns), SIDE + 2 * 16 + GAP
+    canvas = Image.new("RGB", (GAP + columns * (SIDE + GAP), GAP + deep * tall), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = GAP + place % columns * (SIDE + GAP), GAP + place // columns * tall
+        image = _fit(picture)
+        canvas.paste(image, (x + (SIDE - image.width) // 2, y + (SIDE - image.height) // 2))
+        for row, line in enumerate(textwrap.wrap(caption, 28, max_lines=2, placeholder=" …")):
+            draw.text((x, y + SIDE + 2 + 16 * row), line, INK, _font(13))
+    return canvas
+
+
 def chosen_prompts(evaluation: Evaluation, reward: str | None = None, rows: int = 8) -> list[int]:
     """Numbers of the prompts to show, largest gain first, both extremes included; among those with kept
     pictures."""
@@ -61,7 +83,7 @@ def chosen_prompts(evaluation: Evaluation, reward: str | None = None, rows: int 
     if len(ranked) <= rows:
         return ranked
     if rows < 2:
-        return spread(ranked, rows)  # one row can't hold both extremes: the middle is the honest one
+        return [ranked[len(ranked) // 2]]  # one row can't hold both extremes: the middle is the honest one
     return [ranked[round(k * (len(ranked) - 1) / (rows - 1))] for k in range(rows)]
 
 
@@ -72,7 +94,7 @@ def _rows(evaluation: Evaluation, title: str, reward: str, rows: int) -> Image.I
     note = f"chosen: evenly over the sorted gains by {reward}, largest gain first, "
     note += f"among {shown} of {everyone} prompts" if shown < everyone else f"of {everyone} prompts"
 
-    # Two columns from five rows on: a picture that fits a screen is looked at, one that must be scrolled is not.
+    # Two columns from five rows on: what fits a screen is looked at, what must be scrolled is not.
     columns = 2 if len(numbers) > 4 else 1
     deep = math.ceil(len(numbers) / columns)
     tall = max((max(base.height, policy.height, LEAST) for base, policy in pairs), default=LEAST)
@@ -82,9 +104,8 @@ def _rows(evaluation: Evaluation, title: str, reward: str, rows: int) -> Image.I
     canvas = Image.new("RGB", (GAP + columns * (CELL + GAP), top + deep * (tall + GAP)), PAPER)
     draw = ImageDraw.Draw(canvas)
 
-    draw.text(
-        (GAP, GAP - 4), textwrap.shorten(title or "Before and after", 60, placeholder="…"), INK, _font(22)
-    )
+    head = textwrap.shorten(title or "Before and after", 60, placeholder="…")
+    draw.text((GAP, GAP - 4), head, INK, _font(22))
     y = GAP + 32
     for line in lines:
         draw.text((GAP, y), line, INK, _font(14))

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from smpo.errors import RunError
 
@@ -39,7 +39,7 @@ def mean_interval(values: Floats, codes: Codes) -> tuple[float, float | None, fl
     mean, variance, freedom = _cluster_mean(values, codes)
     if variance is None:
         return mean, None, None
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    half = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 
@@ -62,7 +62,7 @@ def share_interval(
         if spread == 0 and like is not None:
             spread, source = like.var(ddof=1) / n, _cluster_mean(like, codes)[1] or 0.0
         effect = max(1.0, float(source / spread)) if spread > 0 else n / clusters
-        quantile = stats.t.ppf((1 + LEVEL) / 2, [n - 1, freedom])
+        quantile = special.stdtrit([n - 1, freedom], (1 + LEVEL) / 2)
         size = n / effect * float(quantile[0] / quantile[1]) ** 2
     low, high = _wilson(share, size)
     return share, low, high, effect
@@ -73,7 +73,7 @@ def prompts_needed(effect: float = 0.02, *, win_rate: float = 0.5, design_effect
     times the design effect. About 2,400 for two points at a win rate of one half."""
     if not 0 < effect < 0.5:
         raise RunError(f"an effect is a share between 0 and 0.5, such as 0.02, not {effect}")
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = float(special.ndtri((1 + LEVEL) / 2))
     # Near 0 and 1 the variance of a share vanishes, but nobody knows beforehand that it will stay there.
     spread = max(win_rate * (1 - win_rate), effect * (1 - effect))
     return math.ceil(z**2 * spread / effect**2 * design_effect)
@@ -103,7 +103,7 @@ def _cluster_mean(values: Floats, codes: Codes) -> tuple[float, float | None, fl
 
 def _wilson(share: float, n: float) -> tuple[float, float]:
     """Wilson's score interval for a share of n, n real. Never empty, never outside [0, 1], even for n = 1."""
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = float(special.ndtri((1 + LEVEL) / 2))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(max(0.0, share * (1 - share)) / n + z**2 / (4 * n**2))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

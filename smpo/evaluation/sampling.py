@@ -1,18 +1,19 @@
 """Draw pictures from a model so that two models, or the same model twice, can be compared picture by picture.
 
-Every picture has its own seed, a hash of (first seed, prompt text, how often that text came before, image
-number). So it doesn't matter how many prompts are drawn, in which batches, or on how many devices: the same
-prompt starts from the same noise, and a difference between two pictures is a difference between two models.
+Every picture has its own seed, a hash of (first seed, the prompt's text and group, how often that prompt came
+before, image number). So it doesn't matter how many prompts are drawn, in which batches, or on how many
+devices: the same prompt starts from the same noise, and a difference between two pictures is a difference
+between two models.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from smpo.errors import RunError
 from smpo.kinds import Denoiser, Prompt
@@ -20,9 +21,7 @@ from smpo.kinds import Denoiser, Prompt
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["Slot", "picture_seed", "sample_all", "sample_slots", "slots", "spread"]
-
-Item = TypeVar("Item")
+__all__ = ["Slot", "picture_seed", "sample_all", "sample_slots", "slots", "spread", "spread_numbers"]
 
 
 @dataclass(frozen=True)
@@ -35,35 +34,47 @@ class Slot:
     seed: int
 
 
-def picture_seed(seed: int, text: str, repeat: int, image: int) -> int:
+def picture_seed(seed: int, prompt: Prompt, repeat: int, image: int) -> int:
     """48 bits: what every generator takes, and what JSON readers with floating-point numbers can't garble."""
-    words = json.dumps([seed, text, repeat, image], ensure_ascii=True).encode()
-    return int.from_bytes(hashlib.sha256(words).digest()[:6], "big")
+    return _hash(seed, prompt.text, prompt.group, repeat, image)
 
 
 def slots(prompts: Sequence[Prompt], *, images: int, seed: int) -> list[Slot]:
     """The pictures of an evaluation, prompt by prompt: `[P * images]`.
 
-    A text that occurs again is a new draw. Its k-th occurrence has the same seeds whichever prompts stand
-    between.
+    A prompt that occurs again is a new draw; its k-th occurrence has the same seeds whatever stands between.
     """
-    seen: Counter[str] = Counter()
-    found = []
-    for number, prompt in enumerate(prompts):
-        repeat = seen[prompt.text]
-        seen[prompt.text] += 1
-        found += [
-            Slot(number, image, prompt.text, picture_seed(seed, prompt.text, repeat, image))
-            for image in range(images)
-        ]
-    return found
+    return [
+        Slot(number, image, prompt.text, picture_seed(seed, prompt, repeat, image))
+        for number, (prompt, repeat) in enumerate(_repeats(prompts))
+        for image in range(images)
+    ]
 
 
-def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """At most `limit` items, evenly over the sequence and in its order: sets are often sorted by category."""
-    if limit is None or limit >= len(items):
-        return list(items)
-    return [items[(2 * k + 1) * len(items) // (2 * limit)] for k in range(limit)]
+def spread(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
+    """At most `limit` prompts, in their order: the same share of every category, by lot within it.
+
+    The lot is a hash of the prompt, so a larger limit only adds prompts. Every k-th prompt would be simpler,
+    but sets come in patterns (eight conditions in turn, four wordings of each scene), and k may fall in step
+    with one.
+    """
+    return [prompts[number] for number in spread_numbers(prompts, limit)]
+
+
+def spread_numbers(prompts: Sequence[Prompt], limit: int | None) -> list[int]:
+    """Which prompts `spread` takes, in rising order."""
+    if limit is None or limit >= len(prompts):
+        return list(range(len(prompts)))
+    lots: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for number, (prompt, repeat) in enumerate(_repeats(prompts)):
+        lots[prompt.category].append((_hash("spread", prompt.text, prompt.group, repeat), number))
+    # The r-th of m in a category stands at (r + 1/2) / m: taken in this order, categories keep their shares.
+    order = [
+        ((rank + 0.5) / len(drawn), lot, number)
+        for drawn in lots.values()
+        for rank, (lot, number) in enumerate(sorted(drawn))
+    ]
+    return sorted(number for _, _, number in sorted(order)[:limit])
 
 
 def sample_slots(
@@ -120,3 +131,15 @@ def sample_all(
         if progress is not None:
             progress(done, len(todo))
     return drawn
+
+
+def _repeats(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int]]:
+    """Each prompt with how often it came before. Its category is a label, not part of what is drawn."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for prompt in prompts:
+        yield prompt, seen[prompt.text, prompt.group]
+        seen[prompt.text, prompt.group] += 1
+
+
+def _hash(*words: str | int) -> int:
+    return int.from_bytes(hashlib.sha256(json.dumps(words).encode()).digest()[:6], "big")

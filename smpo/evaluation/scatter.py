@@ -12,7 +12,7 @@ import colorsys
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from smpo.evaluation.result import Evaluation
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["scatter"]
+__all__ = ["point_sheet", "scatter"]
 
 SIDE = 460
 """Pixels of a panel's edge."""
@@ -37,15 +37,15 @@ DOTS = 4_000
 INK, QUIET, RULE, PAPER, BASE = "#1a1a1a", "#6b6b6b", "#e4e4e4", "#ffffff", (150, 150, 150)
 
 Points = NDArray[np.float64]
+Colour = tuple[int, int, int]
 
 
 def scatter(evaluation: Evaluation, *, title: str = "", lines: Sequence[str] = ()) -> Image.Image:
-    """The kept points of base and policy as one RGB picture. A prompt's `group`, or else its text, is its
+    """The kept points of base and policy as one RGB picture. A prompt's category, or else its text, is its
     condition."""
     conditions, base = _points(evaluation, evaluation.kept_base)
     policy_conditions, policy = _points(evaluation, evaluation.kept_policy)
-    names = sorted({*conditions, *policy_conditions})
-    colours = {name: _colour(place, len(names)) for place, name in enumerate(names)}
+    colours = _colours([*conditions, *policy_conditions])
     low, high = _frame(np.concatenate([base, policy]))
     lost = sum(int((~_inside(cloud, low, high)).sum()) for cloud in (base, policy))
 
@@ -74,9 +74,15 @@ def scatter(evaluation: Evaluation, *, title: str = "", lines: Sequence[str] = (
     return canvas
 
 
-def _panel(
-    clouds: Sequence[tuple[Points, Sequence[tuple[int, int, int]], int]], low: float, high: float
-) -> Image.Image:
+def point_sheet(points: Sequence[Any], conditions: Sequence[str]) -> Image.Image:
+    """One cloud of points, coloured by condition, without words: a preview while training."""
+    cloud = np.stack([np.asarray(point, dtype=np.float64).reshape(-1)[:2] for point in points])
+    colours = _colours(conditions)
+    low, high = _frame(cloud)
+    return _panel([(cloud, [colours[name] for name in conditions], 220)], low, high)
+
+
+def _panel(clouds: Sequence[tuple[Points, Sequence[Colour], int]], low: float, high: float) -> Image.Image:
     """Clouds of `(points [K, 2], a colour a point, opacity)` over a grid, the last on top."""
     edge = SIDE * OVERSAMPLING
     panel = Image.new("RGB", (edge, edge), PAPER)
@@ -99,7 +105,7 @@ def _panel(
 def _legend(
     draw: ImageDraw.ImageDraw,
     corner: tuple[int, int],
-    colours: dict[str, tuple[int, int, int]],
+    colours: dict[str, Colour],
     base: int,
     policy: int,
     lost: int,
@@ -128,7 +134,7 @@ def _points(evaluation: Evaluation, kept: Mapping[int, list[Picture]]) -> tuple[
     for number, pictures in kept.items():
         prompt = evaluation.prompts[number]
         for picture in pictures:
-            conditions.append(prompt.group or prompt.text)
+            conditions.append(prompt.category or prompt.text)
             rows.append(np.asarray(picture, dtype=np.float64).reshape(-1)[:2])
     return conditions, np.stack(rows)
 
@@ -162,10 +168,14 @@ def _thin(count: int) -> list[int]:
     return [k * count // min(count, DOTS) for k in range(min(count, DOTS))]
 
 
-def _colour(place: int, count: int) -> tuple[int, int, int]:
+def _colours(conditions: Sequence[str]) -> dict[str, Colour]:
     """Hues evenly round the circle; every other one darker, so that neighbours can be told apart."""
-    red, green, blue = colorsys.hsv_to_rgb(place / count, 0.85, 0.82 if place % 2 else 0.62)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    names = sorted(set(conditions))
+    found: dict[str, Colour] = {}
+    for place, name in enumerate(names):
+        rgb = colorsys.hsv_to_rgb(place / len(names), 0.85, 0.82 if place % 2 else 0.62)
+        found[name] = (round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2]))
+    return found
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -41,7 +41,7 @@ def before_after(
     """Base against policy as one RGB picture: a grid for images, a scatter plot for points in the plane.
 
     `title`: usually the method; the win rates of every judge are put under it. `reward`: whose gains sort the
-    rows; None takes the judge that is believed first. Raises `RunError` when no pictures were kept.
+    rows; None takes the least doubtful judge. Raises `RunError` when no pictures were kept.
     """
     if not evaluation.kept_policy or not evaluation.kept_base:
         raise RunError(
@@ -132,7 +132,7 @@ def _caption(
     """The prompt, and under it the scores: a line a judge, as many as there is room for."""
     x, y = corner
     bottom = y + height
-    judges = sorted(evaluation.judgements, key=lambda j: (j.made_labels, j.learned))
+    judges = sorted(evaluation.judgements, key=lambda judge: judge.doubt)
     room = max(1, (height - 18 * (1 + min(len(judges), 4)) - 8) // 18)
     words = textwrap.wrap(evaluation.prompts[number].text, 34) or ["(empty prompt)"]
     if len(words) > room:

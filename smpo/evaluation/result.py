@@ -52,6 +52,14 @@ class Judgement:
         """Policy minus base, a prompt: `[P]`."""
         return np.asarray(self.policy.mean(axis=1) - self.base.mean(axis=1), dtype=np.float64)
 
+    @property
+    def doubt(self) -> int:
+        """0 for a formula, which is what is wanted rather than a stand-in for it, even if it made the labels;
+        1 for a learned judge, 2 for a learned judge that made the labels and so was optimised, flaws
+        included.
+        """
+        return self.learned * (1 + self.made_labels)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -84,11 +92,10 @@ class Evaluation:
     """Pictures of the base that came from the cache."""
 
     def judgement(self, name: str | None = None) -> Judgement:
-        """The named judge's, or the one to believe first: independent before label-making, formula before
-        model."""
+        """The named judge's, or that of the least doubtful judge, the first listed among equals."""
         if name is not None:
             return next(judgement for judgement in self.judgements if judgement.name == name)
-        return min(self.judgements, key=lambda judgement: (judgement.made_labels, judgement.learned))
+        return min(self.judgements, key=lambda judgement: judgement.doubt)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

@@ -65,6 +65,28 @@ def test_the_independent_formula_is_believed_first() -> None:
     assert "30 untouched prompts (95 % interval" in headline
 
 
+@pytest.mark.parametrize(
+    ("training_reward", "learned", "believed"),
+    [
+        ("bright-1", {}, "d"),  # both learned: the one that made the labels is doubted most
+        ("dark-1", {}, "b"),
+        ("bright-1", {"b": False}, "b"),  # a formula is the goal itself, not a stand-in
+        ("bright-1", {"b": False, "d": False}, "b"),
+        (None, {}, "b"),
+    ],
+)
+def test_who_is_believed(training_reward: str | None, learned: dict[str, bool], believed: str) -> None:
+    found = evaluate(
+        ToyModel(),  # type: ignore[arg-type]
+        prompts(),
+        {"b": bright(), "d": dark()},
+        settings=QUICK,
+        training_reward=training_reward,
+        learned=learned,
+    )
+    assert found.judgement().name == believed
+
+
 def test_the_only_judge_may_not_have_made_the_labels() -> None:
     found = evaluate(
         ToyModel(),

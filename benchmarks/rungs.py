@@ -1,0 +1,114 @@
+"""Run a list of variations of one spec over several seeds and write what came out, with machine and versions.
+
+    python benchmarks/rungs.py experiments/plane_smpo.yaml plane_order --seeds 3
+
+Every number in the docs comes from such a file under `benchmarks/results/`. Runs go through the very functions behind
+`smpo run`; their folders are kept, so that a benchmark that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RUNGS = {
+    "plane_order": {
+        "DPO": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion=none"],
+        "+ inversion": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion={use: ddim, by: reference}"],
+        "+ ReNoise": ["objective=dpo", "objective.beta=500", "smoothing=hard"],
+        "+ smoothing = SmPO": [],
+    },
+    "plane_more": {
+        "DPO + smoothing": ["inversion=none"],
+        "SmPO, inversion by the policy": ["inversion.by=policy"],
+        "SmPO, official grid, by the policy": ["inversion.by=policy", "inversion.convention=lt_0_22", "inversion.start=alpha0"],
+    },
+    "quickstart": {
+        "SmPO": [],
+    },
+    "shapes_order": {
+        "DPO": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion=none"],
+        "+ inversion": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion.use=ddim", "inversion.by=reference", "inversion.steps=5"],
+        "+ ReNoise": ["objective=dpo", "objective.beta=500", "smoothing=hard"],
+        "+ smoothing = SmPO": [],
+        "DPO + smoothing": ["inversion=none"],
+    },
+}  # fmt: skip
+
+
+class Quiet:
+    """A console that says nothing but warnings."""
+
+    def phase(self, title: str) -> None: ...
+    def progress(self, label: str, done: int, total: int) -> None: ...
+    def step(self, report: Any, total: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None:
+        print(f"    warning: {text}", flush=True)
+
+
+def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
+    """The evaluation of this variation; a finished run of the same identity is read instead of repeated."""
+    from smpo.app.plan import make_plan
+    from smpo.app.run import run
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import resolve
+    from smpo.runs.store import RunExists
+
+    place = [f"runtime.runs={runs}", f"runtime.cache={runs / 'cache'}", "runtime.tracking=none"]
+    resolved = resolve(spec, skeleton=ExperimentSpec, sets=[*sets, *place])
+    try:
+        folder = run(resolved, make_plan(resolved), Quiet(), resume=True).folder
+    except RunExists as known:
+        folder = known.folder
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    seconds = {k: v for line in lines for k, v in line.items() if k.startswith("seconds/")}
+    tau = max(line["train/tau_squared"] for line in lines if "train/tau_squared" in line)
+    judges = {j["name"]: {**j["comparison"], "made_labels": j["made_labels"]} for j in evaluation["judgements"]}
+    return {"spec": resolved.identity.spec_hash, "judges": judges, "seconds": seconds, "tau_squared_max": tau}
+
+
+def machine() -> dict[str, Any]:
+    packages = ("smpo", "torch", "diffusers", "transformers", "numpy", "scipy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.system() + " " + platform.machine(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("ladder", choices=sorted(RUNGS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], dest="sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, sets in RUNGS[options.ladder].items():
+        found[name] = []
+        for seed in range(options.seeds):
+            one = run_one(options.spec, [*sets, *options.sets, f"train.seed={seed}"], options.runs)
+            found[name].append({"seed": seed, **one})
+            said = "  ".join(
+                f"{judge} {c['gain']:+.4f} win {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]"
+                for judge, c in one["judges"].items()
+            )
+            print(f"{name:36s} seed {seed}  {said}  train {one['seconds'].get('seconds/train', 0):.0f} s", flush=True)
+    out = options.out or Path(__file__).parent / "results" / f"{options.ladder}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    body = {"spec": options.spec.name, "sets": options.sets, "machine": machine(), "rungs": found}
+    out.write_text(json.dumps(body, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,10 +55,8 @@ _SCHEMA = pa.schema(
 )
 
 
-class Progress(Protocol):
-    """Told from time to time how far a long job is: what it does, how many are done, of how many."""
-
-    def __call__(self, label: str, done: int, total: int) -> None: ...
+Progress = Callable[[str, int, int], None]
+"""Told from time to time how far a long job is: what it does, how many are done, of how many."""
 
 
 def index_file(

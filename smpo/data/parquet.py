@@ -41,7 +41,7 @@ def find_files(path: Path, split: str | None = None) -> list[Path]:
             f"there is no preference data at {path}",
             help="give the path of a parquet file, or of a folder of them",
         )
-    found = sorted(file for file in path.rglob("*.parquet") if file.is_file())
+    found = sorted(file for file in path.rglob("*.parquet") if file.is_file() and not _hidden(file, path))
     if not found:
         raise MachineError(
             f"no *.parquet file under {path}",
@@ -62,6 +62,11 @@ def find_files(path: Path, split: str | None = None) -> list[Path]:
             f"no split `{split}` under {path}, only {', '.join(names)}", help="choose one of these, or none"
         )
     return chosen
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    """Under a folder such as the `.cache` that hub downloads leave behind."""
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _split_of(file: Path) -> str | None:

@@ -1,6 +1,8 @@
 """Every planted defect is found, counted and listed, and takes its whole pair with it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +252,20 @@ def test_splits_are_not_mixed(tmp_path: Path) -> None:
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no pair is left of 1 rows"):
         read_pickapic(write(tmp_path / "pairs.parquet", [vote("x", A, B, 0.5)]))
+
+
+def test_leftovers_of_a_download_are_not_data(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [vote("x", A, B)])
+    write(tmp_path / ".cache" / "huggingface" / "test.parquet", [vote("y", A, B)])
+    assert count_rows(tmp_path) == 1
+
+
+def test_counting_rows_needs_no_torch(tmp_path: Path) -> None:
+    """`smpo plan` counts rows, and must be quick."""
+    path = write(tmp_path / "pairs.parquet", [vote("x", A, B)])
+    code = (
+        "import sys; from pathlib import Path; from smpo.data.parquet import count_rows; "
+        "print(count_rows(Path(sys.argv[1])), [name for name in ('torch', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 []\n"

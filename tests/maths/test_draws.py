@@ -1,5 +1,6 @@
 """Randomness that belongs to a sample: who is drawn beside it, and when, makes no difference."""
 
+import pytest
 import torch
 
 from smpo.maths.draws import PositionDraws, random_bits, row_key
@@ -68,3 +69,9 @@ def test_the_stream_is_pinned() -> None:
     """A change here changes every run: it needs a line under "changes your results" in the changelog."""
     assert row_key(0, "noise", 1) == (-8692683054666204672, 3263931280701461562)
     assert random_bits([row_key(0, "noise", 1)], 2)[0].tolist() == [7278882007331240197, 8470542619677895097]
+
+
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_numbers() -> None:
+    here, there = (PositionDraws(3, range(64), device).normal("noise", (4, 33)) for device in ("cpu", "cuda"))
+    torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-6)

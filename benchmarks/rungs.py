@@ -16,29 +16,30 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+DPO = ["objective=dpo", "objective.beta=500", "smoothing=hard"]
+BY_REFERENCE = "inversion={use: ddim, by: reference, steps: %d}"
+OFFICIAL = ["inversion.by=policy", "inversion.convention=lt_0_22", "inversion.start=alpha0"]
 RUNGS = {
     "plane_order": {
-        "DPO": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion=none"],
-        "+ inversion": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion={use: ddim, by: reference}"],
-        "+ ReNoise": ["objective=dpo", "objective.beta=500", "smoothing=hard"],
+        "DPO": [*DPO, "inversion=none"],
+        "+ inversion": [*DPO, BY_REFERENCE % 10],
+        "+ ReNoise": DPO,
         "+ smoothing = SmPO": [],
     },
     "plane_more": {
         "DPO + smoothing": ["inversion=none"],
         "SmPO, inversion by the policy": ["inversion.by=policy"],
-        "SmPO, official grid, by the policy": ["inversion.by=policy", "inversion.convention=lt_0_22", "inversion.start=alpha0"],
+        "SmPO, official grid, by the policy": OFFICIAL,
     },
-    "quickstart": {
-        "SmPO": [],
-    },
+    "quickstart": {"SmPO": []},
     "shapes_order": {
-        "DPO": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion=none"],
-        "+ inversion": ["objective=dpo", "objective.beta=500", "smoothing=hard", "inversion.use=ddim", "inversion.by=reference", "inversion.steps=5"],
-        "+ ReNoise": ["objective=dpo", "objective.beta=500", "smoothing=hard"],
+        "DPO": [*DPO, "inversion=none"],
+        "+ inversion": [*DPO, BY_REFERENCE % 5],
+        "+ ReNoise": DPO,
         "+ smoothing = SmPO": [],
         "DPO + smoothing": ["inversion=none"],
     },
-}  # fmt: skip
+}
 
 
 class Quiet:
@@ -70,7 +71,9 @@ def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = {k: v for line in lines for k, v in line.items() if k.startswith("seconds/")}
     tau = max(line["train/tau_squared"] for line in lines if "train/tau_squared" in line)
-    judges = {j["name"]: {**j["comparison"], "made_labels": j["made_labels"]} for j in evaluation["judgements"]}
+    judges = {
+        j["name"]: {**j["comparison"], "made_labels": j["made_labels"]} for j in evaluation["judgements"]
+    }
     return {"spec": resolved.identity.spec_hash, "judges": judges, "seconds": seconds, "tau_squared_max": tau}
 
 
@@ -85,7 +88,9 @@ def machine() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("spec", type=Path)
     parser.add_argument("ladder", choices=sorted(RUNGS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -103,7 +108,10 @@ def main() -> None:
                 f"{judge} {c['gain']:+.4f} win {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]"
                 for judge, c in one["judges"].items()
             )
-            print(f"{name:36s} seed {seed}  {said}  train {one['seconds'].get('seconds/train', 0):.0f} s", flush=True)
+            print(
+                f"{name:36s} seed {seed}  {said}  train {one['seconds'].get('seconds/train', 0):.0f} s",
+                flush=True,
+            )
     out = options.out or Path(__file__).parent / "results" / f"{options.ladder}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     body = {"spec": options.spec.name, "sets": options.sets, "machine": machine(), "rungs": found}

@@ -157,7 +157,9 @@ class ExperimentSpec(_Block):
                 )
             if (self.train.t_max or 0) >= timesteps or self.train.t_min >= timesteps - 1:
                 where = "train.t_max" if (self.train.t_max or 0) >= timesteps else "train.t_min"
-                raise SpecError(where, f"timesteps of this model run from 0 to {timesteps - 1}", related=["model"])
+                raise SpecError(
+                    where, f"timesteps of this model run from 0 to {timesteps - 1}", related=["model"]
+                )
         per_device, rest = divmod(self.train.batch, self.runtime.devices)
         if rest:
             raise SpecError(

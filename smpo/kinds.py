@@ -144,7 +144,7 @@ class PairBatch:
         return len(self.ids)
 
 
-# ------------------------------------------------------------------------------------------------ protocols of live things
+# --------------------------------------------------------------------------------- protocols of live things
 
 
 class Draws(Protocol):
@@ -189,7 +189,9 @@ class Denoiser(Protocol):
     weights_key: str
     """Identifies the frozen reference with its encoders, scheduler and resolution, by content."""
 
-    def encode_pictures(self, pictures: Sequence[Picture], placements: Sequence[Placement]) -> dict[str, Tensor]:
+    def encode_pictures(
+        self, pictures: Sequence[Picture], placements: Sequence[Placement]
+    ) -> dict[str, Tensor]:
         """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning."""
         ...
 
@@ -206,7 +208,13 @@ class Denoiser(Protocol):
         ...
 
     def sample(
-        self, prompts: Sequence[str], seeds: Sequence[int], *, guidance: float, steps: int, reference: bool = False
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        steps: int,
+        reference: bool = False,
     ) -> list[Picture]:
         """One finished sample a prompt. Sample i depends on `prompts[i]` and `seeds[i]`, not on the batch."""
         ...
@@ -359,8 +367,6 @@ class Reward(Component):
     kind: ClassVar[str] = "reward"
     learned: ClassVar[bool] = True
     """False for closed-form judges."""
-    guard: ClassVar[bool] = False
-    """True for a gauge of damage, which says whether a gain was bought too dearly, not which sample is better."""
 
     @abstractmethod
     def load(self, runtime: Runtime) -> Scorer:

@@ -45,7 +45,12 @@ class Live:
 
 
 def assemble(
-    spec: ExperimentSpec, *, report: Path | None, progress: Progress, say: Callable[[str], None], start: int = 0
+    spec: ExperimentSpec,
+    *,
+    report: Path | None,
+    progress: Progress,
+    say: Callable[[str], None],
+    start: int = 0,
 ) -> Live:
     """Load the model and the pairs, score and smooth, encode, and build the optimiser. What is cached isn't redone.
 
@@ -144,7 +149,9 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
             help="`--set runtime.device=auto` takes what there is",
         )
     if spec.train.precision == "fp16" and device == "cpu":
-        raise MachineError("fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`")
+        raise MachineError(
+            "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
+        )
     return Runtime(
         device=device,
         precision=spec.train.precision,

@@ -56,11 +56,15 @@ def judge_names(resolved: Resolved[ExperimentSpec]) -> list[str]:
     return names
 
 
-def write_evaluation(folder: RunFolder, evaluation: Evaluation, spec: ExperimentSpec, tracker: Tracker) -> Path:
+def write_evaluation(
+    folder: RunFolder, evaluation: Evaluation, spec: ExperimentSpec, tracker: Tracker
+) -> Path:
     """Numbers first, then the picture; returns the picture's file."""
     tracker.artefact(folder.write_text("evaluation.json", json.dumps(evaluation.to_dict(), indent=1)))
     tracker.metrics(evaluation.metrics(), spec.train.steps)
-    grid = before_after(evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates")
+    grid = before_after(
+        evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates"
+    )
     file = folder.samples / "before_after.png"
     grid.save(file)
     tracker.images("before_after", grid, spec.train.steps)
@@ -73,7 +77,10 @@ def preview(spec: ExperimentSpec, live: Live) -> Image.Image:
     prompts = spread(wanted.prompts.load(), spec.runtime.preview_images)
     todo = slots(prompts, images=1, seed=wanted.seed)
     pictures = live.session.denoiser.sample(
-        [slot.text for slot in todo], [slot.seed for slot in todo], guidance=wanted.guidance, steps=wanted.steps
+        [slot.text for slot in todo],
+        [slot.seed for slot in todo],
+        guidance=wanted.guidance,
+        steps=wanted.steps,
     )
     return contact_sheet(pictures, [slot.text for slot in todo])
 

@@ -20,7 +20,11 @@ _PACKAGES = ("smpo", "torch", "diffusers", "transformers", "peft", "accelerate")
 
 
 def export(
-    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, evaluation: Evaluation | None, grid: Path | None
+    resolved: Resolved[ExperimentSpec],
+    folder: RunFolder,
+    live: Live,
+    evaluation: Evaluation | None,
+    grid: Path | None,
 ) -> list[str]:
     """Write `model/` and its README; returns the lines that load it."""
     spec = resolved.spec
@@ -43,7 +47,11 @@ def export(
         datasets=[data_card.name if data_card else str(leaves.get("data.path", spec.data.use))],
         license=str((card.source or {}).get("licence", "")) if card else "",
         lora=getattr(spec.model, "lora", None) is not None,
-        data={name: report[name] for name in ("rows", "pairs", "votes", "ties", "dropped", "digest") if name in report},
+        data={
+            name: report[name]
+            for name in ("rows", "pairs", "votes", "ties", "dropped", "digest")
+            if name in report
+        },
         load_lines=lines,
         picture=grid.name if grid is not None else "",
         versions={name: metadata.version(name) for name in _PACKAGES},

@@ -23,11 +23,18 @@ __all__ = ["launch", "worker"]
 
 
 def launch(
-    resolved: Resolved[ExperimentSpec], plan: Plan, console: Console, *, again: bool = False, resume: bool = False
+    resolved: Resolved[ExperimentSpec],
+    plan: Plan,
+    console: Console,
+    *,
+    again: bool = False,
+    resume: bool = False,
 ) -> Path:
     """Run on `runtime.devices` processes and wait. The folder is held by this process, which outlives the others."""
     spec = resolved.spec
-    folder = open_run(Path(spec.runtime.runs), spec.name, resolved.identity.spec_hash, again=again, resume=resume)
+    folder = open_run(
+        Path(spec.runtime.runs), spec.name, resolved.identity.spec_hash, again=again, resume=resume
+    )
     with folder:
         describe(folder, resolved, plan)
         command = [

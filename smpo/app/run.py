@@ -51,7 +51,12 @@ class Result:
 
 
 def run(
-    resolved: Resolved[ExperimentSpec], plan: Plan, console: Console, *, again: bool = False, resume: bool = False
+    resolved: Resolved[ExperimentSpec],
+    plan: Plan,
+    console: Console,
+    *,
+    again: bool = False,
+    resume: bool = False,
 ) -> Result:
     """Everything, in this process. Raises `RunExists` and its kin when this identity was run before."""
     spec, identity = resolved.spec, resolved.identity
@@ -61,7 +66,9 @@ def run(
         return work(resolved, folder, console)
 
 
-def work(resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True) -> Result:
+def work(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True
+) -> Result:
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble
     from smpo.engine.alarms import NonFiniteLoss
@@ -87,7 +94,11 @@ def work(resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console
             with clock("train"):
                 _train(resolved, folder, live, tracker, console, start, main=main)
         except NonFiniteLoss as error:
-            facts = {"message": error.message, "update": error.step + 1, "pairs": [vars(s) for s in error.suspects]}
+            facts = {
+                "message": error.message,
+                "update": error.step + 1,
+                "pairs": [vars(s) for s in error.suspects],
+            }
             tracker.artefact(folder.write_text("autopsy.json", json.dumps(facts, indent=1)))
             error.help = f"the pairs and their numbers are in {folder.path / 'autopsy.json'}; {error.help}"
             raise
@@ -230,7 +241,11 @@ def _info(resolved: Resolved[ExperimentSpec], folder: RunFolder, start: int) -> 
         group_hash=identity.group_hash,
         attempt=folder.attempt,
         params=resolved.leaves(),
-        tags={**spec.tags, "smpo.objective": spec.objective.use, "smpo.model": resolved.leaves()["model.use"]},
+        tags={
+            **spec.tags,
+            "smpo.objective": spec.objective.use,
+            "smpo.model": resolved.leaves()["model.use"],
+        },
         resumed=folder.resumed,
         step=start,
         notes=spec.notes,
@@ -248,7 +263,10 @@ def _record_inputs(
         seeds={"train": spec.train.seed, **({"evaluate": spec.evaluate.seed} if spec.evaluate else {})},
         devices=[str(live.session.denoiser.device)],
         data={"digest": table.digest, "pairs": len(table)},
-        weights={"model": live.session.denoiser.weights_key, **({"reward": live.reward_key} if live.reward_key else {})},
+        weights={
+            "model": live.session.denoiser.weights_key,
+            **({"reward": live.reward_key} if live.reward_key else {}),
+        },
         uses={one.path.name: one.digest for one in resolved.local_files},
         runtime=spec.runtime.model_dump(mode="json"),
     )
@@ -257,9 +275,17 @@ def _record_inputs(
     dropped = table.report.get("dropped", {})
     lost = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none"
     console.note(", ".join(f"{number:,} {name}" for name, number in counts.items()) + f"; dropped: {lost}")
-    smoothing: dict[str, Any] = {"p_mean": float(live.p.mean()), "p_min": float(live.p.min()), "p_max": float(live.p.max())}
+    smoothing: dict[str, Any] = {
+        "p_mean": float(live.p.mean()),
+        "p_min": float(live.p.min()),
+        "p_max": float(live.p.max()),
+    }
     if live.stats is not None:
-        smoothing |= {"reward_low": live.stats.low, "reward_high": live.stats.high, "scores": live.stats.count}
+        smoothing |= {
+            "reward_low": live.stats.low,
+            "reward_high": live.stats.high,
+            "scores": live.stats.count,
+        }
     tracker.dataset(resolved.leaves()["data.use"], table.digest, {**counts, "dropped": dropped, **smoothing})
     for name in ("spec.yaml", "resolved.yaml", "lock.json", "plan.json", "data_report.json"):
         if (folder.path / name).exists():

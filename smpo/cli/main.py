@@ -22,18 +22,26 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-registry = typer.Typer(help="Cards and components that a spec can name.", no_args_is_help=True, rich_markup_mode=None)
+registry = typer.Typer(
+    help="Cards and components that a spec can name.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(registry, name="registry")
 
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped one (quickstart).")]
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped one (quickstart).")
+]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one value, as if written in the file. Repeatable."),
+    typer.Option(
+        "--set", "-s", metavar="PATH=VALUE", help="Change one value, as if written in the file. Repeatable."
+    ),
 ]
 Roots = Annotated[
     list[Path] | None, typer.Option("--registry", metavar="DIR", help="One more folder of cards. Repeatable.")
 ]
-NoCode = Annotated[bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")]
+NoCode = Annotated[
+    bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
 
 
@@ -41,8 +49,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.
 def run(
     spec: Spec,
     sets: Sets = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run of this spec stopped.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Run a spec that has already been run once more.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run of this spec stopped.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run a spec that has already been run once more.")
+    ] = False,
     devices: Annotated[int | None, typer.Option(help="Processes, one a device (runtime.devices).")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     roots: Roots = None,
@@ -53,7 +65,13 @@ def run(
 
     extra = [f"runtime.devices={devices}"] if devices is not None else []
     run_command(
-        spec, [*(sets or []), *extra], resume=resume, again=again, quiet=quiet, roots=roots, no_local_code=no_local_code
+        spec,
+        [*(sets or []), *extra],
+        resume=resume,
+        again=again,
+        quiet=quiet,
+        roots=roots,
+        no_local_code=no_local_code,
     )
 
 
@@ -88,7 +106,9 @@ def check(
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")
+    ],
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -111,7 +131,9 @@ def ui(
 
 @app.command()
 def schema(
-    write: Annotated[Path | None, typer.Option("--write", help="Write to this file instead of printing.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="Write to this file instead of printing.")
+    ] = None,
     roots: Roots = None,
 ) -> None:
     """JSON Schema of the language as installed here, for editors."""
@@ -122,7 +144,9 @@ def schema(
 
 @registry.command("list")
 def registry_list(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="Only this kind, such as reward.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="Only this kind, such as reward.")
+    ] = None,
     json: Json = False,
     roots: Roots = None,
 ) -> None:

@@ -20,11 +20,26 @@ if TYPE_CHECKING:
 
 __all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
 
-_SLOTS = ("model", "data", "reward", "objective", "smoothing", "inversion", "train.optimiser", "evaluate.prompts")
+_SLOTS = (
+    "model",
+    "data",
+    "reward",
+    "objective",
+    "smoothing",
+    "inversion",
+    "train.optimiser",
+    "evaluate.prompts",
+)
 
 
 def plan_command(
-    spec: str, sets: Sequence[str], *, full: bool, as_json: bool, roots: Sequence[Path] | None, no_local_code: bool
+    spec: str,
+    sets: Sequence[str],
+    *,
+    full: bool,
+    as_json: bool,
+    roots: Sequence[Path] | None,
+    no_local_code: bool,
 ) -> None:
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
     plan = make_plan(resolved)
@@ -37,7 +52,12 @@ def plan_command(
 
 
 def check_command(
-    specs: Sequence[str], sets: Sequence[str], *, as_json: bool, roots: Sequence[Path] | None, no_local_code: bool
+    specs: Sequence[str],
+    sets: Sequence[str],
+    *,
+    as_json: bool,
+    roots: Sequence[Path] | None,
+    no_local_code: bool,
 ) -> None:
     """All files are looked at, whatever is wrong with the first."""
     from smpo.cli.words import print_error
@@ -145,8 +165,9 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
     if spec.evaluate is not None and plan.prompts is not None:
         e = spec.evaluate
         lines.append(
-            f"evaluate   {plan.prompts} prompts ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at guidance "
-            f"{e.guidance:g}, {len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; {plan.sampling_passes:,} UNet forwards"
+            f"evaluate   {plan.prompts} prompts ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at "
+            f"guidance {e.guidance:g}, {len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; "
+            f"{plan.sampling_passes:,} UNet forwards"
         )
     return lines
 

@@ -23,12 +23,16 @@ def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | Non
     kinds = have.registry.kinds()
     if kind is not None and kind not in kinds:
         close = nearest(kind, kinds)
-        raise MachineError(f"there is no kind `{kind}`", help=f"did you mean `{close}`?" if close else ", ".join(kinds))
+        raise MachineError(
+            f"there is no kind `{kind}`", help=f"did you mean `{close}`?" if close else ", ".join(kinds)
+        )
     rows = []
     for one in [kind] if kind else kinds:
         names = {name: ("component", summary_of(part)) for name, part in have.registry.of(one).items()}
         names |= {card.name: (f"card of {card.use}", card.summary) for card in have.cards.all(one)}
-        rows += [{"kind": one, "name": n, "is": what, "summary": text} for n, (what, text) in sorted(names.items())]
+        rows += [
+            {"kind": one, "name": n, "is": what, "summary": text} for n, (what, text) in sorted(names.items())
+        ]
     if as_json:
         print_json(rows)
         return
@@ -40,7 +44,17 @@ def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | Non
         table.add_column(title, no_wrap=title != "summary")
     before = ""
     for row in rows:
-        table.add_row(*(escape(c) for c in ("" if row["kind"] == before else row["kind"], row["name"], row["is"], row["summary"])))
+        table.add_row(
+            *(
+                escape(c)
+                for c in (
+                    "" if row["kind"] == before else row["kind"],
+                    row["name"],
+                    row["is"],
+                    row["summary"],
+                )
+            )
+        )
         before = row["kind"]
     console = out()
     console.print(table)
@@ -104,7 +118,11 @@ def _fields(part: type[Component]) -> list[dict[str, Any]]:
         if name == "use":
             continue
         facts = properties.get(name, {})
-        limits = {k: facts[k] for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum") if k in facts}
+        limits = {
+            k: facts[k]
+            for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum")
+            if k in facts
+        }
         default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
         rows.append({"name": name, "default": default, "limits": limits, "about": field.description or ""})
     return rows
@@ -128,7 +146,12 @@ def _show(entry: dict[str, Any]) -> None:
         for row in entry["fields"]:
             set_here = entry["settings"].get(row["name"], row["default"])
             limits = ", ".join(f"{_LIMITS.get(k, k)} {v}" for k, v in row["limits"].items())
-            table.add_row(escape(row["name"]), escape(json.dumps(set_here, default=str)), escape(limits), escape(row["about"]))
+            table.add_row(
+                escape(row["name"]),
+                escape(json.dumps(set_here, default=str)),
+                escape(limits),
+                escape(row["about"]),
+            )
         console.print(table)
     for key, value in entry["source"].items():
         console.print(f"{escape(str(key))}: {escape(str(value))}", soft_wrap=True)

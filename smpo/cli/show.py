@@ -26,7 +26,9 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
         print_json({**data, "evaluation": evaluation, "lock": _json(run.lock_file)})
         return
     console = out()
-    console.print(f"[bold]{escape(run.name)}[/]  {run.id}  {run.summary()} at update {status.step}  {escape(status.message)}")
+    console.print(
+        f"[bold]{escape(run.name)}[/]  {run.id}  {run.summary()} at update {status.step}  {escape(status.message)}"
+    )
     for judge in (evaluation or {}).get("judgements", []):
         c = judge["comparison"]
         if c.get("win_rate") is not None:

@@ -80,5 +80,9 @@ def resolve_spec(
         if not root.is_dir():
             raise MachineError(f"`--registry {root}`: there is no such folder")
     return resolve(
-        find_spec(word), skeleton=ExperimentSpec, sets=sets, extra_roots=roots or (), no_local_code=no_local_code
+        find_spec(word),
+        skeleton=ExperimentSpec,
+        sets=sets,
+        extra_roots=roots or (),
+        no_local_code=no_local_code,
     )

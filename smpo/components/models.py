@@ -75,11 +75,18 @@ class StableDiffusion(Model):
 
     def facts(self) -> ModelFacts:
         folder = Path(locate(self.weights))
-        unet, scheduler = _json(folder / "unet" / "config.json"), _json(folder / "scheduler" / "scheduler_config.json")
+        unet, scheduler = (
+            _json(folder / "unet" / "config.json"),
+            _json(folder / "scheduler" / "scheduler_config.json"),
+        )
         vae = _json(folder / "vae" / "config.json")
         known = _PUBLISHED.get(self.weights, ModelFacts(self.weights, timesteps=None))
         scale = 2 ** (len(vae.get("block_out_channels", [1])) - 1)
-        own = unet["sample_size"] * scale if isinstance(unet.get("sample_size"), int) and vae else known.resolution
+        own = (
+            unet["sample_size"] * scale
+            if isinstance(unet.get("sample_size"), int) and vae
+            else known.resolution
+        )
         return ModelFacts(
             weights=self.weights,
             timesteps=scheduler.get("num_train_timesteps", known.timesteps),

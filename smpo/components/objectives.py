@@ -41,7 +41,9 @@ class SmPO(Objective):
         from smpo.maths.smoothing import signed_weight
 
         margin = implicit_margin(*predicted.gaps(), self.beta)
-        return ObjectiveOut(smpo(margin, p, self.gamma), margin, {"weight": signed_weight(p, self.gamma).abs()})
+        return ObjectiveOut(
+            smpo(margin, p, self.gamma), margin, {"weight": signed_weight(p, self.gamma).abs()}
+        )
 
 
 @register
@@ -94,7 +96,7 @@ class ConservativeDPO(Objective):
 class SupervisedFineTuning(Objective):
     """SFT: plain denoising on the image that p prefers; ties use both. No reference model.
 
-        loss = e_w where p > 1/2,  e_l where p < 1/2
+    loss = e_w where p > 1/2,  e_l where p < 1/2
     """
 
     use: Literal["sft"] = "sft"

@@ -90,7 +90,6 @@ class PlaneOnAxis(Reward):
     use: Literal["plane-on-axis"] = "plane-on-axis"
     version: ClassVar[int] = 1
     learned: ClassVar[bool] = False
-    guard: ClassVar[bool] = True
 
     def load(self, runtime: Runtime) -> Scorer:
         from smpo.worlds.plane.scorers import OnAxisScorer

@@ -42,7 +42,9 @@ def save(
     target, draft = folder / f"step-{step:08d}", folder / f".writing-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    save_file({n: p.detach().cpu().contiguous() for n, p in parameters.items()}, draft / "weights.safetensors")
+    save_file(
+        {n: p.detach().cpu().contiguous() for n, p in parameters.items()}, draft / "weights.safetensors"
+    )
     if average is not None:
         save_file({n: t.cpu().contiguous() for n, t in average.shadow.items()}, draft / "average.safetensors")
     tensors, rest = _split(optimiser.state_dict())
@@ -88,7 +90,10 @@ def restore(
 
 
 def _load(
-    path: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer | None, average: Average | None
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer | None,
+    average: Average | None,
 ) -> None:
     weights = load_file(path / "weights.safetensors")
     with torch.no_grad():

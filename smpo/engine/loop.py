@@ -59,7 +59,9 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     share = session.pairs_per_update // accelerator.num_processes
     for step in range(start, session.steps):
         began, meter = time.perf_counter(), Meter(accelerator)
-        torch.manual_seed(session.settings.seed * 1_000_003 + step)  # adapter dropout, the only draw not keyed by sample
+        torch.manual_seed(
+            session.settings.seed * 1_000_003 + step
+        )  # adapter dropout, the only draw not keyed by sample
         session.rate.apply(optimiser, step)
 
         batches = list(session.batches(step))

@@ -31,7 +31,8 @@ def test_help_loads_nothing_but_typer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["plan", "quickstart"], ["plan", "plane_smpo", "--json"], ["check", "quickstart"], ["registry", "list"]]
+    "words",
+    [["plan", "quickstart"], ["plan", "plane_smpo", "--json"], ["check", "quickstart"], ["registry", "list"]],
 )
 def test_planning_never_imports_torch(words, tmp_path):
     assert not loaded_after(words, tmp_path) & set(HEAVY)

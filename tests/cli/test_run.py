@@ -28,11 +28,14 @@ def metrics(run):
 def test_a_run_leaves_everything_behind_and_is_not_repeated(spec, capfd):
     said = smpo(capfd, "run", spec)
     assert said.code == 0, said.err
-    assert "win rate [95 %]" in said.out and "plane-radius*" in said.out, "the reward that made the labels is marked"
+    assert "win rate [95 %]" in said.out and "plane-radius*" in said.out, (
+        "the reward that made the labels is marked"
+    )
     run = only_run(spec.parent)
     for name in (
         "spec.yaml", "resolved.yaml", "lock.json", "plan.json", "metrics.jsonl", "evaluation.json", "data_report.json",
-        "samples/before_after.png", "model/model.safetensors", "model/README.md", "checkpoints/step-00000004/weights.safetensors",
+        "samples/before_after.png", "model/model.safetensors", "model/README.md",
+        "checkpoints/step-00000004/weights.safetensors",
     ):  # fmt: skip
         assert (run / name).exists(), name
     assert json.loads((run / "status.json").read_text())["state"] == "done"
@@ -57,7 +60,8 @@ def test_the_same_spec_gives_the_same_numbers(spec, capfd):
     smpo(capfd, "run", spec, "-q")
     smpo(capfd, "run", spec, "-q", "--again")
     one, two = (
-        json.loads((run / "evaluation.json").read_text()) for run in sorted(spec.parent.glob("runs/small/*-*"))
+        json.loads((run / "evaluation.json").read_text())
+        for run in sorted(spec.parent.glob("runs/small/*-*"))
     )
     assert one["judgements"] == two["judgements"]
 
@@ -105,7 +109,11 @@ def test_a_poisoned_run_fails_in_words_and_keeps_its_checkpoint(spec, capfd, mon
     monkeypatch.setattr(objectives.SmPO, "__call__", poisoned)
     said = smpo(capfd, "run", spec, "--set", "runtime.checkpoint_every=1")
     assert said.code == 1
-    assert "update 3 stopped the run" in said.err and "was not applied" in said.err and "autopsy.json" in said.err
+    assert (
+        "update 3 stopped the run" in said.err
+        and "was not applied" in said.err
+        and "autopsy.json" in said.err
+    )
     run = only_run(spec.parent)
     autopsy = json.loads((run / "autopsy.json").read_text())
     assert len(autopsy["pairs"]) == 1 and autopsy["update"] == 3

@@ -27,7 +27,9 @@ def test_round_trip_is_exact(tmp_path):
     other, fresh = state(0.0)
     assert restore(tmp_path, dict(other.named_parameters()), fresh, None, say=pytest.fail) == 7
     assert torch.equal(layer.weight, other.weight)
-    for a, b in zip(optimiser.state_dict()["state"].values(), fresh.state_dict()["state"].values(), strict=True):
+    for a, b in zip(
+        optimiser.state_dict()["state"].values(), fresh.state_dict()["state"].values(), strict=True
+    ):
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 

@@ -13,7 +13,12 @@ from smpo.engine.rates import LearningRate
 from smpo.errors import RunError
 from tests.engine.toys import toy_session
 
-INVERSIONS = [NoInversion(), NoInversion(shared=False), DDIMInversion(steps=4), ReNoise(steps=4, by="reference")]
+INVERSIONS = [
+    NoInversion(),
+    NoInversion(shared=False),
+    DDIMInversion(steps=4),
+    ReNoise(steps=4, by="reference"),
+]
 OBJECTIVES = [SmPO(beta=50), DiffusionDPO(beta=50), ConservativeDPO(beta=50), SupervisedFineTuning()]
 
 
@@ -32,7 +37,9 @@ def test_first_loss_is_known_and_training_moves_the_policy_only(objective, inver
         assert reports[0].metrics["margin"] == pytest.approx(0, abs=1e-6)
         assert reports[0].metrics["implicit_accuracy"] == 0.5, "a margin of zero is half right"
     assert not torch.equal(before, weights(session))
-    assert all(torch.equal(a, b) for a, b in zip(reference, session.denoiser.reference.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(reference, session.denoiser.reference.parameters(), strict=True)
+    )
     assert [r.step for r in reports] == [1, 2, 3, 4, 5]
 
 
@@ -104,7 +111,7 @@ def test_policy_and_reference_must_agree_at_the_start():
     session = toy_session(SmPO(beta=50), NoInversion())
     with torch.no_grad():
         next(session.denoiser.reference.parameters()).add_(0.1)
-    with pytest.raises(RunError, match="before any training the loss should be 0.693147"):
+    with pytest.raises(RunError, match=r"before any training the loss should be 0\.693147"):
         next(iter(fit(session)))
 
 

@@ -53,9 +53,9 @@ class PlanePairs:
 
     def __init__(self, pairs: Sequence[Pair], points: Mapping[str, Point], report: Mapping[str, Any]) -> None:
         self._pairs, self._points = tuple(pairs), points
-        self.report = report
         told = "".join(f"{pair}\n" for pair in self._pairs)
         self.digest = hashlib.sha256(told.encode()).hexdigest()
+        self.report = report
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from smpo.spec.scalars import format_scalar
 from smpo.spec.tree import Node, Path, find
 
 __all__ = ["Locator", "Place", "chosen"]
@@ -91,6 +92,14 @@ class Locator:
         """The model that the map at `path` is an instance of, if it is one."""
         annotation = self._close(self._annotation(path), path)
         return annotation if _is_model(annotation) else None
+
+    def default_of(self, path: Path) -> str:
+        """`, 2000` where the setting at `path` has a default that fits in a sentence, else nothing."""
+        model = self.model_at(path[:-1])
+        info = model.model_fields.get(str(path[-1])) if model is not None else None
+        if info is None or not isinstance(info.default, str | int | float):
+            return ""
+        return f", {format_scalar(info.default)}"
 
     def settings(self) -> Iterator[str]:
         """The dotted path of every setting there is, as far as components are chosen."""

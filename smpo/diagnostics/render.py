@@ -42,7 +42,8 @@ def as_data(problem: Problem) -> dict[str, Any]:
 
 def as_json(problems: Sequence[Problem]) -> str:
     """A JSON document: `{"problems": [...]}`."""
-    return json.dumps({"problems": [as_data(problem) for problem in problems]}, indent=2, ensure_ascii=False)
+    text = json.dumps({"problems": [as_data(problem) for problem in problems]}, indent=2, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # file names may hold what UTF-8 can't
 
 
 def github(problems: Sequence[Problem]) -> str:
@@ -73,15 +74,14 @@ def _block(problem: Problem) -> str:
 
 
 def _note(note: Note) -> list[str]:
-    return [f"note: {escaped(note.message)}", *_frame(note.span, note.path, "")]
+    return [f"note: {escaped(note.message)}", *_frame(note.span, note.path, "", note=True)]
 
 
-def _frame(span: Span | None, path: str, label: str) -> list[str]:
+def _frame(span: Span | None, path: str, label: str, *, note: bool = False) -> list[str]:
     where = f"  ({escaped(path)})" if path else ""
     if span is None:
-        return [f"  --> {escaped(path)}"] * bool(path and label) + (
-            [f"      {escaped(label)}"] if label else []
-        )
+        place = [f"  --> {escaped(path)}"] if path and not note else []
+        return place + ([f"     = {escaped(label)}"] if label else [])
     source = span.source
     at = escaped(source.name)
     if source.path is not None and span.end > 0:

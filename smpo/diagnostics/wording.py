@@ -97,9 +97,9 @@ def _extra(place: Place, locator: Locator, also: Iterable[str]) -> Problem:
         label = f"it is a setting of {locator.called(others[0])}"
     label = label or suggest(name, [one for one in known if one != "use"], what="settings")
     _, _, section = find(locator.root, place.owner_path)
-    use = section.entries.get("use")
-    if use is not None and use.node.span.source is not key.source:
-        notes = (Note(f"{owner} was chosen here", use.node.span),)
+    chosen = _value_span(section, key)
+    if "use" in section.entries and chosen.source is not key.source:
+        notes = (Note(f"{owner} was chosen here", chosen),)
     return Problem(
         f"{quoted(name)} is not a setting of {owner}", key, dotted(place.path), label=label, notes=notes
     )
@@ -108,8 +108,7 @@ def _extra(place: Place, locator: Locator, also: Iterable[str]) -> Problem:
 def _missing(place: Place, locator: Locator) -> Problem:
     name = str(place.path[-1])
     _, key, section = find(locator.root, place.owner_path)
-    use = section.entries.get("use")
-    span = use.node.span if use else key if place.owner_path else locator.root.span.source.whole()
+    span = _value_span(section, key) if place.owner_path else locator.root.span.source.whole()
     info = place.owner.model_fields.get(name)
     about = _about(info) if info else ""
     return Problem(
@@ -136,12 +135,13 @@ def _rule(error: SpecError, place: Place, locator: Locator) -> Problem:
     notes = []
     for related in error.related:
         where = (*place.path, *_steps(related))
-        reached, span, node = _nearest_place(locator, where)
+        reached, span, node = find(locator.root, where)
         if reached == where:
             notes.append(Note(f"`{dotted(where)}` is set here", _value_span(node, span), dotted(where)))
         else:
-            notes.append(Note(f"`{dotted(where)}` has its default", None, dotted(where)))
-    reached, span, node = _nearest_place(locator, path)
+            default = locator.default_of(where)
+            notes.append(Note(f"`{dotted(where)}` has its default{default}", None, dotted(where)))
+    _, span, node = find(locator.root, path)
     return Problem(error.message, _value_span(node, span), dotted(path), notes=tuple(notes), help=error.help)
 
 
@@ -149,12 +149,10 @@ def _steps(path: str) -> Path:
     return tuple(int(step) if step.isdigit() else step for step in path.split(".") if step)
 
 
-def _nearest_place(locator: Locator, path: Path) -> tuple[Path, Span, Node]:
-    return find(locator.root, path)
-
-
 def _value_span(node: Node, key: Span) -> Span:
-    """A component is shown at its name, another map at its key, a value at itself."""
+    """A component is shown where it was named, another map at its key, a value at itself."""
+    if node.via is not None:
+        return node.span
     use = node.entries.get("use")
     if use is not None:
         return use.node.span

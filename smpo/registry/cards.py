@@ -146,15 +146,26 @@ class Cards:
         return None
 
     def names(self, kind: str) -> tuple[str, ...]:
-        return tuple(card.name for card in self.all(kind))
+        """The names of the sound cards of a kind; what a broken file is about can't be known."""
+        return tuple(card.name for card in self.sound() if card.kind == kind)
+
+    def sound(self) -> tuple[Card, ...]:
+        """Every card that can be read."""
+        return self._reachable(None, [])
 
     def all(self, kind: str | None = None) -> tuple[Card, ...]:
         """Every card that a name can reach, by kind and name.
 
         Raises `SpecProblems` for all broken files at once.
         """
-        found: dict[tuple[str, str], Card] = {}
         problems: list[Problem] = []
+        cards = self._reachable(kind, problems)
+        if problems:
+            raise SpecProblems(problems)
+        return cards
+
+    def _reachable(self, kind: str | None, problems: list[Problem]) -> tuple[Card, ...]:
+        found: dict[tuple[str, str], Card] = {}
         for stems in self._files:
             here: dict[tuple[str, str], Card] = {}
             for path in (path for paths in stems.values() for path in paths):
@@ -168,8 +179,6 @@ class Cards:
                     problems.append(_clash(here[key], card))
                 here.setdefault(key, card)
             found = {**here, **found}
-        if problems:
-            raise SpecProblems(problems)
         return tuple(card for key, card in sorted(found.items()) if kind in (None, card.kind))
 
     def _card(self, path: Path) -> Card:

@@ -6,7 +6,6 @@ from a card, a parent, the file or `--set`, and a child adjusts values rather th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from smpo.diagnostics.wording import suggest
@@ -35,15 +34,13 @@ class Catalogue:
         return self.registry.get(kind, name)
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """All names of a kind.
+        """All names of a kind, in alphabetical order."""
+        return tuple(sorted({*self.cards.names(kind), *self.registry.of(kind)}))
 
-        Broken cards count by their file: one more reason to say the name that is meant.
-        """
-        try:
-            cards: Sequence[str] = self.cards.names(kind)
-        except SpecProblems:
-            cards = ()
-        return tuple(sorted({*cards, *self.registry.of(kind)}))
+    def kinds_of(self, name: str) -> tuple[str, ...]:
+        """The kinds in which something has this name."""
+        kinds = {*self.registry.kinds(), *(card.kind for card in self.cards.sound())}
+        return tuple(kind for kind in sorted(kinds) if name in self.names(kind))
 
 
 @dataclass
@@ -131,7 +128,7 @@ class Expander:
             self.fail(path, _shadows(card))
         use = Entry(card.tree.entries["use"].key, Node(card.use_span, card.use))
         base = Node(span, {"use": use, **card.settings.entries})
-        return replace(merge(base, settings), span=settings.span, fresh=True, via=name)
+        return replace(merge(base, settings), span=span, fresh=True, via=name)
 
     def unknown(self, kind: str, path: Path, name: str, span: Span, card: Card | None) -> None:
         if card is not None:
@@ -142,6 +139,9 @@ class Expander:
             return
         names = self.catalogue.names(kind)
         label = suggest(name, names) if names else f"no {kind} is installed"
+        others = self.catalogue.kinds_of(name)
+        if others:
+            label = f"it is {_article(others[0])} {others[0]}"
         help = None if label else f"`smpo registry list {kind}` shows what there is"
         self.fail(path, Problem(f"no {kind} is called {quoted(name)}", span, dotted(path), label, help=help))
 

@@ -73,7 +73,8 @@ def load_local(
 
     Raises `SpecProblems`, located at the entry of `uses`: code is not allowed, is missing, fails, or clashes.
     """
-    together, found = registry.copy(), list[LocalFile]()
+    together = registry.copy()
+    found: dict[str, LocalFile] = {}  # by content: parent and child may well use the same file
     problems: list[Problem] = []
     for use in files:
         try:
@@ -83,10 +84,10 @@ def load_local(
         except SpecProblems as error:
             problems.extend(error.problems)
         else:
-            found.append(local)
+            found.setdefault(local.digest, local)
     if problems:
         raise SpecProblems(problems)
-    return together, tuple(found)
+    return together, tuple(found.values())
 
 
 def _add(registry: Registry, component: type[Component], use: UseFile) -> None:

@@ -10,7 +10,7 @@ put in default components, validate. Every problem of a stage is collected befor
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -170,7 +170,7 @@ def resolve(
     identity = fingerprint(
         spec,
         versions={path: component.version for path, component in components.items()},
-        uses=[(one.path.name, one.digest) for one in local_files],
+        uses=[one.digest for one in local_files],
     )
     sweep = merge_sweeps(layers)
     found = leaves(spec.model_dump(mode="json", by_alias=True))
@@ -179,7 +179,7 @@ def resolve(
         identity=identity,
         origins={path: _origin(tree, path) for path in found},
         sources=_sources(layers, tree, set_layers, slots, have),
-        warnings=(*warnings, *_warnings(layers, tree, slots, have), *unmet(components)),
+        warnings=(*warnings, *_warnings(layers, tree, slots, have), *_unmet(components, tree)),
         local_files=local_files,
         sweep_node=sweep.node if sweep else None,
         tree=tree,
@@ -284,6 +284,14 @@ def _warnings(layers: list[Layer], tree: Node, slots: tuple[Slot, ...], have: Ca
                     notes=(Note(f"the {other} is chosen here", partner.span, other),),
                     level="warning",
                 )
+
+
+def _unmet(components: Mapping[str, Component], tree: Node) -> Iterable[Problem]:
+    for problem in unmet(components):
+        steps = tuple(int(step) if step.isdigit() else step for step in problem.path.split("."))
+        _, span, node = find(tree, steps)
+        use = node.entries.get("use")
+        yield replace(problem, span=node.span if node.via else use.node.span if use else span)
 
 
 def _ended(text: str) -> str:

@@ -7,10 +7,11 @@ language servers take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from smpo.registry.bind import bind
 from smpo.registry.component import Component, summary_of
@@ -25,11 +26,17 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 def spec_schema(skeleton: type[BaseModel], catalogue: Catalogue, *, title: str = "spec") -> dict[str, Any]:
     """The schema of every file that can be a layer of a spec. Raises `SpecProblems` when a card is broken."""
     slots = find_slots(skeleton)
-    raw = bind(skeleton, catalogue.registry).model_json_schema(mode="validation")
-    definitions: dict[str, Any] = raw.pop("$defs", {})
-    names = _component_definitions(definitions, catalogue)
+    bound = bind(skeleton, catalogue.registry)
+    kinds = {slot.kind.kind for slot in slots}
+    components = [component for component in catalogue.registry if component.kind in kinds]
+    references, whole = models_json_schema([(model, "validation") for model in (bound, *components)])
+    definitions: dict[str, Any] = whole["$defs"]
+    keys = {model: reference["$ref"].rsplit("/", 1)[1] for (model, _), reference in references.items()}
+    raw = definitions.pop(keys.pop(bound))
+    for component in components:
+        _prepare(definitions[keys[component]], component, catalogue)
     for slot in slots:
-        _describe_slot(_owner(raw, definitions, slot), slot, catalogue, names)
+        _describe_slot(_owner(raw, definitions, slot), slot, catalogue, keys)
     schema = {"$schema": DRAFT, **raw, "title": title}
     schema["properties"] = {**_DOCUMENT, **raw["properties"]}
     used = {key: definitions[key] for key in sorted(definitions)}
@@ -53,25 +60,13 @@ _DOCUMENT: dict[str, Any] = {
 }
 
 
-def _component_definitions(definitions: dict[str, Any], catalogue: Catalogue) -> dict[type[Component], str]:
-    """Which definition is which component; and let each definition take the names of its cards for `use`."""
-    found: dict[type[Component], str] = {}
-    for component in catalogue.registry:
-        name = str(component.model_fields["use"].default)
-        for key, definition in definitions.items():
-            use = definition.get("properties", {}).get("use", {})
-            if definition.get("title") == component.__name__ and use.get("const", name) == name and use:
-                if key in found.values():
-                    continue
-                found[component] = key
-                cards = [card.name for card in catalogue.cards.all(component.kind) if card.use == name]
-                definition["properties"]["use"] = {
-                    "enum": sorted({name, *cards}),
-                    "description": f"A {component.kind}, by name.",
-                }
-                definition["description"] = summary_of(component)
-                break
-    return found
+def _prepare(definition: dict[str, Any], component: type[Component], catalogue: Catalogue) -> None:
+    """A component's map takes the names of its cards for `use`, and is described in one line."""
+    name = str(component.model_fields["use"].default)
+    cards = [card.name for card in catalogue.cards.all(component.kind) if card.use == name]
+    about = f"{component.kind}, by name"
+    definition["properties"]["use"] = {"enum": sorted({name, *cards}), "description": about}
+    definition["description"] = summary_of(component)
 
 
 def _owner(schema: dict[str, Any], definitions: dict[str, Any], slot: Slot) -> dict[str, Any]:
@@ -95,16 +90,14 @@ def _references(part: Any) -> Iterator[str]:
             yield from _references(value)
 
 
-def _describe_slot(
-    owner: dict[str, Any], slot: Slot, catalogue: Catalogue, names: dict[type[Component], str]
-) -> None:
+def _describe_slot(owner: dict[str, Any], slot: Slot, catalogue: Catalogue, keys: Mapping[Any, str]) -> None:
     kind = slot.kind.kind
     before = owner["properties"][slot.path[-1]]
     components = catalogue.registry.of(kind)
     cards = {card.name: card.summary for card in catalogue.cards.all(kind)}
     said = {**{name: summary_of(component) for name, component in components.items()}, **cards}
     choices = [{"const": name, "description": said[name]} for name in sorted(said)]
-    maps = [{"$ref": f"#/$defs/{names[one]}"} for one in components.values() if one in names]
+    maps = [{"$ref": f"#/$defs/{keys[one]}"} for one in components.values()]
     one: dict[str, Any] = {"anyOf": [*choices, *maps]}
     whole = {"type": "array", "items": one} if slot.many else one
     if slot.optional:

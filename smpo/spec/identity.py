@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from smpo.spec.scalars import canonical_float
+from smpo.spec.scalars import one_number
 
 __all__ = [
     "LANGUAGE",
@@ -73,12 +73,13 @@ def fingerprint(
     spec: BaseModel,
     *,
     versions: Mapping[str, int],
-    uses: Sequence[tuple[str, str]] = (),
+    uses: Iterable[str] = (),
     replicates: Sequence[str] = REPLICATES,
 ) -> Identity:
     """The identity of a validated spec.
 
-    `versions` are those of the components in its slots, `uses` the names and SHA-256 of local code.
+    `versions` are those of the components in its slots, `uses` the SHA-256 of
+    local code, whatever its files are called.
     """
     body = meaning(spec)
     for label in UNHASHED:
@@ -86,7 +87,7 @@ def fingerprint(
     about = {
         "language": LANGUAGE,
         "versions": dict(versions),
-        "uses": sorted([name, digest] for name, digest in uses),
+        "uses": sorted(set(uses)),
     }
     whole = _digest({"spec": body, **about})
     for path in replicates:
@@ -102,7 +103,7 @@ def meaning(spec: BaseModel) -> dict[str, Any]:
 
 
 def canonical_json(data: Any) -> str:
-    """One text for one meaning: sorted keys, no blanks, shortest floats.
+    """One text for one meaning: sorted keys, no blanks, shortest floats, and 5 for 5.0.
 
     Raises `ValueError` for infinities and NaN, which a Python default could still bring in.
     """
@@ -129,6 +130,8 @@ def _value(value: Any, data: Any) -> Any:
         return _meant(value, data)
     if isinstance(value, set | frozenset) and isinstance(data, list):
         return sorted(data, key=canonical_json)
+    if isinstance(value, Mapping) and isinstance(data, dict) and len(value) == len(data):
+        return {key: _value(one, data[key]) for one, key in zip(value.values(), data, strict=True)}
     if isinstance(value, list | tuple) and isinstance(data, list):
         return [_value(one, plain) for one, plain in zip(value, data, strict=True)]
     return data
@@ -136,7 +139,7 @@ def _value(value: Any, data: Any) -> Any:
 
 def _settled(data: Any) -> Any:
     if isinstance(data, float):
-        return canonical_float(data)
+        return one_number(data)
     if isinstance(data, dict):
         return {key: _settled(value) for key, value in data.items()}
     if isinstance(data, list):

@@ -67,8 +67,8 @@ class _Open:
     entries: dict[str, Entry] | None = None
     items: list[Node] = field(default_factory=list)
     key: tuple[str | None, Span] | None = None  # the key that waits for its value; None inside means refused
-    in_key: bool = False  # this collection is itself a key (`? [a, b]`), which is refused when it ends
     size: int = 1
+    height: int = 1
 
 
 @dataclass
@@ -78,8 +78,8 @@ class _Builder:
     root: Node | None = None
     problems: list[Problem] = field(default_factory=list)
     stack: list[_Open] = field(default_factory=list)
-    anchors: dict[str, tuple[Node, int]] = field(default_factory=dict)
-    nodes: int = 0
+    anchors: dict[str, tuple[Node, int, int]] = field(default_factory=dict)
+    values: int = 0
     documents: int = 0
 
     def take(self, event: Any) -> None:
@@ -144,7 +144,7 @@ class _Builder:
             value = ""
         if value is None and span.start == span.end and self.stack and self.stack[-1].key:
             span = self.stack[-1].key[1]  # an absent value is shown where its key is
-        self.add(Node(span, value), event.anchor, 1)
+        self.add(Node(span, value), event.anchor)
 
     def alias(self, event: Any, span: Span) -> None:
         if event.anchor not in self.anchors:
@@ -153,8 +153,8 @@ class _Builder:
             names = ", ".join(f"`{name}`" for name in self.anchors)
             known = f"anchors up to here: {names}" if names else "no anchor is set up to here"
             raise _Stop(Problem(f"no anchor is called `{event.anchor}`", span=span, label=known))
-        node, size = self.anchors[event.anchor]
-        self.add(node, None, size, written=span)
+        node, size, height = self.anchors[event.anchor]
+        self.add(node, None, size, height, written=span)
 
     def open(self, event: Any, span: Span) -> None:
         if len(self.stack) >= MAX_DEPTH:
@@ -162,31 +162,35 @@ class _Builder:
         level = _Open(span.start, event.anchor)
         if type(event).__name__ == "MappingStartEvent":
             level.entries = {}
-        level.in_key = self.expects_key()
         self.stack.append(level)
 
     def close(self, span: Span) -> None:
         level = self.stack.pop()
         whole = Span(self.source, level.start, max(span.end, level.start))
         node = Node(whole, level.entries if level.entries is not None else level.items)
-        self.add(node, level.anchor, level.size)
+        self.add(node, level.anchor, level.size, level.height)
 
-    def expects_key(self) -> bool:
-        return bool(self.stack) and self.stack[-1].entries is not None and self.stack[-1].key is None
+    def add(
+        self, node: Node, anchor: str | None, size: int = 1, height: int = 1, *, written: Span | None = None
+    ) -> None:
+        """Put a finished node where it belongs.
 
-    def add(self, node: Node, anchor: str | None, size: int, *, written: Span | None = None) -> None:
-        """Put a finished node where it belongs. `written` is the place of an alias."""
-        self.nodes += size
-        if self.nodes > 2 * MAX_NODES or (self.stack and self.stack[-1].size + size > MAX_NODES):
-            where = written or node.span
+        `size` and `height` are what it unfolds to; `written` is the place of an alias.
+        """
+        where = written or node.span
+        self.values += size if written else 1
+        if self.values > MAX_NODES:
             raise _Stop(Problem(f"this unfolds to more than {MAX_NODES:,} values", span=where))
+        if len(self.stack) + height > MAX_DEPTH + 1:
+            raise _Stop(Problem(f"this unfolds to more than {MAX_DEPTH} levels", span=where))
         if anchor:
-            self.anchors[anchor] = (node, size)
+            self.anchors[anchor] = (node, size, height)
         if not self.stack:
             self.root = node
             return
         level = self.stack[-1]
         level.size += size
+        level.height = max(level.height, height + 1)
         if level.entries is None:
             level.items.append(node)
         elif level.key is None:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 
-__all__ = ["Scalar", "canonical_float", "format_key", "format_scalar", "number_spelled", "resolve_plain"]
+__all__ = ["Scalar", "format_key", "format_scalar", "number_spelled", "one_number", "resolve_plain"]
 
 Scalar = str | int | float | bool | None
 
@@ -56,9 +56,9 @@ def number_spelled(text: str) -> str | None:
     return bare if bare != text and (_INT.fullmatch(bare) or _FLOAT.fullmatch(bare)) else None
 
 
-def canonical_float(value: float) -> float:
-    """One spelling a number: negative zero is zero."""
-    return value + 0.0
+def one_number(value: float) -> int | float:
+    """One object a number: 5.0 is 5, and negative zero is zero. What isn't finite is left as it is."""
+    return int(value) if value.is_integer() else value
 
 
 def format_scalar(value: Scalar) -> str:

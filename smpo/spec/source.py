@@ -17,7 +17,7 @@ from smpo.spec.problems import Problem, SpecProblems, nearest
 
 __all__ = ["MAX_BYTES", "Source", "Span", "display_path", "open_source"]
 
-MAX_BYTES = 512 * 1024
+MAX_BYTES = 256 * 1024
 """A spec is a page or two.
 
 Pure-Python YAML reads about 100 KiB a second, so a larger file is surely a mistake.
@@ -103,12 +103,12 @@ def open_source(path: Path, *, asked_for: Span | None = None) -> Source:
 
     name = display_path(path)
     try:
-        size = path.stat().st_size
         if path.is_dir():
             raise refuse(f"`{name}` is a folder, not a spec")
-        if size > MAX_BYTES:
-            raise refuse(f"`{name}` has {size:,} bytes; a spec has at most {MAX_BYTES:,}")
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # a device has no size; one byte too many tells as well
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise refuse(f"`{name}` is too large: a spec has at most {MAX_BYTES:,} bytes")
     except FileNotFoundError:
         raise refuse(f"there is no file `{name}`", _near_file(path)) from None
     except (OSError, ValueError) as error:

@@ -128,7 +128,8 @@ def test_an_entry_point_registers_and_a_broken_one_only_warns(
         have, warnings = catalogue()
         assert "grill" in have.registry.of("oven")
         assert [warning.message for warning in warnings] == [
-            "the package behind entry point `broken` can't be used: ModuleNotFoundError: No module named 'no_such_package'"
+            "the package behind entry point `broken` can't be used: "
+            "ModuleNotFoundError: No module named 'no_such_package'"
         ]
     assert "grill" in have.names("oven")
 

@@ -102,7 +102,8 @@ def test_sources_are_everything_that_was_read(file: Path) -> None:
 
 def test_errors_are_instant_to_import_and_nothing_here_loads_torch() -> None:
     program = (
-        "import sys; import smpo.errors; assert 'pydantic' not in sys.modules; assert 'ruamel.yaml' not in sys.modules;"
+        "import sys; import smpo.errors;"
+        "assert 'pydantic' not in sys.modules; assert 'ruamel.yaml' not in sys.modules;"
         "import smpo.registry.resolve, smpo.registry.schema, smpo.diagnostics.render;"
         "assert 'ruamel.yaml' not in sys.modules; assert 'torch' not in sys.modules"
     )

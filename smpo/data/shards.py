@@ -60,7 +60,8 @@ class Shards:
         self._places: dict[str, tuple[int, int]] = {}
         self._mapped: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
         self._sound: set[int] = set()
-        with self.lock, closing(self._connect()) as index:
+        # Not `lock`: whoever only reads shouldn't wait for one who encodes for hours.
+        with FileLock(folder / "opening"), closing(self._connect()) as index:
             index.execute("PRAGMA journal_mode=WAL")
             index.executescript(_TABLES)
             (folder / "key.txt").write_text(key + "\n", encoding="utf-8")
@@ -117,6 +118,8 @@ class Shards:
                 f"the encoder {self._key} used to give {known} and now gives {layout}",
                 help=f"its encoder_key must change when its output does; or delete {self.folder}",
             )
+        for left in self.folder.glob("*.tmp"):  # by writers that were killed: we hold the lock
+            left.unlink()
         content = save(dict(tensors), metadata={"key": self._key, "ids": json.dumps(list(names))})
         digest = hashlib.sha256(content).hexdigest()
         path = self.folder / f"{digest[:24]}.safetensors"

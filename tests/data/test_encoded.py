@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from smpo.data.encoded import EncodedStore
@@ -71,6 +72,22 @@ def test_a_kill_leaves_whole_shards(tmp_path: Path) -> None:
     numbers = Numbers()
     store.ensure(IDS, numbers)
     assert numbers.asked == left
+
+
+def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
+    store = EncodedStore(tmp_path, "key")
+    store.ensure(IDS[:3], Numbers())
+    with FileLock(store.folder / "lock"):  # another process encodes for hours
+        reader = EncodedStore(tmp_path, "key")
+        reader.ensure(IDS[:3], Numbers())
+        assert reader.rows(IDS[:3])["place"].tolist() == [0, 1, 2]
+
+
+def test_leftovers_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
+    store = EncodedStore(tmp_path, "key")
+    (store.folder / "half-written.123.tmp").write_bytes(b"...")
+    store.ensure(IDS, Numbers())
+    assert list(store.folder.glob("*.tmp")) == []
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "cut off", "delete"])

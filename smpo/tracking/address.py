@@ -7,13 +7,16 @@ depends on the working directory, and so would lose runs; addresses here are alw
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from smpo.errors import RunError
 
-__all__ = ["MLFLOW_ENVIRONMENT", "Store", "find_store", "without_password"]
+__all__ = ["MLFLOW_ENVIRONMENT", "Store", "find_store", "run_link", "without_password"]
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -49,6 +52,14 @@ class Store:
         """The address as it may appear on screens and in files."""
         return without_password(self.uri)
 
+    def knock(self) -> None:
+        """Raises `OSError` at once where no server listens; MLflow's client would try for several seconds."""
+        if self.is_server:
+            parts = urlsplit(self.uri)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            with socket.create_connection((parts.hostname or "localhost", port), timeout=5):
+                pass
+
 
 def find_store(runs: Path, uri: str | None = None) -> Store | None:
     """The store of runs under `runs`, or None for the URI `none`.
@@ -83,3 +94,11 @@ def without_password(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def run_link(place: Mapping[str, Any]) -> str | None:
+    """Where a browser finds a run, from its `tracking.json`; None for stores that need `smpo ui` first."""
+    uri = str(place.get("uri", ""))
+    if not uri.startswith(("http://", "https://")) or "run_id" not in place:
+        return None
+    return f"{uri.rstrip('/')}/#/experiments/{place['experiment_id']}/runs/{place['run_id']}"

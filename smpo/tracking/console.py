@@ -151,7 +151,7 @@ class _Activity:
 
     first: int
     done: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     said_at: float | None = None
     task: TaskID | None = None
 

@@ -11,17 +11,17 @@ import json
 import logging
 import os
 import re
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder
 from smpo.tracking.address import MLFLOW_ENVIRONMENT, Store, find_store
+from smpo.tracking.background import MirrorTracker
+from smpo.tracking.database import create_database
 from smpo.tracking.jsonl import Point
-from smpo.tracking.mirror import Mirror, MirrorTracker, Refused, read_place
+from smpo.tracking.mirror import Mirror, Refused, read_place
 from smpo.tracking.wording import LONGEST_PARAM, cut, hashes, key, run_tags, size, words
 
 __all__ = ["MlflowRun", "mlflow_tracker", "sync"]
@@ -102,6 +102,7 @@ class MlflowRun:
         self._say = say or (lambda text: None)
         self._client: Any = None
         self._experiment = ""
+        self._model = ""
         self._run = ""
         self._params: set[str] = set()
 
@@ -111,6 +112,8 @@ class MlflowRun:
         self._experiment = self._find_experiment(
             os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"])
         )
+        # Not the name of its folder: MLflow would look for the files of one in the other.
+        self._model = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{start['name']}-{start['run_id']}")
         self._run = self._find_run(start) or self._create_run(start)
         self._params = set(self._client.get_run(self._run).data.params)
         return {"uri": self.shown, "experiment_id": self._experiment, "run_id": self._run}
@@ -277,7 +280,7 @@ class MlflowRun:
         model = self._call(
             "create_logged_model",
             self._experiment,
-            name=re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name),
+            name=self._model,
             source_run_id=self._run,
             tags={"mlflow.model.isExternal": "true", "smpo.path": str(folder.absolute())},
             params=facts,
@@ -298,44 +301,18 @@ class MlflowRun:
             raise
 
 
-# ---------------------------------------------------------------------------------------------------- opening
-
-
 def _client(store: Store, say: Callable[[str], None]) -> Any:
     """A client of the store; creates the database of a local one. Slow: seconds for the import alone."""
-    if store.is_server:
-        _knock(store.uri)
+    store.knock()
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
     if store.database is not None:
-        _create_database(store.database, say)
+        create_database(
+            store.database,
+            lambda uri: mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1),
+            say=say,
+        )
     return mlflow.MlflowClient(tracking_uri=store.uri)
-
-
-def _knock(uri: str) -> None:
-    """Raises `OSError` at once where nobody listens; MLflow's own client would try for several seconds."""
-    parts = urlsplit(uri)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    with socket.create_connection((parts.hostname or "localhost", port), timeout=5):
-        pass
-
-
-def _create_database(database: Path, say: Callable[[str], None]) -> None:
-    """One process at a time, under another name until complete: MLflow's migrations don't survive company or
-    a kill.
-    """
-    from filelock import FileLock
-    from mlflow import MlflowClient
-
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock"):
-        if database.exists():
-            return
-        say(f"creating the tracking store {database} (once, some ten seconds in the background)")
-        unfinished = database.with_name(f"{database.name}.new")
-        unfinished.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"sqlite:///{unfinished}").search_experiments(max_results=1)
-        unfinished.replace(database)

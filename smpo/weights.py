@@ -19,7 +19,16 @@ from typing import Any
 
 from smpo.errors import MachineError
 
-__all__ = ["content_key", "locate", "opened", "quiet", "read_json", "weight_files", "weight_patterns"]
+__all__ = [
+    "content_key",
+    "locate",
+    "model_files",
+    "opened",
+    "quiet",
+    "read_json",
+    "weight_files",
+    "weight_patterns",
+]
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _VOLATILE = (
@@ -98,21 +107,21 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def content_key(facts: Mapping[str, Any], folders: Iterable[Path], *, variant: str | None = None) -> str:
-    """32 hex digits for `facts` and for configuration, vocabulary and weights in `folders`.
+def content_key(facts: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """32 hex digits for `facts` and for the content of `files`, in this order, under their names.
 
-    Where they lie does not matter, their order does. Where one holds several variants of its weights, only
-    `variant` counts. Raises `MachineError` for a folder without model files.
+    Where they lie does not matter; nor does what a JSON file says about who wrote it.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for folder in folders:
-        texts = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
-        files = texts + weight_files(folder, variant)
-        if not files:
-            raise MachineError(f"{folder} holds no model files")
-        for path in files:
-            digest.update(f"\n{path.name} {_file_digest(path)}".encode())
+    for path in files:
+        digest.update(f"\n{path.name} {_file_digest(path)}".encode())
     return digest.hexdigest()[:32]
+
+
+def model_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """What makes a component what it is: its configuration or vocabulary, and one variant of its weights."""
+    texts = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
+    return [path for path in texts if ".safetensors.index" not in path.name] + weight_files(folder, variant)
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:

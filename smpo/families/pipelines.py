@@ -14,7 +14,7 @@ import torch
 from smpo.errors import RunError
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import NoiseSchedule
-from smpo.weights import content_key, opened, read_json, weight_files, weight_patterns
+from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
 
 __all__ = ["encoder_key", "open_stack", "pipeline_patterns", "schedule_of"]
 
@@ -89,7 +89,7 @@ def encoder_key(folder: Path, stack: SDStack, *, variant: str | None) -> str:
         "dtype": "float32",
     }
     parts = ("vae", *stack.encoders, *stack.tokenizers)
-    return content_key(facts, [folder / part for part in parts], variant=variant)
+    return content_key(facts, [file for part in parts for file in model_files(folder / part, variant)])
 
 
 def schedule_of(pipeline: Any) -> NoiseSchedule:

@@ -8,6 +8,7 @@ drift apart. A further UNet pipeline is one more class here; nothing else knows 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,24 @@ from smpo.errors import RunError
 from smpo.imaging import Placed
 from smpo.kinds import Conditioning
 
-__all__ = ["STACKS", "SDStack", "SDXLStack", "stack_for"]
+__all__ = ["STACKS", "LatentScale", "SDStack", "SDXLStack", "stack_for"]
+
+
+@dataclass(frozen=True)
+class LatentScale:
+    """The UNet sees (z - mean) / std · factor, z being the VAE's latents."""
+
+    factor: float
+    mean: Tensor | float = 0.0
+    std: Tensor | float = 1.0
+
+    def apply(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Moments of the VAE's posterior to moments of what the UNet sees."""
+        return (mean - self.mean) / self.std * self.factor, std / self.std * self.factor
+
+    def undo(self, latents: Tensor) -> Tensor:
+        """In the pipelines' order of operations, so that their pictures and ours are the same bytes."""
+        return latents * self.std / self.factor + self.mean
 
 
 class SDStack:
@@ -75,18 +93,17 @@ class SDStack:
             )
         return int(unet.in_channels), self.resolution // factor, self.resolution // factor
 
-    def latent_scale(self) -> tuple[Tensor | float, Tensor | float]:
-        """(shift, scale): the UNet sees (z - shift) · scale.
+    def latent_scale(self) -> LatentScale:
+        """From the VAE's latents to the UNet's: exactly what the pipeline undoes when it decodes.
 
-        Exactly what the pipeline undoes when it decodes: a further number in the VAE's config that it ignores
-        (`shift_factor`, here) would take the UNet out of the space it was trained in.
+        A number in the VAE's config that it ignores (`shift_factor`, here) would take the UNet out of the
+        space that it knows.
         """
-        return 0.0, float(self.pipeline.vae.config.scaling_factor)
+        return LatentScale(float(self.pipeline.vae.config.scaling_factor))
 
     def pictures(self, latents: Tensor) -> list[Any]:
         """PIL images from what the UNet sees, `[N, C, H, W]`, decoded as the pipeline would."""
-        shift, scale = self.latent_scale()
-        decoded = self.pipeline.vae.decode(latents / scale + shift, return_dict=False)[0]
+        decoded = self.pipeline.vae.decode(self.latent_scale().undo(latents), return_dict=False)[0]
         found: list[Any] = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
         return found
 
@@ -145,14 +162,14 @@ class SDXLStack(SDStack):
             "negative_pooled_prompt_embeds": pooled_empty,
         }
 
-    def latent_scale(self) -> tuple[Tensor | float, Tensor | float]:
+    def latent_scale(self) -> LatentScale:
         config = self.pipeline.vae.config
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
         if mean is None or std is None:
             return super().latent_scale()
         device = self.pipeline.vae.device
-        shift = torch.tensor(mean, device=device).reshape(1, -1, 1, 1)
-        return shift, config.scaling_factor / torch.tensor(std, device=device).reshape(1, -1, 1, 1)
+        moments = (torch.tensor(numbers, device=device).reshape(1, -1, 1, 1) for numbers in (mean, std))
+        return LatentScale(float(config.scaling_factor), *moments)
 
 
 STACKS: Mapping[str, type[SDStack]] = {stack.pipeline_class: stack for stack in (SDStack, SDXLStack)}

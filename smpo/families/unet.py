@@ -86,15 +86,15 @@ class UNetDenoiser:
 
         `pictures` are PIL images. Nothing here has gradients: all encoders are frozen.
         """
-        vae, (shift, scale) = self.stack.pipeline.vae, self.stack.latent_scale()
-        resolution = self.stack.resolution
+        vae, scale, resolution = self.stack.pipeline.vae, self.stack.latent_scale(), self.stack.resolution
         images = cast("Sequence[Image]", pictures)
         placed = [place(p, resolution, where) for p, where in zip(images, placements, strict=True)]
         means, stds = [], []
         for part in _split(placed, self._arithmetic.batch):
             posterior = vae.encode(torch.stack([p.pixels for p in part]).to(self.device)).latent_dist
-            means.append(((posterior.mean - shift) * scale).cpu())
-            stds.append((posterior.std * scale).cpu())
+            mean, std = scale.apply(posterior.mean, posterior.std)
+            means.append(mean.cpu())
+            stds.append(std.cpu())
         return {"mean": torch.cat(means), "std": torch.cat(stds), **self.stack.image_rows(placed)}
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -1,0 +1,186 @@
+"""What is saved is opened by others: plain diffusers, in a process without smpo, draws the same pictures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from smpo.errors import RunError
+from smpo.families.artefacts import replaced_folder
+from smpo.families.unet import Adapter, UNetDenoiser, load_unet
+from smpo.kinds import Runtime
+
+PROMPTS, SEEDS = ["a red circle", "blue"], [3, 44]
+
+# One process for all folders: importing diffusers takes most of the time. `-I` keeps smpo out of reach.
+STRANGER = """
+import sys, json, numpy, torch
+from diffusers import DiffusionPipeline
+assert "smpo" not in sys.modules
+for job in json.loads(sys.argv[1]):
+    pipe = DiffusionPipeline.from_pretrained(job["base"], dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    if "lora" in job:
+        pipe.load_lora_weights(job["lora"], **job.get("options", {}))
+    images = pipe(
+        job["prompts"], num_inference_steps=2, guidance_scale=4.0,
+        generator=[torch.Generator("cpu").manual_seed(s) for s in job["seeds"]],
+    ).images
+    numpy.save(job["out"], numpy.stack([numpy.array(image) for image in images]))
+"""
+
+
+def trained(folder: Path, adapter: Adapter | None = None) -> UNetDenoiser:
+    denoiser = load_unet(folder, adapter=adapter, runtime=Runtime())
+    random = torch.Generator().manual_seed(1)
+    for value in denoiser.trainable_state().values():
+        value.add_(0.1 * torch.randn(value.shape, generator=random))
+    return denoiser
+
+
+def drawn(denoiser: UNetDenoiser, *, reference: bool = False) -> np.ndarray[Any, Any]:
+    pictures = denoiser.sample(PROMPTS, SEEDS, guidance=4.0, steps=2, reference=reference)
+    assert all(isinstance(picture, Image.Image) and picture.size == (32, 32) for picture in pictures)
+    return np.stack([np.array(picture) for picture in pictures])
+
+
+def test_strangers_draw_our_pictures_from_what_we_save(
+    sd_folder: Path, sdxl_folder: Path, v_folder: Path, tmp_path: Path
+) -> None:
+    jobs: list[dict[str, Any]] = []
+    expected = []
+
+    def job(pictures: np.ndarray[Any, Any], base: Path, **more: Any) -> None:
+        out = str(tmp_path / f"{len(jobs)}.npy")
+        jobs.append({"base": str(base), "prompts": PROMPTS, "seeds": SEEDS, "out": out, **more})
+        expected.append(pictures)
+
+    for name, base in (("sd", sd_folder), ("v", v_folder), ("sdxl", sdxl_folder)):
+        full = trained(base)
+        job(drawn(full, reference=True), base)
+        lines = full.save(tmp_path / name)
+        assert str(tmp_path / name) in lines[-1]
+        job(drawn(full), tmp_path / name)
+
+    lora = trained(sd_folder, Adapter(rank=2, alpha=7.0))
+    lines = lora.save(tmp_path / "lora")
+    assert str(sd_folder) in lines[-2] and str(tmp_path / "lora") in lines[-1]
+    job(drawn(lora), sd_folder, lora=str(tmp_path / "lora"))
+    job(
+        drawn(lora), sd_folder, lora=str(tmp_path / "lora"), options={"weight_name": "kohya/lora.safetensors"}
+    )
+    dora = trained(sd_folder, Adapter(rank=2, alpha=7.0, dora=True))
+    dora.save(tmp_path / "dora")
+    job(drawn(dora), sd_folder, lora=str(tmp_path / "dora"))
+    xl = trained(sdxl_folder, Adapter(rank=2, alpha=7.0))
+    xl.save(tmp_path / "xl_lora")
+    job(drawn(xl), sdxl_folder, lora=str(tmp_path / "xl_lora"))
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", STRANGER, json.dumps(jobs)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for spec, ours in zip(jobs, expected, strict=True):
+        theirs = np.load(spec["out"])
+        assert np.array_equal(theirs, ours), (spec, int(np.abs(theirs.astype(int) - ours).max()))
+    distinct = {pictures.tobytes() for pictures in expected}
+    assert len(distinct) == len(expected) - 1  # only the two files of one LoRA draw the same
+
+
+def test_a_sample_depends_on_its_prompt_and_seed_and_not_on_its_batch(sd_folder: Path) -> None:
+    together = load_unet(sd_folder, runtime=Runtime(batch=8))
+    apart = load_unet(sd_folder, runtime=Runtime(batch=1))
+    prompts, seeds = ["a", "b", "c"], [1, 2, 2**40 + 3]
+    first = together.sample(prompts, seeds, guidance=3.0, steps=2)
+    second = apart.sample(prompts[::-1], seeds[::-1], guidance=3.0, steps=2)[::-1]
+    for one, other in zip(
+        first, second, strict=True
+    ):  # rounding may move a value across the border of two bytes
+        assert np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
+    assert not np.array_equal(np.asarray(first[0]), np.asarray(first[1]))
+
+
+def test_sampling_leaves_the_policy_in_place(sd_folder: Path) -> None:
+    denoiser = trained(sd_folder, Adapter(rank=2, dropout=0.5))
+    base, tuned = drawn(denoiser, reference=True), drawn(denoiser)
+    assert not np.array_equal(base, tuned)
+    assert np.array_equal(base, drawn(load_unet(sd_folder, runtime=Runtime())))
+    assert np.array_equal(tuned, drawn(denoiser))
+    assert denoiser.stack.pipeline.unet is denoiser.network and denoiser.network.training
+    assert all(p.requires_grad == ("lora_" in name) for name, p in denoiser.network.named_parameters())
+
+
+def test_half_precision_samples_come_out_close(sd_folder: Path) -> None:
+    exact = drawn(load_unet(sd_folder, runtime=Runtime()))
+    rough = drawn(load_unet(sd_folder, runtime=Runtime(precision="bf16")))
+    assert 0 < np.abs(exact.astype(int) - rough).mean() < 3
+
+
+def test_a_lora_file_carries_its_scale(sd_folder: Path, tmp_path: Path) -> None:
+    denoiser = trained(sd_folder, Adapter(rank=2, alpha=7.0))
+    denoiser.save(tmp_path / "lora")
+    with safe_open(tmp_path / "lora" / "pytorch_lora_weights.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["lora_adapter_metadata"])
+        assert all(name.startswith("unet.") for name in file.keys())  # noqa: SIM118
+    assert metadata["unet.r"] == 2 and metadata["unet.lora_alpha"] == 7.0
+    twin = load_file(tmp_path / "lora" / "kohya" / "lora.safetensors")
+    alphas = {name: float(value) for name, value in twin.items() if name.endswith(".alpha")}
+    assert alphas and set(alphas.values()) == {7.0}
+    assert len(twin) == 3 * len(alphas)
+    assert all(name.startswith("lora_unet_") and name.count(".") <= 2 for name in twin)
+
+
+def test_saving_again_gives_the_same_without_traces_of_this_machine(sd_folder: Path, tmp_path: Path) -> None:
+    def content(path: Path) -> object:
+        if path.suffix != ".safetensors":
+            return path.read_bytes()
+        with safe_open(path, "pt") as file:  # not the bytes: the header's entries come in random order
+            return file.metadata(), {name: file.get_tensor(name).tolist() for name in file.keys()}  # noqa: SIM118
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    for adapter in (None, Adapter(rank=2, alpha=7.0)):
+        denoiser = trained(sd_folder, adapter)
+        denoiser.save(one)
+        denoiser.save(two)
+        files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+        assert files
+        for name in files:
+            assert content(one / name) == content(two / name), name
+            for trace in (tmp_path, sd_folder):
+                assert str(trace).encode() not in (one / name).read_bytes(), name
+    assert not (one / "unet").exists(), "the LoRA took the place of the pipeline as a whole"
+
+
+def test_a_saved_pipeline_has_one_dtype(sd_folder: Path, tmp_path: Path) -> None:
+    trained(sd_folder).save(tmp_path / "full")
+    weights = sorted((tmp_path / "full").rglob("*.safetensors"))
+    assert len(weights) == 3
+    assert {t.dtype for file in weights for t in load_file(file).values()} == {torch.float32}
+
+
+def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with replaced_folder(target) as fresh:
+        (fresh / "model_index.json").write_text("{}")
+    with pytest.raises(KeyError), replaced_folder(target) as fresh:
+        (fresh / "half").write_text("")
+        raise KeyError
+    assert [p.name for p in target.iterdir()] == ["model_index.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+    precious = tmp_path / "documents"
+    precious.mkdir()
+    (precious / "letter").write_text("dear")
+    with pytest.raises(RunError, match="not a saved model"), replaced_folder(precious):
+        pass
+    assert (precious / "letter").read_text() == "dear"

@@ -1,0 +1,90 @@
+"""Finding a model: folders, hub ids, variants; and what is said when it isn't there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from smpo.errors import MachineError, RunError
+from smpo.families.unet import load_unet
+from smpo.kinds import Runtime
+
+
+def test_v_prediction_comes_from_the_scheduler(v_folder: Path) -> None:
+    denoiser = load_unet(v_folder, runtime=Runtime())
+    schedule = denoiser.schedule
+    assert schedule.prediction == "v_prediction"
+    assert float(schedule.alphas_cumprod[-1]) == 0.0  # rescale_betas_zero_snr
+    x = torch.randn(2, *denoiser.latent_shape)
+    t = torch.tensor([10, 999])
+    v = torch.randn_like(x)
+    assert torch.isfinite(schedule.epsilon(v, x, t)).all()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MachineError) as caught:
+        load_unet(tmp_path / "nowhere", runtime=Runtime())
+    assert caught.value.message == f"there is no folder {tmp_path / 'nowhere'} with the model"
+    assert "owner/name" in (caught.value.help or "")
+
+
+def test_a_hub_id_without_a_network_says_how_to_get_it() -> None:
+    with pytest.raises(MachineError) as caught:
+        load_unet("somebody/some-model", revision="v1", runtime=Runtime())
+    assert caught.value.message.startswith(
+        "the model `somebody/some-model` at revision v1 is not on this machine"
+    )
+    assert "`hf download somebody/some-model --revision v1 --include 'scheduler/*'" in (
+        caught.value.help or ""
+    )
+    assert "folder" in (caught.value.help or "")
+
+
+def test_a_hub_id_is_found_in_the_cache(
+    sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = tmp_path / "models--somebody--some-model"
+    commit = "0" * 40
+    shutil.copytree(sd_folder, repo / "snapshots" / commit)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = load_unet("somebody/some-model", runtime=Runtime())
+    assert found.encoder_key == load_unet(sd_folder, runtime=Runtime()).encoder_key
+    assert found.source == "somebody/some-model"
+
+
+def test_missing_and_broken_pieces_are_named(sd_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sd_folder, tmp_path / "copy")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(folder / "unet" / "diffusion_pytorch_model.bin")  # a pickle, for all we know
+    with pytest.raises(MachineError, match=r"the unet in .*unet can't be read") as caught:
+        load_unet(folder, runtime=Runtime())
+    assert "safetensors" in (caught.value.help or "")
+
+    index = folder / "model_index.json"
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps({**told, "_class_name": "StableDiffusion3Pipeline"}))
+    with pytest.raises(RunError, match="StableDiffusion3Pipeline is not a pipeline that smpo can train"):
+        load_unet(folder, runtime=Runtime())
+    index.unlink()
+    with pytest.raises(RunError, match=r"without model_index\.json"):
+        load_unet(folder, runtime=Runtime())
+
+
+def test_variants_are_taken_where_they_exist(sd_folder: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    folder = shutil.copytree(sd_folder, tmp_path / "copy")
+    half = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float16)
+    half.save_pretrained(folder / "unet", variant="fp16")
+    plain, stored = load_unet(folder, runtime=Runtime()), load_unet(folder, variant="fp16", runtime=Runtime())
+    ours, theirs = stored.network.state_dict(), plain.network.state_dict()
+    assert all(value.dtype == torch.float32 for value in ours.values())
+    assert all(torch.equal(value, theirs[name].half().float()) for name, value in ours.items())
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert plain.encoder_key == stored.encoder_key  # of the VAE there is one variant only

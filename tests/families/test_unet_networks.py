@@ -1,0 +1,198 @@
+"""Policy and reference: equal at the start to the last bit, and only the policy learns."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from smpo.errors import MachineError, RunError
+from smpo.families.unet import Adapter, UNetDenoiser, load_unet
+from smpo.kinds import Conditioning, Denoiser, Runtime
+from smpo.maths.losses import error_gap
+
+LORA = Adapter(rank=2, alpha=6.0)
+WAYS = [None, LORA, Adapter(rank=2, alpha=6.0, dropout=0.5), Adapter(rank=2, dora=True)]
+
+
+def micro_batch(denoiser: UNetDenoiser, n: int = 4) -> tuple[Tensor, Tensor, Conditioning]:
+    random = torch.Generator().manual_seed(0)
+    cond = Conditioning(denoiser.encode_prompts([f"prompt number {i}" for i in range(n)]))
+    side = float(denoiser.stack.resolution)
+    cond = cond.merged({"size_ids": torch.tensor([[side, side, 0, 0, side, side]]).repeat(n, 1)})
+    return (
+        torch.randn(n, *denoiser.latent_shape, generator=random),
+        torch.randint(0, 1000, (n,), generator=random),
+        cond,
+    )
+
+
+def nudge(denoiser: UNetDenoiser, amount: float = 0.05) -> None:
+    """Move every trained parameter, as a training would."""
+    random = torch.Generator().manual_seed(1)
+    for value in denoiser.trainable_state().values():
+        value.add_(amount * torch.randn(value.shape, generator=random))
+
+
+def gradients(denoiser: UNetDenoiser) -> dict[str, Tensor]:
+    denoiser.network.zero_grad()
+    x, t, cond = micro_batch(denoiser)
+    target = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    policy = denoiser.predict(x, t, cond)
+    reference = denoiser.predict(
+        x, t, cond, reference=True
+    )  # adapters go off and on between forward and backward
+    error_gap(target, policy, reference).sum().backward()
+    return {name: p.grad for name, p in denoiser.network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("adapter", WAYS, ids=["full", "lora", "dropout", "dora"])
+@pytest.mark.parametrize("model", ["sd", "sdxl"])
+def test_equal_weights_give_equal_outputs_and_a_first_loss_of_ln_2(
+    request: pytest.FixtureRequest, model: str, adapter: Adapter | None, precision: str
+) -> None:
+    folder = request.getfixturevalue(f"{model}_folder")
+    denoiser = load_unet(folder, adapter=adapter, runtime=Runtime(precision=precision))  # type: ignore[arg-type]
+    x, t, cond = micro_batch(denoiser)
+    policy, reference = denoiser.predict(x, t, cond), denoiser.predict(x, t, cond, reference=True)
+    assert policy.dtype == reference.dtype == torch.float32
+    assert policy.requires_grad and not reference.requires_grad
+    assert torch.equal(policy, reference)
+    margin = -2500 * error_gap(torch.randn_like(x), policy, reference).detach().double()
+    assert float(nn.functional.softplus(-margin).mean()) == math.log(2)
+
+
+def test_the_reference_stays_where_the_policy_was(sd_folder: Path) -> None:
+    for adapter in (None, LORA):
+        denoiser = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
+        x, t, cond = micro_batch(denoiser)
+        before = denoiser.predict(x, t, cond, reference=True)
+        nudge(denoiser)
+        assert torch.equal(denoiser.predict(x, t, cond, reference=True), before)
+        assert not torch.allclose(denoiser.predict(x, t, cond), before, atol=1e-4)
+
+
+def test_gradients_reach_trained_parameters_and_no_others(sd_folder: Path) -> None:
+    full = load_unet(sd_folder, runtime=Runtime())
+    assert set(gradients(full)) == {name for name, _ in full.network.named_parameters()}
+
+    lora = load_unet(sd_folder, adapter=LORA, runtime=Runtime())
+    nudge(lora)  # with B = 0 the gradient of A is zero
+    found = gradients(lora)
+    assert set(found) == set(lora.trainable_state())
+    assert found and all("lora_" in name and float(g.abs().sum()) > 0 for name, g in found.items())
+
+
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradient_checkpointing_changes_nothing(
+    sd_folder: Path, adapter: Adapter | None, precision: str
+) -> None:
+    def run(checkpointing: bool) -> dict[str, Tensor]:
+        runtime = Runtime(precision=precision, gradient_checkpointing=checkpointing)  # type: ignore[arg-type]
+        denoiser = load_unet(sd_folder, adapter=adapter, runtime=runtime)
+        nudge(denoiser)
+        assert denoiser.network.is_gradient_checkpointing == checkpointing
+        return gradients(denoiser)
+
+    plain, checkpointed = run(False), run(True)
+    assert plain.keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, checkpointed[name]), name
+
+
+def test_frozen_weights_are_stored_in_half_and_norms_are_not(sd_folder: Path) -> None:
+    runtime = Runtime(precision="bf16")
+    for adapter in (None, LORA):
+        denoiser = load_unet(sd_folder, adapter=adapter, runtime=runtime)
+        frozen = denoiser._reference if adapter is None else denoiser.network
+        assert frozen is not None
+        assert frozen.conv_in.weight.dtype == torch.bfloat16
+        assert frozen.conv_norm_out.weight.dtype == torch.float32
+        assert {p.dtype for p in denoiser.trainable_state().values()} == {torch.float32}
+
+
+def test_dropout_acts_on_the_loss_pass_alone(sd_folder: Path) -> None:
+    denoiser = load_unet(sd_folder, adapter=Adapter(rank=2, dropout=0.5), runtime=Runtime())
+    nudge(denoiser)
+    x, t, cond = micro_batch(denoiser)
+    assert not torch.equal(denoiser.predict(x, t, cond), denoiser.predict(x, t, cond))
+    with torch.no_grad():
+        assert torch.equal(denoiser.predict(x, t, cond), denoiser.predict(x, t, cond))
+    assert denoiser.network.training
+
+
+def test_a_wrapped_policy_is_used_with_gradients_and_only_then(sd_folder: Path) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module, self.calls = module, 0
+
+        def forward(self, *args: object, **options: object) -> object:
+            self.calls += 1
+            return self.module(*args, **options)
+
+    denoiser = load_unet(sd_folder, adapter=LORA, runtime=Runtime())
+    x, t, cond = micro_batch(denoiser)
+    wrapper = Wrapper(denoiser.policy)
+    denoiser.policy = wrapper
+    policy = denoiser.predict(x, t, cond)
+    assert torch.equal(policy, denoiser.predict(x, t, cond, reference=True))
+    with torch.no_grad():
+        denoiser.predict(x, t, cond)
+    denoiser.sample(["a"], [0], guidance=1.0, steps=1)
+    assert wrapper.calls == 1
+    assert all(not name.startswith("module.") for name in denoiser.trainable_state())
+
+
+def test_trained_state_goes_out_and_in(sd_folder: Path) -> None:
+    for adapter in (None, LORA):
+        first = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
+        nudge(first)
+        state = copy.deepcopy(first.trainable_state())
+        second = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
+        x, t, cond = micro_batch(first)
+        assert not torch.equal(first.predict(x, t, cond), second.predict(x, t, cond))
+        second.load_trainable_state(state)
+        assert torch.equal(first.predict(x, t, cond), second.predict(x, t, cond))
+    other = load_unet(sd_folder, adapter=Adapter(rank=3), runtime=Runtime())
+    with pytest.raises(RunError, match="not those of this model"):
+        other.load_trainable_state(state)
+
+
+def test_adapters_start_alike_everywhere_and_leave_the_global_generator_alone(sd_folder: Path) -> None:
+    torch.manual_seed(7)
+    expected = torch.get_rng_state()
+    first = load_unet(sd_folder, adapter=LORA, runtime=Runtime())
+    torch.manual_seed(8)
+    second = load_unet(sd_folder, adapter=LORA, runtime=Runtime())
+    other = load_unet(sd_folder, adapter=Adapter(rank=2, seed=1), runtime=Runtime())
+    for name, value in first.trainable_state().items():
+        assert torch.equal(value, second.trainable_state()[name])
+        assert ("lora_B" in name) or not torch.equal(value, other.trainable_state()[name])
+    torch.manual_seed(7)
+    from smpo.families.lora import attach
+
+    attach(copy.deepcopy(load_unet(sd_folder, runtime=Runtime()).network), LORA)
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_what_can_not_work_is_refused_in_words(sd_folder: Path) -> None:
+    with pytest.raises(MachineError, match="fp16 is for GPUs"):
+        load_unet(sd_folder, runtime=Runtime(precision="fp16"))
+    with pytest.raises(RunError, match="called like one of to_nothing"):
+        load_unet(sd_folder, adapter=Adapter(targets=("to_nothing",)), runtime=Runtime())
+    with pytest.raises(RunError, match="multiples of 4"):
+        load_unet(sd_folder, resolution=30, runtime=Runtime())
+    assert load_unet(sd_folder, resolution=40, runtime=Runtime()).latent_shape == (4, 20, 20)
+
+
+def test_it_is_a_denoiser(sd_folder: Path) -> None:
+    denoiser: Denoiser = load_unet(sd_folder, runtime=Runtime(), train_precision="bf16")
+    assert denoiser.latent_shape == (4, 16, 16)
+    assert denoiser.schedule.T == 1000 and denoiser.device.type == "cpu"

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from smpo.errors import RunError
 from smpo.kinds import Runtime
-from smpo.weights import content_key, locate, opened, read_json, weight_patterns
+from smpo.weights import content_key, locate, opened, read_json, weight_files, weight_patterns
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -192,7 +192,7 @@ def load_clip_scorer(
         tokenizer = CLIPTokenizer.from_pretrained(words)
     facts = {"version": _VERSION, "scaled": scaled, "preprocessing": asdict(preprocessing)}
     facts["vocabulary"] = _vocabulary(tokenizer)
-    key = content_key(facts, [folder])
+    key = content_key(facts, [folder / "config.json", *weight_files(folder)])
     return ClipScorer(model, tokenizer, preprocessing, scaled=scaled, key=key, runtime=runtime)
 
 
@@ -213,9 +213,9 @@ def _processor_config(folder: Path) -> Mapping[str, Any]:
 
 
 def _vocabulary(tokenizer: Any) -> str:
-    """What the tokenizer does, however its files are laid out: only a hash of it goes into the key."""
-    content = tokenizer.backend_tokenizer.to_str()
-    return hashlib.sha256(json.dumps([content, tokenizer.pad_token]).encode()).hexdigest()
+    """Hash of what the tokenizer does, however its files are laid out; padding and cutting are up to us."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    return hashlib.sha256(json.dumps([content, tokenizer.pad_token], sort_keys=True).encode()).hexdigest()
 
 
 def _vectors(output: Any) -> Tensor:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Conditioning", "Denoiser", "Draws", "Inversion", "Model", "ModelFacts", "Objective", "ObjectiveOut", "Optimiser",
-    "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predicted", "Predictors", "Prompt", "PromptSet",
-    "Reward", "Runtime", "ScoreStats", "Scorer", "Smoothing",
+    "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt",
+    "PromptSet", "Reward", "Runtime", "ScoreStats", "Scorer", "Smoothing",
 ]  # fmt: skip
 
 
@@ -165,7 +165,7 @@ class Predict(Protocol):
     `x [n, C, H, W]`, `t [n]`, `rows [n]`: which rows of the batch these are, so that conditioning can be gathered.
     """
 
-    def __call__(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         sampling_passes=sampling,
         prompts=prompts,
         obstacles=obstacles,
-        warnings=[*resolved.warnings, *_warnings(spec)],
+        warnings=[*(problem.message for problem in resolved.warnings), *_warnings(spec)],
     )
 
 

@@ -119,7 +119,7 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
     for line in _derived(spec, plan):
         console.print(escape(line))
     for warning in plan.warnings:
-        console.print(f"[yellow]warning[/]  {escape(str(getattr(warning, 'message', warning)))}")
+        console.print(f"[yellow]warning[/]  {escape(warning)}")
     for obstacle in plan.obstacles:
         console.print(f"[red]missing[/]  {escape(obstacle.where)}: {escape(obstacle.message)}")
         console.print(f"         {escape(obstacle.help)}")

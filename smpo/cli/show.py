@@ -50,8 +50,11 @@ def ui_command(runs: Path, port: int) -> None:
 
     from smpo.tracking.ui import run_ui, ui_command
 
-    code = run_ui(ui_command(runs, port=port), lambda text: sys.stderr.write(text + "\n") and None)
-    raise typer.Exit(code)
+    raise typer.Exit(run_ui(ui_command(runs, port=port), _say))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
 
 
 def _find(word: str, runs: Path) -> RunFolder:

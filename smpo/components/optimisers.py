@@ -65,7 +65,7 @@ class Adafactor(Optimiser):
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         from transformers import Adafactor as Rule
 
-        return Rule(  # type: ignore[no-any-return]
+        rule: torch.optim.Optimizer = Rule(
             list(parameters),
             lr=lr,
             weight_decay=self.weight_decay,
@@ -75,3 +75,4 @@ class Adafactor(Optimiser):
             relative_step=False,
             warmup_init=False,
         )
+        return rule

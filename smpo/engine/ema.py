@@ -19,7 +19,6 @@ class Average:
         self._live = dict(parameters)
         self.shadow = {name: p.detach().clone().float() for name, p in self._live.items()}
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self._live.items():
@@ -39,7 +38,7 @@ class Average:
         for name in self.shadow:
             self.shadow[name].copy_(shadow[name])
 
-    @torch.no_grad()
     def _copy(self, source: Mapping[str, Tensor]) -> None:
-        for name, parameter in self._live.items():
-            parameter.copy_(source[name])
+        with torch.no_grad():
+            for name, parameter in self._live.items():
+                parameter.copy_(source[name])

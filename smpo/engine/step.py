@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from smpo.kinds import Conditioning, Denoiser, Draws, Inversion, Objective, PairBatch, Predicted, Predictors
+from smpo.kinds import (
+    Conditioning,
+    Denoiser,
+    Draws,
+    Inversion,
+    Objective,
+    PairBatch,
+    Predict,
+    Predicted,
+    Predictors,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,10 +120,10 @@ def _latents(batch: PairBatch, draws: Draws, settings: Settings) -> Tensor:
 def _predictors(denoiser: Denoiser, cond: Conditioning) -> Predictors:
     """Policy and reference without gradients, on any rows of the batch."""
 
-    def follow(reference: bool):  # type: ignore[no-untyped-def]
-        @torch.no_grad()
-        def predict(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-            return denoiser.predict(x, t, cond.take(rows), reference=reference)
+    def follow(reference: bool) -> Predict:
+        def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
+            with torch.no_grad():
+                return denoiser.predict(x, t, cond.take(rows), reference=reference)
 
         return predict
 

@@ -148,7 +148,8 @@ def _train(
                     report.step,
                 )
             console.step(report, session.steps)
-            folder.update(report.step)
+            if folder.held:
+                folder.update(report.step)
             if message := alarm.watch(report.metrics["tau_squared"]):
                 console.warn(message)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0

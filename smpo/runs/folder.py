@@ -53,6 +53,11 @@ class RunFolder:
         self._written = 0.0
         self._status: Status | None = None
 
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the run, and so may change its status."""
+        return self._lock is not None
+
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
@@ -147,9 +152,7 @@ class RunFolder:
         return path
 
     def update(self, step: int, message: str = "", *, now: bool = False) -> None:
-        """Note how far the run is; written every other second at most, unless `now`. Cheap enough for every
-        step.
-        """
+        """Note how far the run is; written every other second at most, unless `now`, so call it at will."""
         status = self._status
         assert status is not None, "only an open run can be updated"
         moment = time.time()

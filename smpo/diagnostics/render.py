@@ -17,12 +17,16 @@ from smpo.spec.source import Span
 __all__ = ["as_data", "as_json", "escaped", "github", "render"]
 
 WIDTH = 110
+LIMIT = 50
+"""Frames that are shown; who has more mistakes has made one of them many times."""
 _MARGIN = 24
 
 
 def render(problems: Sequence[Problem], *, closing: str = "nothing was run") -> str:
     """All problems with frames, and a last line that counts them. Warnings alone get no last line."""
-    blocks = [_block(problem) for problem in problems]
+    blocks = [_block(problem) for problem in problems[:LIMIT]]
+    if len(problems) > LIMIT:
+        blocks.append(f"... and {len(problems) - LIMIT:,} more")
     errors = sum(problem.level == "error" for problem in problems)
     if errors and closing:
         blocks.append(f"{errors} problem{'s' if errors > 1 else ''}; {closing}.")

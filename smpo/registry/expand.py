@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from smpo.diagnostics.wording import suggest
+from smpo.diagnostics.phrases import suggest
 from smpo.registry.cards import Card, Cards
 from smpo.registry.component import Component, Registry
 from smpo.registry.slots import Slot, slot_nodes

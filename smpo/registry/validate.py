@@ -7,13 +7,15 @@ from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from smpo.diagnostics.locate import Locator
-from smpo.diagnostics.wording import in_order, word
+from smpo.diagnostics.phrases import in_order
+from smpo.diagnostics.wording import word
 from smpo.spec.problems import Problem, SpecProblems
 from smpo.spec.tree import Node, Path, plain
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "check_partly"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,18 +37,32 @@ def check_model(
     """
     problems = list(known)
     try:
-        checked = model.model_validate_json(json.dumps(plain(tree)), strict=True)
+        checked = _validated(tree, model)
     except ValidationError as error:
         locator = Locator(tree, model, what)
-        errors = [
-            one
-            for one in error.errors(include_url=False, include_input=False)
-            if not _covered(locator.place(one["loc"]).path, silent)
-        ]
-        problems += word(errors, locator, also=also)
+        told = [one for one in _errors(error) if not _covered(locator.place(one["loc"]).path, silent)]
+        problems += word(told, locator, also=also)
     if problems:
         raise SpecProblems(in_order(problems))
     return checked
+
+
+def check_partly(tree: Node, model: type[BaseModel], *, what: str) -> list[Problem]:
+    """What is wrong with the settings that are there; others may still come."""
+    try:
+        _validated(tree, model)
+    except ValidationError as error:
+        there = [one for one in _errors(error) if one["type"] != "missing"]
+        return word(there, Locator(tree, model, what))
+    return []
+
+
+def _validated(tree: Node, model: type[Model]) -> Model:
+    return model.model_validate_json(json.dumps(plain(tree)), strict=True)
+
+
+def _errors(error: ValidationError) -> list[ErrorDetails]:
+    return error.errors(include_url=False, include_input=False)
 
 
 def _covered(path: Path, silent: Collection[Path]) -> bool:

@@ -17,7 +17,7 @@ from smpo.spec.tree import plain
 from tests.spec.kitchen.meal import PLAIN, cook
 
 quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -161,7 +161,7 @@ BITS = [
 ]
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=200)
 @given(text=st.one_of(st.lists(st.sampled_from(BITS), max_size=25).map("".join), st.text(max_size=60)))
 def test_no_text_is_too_strange_to_be_answered(text: str, tmp_path: Path) -> None:
     file = tmp_path / "any.yaml"
@@ -169,7 +169,7 @@ def test_no_text_is_too_strange_to_be_answered(text: str, tmp_path: Path) -> Non
     answer(file)
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=120)
 @given(
     base=st.sampled_from(
         ["name", "oven", "dish", "bake", "serve", "tags", "helper", "runtime", "extends", "uses"]

@@ -72,6 +72,11 @@ def test_warnings_are_not_counted() -> None:
     assert render([Problem("no")], closing="").endswith("error: no\n")
 
 
+def test_a_flood_of_problems_is_cut() -> None:
+    shown = render([Problem(f"no {number}") for number in range(1234)])
+    assert "... and 1,184 more\n\n1234 problems" in shown
+
+
 def test_json() -> None:
     data = json.loads(as_json([problem("a: 1\n", "1", label="hm")]))
     assert data == {

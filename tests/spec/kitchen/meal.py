@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from smpo.errors import SpecError, SpecErrors
 from smpo.registry.component import Component, Registry, slot
@@ -103,6 +103,13 @@ class Guest(Judge):
 
     use: Literal["guest"] = "guest"
     appetite: int = 1
+
+    @field_validator("appetite")
+    @classmethod
+    def _human(cls, appetite: int) -> int:
+        if appetite > 9:
+            raise ValueError("nobody eats that much")
+        return appetite
 
 
 class PlainFan(Fan):

@@ -31,9 +31,7 @@ VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION",
     "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "PYTHONHASHSEED", "SLURM_JOB_ID",
 )  # fmt: skip
-"""Environment that can change a result or explain one. A list of what is kept, so that no secret slips
-through.
-"""
+"""Environment that can change a result or explain one: a list of what is kept, so no secret slips in."""
 
 _SOURCES = {".py", ".yaml", ".yml", ".toml", ".json"}
 _HIDE = r"-*[\w.-]*(?:token|secret|password|passwd|api[-_]?key)"

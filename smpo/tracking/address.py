@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from smpo.errors import RunError
 
@@ -54,8 +55,9 @@ class Store:
 
     def knock(self) -> None:
         """Raises `OSError` at once where no server listens; MLflow's client would try for several seconds."""
-        if self.is_server:
-            parts = urlsplit(self.uri)
+        parts = urlsplit(self.uri)
+        proxied = parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
+        if self.is_server and not proxied:
             port = parts.port or (443 if parts.scheme == "https" else 80)
             with socket.create_connection((parts.hostname or "localhost", port), timeout=5):
                 pass

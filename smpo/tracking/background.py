@@ -132,4 +132,4 @@ class MirrorTracker:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"can't be reached ({lines[0][:160]})"
+    return f"failed ({lines[0][:160]})"

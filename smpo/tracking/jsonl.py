@@ -33,9 +33,7 @@ _RESERVED = ("step", "time")
 
 @dataclass(frozen=True)
 class Point:
-    """One line of `metrics.jsonl`. `time` is in seconds since 1970, rounded to the millisecond as trackers
-    keep it.
-    """
+    """One line of `metrics.jsonl`. `time` is in seconds since 1970, rounded to what trackers keep."""
 
     step: int
     time: float
@@ -218,9 +216,7 @@ def _parsed(raw: bytes) -> dict[str, Any]:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that a crash left unfinished: nobody has read it, and the next would be glued to
-    it.
-    """
+    """Cut off a last line that a crash left unfinished, lest the next be glued to it."""
     if path.exists():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)

@@ -85,8 +85,9 @@ class Mirror:
             self._events.offset = offset
 
     def conclude(self) -> None:
-        """Send the end of the run out of turn, when something before it can't be sent: a run that is over
-        should not be shown as running because a picture is missing.
+        """Send the end of the run out of turn, when something before it can't be sent.
+
+        A run that is over should not be shown as running because a picture is missing.
         """
         *_, (event, _) = self._events.read(limit=-1) or [({}, 0)]
         if self.opened and event.get("event") == "finish":
@@ -150,8 +151,7 @@ class Mirror:
         try:
             self._destination.event(event)
         except (Refused, KeyError, TypeError, ValueError) as error:
-            # The latter mean a record that makes no sense to it: trying again can't help, and would hold up
-            # the rest.
+            # The latter mean a record that makes no sense: trying again can't help and holds up the rest.
             self.refusals.append(f"{event.get('event')}: {error}")
 
     def _note(self, event: Mapping[str, Any]) -> None:
@@ -164,9 +164,7 @@ class Mirror:
 
 
 def read_place(folder: Path) -> dict[str, Any]:
-    """Where a run is mirrored (`tracking.json`): address, ids, and how far its events got. Empty when
-    unknown.
-    """
+    """Where a run is mirrored (`tracking.json`): address, ids, how far it got. Empty when unknown."""
     try:
         place = json.loads((folder / PLACE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -7,10 +7,12 @@ because MLflow's "active run" belongs to a thread.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,11 @@ def mlflow_tracker(
 def sync(
     folder: Path, runs: Path, uri: str | None = None, *, say: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Send what MLflow has missed of a run that isn't running; returns its place: `uri`, `experiment_id`,
-    `run_id`.
+    """Send what MLflow has missed of a run that isn't running.
 
-    Safe to repeat: what is there already isn't sent again. A run that was killed without a word is closed as
-    KILLED. Raises `RunError` when the run is live (its tracker does this), has no log, or the store can't be
-    reached.
+    Returns its place: `uri`, `experiment_id`, `run_id`. Safe to repeat: what is there already isn't sent again.
+    A run that was killed without a word is closed as its folder says, or as KILLED. Raises `RunError` when the
+    run is live (its tracker does this), has no log, or the store fails.
     """
     store = find_store(runs, uri)
     if store is None:
@@ -74,9 +75,13 @@ def sync(
     try:
         mirror.advance()
         if mirror.opened and not mirror.ended:
-            destination.event({"event": "finish", "status": "stopped", "time": run.status().updated})
+            status = run.status()
+            ending = status.state if status.state in _STATUS else "stopped"
+            destination.event({"event": "finish", "status": ending, "time": status.updated or time.time()})
     except Exception as error:
-        raise RunError(f"the store at {store.shown} can't be reached: {error}") from error
+        with contextlib.suppress(Exception):
+            mirror.conclude()
+        raise RunError(f"{folder} could not be sent to {store.shown}: {error}") from error
     if not mirror.opened:
         raise RunError(f"{folder} has no log to send", help="a run writes `events.jsonl` when it starts")
     if mirror.refusals and say is not None:
@@ -172,9 +177,7 @@ class MlflowRun:
         return str(found.experiment_id)
 
     def _find_run(self, start: Mapping[str, Any]) -> str | None:
-        """By the id in the folder; else by the log's own id, since a crash can come between creating and
-        noting.
-        """
+        """By the id in the folder, else by the log's own: a crash can come before the id is noted."""
         from mlflow.exceptions import MlflowException
 
         place = read_place(self._folder)
@@ -267,8 +270,7 @@ class MlflowRun:
         self._call("log_inputs", self._run, [DatasetInput(dataset, tags)])
 
     def _log_model(self, event: Mapping[str, Any]) -> None:
-        """An external model that points at the folder, so that MLflow lists it without a second copy of
-        weights.
+        """An external model, which points at the folder, so that MLflow lists it without its weights.
 
         Small ones are uploaded as well.
         """

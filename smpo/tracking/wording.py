@@ -1,6 +1,4 @@
-"""Facts about a run in the form MLflow takes them: which characters, how long, and what instead of a large
-file.
-"""
+"""Facts about a run as MLflow takes them: which characters, how long, what instead of a large file."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ LONGEST_PARAM, LONGEST_TAG, LONGEST_KEY = 6000, 8000, 250
 
 
 def run_tags(start: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of the run that a `start` event describes: ours, MLflow's own, and the user's. Empty ones are left
-    out.
-    """
+    """Tags of the run that a `start` event describes: ours, MLflow's own, the user's; none of them empty."""
     tags = {
         "smpo.spec": start["spec_hash"],
         "smpo.group": start["group_hash"],

@@ -102,6 +102,7 @@ def test_secrets_stay_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_changes_name_what_could_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "git_facts", lambda folder: None)  # the tree may be edited meanwhile
     before = lock_facts(spec="a", devices=["A100"])
     version = lock._version
     monkeypatch.setattr(lock, "_version", lambda name: "9.9" if name == "torch" else version(name))

@@ -51,6 +51,16 @@ def test_folders_are_refused_with_a_way_out(uri: str) -> None:
     assert "mlruns/mlflow.db`" in str(caught.value.help)
 
 
+def test_knocking_is_honest_and_leaves_proxies_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(OSError):
+        Store("http://127.0.0.1:9").knock()
+    Store("sqlite:///x.db").knock()
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    Store("http://127.0.0.1:9").knock()
+
+
 def test_links_lead_to_servers_only() -> None:
     place = {"uri": "http://server:5000/", "experiment_id": "3", "run_id": "ab"}
     assert run_link(place) == "http://server:5000/#/experiments/3/runs/ab"

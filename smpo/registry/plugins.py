@@ -91,10 +91,13 @@ def load_local(
 
 
 def _add(registry: Registry, component: type[Component], use: UseFile) -> None:
-    try:
-        registry.add(component)
-    except TypeError as error:
-        raise SpecProblems([Problem(str(error), use.span, "uses")]) from None
+    name = str(component.model_fields["use"].default)
+    other = registry.get(component.kind, name)
+    if other is not None and other is not component:
+        taken = f"{component.kind} `{name}` is already {other.__module__}:{other.__qualname__}"
+        message = f"{taken}; `{display_path(use.path)}` has to call its own by another name"
+        raise SpecProblems([Problem(message, use.span, "uses")])
+    registry.add(component)
 
 
 def _load_file(use: UseFile, *, allowed: bool) -> LocalFile:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from smpo.errors import RunError
+from smpo.errors import MachineError, RunError
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
 
-__all__ = ["encoder_key", "open_stack", "pipeline_patterns", "schedule_of"]
+__all__ = ["content_keys", "open_stack", "pipeline_patterns", "schedule_of"]
 
 _ENCODING = "unet/1"
 """Part of `encoder_key`: raise it when pictures or prompts are encoded differently."""
@@ -55,6 +55,8 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
         stored = {"variant": variant} if _has_variant(folder / part, variant) else {}
         return loaded(library, part, dtype=torch.float32, use_safetensors=True, **stored)
 
+    if variant is not None and not _has_variant(folder / "unet", variant):
+        raise MachineError(f"{folder} holds no {variant} weights of the unet", help="leave `variant` out")
     parts = {part: network(diffusers, part) for part in ("unet", "vae")}
     parts |= {part: network(transformers, part) for part in stack_class.encoders}
     parts |= {part: loaded(transformers, part) for part in stack_class.tokenizers}
@@ -76,11 +78,11 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
     return stack
 
 
-def encoder_key(folder: Path, stack: SDStack, *, variant: str | None) -> str:
-    """Identifies VAE, text encoders and tokenizers by their content, with the resolution and the dtype they
-    run in.
+def content_keys(folder: Path, stack: SDStack, *, variant: str | None) -> tuple[str, str]:
+    """`(encoder_key, weights_key)`, both by content.
 
-    The UNet is not part of it: fine-tuned models share the latents of their base.
+    The first identifies VAE, text encoders and tokenizers, with the resolution and the dtype they run in: models
+    fine-tuned from one base share it. The second also identifies UNet and scheduler.
     """
     facts = {
         "encoding": _ENCODING,
@@ -89,7 +91,9 @@ def encoder_key(folder: Path, stack: SDStack, *, variant: str | None) -> str:
         "dtype": "float32",
     }
     parts = ("vae", *stack.encoders, *stack.tokenizers)
-    return content_key(facts, [file for part in parts for file in model_files(folder / part, variant)])
+    encoders = content_key(facts, [file for part in parts for file in model_files(folder / part, variant)])
+    network = [file for part in ("unet", "scheduler") for file in model_files(folder / part, variant)]
+    return encoders, content_key({"encoders": encoders}, [folder / "model_index.json", *network])
 
 
 def schedule_of(pipeline: Any) -> NoiseSchedule:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from smpo.errors import MachineError, RunError
 from smpo.families.artefacts import replaced_folder, without_paths
 from smpo.families.lora import Adapter, adapter_off, attach, save_adapter
-from smpo.families.pipelines import encoder_key, open_stack, pipeline_patterns, schedule_of
+from smpo.families.pipelines import content_keys, open_stack, pipeline_patterns, schedule_of
 from smpo.families.stacks import SDStack
 from smpo.imaging import place
 from smpo.kinds import Conditioning, Placement, Runtime
@@ -61,12 +61,12 @@ class UNetDenoiser:
         *,
         reference: nn.Module | None,
         arithmetic: Arithmetic,
-        encoder_key: str,
+        keys: tuple[str, str],
         source: str,
     ) -> None:
         self.schedule = schedule_of(stack.pipeline).to(arithmetic.device)
         self.device = arithmetic.device
-        self.encoder_key = encoder_key
+        self.encoder_key, self.weights_key = keys
         self.source = source
         self.stack = stack
         self.network: nn.Module = stack.pipeline.unet
@@ -255,7 +255,7 @@ def load_unet(
         stack,
         reference=None if reference is None else reference.to(device),
         arithmetic=Arithmetic(device, precision, runtime.batch),
-        encoder_key=encoder_key(folder, stack, variant=variant),
+        keys=content_keys(folder, stack, variant=variant),
         source=str(path_or_id),
     )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smpo.families.unet import load_unet
+from smpo.families.unet import Adapter, load_unet
 from smpo.imaging import place
 from smpo.kinds import Placement, Runtime
 
@@ -86,13 +86,17 @@ def test_a_tokenizer_without_a_length_gets_the_encoder_s(sd_folder: Path, tmp_pa
     assert denoiser.encode_prompts(["word " * 100])["text"].shape[1] == 77
 
 
-def test_the_key_follows_content_and_not_place(sd_folder: Path, v_folder: Path, tmp_path: Path) -> None:
-    key = load_unet(sd_folder, runtime=Runtime()).encoder_key
+def test_keys_follow_content_and_not_place(sd_folder: Path, v_folder: Path, tmp_path: Path) -> None:
+    base = load_unet(sd_folder, runtime=Runtime())
+    key = base.encoder_key
     moved = shutil.copytree(sd_folder, tmp_path / "elsewhere" / "name")
-    assert load_unet(moved, runtime=Runtime()).encoder_key == key
-    # Another UNet or schedule leaves latents and embeddings as they are; precision of training does, too.
-    assert load_unet(v_folder, runtime=Runtime(precision="bf16", batch=3)).encoder_key == key
-    assert load_unet(sd_folder, resolution=64, runtime=Runtime()).encoder_key != key
+    copy = load_unet(moved, adapter=Adapter(rank=2), runtime=Runtime(precision="bf16", batch=3))
+    assert (copy.encoder_key, copy.weights_key) == (key, base.weights_key)
+    # Another UNet or schedule leaves latents and embeddings as they are, and makes other pictures.
+    other = load_unet(v_folder, runtime=Runtime())
+    assert other.encoder_key == key and other.weights_key != base.weights_key
+    larger = load_unet(sd_folder, resolution=64, runtime=Runtime())
+    assert larger.encoder_key != key and larger.weights_key != base.weights_key
 
     config = moved / "vae" / "config.json"
     told = json.loads(config.read_text())

@@ -88,3 +88,6 @@ def test_variants_are_taken_where_they_exist(sd_folder: Path, tmp_path: Path) ->
     assert all(torch.equal(value, theirs[name].half().float()) for name, value in ours.items())
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
     assert plain.encoder_key == stored.encoder_key  # of the VAE there is one variant only
+    assert plain.weights_key != stored.weights_key
+    with pytest.raises(MachineError, match="holds no bf16 weights"):
+        load_unet(folder, variant="bf16", runtime=Runtime())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from smpo.errors import MachineError, RunError
@@ -148,6 +149,27 @@ def test_a_wrapped_policy_is_used_with_gradients_and_only_then(sd_folder: Path) 
     denoiser.sample(["a"], [0], guidance=1.0, steps=1)
     assert wrapper.calls == 1
     assert all(not name.startswith("module.") for name in denoiser.trainable_state())
+
+
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_distributed_data_parallel_sees_all_gradients(
+    sd_folder: Path, adapter: Adapter | None, tmp_path: Path
+) -> None:
+    """Adapters go off and on between forward and backward: the reducer must not lose its parameters."""
+    alone = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
+    nudge(alone)
+    expected = gradients(alone)
+    wrapped = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
+    nudge(wrapped)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        wrapped.policy = nn.parallel.DistributedDataParallel(wrapped.policy)
+        for _ in range(2):
+            found = gradients(wrapped)
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(found[name], expected[name]) for name in found)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_trained_state_goes_out_and_in(sd_folder: Path) -> None:

@@ -163,14 +163,13 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
 
 def _accelerator(runtime: Runtime) -> Any:
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     return Accelerator(
         cpu=runtime.device == "cpu",
         mixed_precision="no",
         kwargs_handlers=[
             # The main process may score and encode for hours before the others are wanted.
-            InitProcessGroupKwargs(timeout=timedelta(days=2)),
-            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=timedelta(days=2))
         ],
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from smpo.app.plan import make_plan
 from smpo.app.run import Result, run
 from smpo.cli.plan import show_plan
+from smpo.cli.show import show_saved
 from smpo.cli.words import out, resolve_spec
 from smpo.errors import MachineError
 
@@ -35,7 +36,8 @@ def run_command(
             from smpo.app.launch import launch
 
             folder = launch(resolved, plan, console, again=again, resume=resume)
-            out().print(f"result     {folder}")
+            show_saved(folder)
+            out().print(f"result     {_short(folder)}")
             return
         result = run(resolved, plan, console, again=again, resume=resume)
     show_result(result, resolved.spec.runtime.runs)

@@ -11,7 +11,7 @@ from smpo.cli.words import out, print_json
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder, find_runs
 
-__all__ = ["show_command", "ui_command"]
+__all__ = ["show_command", "show_saved", "ui_command"]
 
 
 def show_command(word: str, runs: Path, *, as_json: bool) -> None:
@@ -29,7 +29,18 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
     console.print(
         f"[bold]{escape(run.name)}[/]  {run.id}  {run.summary()} at update {status.step}  {escape(status.message)}"
     )
-    for judge in (evaluation or {}).get("judgements", []):
+    show_saved(run.path)
+    console.print()
+    if run.resolved.exists():
+        sys.stdout.write(run.resolved.read_text(encoding="utf-8"))
+
+
+def show_saved(folder: Path) -> None:
+    """What a finished run's evaluation says."""
+    from rich.markup import escape
+
+    console, evaluation = out(), _json(folder / "evaluation.json") or {}
+    for judge in evaluation.get("judgements", []):
         c = judge["comparison"]
         if c.get("win_rate") is not None:
             console.print(
@@ -39,9 +50,6 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
             )
     if evaluation:
         console.print(f"  {escape(evaluation['headline'])}")
-    console.print()
-    if run.resolved.exists():
-        sys.stdout.write(run.resolved.read_text(encoding="utf-8"))
 
 
 def ui_command(runs: Path, port: int) -> None:

@@ -41,6 +41,8 @@ __all__ = [
 
 NULL = len(CONDITIONS)
 """The condition that stands for the empty prompt."""
+_AT_ONCE = 500
+"""Points that are sampled together: activations that fit a core's cache are twice as fast as ones that don't."""
 
 
 def schedule() -> NoiseSchedule:
@@ -78,9 +80,11 @@ class PlaneNet(nn.Module):  # type: ignore[misc]  # mypy doesn't follow torch: i
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """`x` `[N, 2, 1, 1]`, `t` and `condition` `[N]` integers -> `[N, 2, 1, 1]`."""
-        angle = t[:, None].to(self.waves.dtype) * self.waves
+        # Samplers and inversions ask for many points at one time: a quarter of the work is done once for all.
+        seen, which = t.unique(return_inverse=True)
+        angle = seen[:, None].to(self.waves.dtype) * self.waves
         time = self.time(torch.cat([angle.sin(), angle.cos()], dim=1))
-        h = self.enter(x.flatten(1)) + time + self.condition(condition)
+        h = self.enter(x.flatten(1)) + time[which] + self.condition(condition)
         for block in self.blocks:
             h = h + block(silu(h))
         out: Tensor = self.leave(silu(h))
@@ -88,8 +92,7 @@ class PlaneNet(nn.Module):  # type: ignore[misc]  # mypy doesn't follow torch: i
 
 
 def read_network(weights: Path) -> PlaneNet:
-    """A network from a `.safetensors` file, whose header holds its `Shape`. Raises MachineError if it isn't
-    there."""
+    """A network from a `.safetensors` file whose header holds its `Shape`. Raises MachineError if there is none."""
     if not weights.is_file():
         raise MachineError(
             f"there are no plane weights at {weights}",
@@ -108,8 +111,7 @@ def write_network(network: PlaneNet, weights: Path, **notes: object) -> None:
     """Weights in float32 with the shape, and `notes` about their making, in the header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     weights.parent.mkdir(parents=True, exist_ok=True)
-    # One entry, not several: safetensors writes several in no particular order, and equal files should be
-    # equal.
+    # One entry, not several: safetensors writes several in no particular order.
     save_file(tensors, weights, metadata={"plane": json.dumps({"shape": asdict(network.shape), **notes})})
 
 
@@ -134,13 +136,17 @@ def sample_points(
     two. The last step ends at abar = 1: the mixture's sd is 0.12, and abar_0 would leave 0.03 of noise in it.
     """
 
-    def predict(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        given = conditions[rows]
-        if guidance == 1:
-            return torch.as_tensor(network(x, t, given))
-        both = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([torch.full_like(given, NULL), given]))
-        free, bound = both.chunk(2)
-        return torch.as_tensor(free + guidance * (bound - free))
+    def some(start: Tensor, conditions: Tensor) -> Tensor:
+        def predict(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+            given = conditions[rows]
+            if guidance == 1:
+                return torch.as_tensor(network(x, t, given))
+            null = torch.full_like(given, NULL)
+            free, bound = network(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, given])).chunk(2)
+            return torch.as_tensor(free + guidance * (bound - free))
+
+        return ddim_sample(start, predict, levels, steps, set_alpha_to_one=True)
 
     with torch.no_grad():
-        return ddim_sample(start, predict, levels, steps, set_alpha_to_one=True)
+        parts = zip(start.split(_AT_ONCE), conditions.split(_AT_ONCE), strict=True)
+        return torch.cat([some(*part) for part in parts])

@@ -206,6 +206,21 @@ def test_a_run_whose_mirror_was_down_at_the_crash_resumes_whole(tmp_path: Path, 
     assert memory.curve() == _exact(25)
 
 
+def test_what_a_rewound_log_has_anew_is_read_anew(tmp_path: Path, about: About) -> None:
+    memory = Memory()
+    killed = Run(tmp_path, memory, about(tmp_path))
+    killed.steps(1, 20)
+    killed.finish("stopped")
+    memory.down = True  # until the log has grown past the place that was read before
+    resumed = Run(tmp_path, memory, about(tmp_path, resumed=True, step=10))
+    for step in range(11, 41):
+        resumed.tee.metrics({"loss": 1 / step, "extra": float(step)}, step)
+    memory.down = False
+    resumed.finish()
+    assert memory.curve() == _exact(40)
+    assert memory.curve("extra") == [(step, float(step)) for step in range(11, 41)]
+
+
 def test_resuming_twice(tmp_path: Path, about: About) -> None:
     memory = Memory()
     for checkpoint, last in ((0, 10), (5, 15), (3, 20)):

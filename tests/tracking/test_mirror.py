@@ -74,6 +74,13 @@ class Run:
         for step in range(first, last + 1):
             self.tee.metrics({"loss": 1 / step, "margin": float(step)}, step)
 
+    def kill(self) -> None:
+        """The thread dies with its process, and the log has no last word."""
+        assert self.mirror._thread is not None
+        self.mirror._closing.set()
+        self.mirror._wake.set()
+        self.mirror._thread.join()
+
     def finish(self, status: Ending = "done") -> float:
         began = time.monotonic()
         self.tee.finish(status)
@@ -175,9 +182,7 @@ def test_a_resumed_run_has_neither_fork_nor_gap(tmp_path: Path, about: About, ch
     killed.steps(1, 20)
     killed.tee.images("grid", Image.new("RGB", (2, 2)), 15)
     _until(lambda: "image" in memory.kinds() and memory.curve() == _exact(20))
-    killed.mirror._closing.set()  # its thread dies with the process, without a word
-
-    time.sleep(0.05)
+    killed.kill()
     resumed = Run(tmp_path, memory, about(tmp_path, resumed=True, step=checkpoint))
     resumed.steps(checkpoint + 1, 30)
     if checkpoint < 15:
@@ -196,8 +201,7 @@ def test_a_run_whose_mirror_was_down_at_the_crash_resumes_whole(tmp_path: Path, 
     _until(lambda: memory.curve() == _exact(12))
     memory.down = True
     killed.steps(13, 20)
-    killed.mirror._closing.set()
-    time.sleep(0.05)
+    killed.kill()
 
     resumed = Run(tmp_path, memory, about(tmp_path, resumed=True, step=10))
     resumed.steps(11, 25)  # 11 and 12 are there, 13 to 20 never arrived

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,8 +274,7 @@ def _record_inputs(
     folder.write_text("lock.json", json.dumps(facts, indent=1))
     counts = {name: table.report[name] for name in ("rows", "pairs", "votes", "ties") if name in table.report}
     dropped = table.report.get("dropped", {})
-    lost = ", ".join(f"{number} {reason}" for reason, number in dropped.items()) or "none"
-    console.note(", ".join(f"{number:,} {name}" for name, number in counts.items()) + f"; dropped: {lost}")
+    console.note(in_words(counts, dropped))
     smoothing: dict[str, Any] = {
         "p_mean": float(live.p.mean()),
         "p_min": float(live.p.min()),
@@ -291,6 +290,15 @@ def _record_inputs(
     for name in ("spec.yaml", "resolved.yaml", "lock.json", "plan.json", "data_report.json"):
         if (folder.path / name).exists():
             tracker.artefact(folder.path / name)
+
+
+def in_words(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:
+    """What became of the data's rows, in a line: a row is one person's vote, a pair may have several."""
+    lost = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items() if number)
+    return (
+        f"{counts.get('rows', 0):,} rows, {counts.get('ties', 0):,} of them ties; {counts.get('pairs', 0):,} pairs with "
+        f"{counts.get('votes', 0):,} votes to learn from; rows left out: {lost or 'none'}"
+    )
 
 
 def _trained(live: Live) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From a folder in the diffusers layout to a genuine pipeline object, piece by piece.
+"""From a folder in the diffusers layout to a genuine pipeline object, its policy and its reference.
 
 Pieces are loaded one by one because a whole pipeline's `from_pretrained` brings what nobody trains (a safety
 checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickles.
@@ -6,17 +6,20 @@ checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickle
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from smpo.errors import MachineError, RunError
+from smpo.families.lora import Adapter, attach
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
 
-__all__ = ["content_keys", "open_stack", "pipeline_patterns", "schedule_of"]
+__all__ = ["content_keys", "open_stack", "pipeline_patterns", "policy_and_reference", "schedule_of"]
 
 _ENCODING = "unet/1"
 """Part of `encoder_key`: raise it when pictures or prompts are encoded differently."""
@@ -76,6 +79,37 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
     if stack.resolution >= 512:
         pipeline.vae.enable_slicing()  # one picture at a time: a batch of them decoded at once fills a GPU
     return stack
+
+
+def policy_and_reference(
+    pipeline: Any, adapter: Adapter | None, half: torch.dtype | None
+) -> nn.Module | None:
+    """Make the pipeline's UNet the policy; return the frozen second one that full fine-tuning needs.
+
+    `half` is what both will run in, None for float32; what is trained stays in float32.
+    """
+    unet, reference = pipeline.unet, None
+    if adapter is None:
+        reference = copy.deepcopy(unet).requires_grad_(False).eval()
+        unet.requires_grad_(True)
+    else:
+        attach(unet, adapter)
+    if half is not None and not (adapter and adapter.dora):  # DoRA measures the frozen weights
+        _store_in_half(unet if reference is None else reference, half)
+    unet.train()
+    return reference
+
+
+def _store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
+    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
+
+    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
+    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
+    """
+    for module in network.modules():
+        frozen = not any(p.requires_grad for p in module.parameters())
+        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
+            module.to(dtype)
 
 
 def content_keys(folder: Path, stack: SDStack, *, variant: str | None) -> tuple[str, str]:

@@ -8,7 +8,6 @@ autocast, and starts from noise instead of ln 2: method 2b, D22).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +19,14 @@ from torch import Tensor, nn
 
 from smpo.errors import MachineError, RunError
 from smpo.families.artefacts import replaced_folder, without_paths
-from smpo.families.lora import Adapter, adapter_off, attach, save_adapter
-from smpo.families.pipelines import content_keys, open_stack, pipeline_patterns, schedule_of
+from smpo.families.lora import Adapter, adapter_off, save_adapter
+from smpo.families.pipelines import (
+    content_keys,
+    open_stack,
+    pipeline_patterns,
+    policy_and_reference,
+    schedule_of,
+)
 from smpo.families.stacks import SDStack
 from smpo.imaging import place
 from smpo.kinds import Conditioning, Placement, Runtime
@@ -249,7 +254,9 @@ def load_unet(
         raise MachineError("fp16 is for GPUs: training scales its gradients there", help="use fp32 or bf16")
     folder = locate(path_or_id, what="the model", patterns=pipeline_patterns(variant), revision=revision)
     stack = open_stack(folder, variant=variant, resolution=resolution)
-    reference = _networks(stack.pipeline, adapter, precision, runtime.gradient_checkpointing)
+    reference = policy_and_reference(stack.pipeline, adapter, _HALF.get(precision))
+    if runtime.gradient_checkpointing:
+        stack.pipeline.unet.enable_gradient_checkpointing()
     stack.pipeline.to(device)
     return UNetDenoiser(
         stack,
@@ -258,36 +265,6 @@ def load_unet(
         keys=content_keys(folder, stack, variant=variant),
         source=str(path_or_id),
     )
-
-
-def _networks(
-    pipeline: Any, adapter: Adapter | None, precision: Precision, gradient_checkpointing: bool
-) -> nn.Module | None:
-    """Make the pipeline's UNet the policy; return the frozen second one that full fine-tuning needs."""
-    unet, reference = pipeline.unet, None
-    if adapter is None:
-        reference = copy.deepcopy(unet).requires_grad_(False).eval()
-        unet.requires_grad_(True)
-    else:
-        attach(unet, adapter)
-    if precision in _HALF and not (adapter and adapter.dora):  # DoRA measures the frozen weights
-        _store_in_half(unet if reference is None else reference, _HALF[precision])
-    if gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    unet.train()
-    return reference
-
-
-def _store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
-
-    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the
-    memory and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
-    """
-    for module in network.modules():
-        frozen = not any(p.requires_grad for p in module.parameters())
-        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
-            module.to(dtype)
 
 
 def _split(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -203,7 +203,7 @@ def _tracker(spec: ExperimentSpec, folder: RunFolder, console: Console) -> Tee:
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mlflow import mlflow_tracker
 
-    mirror = mlflow_tracker(folder.path, Path(spec.runtime.runs), spec.runtime.tracking, say=console.warn)
+    mirror = mlflow_tracker(folder.path, Path(spec.runtime.runs), spec.runtime.tracking, say=console.note)
     return Tee([JsonlTracker(folder.path), *([mirror] if mirror else [])], say=console.warn)
 
 
@@ -296,8 +296,9 @@ def in_words(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:
     """What became of the data's rows, in a line: a row is one person's vote, a pair may have several."""
     lost = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items() if number)
     return (
-        f"{counts.get('rows', 0):,} rows, {counts.get('ties', 0):,} of them ties; {counts.get('pairs', 0):,} pairs with "
-        f"{counts.get('votes', 0):,} votes to learn from; rows left out: {lost or 'none'}"
+        f"{counts.get('rows', 0):,} rows, {counts.get('ties', 0):,} of them ties; "
+        f"{counts.get('pairs', 0):,} pairs with {counts.get('votes', 0):,} votes to learn from; "
+        f"rows left out: {lost or 'none'}"
     )
 
 

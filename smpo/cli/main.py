@@ -26,6 +26,8 @@ registry = typer.Typer(
     help="Cards and components that a spec can name.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(registry, name="registry")
+track = typer.Typer(help="The record of runs in MLflow.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(track, name="track")
 
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped one (quickstart).")
@@ -166,6 +168,20 @@ def registry_show(
     from smpo.cli.registry import show_command
 
     show_command(name, as_json=json, roots=roots)
+
+
+@track.command("sync")
+def track_sync(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")
+    ],
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; default as for `smpo run`.")] = None,
+) -> None:
+    """Send a run's own log to MLflow: for runs whose server was away. Safe to repeat."""
+    from smpo.cli.show import sync_command
+
+    sync_command(run, runs, uri)
 
 
 def main() -> None:

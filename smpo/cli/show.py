@@ -11,7 +11,7 @@ from smpo.cli.words import out, print_json
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder, find_runs
 
-__all__ = ["show_command", "show_saved", "ui_command"]
+__all__ = ["show_command", "show_saved", "sync_command", "ui_command"]
 
 
 def show_command(word: str, runs: Path, *, as_json: bool) -> None:
@@ -59,6 +59,17 @@ def ui_command(runs: Path, port: int) -> None:
     from smpo.tracking.ui import run_ui, ui_command
 
     raise typer.Exit(run_ui(ui_command(runs, port=port), _say))
+
+
+def sync_command(word: str, runs: Path, uri: str | None) -> None:
+    """Replay a run's log into MLflow, and say where it is."""
+    from smpo.tracking.mlflow import sync
+
+    run = _find(word, runs)
+    place = sync(run.path, runs, uri, say=_say)
+    out().print(
+        f"{run.path} is in MLflow at {place.get('uri', '')} as run {place.get('run_id', '')}", soft_wrap=True
+    )
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,7 @@ from smpo.app.plan import Plan
 from smpo.engine.events import Ending, NullTracker, RunInfo, StepReport, Tee, Tracker
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
-from smpo.runs.lock import lock_facts
+from smpo.runs.lock import git_facts, lock_facts
 from smpo.runs.store import RunFolder, open_run
 
 if TYPE_CHECKING:
@@ -250,6 +250,7 @@ def _info(resolved: Resolved[ExperimentSpec], folder: RunFolder, start: int) -> 
         resumed=folder.resumed,
         step=start,
         notes=spec.notes,
+        commit=(git_facts(Path.cwd()) or {}).get("commit", ""),
     )
 
 

@@ -148,6 +148,15 @@ def test_a_saved_policy_reopens_as_it_was(tmp_path: Path) -> None:
     assert any("load_plane" in line for line in lines)
 
 
+def test_the_reference_is_known_by_its_weights(tmp_path: Path) -> None:
+    """Not by the policy, which moves, nor by the place they lie in."""
+    plane = load_plane()
+    key = plane.weights_key
+    nudged(plane).save(tmp_path)
+    assert load_plane(tmp_path, reference=BASE).weights_key == key == load_plane(BASE).weights_key
+    assert load_plane(tmp_path).weights_key != key
+
+
 def test_saving_finds_the_network_inside_a_wrapper(tmp_path: Path) -> None:
     plane = load_plane()
     plane.policy = torch.nn.DataParallel(plane.policy)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,8 @@ _SHADE = (GRADIENT * (1.0 - 2.0 * _AXIS))[:, None, None]
 class Reading:
     """What is seen, before any prompt. Lengths are shares of the edge, colours RGB in [0, 1]."""
 
-    background: NDArray[np.float32]
-    colour: NDArray[np.float32]
+    background: NDArray[np.floating[Any]]
+    colour: NDArray[np.floating[Any]]
     area: float
     x: float
     y: float
@@ -154,7 +155,7 @@ def scores(pictures: Sequence[Picture], prompts: Sequence[str]) -> NDArray[np.fl
     return np.array([score(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)])
 
 
-def _angle(seen: NDArray[np.float32], name: str) -> float:
+def _angle(seen: NDArray[np.floating[Any]], name: str) -> float:
     """Tangent of the angle between a colour and a named colour's line, both seen from the washed-out grey."""
     pure = np.asarray(COLOURS[name], dtype=np.float32) - WASHED_OUT
     pure /= np.linalg.norm(pure)

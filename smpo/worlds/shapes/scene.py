@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ __all__ = [
     "to_uint8",
 ]
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 SIDE = 64
 """Pixels along an edge of every picture of this world."""
@@ -120,12 +121,12 @@ def coverage(shape: str, dx: Floats, dy: Floats, size: float, side: int) -> Floa
     dx [1, side] and dy [side, 1] are offsets from the centre, downwards positive.
     """
     distance = _distance(shape, (dx / size) + 0 * dy, (dy / size) + 0 * dx) * size
-    return np.clip(0.5 - distance * side, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(0.5 - distance * side, 0.0, 1.0), dtype=np.float32)
 
 
 def to_uint8(pictures: Floats) -> NDArray[np.uint8]:
     """Round [0, 1] to the 256 levels that files and judges use."""
-    return np.rint(np.clip(pictures, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(pictures, 0.0, 1.0) * 255.0), dtype=np.uint8)
 
 
 # Outlines of area 1 with the centroid at the origin.

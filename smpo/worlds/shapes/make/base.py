@@ -96,7 +96,7 @@ def tokenize(tokenizer: Any, texts: list[str]) -> torch.Tensor:
     return ids
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def encode_scenes(vae: Any, n: int, seed: int, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled posterior means of n random scenes, [n, 8, 8, 8], and the index of each one's combo, [n]."""
     numbers = np.random.default_rng(seed)
@@ -139,9 +139,14 @@ def save_pipeline(out: Path, *, vae: Any, unet: Any, text_encoder: Any, tokenize
         fresh.rename(out)
 
 
-def train(*, steps: int, seed: int, vae_folder: Path, out: Path, scenes: int) -> None:
-    """Train text encoder and UNet; snapshots of the averaged weights go to `out` in the final format."""
-    from diffusers import AutoencoderKL
+def train(
+    *, steps: int, seed: int, vae_folder: Path, out: Path, scenes: int, start: Path | None = None
+) -> None:
+    """Train text encoder and UNet, from scratch or from the pipeline in `start`.
+
+    Snapshots of the averaged weights go to `out` in the final format.
+    """
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
 
     progress = Progress("base", snapshot_minutes=6)
     torch.manual_seed(seed)
@@ -152,6 +157,10 @@ def train(*, steps: int, seed: int, vae_folder: Path, out: Path, scenes: int) ->
     texts = [caption for combo in COMBOS for caption in captions(combo)]
     ids = tokenize(tokenizer, [*texts, ""])
     parts = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
+    if start is not None:
+        earlier = StableDiffusionPipeline.from_pretrained(start, use_safetensors=True, dtype=torch.float32)
+        parts["unet"].load_state_dict(earlier.unet.state_dict())
+        parts["text_encoder"].load_state_dict(earlier.text_encoder.state_dict())
     parts.train()
     averaged = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
     averaged.load_state_dict(parts.state_dict())
@@ -207,7 +216,13 @@ if __name__ == "__main__":
     parser = arguments("Train the shapes world's text encoder and UNet.", steps=12_000, out=Path("base"))
     parser.add_argument("--vae", type=Path, required=True, help="folder written by make.vae")
     parser.add_argument("--scenes", type=int, default=32_000, help="rendered scenes to learn from")
+    parser.add_argument("--start", type=Path, help="pipeline folder to go on from")
     options = parser.parse_args()
     train(
-        steps=options.steps, seed=options.seed, vae_folder=options.vae, out=options.out, scenes=options.scenes
+        steps=options.steps,
+        seed=options.seed,
+        vae_folder=options.vae,
+        out=options.out,
+        scenes=options.scenes,
+        start=options.start,
     )

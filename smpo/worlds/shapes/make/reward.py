@@ -33,7 +33,7 @@ from smpo.worlds.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIDE, draw_sc
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 BATCH = 48
-RENDERED_PAIRS = 10_000
+RENDERED_PAIRS = 4_000
 WRONG_CAPTION_SHARE = 0.15
 """Share of rendered pairs whose caption differs from the picture in one word, on one side."""
 

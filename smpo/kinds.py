@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Conditioning", "Denoiser", "Draws", "Inversion", "Model", "ModelFacts", "Objective", "ObjectiveOut", "Optimiser",
     "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt",
-    "PromptSet", "Reward", "Runtime", "ScoreStats", "Scorer", "Smoothing",
+    "PromptSet", "Reward", "Runtime", "Sampling", "ScoreStats", "Scorer", "Smoothing",
 ]  # fmt: skip
 
 
@@ -49,6 +49,9 @@ class Runtime:
     batch: int = 32
     """How many images a frozen network sees at once while scoring or encoding."""
     gradient_checkpointing: bool = False
+    reference: bool = True
+    """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model
+    that is asked for its reference nevertheless (to sample pictures for comparison) fetches it then."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class ScoreStats:
-    """Extremes of a reward over the *whole* training table; they are stored beside the scores."""
+    """A reward over the *whole* table, both images of every pair; extremes are stored beside the scores."""
 
     low: float
     high: float
     count: int
+    mean: float = 0.0
+    std: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,30 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """What an objective wants to be shown. Left alone: pairs, both images with the pair's prompt."""
+
+    desirable: float | None = None
+    """Show single images instead of pairs, this share of them desirable (preferred at least once)."""
+    prefixes: tuple[str, str] | None = None
+    """Words put before the prompts of preferred and of dispreferred images; ties get none."""
+
+    @property
+    def paired(self) -> bool:
+        return self.desirable is None
+
+
+@dataclass(frozen=True)
 class PairBatch:
     """One micro-batch as the engine sees it: everything frozen networks could compute is already computed.
 
     `mean`, `std`: `[2B, C, H, W]` moments of the scaled latents, winners first. `position`: `[B]` the pair's place in
     the endless stream of training samples; all randomness is keyed by it, so results don't depend on how samples are
-    spread over devices and micro-batches. `p`: `[B]` smoothed probability that the winner wins. `passes` is the cost
-    estimate that the loader sorted by, when it did.
+    spread over devices and micro-batches. `p`: `[B]` smoothed probability that the winner wins.
+
+    `desirable`: `[2B]`, set when the two images of a row have nothing to do with each other (`Sampling.desirable`);
+    each has its own timestep then, and p is 1. `unconditional`: the same rows with the empty prompt, for inversions
+    with guidance.
     """
 
     ids: Sequence[str]
@@ -139,6 +161,8 @@ class PairBatch:
     std: Tensor
     conditioning: Conditioning
     p: Tensor
+    desirable: Tensor | None = None
+    unconditional: Conditioning | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -170,10 +194,12 @@ class Predict(Protocol):
 
 @dataclass(frozen=True)
 class Predictors:
-    """The two networks an inversion may follow."""
+    """The two networks an inversion may follow, with the batch's prompts and, on demand, with empty ones."""
 
     policy: Predict
     reference: Predict
+    policy_empty: Predict | None = None
+    reference_empty: Predict | None = None
 
 
 class Denoiser(Protocol):
@@ -265,6 +291,30 @@ class Predicted:
     policy: Tensor
     reference: Tensor
     t: Tensor
+    abar: Tensor | None = None
+    """`[2B]`: alpha-bar at `t`."""
+    levels: int = 1
+    """Timesteps a pair: rows run over sides, then levels, then pairs, `[2, levels, B]` flattened."""
+    desirable: Tensor | None = None
+    """`[2B]`, for single labelled images; None for pairs."""
+    means: Mapping[str, Tensor] = field(default_factory=dict)
+    """What `Objective.batch_means` asked for, averaged over the whole update."""
+
+    def swapped(self) -> Predicted:
+        """Loser first: what an objective sees when the pair is read the other way round."""
+
+        def swap(x: Tensor) -> Tensor:
+            return x.roll(len(x) // 2, 0)
+
+        return replace(
+            self,
+            target=swap(self.target),
+            policy=swap(self.policy),
+            reference=swap(self.reference),
+            t=swap(self.t),
+            abar=None if self.abar is None else swap(self.abar),
+            desirable=None if self.desirable is None else swap(self.desirable),
+        )
 
     def gaps(self) -> tuple[Tensor, Tensor]:
         """`(winner, loser)`, each `[B]`: policy error minus reference error, without cancellation (method 1.2)."""
@@ -304,6 +354,11 @@ class Smoothing(Component):
     kind: ClassVar[str] = "smoothing"
     needs_reward: ClassVar[bool] = True
 
+    @property
+    def certain(self) -> bool:
+        """Whether p is always 0, 1, or 1/2 for a tie."""
+        return False
+
     @abstractmethod
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
         """`[M]` probability in [0, 1] that the winner wins.
@@ -318,6 +373,16 @@ class Inversion(Component):
     """How a clean latent becomes the noisy one on which policy and reference are compared."""
 
     kind: ClassVar[str] = "inversion"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the frozen original is asked."""
+        return False
+
+    @property
+    def needs_unconditional(self) -> bool:
+        """Whether the networks are asked with empty prompts too (guidance)."""
+        return False
 
     @abstractmethod
     def __call__(
@@ -340,16 +405,44 @@ class Inversion(Component):
 class Objective(Component):
     """Turns the predictions for a pair into one loss.
 
-    Pure: no parameters, no state. For preference objectives p = 0.5 at margin 0 gives zero gradient, and equal policy
-    and reference give a known loss: `at_reference` (ln 2 for the logistic family), which the engine asserts at step 0.
+    Pure: no parameters, no state. What it needs beyond the predictions it declares, and the loader and the engine
+    provide it without knowing its name: other samples (`sampling`), several timesteps a pair (`levels_per_pair`),
+    averages over the whole update (`batch_means`), no reference (`needs_reference`).
+
+    For preference objectives p = 0.5 at margin 0 gives zero gradient, and equal policy and reference give a known
+    loss: `at_reference` (ln 2 for the logistic family), which the engine asserts at step 0.
     """
 
     kind: ClassVar[str] = "objective"
     needs_reference: ClassVar[bool] = True
-    at_reference: ClassVar[float | None] = None
+    needs_means: ClassVar[bool] = False
+    """Whether `batch_means` has something to say; it costs one more pass of the policy, without gradients."""
+    uses: ClassVar[Literal["size", "side"]] = "side"
+    """Of p: how far it is from 1/2, or only which side of it."""
+
+    @property
+    def at_reference(self) -> float | None:
+        """The loss of every pair while policy and reference are equal, if it is always the same."""
+        return None
+
+    def levels_per_pair(self) -> int:
+        """Timesteps at which each pair is looked at in one loss."""
+        return 1
+
+    def sampling(self) -> Sampling:
+        """What the loader should show."""
+        return Sampling()
 
     @abstractmethod
     def __call__(self, predicted: Predicted, p: Tensor) -> ObjectiveOut: ...
+
+    def batch_means(self, predicted: Predicted, p: Tensor) -> Mapping[str, Tensor]:
+        """Values `[B]` whose means over all pairs of the update, on all devices, the loss depends on."""
+        return {}
+
+    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+        """What `smpo plan` should say about this company, a sentence each."""
+        return ()
 
 
 class Optimiser(Component):
@@ -442,3 +535,36 @@ class PromptSet(Component):
     def check(self) -> str | None:
         """Why the prompts can't be read here, in a sentence, or None."""
         return None
+
+
+class Sampler(Component):
+    """Which settings a sweep tries next: a sampler of Optuna."""
+
+    kind: ClassVar[str] = "sampler"
+    several: ClassVar[bool] = True
+    """Whether it can serve several objectives at once."""
+
+    @abstractmethod
+    def build(self, seed: int, grid: Mapping[str, Sequence[Any]] | None) -> Any:
+        """An `optuna.samplers.BaseSampler`.
+
+        Called anew before each trial with a seed made of the study's and the number of trials before, so that a sweep
+        which was interrupted goes on as it would have gone on. `grid` holds the values of every parameter where the
+        space is a finite grid without branches, else None.
+        """
+
+    def check(self, grid: Mapping[str, Sequence[Any]] | None) -> str | None:
+        """Why it can't search this space, in a sentence, or None."""
+        return None
+
+
+class Pruner(Component):
+    """When a sweep gives up on a trial: a pruner of Optuna."""
+
+    kind: ClassVar[str] = "pruner"
+    paired: ClassVar[bool] = False
+    """Whether it compares scores prompt by prompt, rather than one figure a rung."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """An `optuna.pruners.BasePruner`. Steps are optimiser updates (prompts, where `paired`)."""

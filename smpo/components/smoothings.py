@@ -13,7 +13,7 @@ from smpo.registry.component import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Hard", "Label", "Likelihood", "Votes"]
+__all__ = ["Hard", "Label", "Likelihood", "Margin", "PseudoLabels", "Votes"]
 
 
 @register
@@ -23,6 +23,10 @@ class Hard(Smoothing):
     use: Literal["hard"] = "hard"
     version: ClassVar[int] = 1
     needs_reward: ClassVar[bool] = False
+
+    @property
+    def certain(self) -> bool:
+        return True
 
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
         return 0.5 * (1 + (2 * share - 1).sign())
@@ -38,6 +42,10 @@ class Label(Smoothing):
 
     epsilon: float = Field(0.1, ge=0, le=0.5)
     """Share of labels that are believed to be flipped."""
+
+    @property
+    def certain(self) -> bool:
+        return self.epsilon == 0
 
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
         from smpo.maths.smoothing import label_smoothing
@@ -103,3 +111,51 @@ class Likelihood(Smoothing):
             )
         scaled = [min_max(scores.double(), low, high, clamp=self.clamp) for scores in (winner, loser)]
         return softmax_preference(*scaled, temperature=self.temperature).to(winner.dtype)
+
+
+@register
+class Margin(Smoothing):
+    """Bradley-Terry on the reward itself: the probability that its own scores give to the winner's win.
+
+        p = sigmoid( (r_w - r_l) / temperature ),    r raw, or divided by its standard deviation over the table
+
+    On raw scores with the reward's own temperature this is the reward model's belief (PickScore is trained so). Unlike
+    `likelihood` it doesn't depend on the two most extreme images of the table.
+    """
+
+    use: Literal["margin"] = "margin"
+    version: ClassVar[int] = 1
+
+    temperature: float = Field(1.0, gt=0)
+    """Difference of scores at which the winner wins with probability 0.73; below 1 makes preferences sharper."""
+    standardise: bool = True
+    """Measure differences in standard deviations of the scores, so that rewards on any scale compare."""
+
+    def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
+        import torch
+
+        from smpo.maths.smoothing import softmax_preference
+
+        unit = stats.std if self.standardise else 1.0
+        if unit == 0:  # nothing to tell apart
+            return torch.full_like(winner, 0.5)
+        p = softmax_preference(winner.double(), loser.double(), temperature=self.temperature * unit)
+        return p.to(winner.dtype)
+
+
+@register
+class PseudoLabels(Smoothing):
+    """The reward decides: p = 1 where it prefers the winner, 0 where it prefers the loser, 1/2 where it can't tell.
+
+    "AI feedback" of Diffusion-DPO (Wallace et al. 2024, section 5.4); votes only say which pairs there are.
+    """
+
+    use: Literal["pseudo-labels"] = "pseudo-labels"
+    version: ClassVar[int] = 1
+
+    @property
+    def certain(self) -> bool:
+        return True
+
+    def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
+        return 0.5 * (1 + (winner - loser).sign())

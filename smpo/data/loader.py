@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -22,10 +22,11 @@ from torch import Tensor
 from smpo.data.encoded import EncodedStore
 from smpo.data.index import Progress
 from smpo.data.order import Order
-from smpo.kinds import Conditioning, Denoiser, Pair, PairBatch, PairTable, Placement
+from smpo.data.singles import Singles
+from smpo.kinds import Conditioning, Denoiser, Pair, PairBatch, PairTable, Placement, Sampling
 from smpo.maths.draws import PositionDraws
 
-__all__ = ["PairLoader", "Sample", "Stream"]
+__all__ = ["PairLoader", "Sample", "Shown", "Stream"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Stream:
     """What the stream of samples consists of: fields of `train`, under their names there.
 
     `batch` is pairs per update over all processes; `micro_batch` is how many of them a process holds at once.
+    `sampling` is what the objective wants to be shown; `unconditional` adds rows with the empty prompt.
     """
 
     seed: int
@@ -41,26 +43,51 @@ class Stream:
     flip: bool = False
     crop: Literal["centre", "random"] = "centre"
     prompt_dropout: float = 0.0
+    sampling: Sampling = field(default_factory=Sampling)
+    unconditional: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image as it is shown: which side of the pair at `row` of the table it comes from, and with which words."""
+
+    row: int
+    side: int
+    image: str
+    prompt: str
+    placement: Placement
+    desirable: bool = True
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One visit to a pair: the pair at `row` of the table, at `position` of the stream, as it is shown
-    there."""
+    """One visit: two images at `position` of the stream, winner and loser of `pair`, unless single images are wanted;
+    then `pair` is where the first comes from."""
 
     position: int
-    row: int
     pair: Pair
-    prompt: str
-    placement: Placement
+    shown: tuple[Shown, Shown]
+
+    @property
+    def row(self) -> int:
+        return self.shown[0].row
+
+    @property
+    def prompt(self) -> str:
+        return self.shown[0].prompt
+
+    @property
+    def placement(self) -> Placement:
+        return self.shown[0].placement
 
 
 class PairLoader:
     """Micro-batches by update number. Holds no place in the stream, so any update can be asked for, in any
     order.
 
-    `p` `[M]` is the smoothed probability of each pair of the table. `cache` is the folder of encoded rows;
-    `dtype` how large ones are stored there. `encode_batch` images or prompts are encoded at once."""
+    `p` `[M]` is the smoothed probability of each pair of the table; `rows` are those that are trained on, all
+    unless told. `cache` is the folder of encoded rows; `dtype` how large ones are stored there. `encode_batch`
+    images or prompts are encoded at once."""
 
     def __init__(
         self,
@@ -72,11 +99,15 @@ class PairLoader:
         cache: Path,
         encode_batch: int = 32,
         dtype: torch.dtype = torch.float32,
+        rows: Sequence[int] | None = None,
     ) -> None:
         if p.shape != (len(table),):
             raise ValueError(f"p has shape {tuple(p.shape)}, the table {len(table)} pairs")
         self._table, self._p, self._denoiser, self._stream = table, p, denoiser, stream
-        self._order = Order(stream.seed, len(table))
+        self._rows: Sequence[int] = range(len(table)) if rows is None else rows
+        self._order = Order(stream.seed, len(self._rows))
+        share = stream.sampling.desirable
+        self._singles = None if share is None else Singles(table, p, self._rows, share)
         self._encode_batch = encode_batch
         self._ready = range(0)  # positions that need no encoder any more
         key = denoiser.encoder_key
@@ -90,15 +121,17 @@ class PairLoader:
         except for random crops, which are different at each visit."""
         positions = range(start * self._stream.batch, steps * self._stream.batch)
         prompts: dict[str, None] = {}
-        visits: set[tuple[int, bool]] = set()
+        visits: set[tuple[int, bool, int, str]] = set()
         for first in range(positions.start, positions.stop, 4096):
             for sample in self._samples(range(first, min(first + 4096, positions.stop))):
-                prompts[sample.prompt] = None
-                visits.add((sample.row, sample.placement.flip))
+                for one in sample.shown:
+                    prompts[one.prompt] = None
+                    visits.add((one.row, one.placement.flip, one.side, one.image))
+        if self._stream.unconditional:
+            prompts[""] = None
         self._ensure_prompts(list(prompts), progress)
         if self._stream.crop == "centre":
-            pairs = ((self._table[row], flip) for row, flip in sorted(visits))
-            ids = [_image_row(image, flip) for pair, flip in pairs for image in (pair.winner, pair.loser)]
+            ids = [_image_row(image, flip) for _, flip, _, image in sorted(visits)]
             self._ensure_images(ids, progress)
         self._ready = positions
 
@@ -122,6 +155,18 @@ class PairLoader:
         for start in range(0, len(samples), size):
             yield self._batch(samples[start : start + size])
 
+    def fixed(self, rows: Sequence[int], size: int) -> Iterator[PairBatch]:
+        """Pairs as they are, for looking at rather than training on: centred, upright, with their whole prompt.
+
+        Positions count from 0 in the order of `rows`, `size` pairs a batch."""
+        samples = [
+            Sample(i, pair, _both(pair, row, (pair.prompt, pair.prompt), Placement()))
+            for i, row in enumerate(rows)
+            for pair in [self._table[row]]
+        ]
+        for start in range(0, len(samples), size):
+            yield self._batch(samples[start : start + size], plain=True)
+
     def _samples(self, positions: range) -> list[Sample]:
         stream, draws = self._stream, PositionDraws(self._stream.seed, positions)
         nothing = [1.0] * len(positions)
@@ -133,43 +178,79 @@ class PairLoader:
             for name in ("crop-x", "crop-y")
         )
         samples = []
-        for i, row in enumerate(self._order(positions)):
-            pair = self._table[row]
-            prompt = "" if dropped[i] < stream.prompt_dropout else pair.prompt
+        single = self._singles.draw(draws) if self._singles is not None else None
+        for i, place in enumerate(self._order(positions)):
             placement = Placement(crop=(across[i], down[i]), flip=mirror[i] < 0.5)
-            samples.append(Sample(positions[i], row, pair, prompt, placement))
+            silent = dropped[i] < stream.prompt_dropout
+            if single is not None:
+                first, second = (
+                    Shown(
+                        one.row, one.side, one.image, "" if silent else one.prompt, placement, one.desirable
+                    )
+                    for one in single[i]
+                )
+                samples.append(Sample(positions[i], self._table[first.row], (first, second)))
+                continue
+            row = self._rows[place]
+            pair = self._table[row]
+            prompts = ("", "") if silent else self._worded(pair.prompt, row)
+            samples.append(Sample(positions[i], pair, _both(pair, row, prompts, placement)))
         return samples
 
-    def _batch(self, samples: Sequence[Sample]) -> PairBatch:
+    def _worded(self, prompt: str, row: int) -> tuple[str, str]:
+        """The prompts of winner and loser."""
+        prefixes, p = self._stream.sampling.prefixes, float(self._p[row])
+        if prefixes is None or p == 0.5:
+            return prompt, prompt
+        good, bad = (prefix + prompt for prefix in prefixes)
+        return (good, bad) if p > 0.5 else (bad, good)
+
+    def _batch(self, samples: Sequence[Sample], *, plain: bool = False) -> PairBatch:
         device = self._denoiser.device
-        images = dict(self._latents(samples))
+        shown = [sample.shown[side] for side in (0, 1) for sample in samples]
+        images = dict(self._latents(samples, shown, plain=plain))
         mean, std = images.pop("mean").to(device), images.pop("std").to(device)
-        conditioning = Conditioning(self._embeddings(samples)).doubled().merged(images).to(device)
+        conditioning = Conditioning(self._embeddings(samples, shown, plain=plain)).merged(images).to(device)
+        single = self._singles is not None and not plain
+        p = self._p[[sample.row for sample in samples]].float()
         return PairBatch(
             ids=[sample.pair.id for sample in samples],
             position=torch.tensor([sample.position for sample in samples]),
             mean=mean,
             std=std,
             conditioning=conditioning,
-            p=self._p[[sample.row for sample in samples]].float().to(device),
+            p=(torch.ones_like(p) if single else p).to(device),
+            desirable=torch.tensor([one.desirable for one in shown], device=device) if single else None,
+            unconditional=self._unconditional(conditioning, len(shown)) if not plain else None,
         )
 
-    def _latents(self, samples: Sequence[Sample]) -> Mapping[str, Tensor]:
+    def _unconditional(self, conditioning: Conditioning, rows: int) -> Conditioning | None:
+        """The same images with the empty prompt."""
+        if not self._stream.unconditional:
+            return None
+        self._ensure_prompts([""], None)
+        empty = self._prompts.rows([_prompt_row("")])
+        spread = {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in empty.items()}
+        return conditioning.merged(Conditioning(spread).to(self._denoiser.device).tensors)
+
+    def _latents(
+        self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool
+    ) -> Mapping[str, Tensor]:
         """`mean`, `std` and what else belongs to images, `[2B, ...]`, winners first."""
-        images = [sample.pair.winner for sample in samples] + [sample.pair.loser for sample in samples]
-        placements = [sample.placement for sample in samples] * 2
-        if self._stream.crop == "random":
-            return self._encode(images, placements)
-        ids = [_image_row(image, placed.flip) for image, placed in zip(images, placements, strict=True)]
-        if not self._prepared(samples):
+        if self._stream.crop == "random" and not plain:
+            return self._encode([one.image for one in shown], [one.placement for one in shown])
+        ids = [_image_row(one.image, one.placement.flip) for one in shown]
+        if plain or not self._prepared(samples):
             self._ensure_images(ids, None)
         return self._images.rows(ids)
 
-    def _embeddings(self, samples: Sequence[Sample]) -> Mapping[str, Tensor]:
-        """Rows of conditioning, `[B, ...]`."""
-        if not self._prepared(samples):
-            self._ensure_prompts([sample.prompt for sample in samples], None)
-        return self._prompts.rows([_prompt_row(sample.prompt) for sample in samples])
+    def _embeddings(
+        self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool
+    ) -> Mapping[str, Tensor]:
+        """Rows of conditioning, `[2B, ...]`."""
+        if plain or not self._prepared(samples):
+            self._ensure_prompts([one.prompt for one in shown], None)
+        return self._prompts.rows([_prompt_row(one.prompt) for one in shown])
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
         return samples[0].position in self._ready and samples[-1].position in self._ready
@@ -201,6 +282,14 @@ class PairLoader:
             return self._denoiser.encode_pictures(
                 [self._table.picture(image) for image in images], placements
             )
+
+
+def _both(pair: Pair, row: int, prompts: tuple[str, str], placement: Placement) -> tuple[Shown, Shown]:
+    """Winner and loser, laid alike."""
+    return (
+        Shown(row, 0, pair.winner, prompts[0], placement),
+        Shown(row, 1, pair.loser, prompts[1], placement, desirable=False),
+    )
 
 
 def _image_row(image: str, flip: bool) -> str:

@@ -66,7 +66,7 @@ class ScoreTable:
                         raise RunError(f"{owed:,} scores of {key} are missing", help="score the pairs first")
                     column[row] = value
             both = torch.cat([winner, loser])
-            stats = ScoreStats(low=float(both.min()), high=float(both.max()), count=len(both))
+            stats = _stats(both)
             with database:
                 database.execute(
                     "INSERT OR REPLACE INTO extremes VALUES (?, ?, ?, ?, ?)",
@@ -103,6 +103,17 @@ class ScoreTable:
     def _lock(self, purpose: str) -> FileLock:
         name = "".join(letter if letter.isalnum() else "-" for letter in purpose)[-60:]
         return FileLock(self._path.with_name(f"{self._path.name}.{name}.lock"))
+
+
+def _stats(scores: Tensor) -> ScoreStats:
+    exact = scores.double()
+    return ScoreStats(
+        low=float(scores.min()),
+        high=float(scores.max()),
+        count=len(scores),
+        mean=float(exact.mean()),
+        std=float(exact.std(unbiased=False)),
+    )
 
 
 def _commit(

@@ -9,7 +9,7 @@ from smpo.engine.step import PairOutcome
 from smpo.errors import RunError
 from smpo.kinds import Objective
 
-__all__ = ["NonFiniteLoss", "RunawayInversion", "Suspect", "assert_starts_at_reference"]
+__all__ = ["NonFiniteLoss", "RunawayInversion", "Suspect", "WinnerDrop", "assert_starts_at_reference"]
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,33 @@ class RunawayInversion:
         return (
             f"inversion is running away: the mean square of the inverted noise is {tau_squared:.3g}, it began at "
             f"{level:.3g}. `--set inversion.by=reference` is stable; a lower `train.lr` helps too"
+        )
+
+
+class WinnerDrop:
+    """Watches whether the policy denoises the *preferred* images worse than the reference does.
+
+    A preference loss only asks for a difference: it can be won by making losers unlikely and winners a little less
+    unlikely, and the policy then forgets what good images look like (likelihood displacement). Watched is
+    the gap as a share of the reference's error, averaged over about `memory` updates.
+    """
+
+    def __init__(self, limit: float = 0.05, memory: int = 20) -> None:
+        self.limit, self.memory = limit, memory
+        self._mean, self._seen, self._said = 0.0, 0, False
+
+    def watch(self, metrics: Mapping[str, float]) -> str | None:
+        """A sentence, once, when the winners' error has risen by more than `limit` of the reference's."""
+        if "gap/winner" not in metrics:
+            return None
+        gap = metrics["gap/winner"]
+        reference = metrics["error/winner"] - gap
+        self._seen += 1
+        self._mean += (gap / max(reference, 1e-12) - self._mean) / min(self._seen, self.memory)
+        if self._said or self._seen < self.memory or self._mean <= self.limit:
+            return None
+        self._said = True
+        return (
+            f"the policy has become {self._mean:.0%} worse than the base at denoising the preferred images: the margin "
+            "grows because the others get worse still. A lower `train.lr` or a larger beta keeps closer to the base"
         )

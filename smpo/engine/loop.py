@@ -8,7 +8,7 @@ interrupted after update k and continued from there ends where an uninterrupted 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from smpo.engine.ema import Average
 from smpo.engine.events import StepReport
 from smpo.engine.metrics import Meter
 from smpo.engine.rates import LearningRate
-from smpo.engine.step import PairOutcome, Settings, pair_step
+from smpo.engine.step import Prepared, Settings, judge, predict, prepare
 from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch
 
 __all__ = ["Session", "fit"]
@@ -58,16 +58,18 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     accelerator, optimiser = session.accelerator, session.optimiser
     share = session.pairs_per_update // accelerator.num_processes
     for step in range(start, session.steps):
-        began, meter = time.perf_counter(), Meter(accelerator)
+        began, meter = time.perf_counter(), Meter(accelerator, session.settings)
         torch.manual_seed(
             session.settings.seed * 1_000_003 + step
         )  # adapter dropout, the only draw not keyed by sample
         session.rate.apply(optimiser, step)
 
         batches = list(session.batches(step))
+        kept, means = _over_the_update(session, batches)
         for number, batch in enumerate(batches, 1):
             with _sync(session, last=number == len(batches)):
-                outcome = _forward(session, batch)
+                prepared = kept[number - 1] if kept else _prepare(session, batch)
+                outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
                 if step == start == 0 and number == 1:
                     assert_starts_at_reference(session.objective, outcome)
                 session.scaler.scale(outcome.loss.sum() / share).backward()
@@ -89,8 +91,8 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
         yield StepReport(step=step + 1, metrics=metrics, seconds=seconds, pairs=session.pairs_per_update)
 
 
-def _forward(session: Session, batch: PairBatch) -> PairOutcome:
-    return pair_step(
+def _prepare(session: Session, batch: PairBatch) -> Prepared:
+    return prepare(
         batch,
         session.draws(batch.position),
         denoiser=session.denoiser,
@@ -98,6 +100,28 @@ def _forward(session: Session, batch: PairBatch) -> PairOutcome:
         objective=session.objective,
         settings=session.settings,
     )
+
+
+def _over_the_update(
+    session: Session, batches: Sequence[PairBatch]
+) -> tuple[list[Prepared], Mapping[str, Tensor]]:
+    """What a loss needs to know of the whole update (KTO's z0), from a pass of the policy without gradients.
+
+    The inverted latents are kept for the second pass: they are small beside activations, and dear.
+    """
+    if not session.objective.needs_means:
+        return [], {}
+    kept, sums = [], dict[str, Tensor]()
+    with torch.no_grad():
+        for batch in batches:
+            kept.append(_prepare(session, batch))
+            seen = predict(kept[-1], session.denoiser)
+            for name, values in session.objective.batch_means(seen, batch.p).items():
+                sums[name] = sums.get(name, 0) + values.sum()
+    reduce = session.accelerator.reduce
+    return kept, {
+        name: reduce(total, reduction="sum") / session.pairs_per_update for name, total in sums.items()
+    }
 
 
 def _sync(session: Session, *, last: bool) -> Any:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from smpo.engine.alarms import NonFiniteLoss, Suspect
-from smpo.engine.step import PairOutcome
+from smpo.engine.step import PairOutcome, Settings
 from smpo.kinds import PairBatch
 
-__all__ = ["Meter"]
+__all__ = ["Meter", "bins"]
 
 
 class Meter:
@@ -19,10 +20,14 @@ class Meter:
 
     `implicit_accuracy` counts a pair as right when its margin points to the side that p prefers, a margin of exactly
     zero as half (the official code counts it as wrong), and leaves out pairs with p = 1/2.
+
+    `margin/t...` is the margin towards the side that p prefers, over the pairs whose timestep lies in that quarter of
+    the range; a quarter that no pair fell into isn't reported.
     """
 
-    def __init__(self, accelerator: Any) -> None:
+    def __init__(self, accelerator: Any, settings: Settings) -> None:
         self._accelerator = accelerator
+        self._bins = bins(settings.t_min, settings.t_max)
         self._ids: list[str] = []
         self._rows: dict[str, list[Tensor]] = {}
         self._passes: list[tuple[float, int]] = []
@@ -41,6 +46,10 @@ class Meter:
             "_decided": decided.abs(),
             **outcome.metrics,
         }
+        for low, high in self._bins:
+            inside = ((outcome.t >= low) & (outcome.t < high + 1)).float() * decided.abs()
+            rows[f"_in {low}-{high}"] = inside
+            rows[f"_margin {low}-{high}"] = torch.where(inside > 0, outcome.margin * decided, 0.0)
         for name, value in rows.items():
             self._rows.setdefault(name, []).append(value.float())
 
@@ -54,8 +63,18 @@ class Meter:
         found = dict(zip(names, total, strict=False))
         pairs, inverted = total[-2], total[-1]
         right, decided = found.pop("_right"), found.pop("_decided")
+        by_t = {}
+        for low, high in self._bins:
+            seen, total_margin = found.pop(f"_in {low}-{high}"), found.pop(f"_margin {low}-{high}")
+            if seen:
+                by_t[f"margin/t{low:03d}-{high:03d}"] = total_margin / seen
         means = {name: value / pairs for name, value in found.items()}
-        return {**means, "implicit_accuracy": right / decided if decided else 0.5, "passes": inverted / pairs}
+        return {
+            **means,
+            "implicit_accuracy": right / decided if decided else 0.5,
+            "passes": inverted / pairs,
+            **by_t,
+        }
 
     def suspects(self) -> list[Suspect]:
         """The pairs with a loss that is not a number, else those with the largest losses."""
@@ -70,6 +89,13 @@ class Meter:
         broken = self._accelerator.reduce((~loss.isfinite()).sum().float(), reduction="sum")
         if broken > 0:
             raise NonFiniteLoss(step, f"the loss of {int(broken)} pairs is not finite", self.suspects())
+
+
+def bins(t_min: int, t_max: int, count: int = 4) -> list[tuple[int, int]]:
+    """The range of timesteps in (at most) four parts, both ends included."""
+    span = t_max - t_min + 1
+    cuts = [t_min + span * k // count for k in range(count + 1)]
+    return [(low, high - 1) for low, high in pairwise(cuts) if low < high]
 
 
 def _badness(loss: float) -> float:

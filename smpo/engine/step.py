@@ -1,11 +1,12 @@
 """One micro-batch from clean latents to one loss per pair: the method, in the order in which the paper tells it.
 
-latents -> timestep -> inversion -> policy and reference predictions -> objective(smoothed preference).
+latents -> timestep -> inversion -> reference and policy predictions -> objective(smoothed preference).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,7 @@ from smpo.kinds import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PairOutcome", "Settings", "pair_step"]
+__all__ = ["PairOutcome", "Prepared", "Settings", "judge", "pair_step", "predict", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,21 @@ class Settings:
     """Largest timestep, inclusive."""
     posterior: bool
     """Sample latents from the VAE's posterior (True) or take its mean."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A micro-batch with its noise and the reference's opinion: all that is settled before gradients flow.
+
+    `seen` lacks only the policy's prediction. `x_t`, `conditioning`: what the networks are asked about, one row for
+    each side, level and pair. `passes`: network passes per image that the inversion took.
+    """
+
+    batch: PairBatch
+    x_t: Tensor
+    conditioning: Conditioning
+    seen: Predicted
+    passes: float
 
 
 @dataclass(frozen=True)
@@ -67,45 +83,129 @@ def pair_step(
     settings: Settings,
 ) -> PairOutcome:
     """Method 1.6, for any inversion and objective. Winners come first in every `[2B, ...]` tensor."""
-    schedule, cond = denoiser.schedule, batch.conditioning
-    x0 = _latents(batch, draws, settings)  # [2B, C, H, W]
-    t = timesteps(draws.uniform("timestep"), settings).to(x0.device)  # [B], one for both images of a pair
-    t_both = t.repeat(2)
+    prepared = prepare(
+        batch, draws, denoiser=denoiser, inversion=inversion, objective=objective, settings=settings
+    )
+    return judge(prepared, predict(prepared, denoiser), objective)
 
-    noised = inversion(x0, t_both, _predictors(denoiser, cond), schedule, draws)
 
-    output = denoiser.predict(noised.x_t, t_both, cond)
-    policy = schedule.epsilon(output, noised.x_t, t_both)
-    reference = policy.detach()
+def prepare(
+    batch: PairBatch,
+    draws: Draws,
+    *,
+    denoiser: Denoiser,
+    inversion: Inversion,
+    objective: Objective,
+    settings: Settings,
+) -> Prepared:
+    """Latents, timesteps, noise and the reference's prediction. No gradients."""
+    schedule, levels = denoiser.schedule, objective.levels_per_pair()
+    x0 = _spread(_latents(batch, draws, settings), levels)  # [2 * levels * B, C, H, W]
+    t = _timesteps(batch, draws, settings, levels).to(x0.device)
+    rows = torch.arange(2 * len(batch), device=x0.device)
+    cond = batch.conditioning if levels == 1 else batch.conditioning.take(_spread(rows, levels))
+    empty = batch.unconditional
+    if empty is not None and levels > 1:
+        empty = empty.take(_spread(rows, levels))
+    noised = inversion(
+        x0, t, _predictors(denoiser, cond, empty), schedule, _Levels(draws, levels) if levels > 1 else draws
+    )
+    reference = noised.noise  # nobody's opinion, in the right shape
     if objective.needs_reference:
         with torch.no_grad():
-            output = denoiser.predict(noised.x_t, t_both, cond, reference=True)
-            reference = schedule.epsilon(output, noised.x_t, t_both)
+            output = denoiser.predict(noised.x_t, t, cond, reference=True)
+            reference = schedule.epsilon(output, noised.x_t, t)
+    seen = Predicted(
+        target=noised.noise,
+        policy=reference,
+        reference=reference,
+        t=t,
+        abar=schedule.alphas_cumprod[t.to(schedule.alphas_cumprod.device)].to(t.device),
+        levels=levels,
+        desirable=batch.desirable,
+    )
+    return Prepared(batch, noised.x_t, cond, seen, noised.passes / len(x0))
 
-    predicted = Predicted(target=noised.noise, policy=policy, reference=reference, t=t_both)
-    out = objective(predicted, batch.p)
+
+def predict(prepared: Prepared, denoiser: Denoiser) -> Predicted:
+    """The policy's turn, with gradients if the caller has them on."""
+    seen = prepared.seen
+    output = denoiser.predict(prepared.x_t, seen.t, prepared.conditioning)
+    return replace(seen, policy=denoiser.schedule.epsilon(output, prepared.x_t, seen.t))
+
+
+def judge(
+    prepared: Prepared, predicted: Predicted, objective: Objective, means: Mapping[str, Tensor] | None = None
+) -> PairOutcome:
+    """The objective's verdict, and what is worth a curve beside it."""
+    batch = prepared.batch
+    out = objective(replace(predicted, means=means) if means else predicted, batch.p)
     with torch.no_grad():
-        winner, loser = predicted.errors()
-        power = noised.noise.float().square().flatten(1).mean(1)
+        shape = (2, predicted.levels, len(batch))
+        power = predicted.target.float().square().flatten(1).mean(1).reshape(shape).mean((0, 1))
+        t = predicted.t.reshape(shape).float().mean((0, 1))
+        watched = _watched(predicted, batch, objective)
     return PairOutcome(
         loss=out.loss,
         margin=out.margin.detach(),
         t=t,
-        target_power=(power[: len(batch)] + power[len(batch) :]) / 2,
+        target_power=power,
         p=batch.p,
-        passes=noised.passes / len(x0),
-        metrics={
-            "error/winner": winner,
-            "error/loser": loser,
-            **{name: value.detach() for name, value in out.metrics.items()},
-        },
+        passes=prepared.passes,
+        metrics={**watched, **{name: value.detach() for name, value in out.metrics.items()}},
     )
 
 
+def _watched(predicted: Predicted, batch: PairBatch, objective: Objective) -> dict[str, Tensor]:
+    """`error/*`: the policy's errors on the image that p prefers and on the other; `gap/*`: minus the reference's."""
+
+    def sides(values: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        first, second = (side.reshape(predicted.levels, len(batch)).mean(0) for side in values)
+        return torch.where(batch.p >= 0.5, first, second), torch.where(batch.p >= 0.5, second, first)
+
+    error = sides(predicted.errors())
+    if batch.desirable is not None:  # two images that happen to lie side by side
+        return {"error": (error[0] + error[1]) / 2}
+    found = {"error/winner": error[0], "error/loser": error[1]}
+    if objective.needs_reference:
+        found["gap/winner"], found["gap/loser"] = sides(predicted.gaps())
+    return found
+
+
 def timesteps(uniform: Tensor, settings: Settings) -> Tensor:
-    """`[B]` uniform numbers in [0, 1) -> integer timesteps in t_min..t_max, both included."""
+    """Uniform numbers in [0, 1) -> integer timesteps in t_min..t_max, both included."""
     span = settings.t_max - settings.t_min + 1
     return (settings.t_min + (uniform * span).floor()).clamp(max=settings.t_max).long()
+
+
+def _timesteps(batch: PairBatch, draws: Draws, settings: Settings, levels: int) -> Tensor:
+    """`[2 * levels * B]`: the images of a pair share theirs; several levels lie evenly spread, one in each stratum."""
+
+    def drawn(name: str) -> Tensor:
+        uniform = draws.uniform(name)
+        strata = torch.arange(levels, dtype=uniform.dtype)[:, None]
+        return timesteps((uniform + strata) / levels, settings).flatten()
+
+    first = drawn("timestep")
+    return torch.cat([first, first if batch.desirable is None else drawn("timestep/second")])
+
+
+def _spread(x: Tensor, levels: int) -> Tensor:
+    """`[2B, ...] -> [2 * levels * B, ...]`: each side repeated for every level."""
+    return x if levels == 1 else torch.cat([side for half in x.chunk(2) for side in [half] * levels])
+
+
+class _Levels:
+    """Draws for several levels of the same samples: a stream of its own for each."""
+
+    def __init__(self, draws: Draws, levels: int) -> None:
+        self._draws, self._levels = draws, levels
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return torch.cat([self._draws.normal(f"{name}/{level}", shape) for level in range(self._levels)])
+
+    def uniform(self, name: str) -> Tensor:
+        return torch.cat([self._draws.uniform(f"{name}/{level}") for level in range(self._levels)])
 
 
 def _latents(batch: PairBatch, draws: Draws, settings: Settings) -> Tensor:
@@ -117,14 +217,19 @@ def _latents(batch: PairBatch, draws: Draws, settings: Settings) -> Tensor:
     return batch.mean + batch.std * noise.to(batch.mean)
 
 
-def _predictors(denoiser: Denoiser, cond: Conditioning) -> Predictors:
+def _predictors(denoiser: Denoiser, cond: Conditioning, empty: Conditioning | None) -> Predictors:
     """Policy and reference without gradients, on any rows of the batch."""
 
-    def follow(reference: bool) -> Predict:
+    def follow(reference: bool, about: Conditioning) -> Predict:
         def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
             with torch.no_grad():
-                return denoiser.predict(x, t, cond.take(rows), reference=reference)
+                return denoiser.predict(x, t, about.take(rows), reference=reference)
 
         return predict
 
-    return Predictors(policy=follow(False), reference=follow(True))
+    return Predictors(
+        policy=follow(False, cond),
+        reference=follow(True, cond),
+        policy_empty=None if empty is None else follow(False, empty),
+        reference_empty=None if empty is None else follow(True, empty),
+    )

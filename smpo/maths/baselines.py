@@ -57,7 +57,7 @@ def kto(
 
 
 def mapo(
-    error_winner: Tensor, error_loser: Tensor, *, beta: float = 0.1, snr: float = 0.5, T: int = 1000
+    error_winner: Tensor, error_loser: Tensor, *, beta: float = 0.1, snr: float = 0.5, T: float = 1000
 ) -> Tensor:
     """e_w - β log σ(T·(φ(e_w) - φ(e_l))), φ(ℓ) = sℓ/(exp(sℓ)-1). MaPO (Hong et al. 2024) as released.
 
@@ -90,11 +90,11 @@ def dspo(target: Tensor, policy: Tensor, reference: Tensor, margin: Tensor, beta
 def inversion_dpo(distance_winner: Tensor, distance_loser: Tensor, abar: Tensor, beta: float) -> Tensor:
     """-log σ(β/2 · mean_s ω_s (d_w - d_l)), ω = 1/(2ᾱ). Inversion-DPO (Li et al. 2025), from its code.
 
-    `distance_*` [S, B] hold mean (ε_θ - ε_ref)² at S levels of the reference's inversion, `abar` [S] their ᾱ.
+    `distance_*` [S, B] hold mean (ε_θ - ε_ref)² at S levels of the reference's inversion, `abar` [S] or [S, B] their ᾱ.
     -> [B]. Beware: both terms are quadratic in θ - θ_ref, so training from the reference has no gradient; and
     the supplement of Diffusion-DPO prints the analogous formula with the opposite sign.
     """
-    omega = (0.5 / abar).to(distance_winner.dtype).unsqueeze(1)
+    omega = (0.5 / abar).to(distance_winner.dtype).reshape(len(abar), -1)
     return softplus(-0.5 * beta * (omega * (distance_winner - distance_loser)).mean(dim=0))
 
 

@@ -20,6 +20,8 @@ from typing import Literal, NamedTuple
 
 Convention = Literal["exact", "lt_0_22", "ge_0_22"]
 Combine = Literal["average", "last", "none"]
+Where = Literal["every", "last"]
+"""Which hops are refined: all, or only the one on which a sample arrives."""
 
 
 class Hop(NamedTuple):
@@ -97,11 +99,12 @@ def passes(
     offset: int = 1,
     skip_first: bool = False,
     combine: Combine = "average",
+    where: Where = "every",
 ) -> int:
     """Network passes of the dearest sample, the one at `t_max` (T-1 unless told): an upper bound."""
     hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first)
     top = _within(T - 1 if t_max is None else t_max, T)
-    return forwards_per_hop(refinements, combine) * sum(top > hop.after for hop in hops)
+    return _priced(sum(top > hop.after for hop in hops), 1, refinements, combine, where)
 
 
 def expected_passes(
@@ -115,6 +118,7 @@ def expected_passes(
     offset: int = 1,
     skip_first: bool = False,
     combine: Combine = "average",
+    where: Where = "every",
 ) -> float:
     """Mean network passes per sample for t uniform on t_min..t_max, both included. Exact, not sampled.
 
@@ -125,8 +129,15 @@ def expected_passes(
     if low > high:
         raise ValueError(f"t_min ({low}) is above t_max ({high}).")
     # A hop is taken by every t in (after, high] that is at least low.
-    taken = sum(max(0, high - max(hop.after, low - 1)) for hop in hops)
-    return forwards_per_hop(refinements, combine) * taken / (high - low + 1)
+    taken = [max(0, high - max(hop.after, low - 1)) for hop in hops]
+    travellers = max(taken, default=0)  # whoever moves at all takes the first hop
+    return _priced(sum(taken), travellers, refinements, combine, where) / (high - low + 1)
+
+
+def _priced(hops: int, arrivals: int, refinements: int, combine: Combine, where: Where) -> int:
+    """Passes of so many hops, so many of which were somebody's last."""
+    each = forwards_per_hop(refinements, combine)
+    return each * hops if where == "every" else hops + (each - 1) * min(arrivals, hops)
 
 
 def _within(t: int, T: int) -> int:

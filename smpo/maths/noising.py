@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from smpo.maths.counting import Combine, Convention, forwards_per_hop, grid, itinerary
+from smpo.maths.counting import Combine, Convention, Where, grid, itinerary
 from smpo.maths.renoise import iterate_weights, renoise
 from smpo.maths.schedule import NoiseSchedule, widen
 
@@ -47,7 +47,10 @@ class Noised(NamedTuple):
 
 
 class InversionStep(NamedTuple):
-    """One hop, as it happened. `rows`, levels and time are [n]; `noise` and `x` (after the hop) [n, ...]."""
+    """One hop, as it happened. `rows`, levels and time are [n]; `noise` and `x` (after the hop) [n, ...].
+
+    `passes` counts network passes, one per row sent.
+    """
 
     rows: Tensor
     source: Tensor
@@ -55,6 +58,7 @@ class InversionStep(NamedTuple):
     time: Tensor
     noise: Tensor
     x: Tensor
+    passes: int = 0
 
 
 def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
@@ -82,21 +86,24 @@ def inversion_steps(
     offset: int = 1,
     weights: Sequence[float] | None = None,
     skip_first: bool = False,
+    where: Where = "every",
 ) -> Iterator[InversionStep]:
     """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there."""
     if t.shape != x0.shape[:1]:
         raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
     w = iterate_weights(refinements, combine, weights)
     hops = itinerary(steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first)
+    nexts = [hop.after for hop in hops[1:]] + [schedule.T]
     # Sorted by t, those still on their way are always the first n: slices, and only one wait for the device.
     order = torch.argsort(t, descending=True, stable=True)
     goal = t[order]
     bound_for = goal.tolist()
     x = widen(x0.detach())[order]
-    for hop in hops:
+    for hop, onward in zip(hops, nexts, strict=True):
         n = sum(g > hop.after for g in bound_for)
         if n == 0:
             return  # `after` never decreases, so everyone has arrived
+        plain = sum(g > onward for g in bound_for) if where == "last" else 0  # these go on, unrefined
         rows = order[:n]
         source, target = goal.new_full((n,), hop.source), goal.new_full((n,), hop.target)
         if convention == "exact":
@@ -105,9 +112,17 @@ def inversion_steps(
         # Not round the yield: a suspended generator would leave gradients off for its caller.
         with torch.no_grad():
             ends = _abar(schedule, source, x[:n], start), _abar(schedule, target, x[:n], start)
-            noise, new = _hop(predict, schedule, x[:n], time, rows, ends, w, x0.dtype)
+            parts = [
+                _hop(
+                    predict, schedule, x[some], time[some], rows[some],
+                    (ends[0][some], ends[1][some]), v, x0.dtype,
+                )
+                for some, v in ((slice(0, plain), (1.0,)), (slice(plain, n), w))
+                if some.start < some.stop
+            ]  # fmt: skip
+            noise, new = (torch.cat(column) for column in zip(*parts, strict=True))
             x = torch.cat([new, x[n:]])
-        yield InversionStep(rows, source, target, time, noise, new)
+        yield InversionStep(rows, source, target, time, noise, new, plain + len(w) * (n - plain))
 
 
 def invert(
@@ -124,6 +139,7 @@ def invert(
     offset: int = 1,
     weights: Sequence[float] | None = None,
     skip_first: bool = False,
+    where: Where = "every",
 ) -> Noised:
     """Carry clean latents up to their timesteps along the model's own path, without gradients.
 
@@ -131,6 +147,7 @@ def invert(
 
     `steps`        size of the grid, n; per sample all levels below t and then t itself ("exact").
     `refinements`  K, extra network passes per hop; `combine` and `weights`: see `iterate_weights`.
+    `where`        refine "every" hop, as SmPO's code does, or only the "last", on which a sample arrives.
     `start`        ᾱ of the clean latent: "one" says x0 is clean, "alpha0" that it sits at level 0, as
                    schedulers with set_alpha_to_one=False do. With "one", a single hop gives τ = ε̄ exactly.
     `convention`   "exact" lands on t. "lt_0_22" and "ge_0_22" reproduce the official code under the two
@@ -146,7 +163,6 @@ def invert(
     x0 = x0.detach()
     x = widen(x0).clone()
     passes = 0
-    n = forwards_per_hop(refinements, combine)
     for step in inversion_steps(
         x0,
         t,
@@ -160,9 +176,10 @@ def invert(
         offset=offset,
         weights=weights,
         skip_first=skip_first,
+        where=where,
     ):
         x[step.rows] = step.x
-        passes += n * step.rows.numel()
+        passes += step.passes
     return Noised(x, schedule.noise_between(x0, x, t), passes)
 
 

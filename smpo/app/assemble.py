@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from smpo.data.census import note
 from smpo.data.loader import PairLoader, Stream
 from smpo.data.scores import ScoreTable
 from smpo.engine.ema import Average
@@ -63,6 +64,8 @@ def assemble(
     with accelerator.main_process_first():
         table = spec.data.load(runtime, report if accelerator.is_main_process else None)
         p, key, stats = smoothed(spec, table, runtime, progress)
+    if accelerator.is_main_process:
+        _note_keys(spec, runtime, table, denoiser.encoder_key, key)
     if bool((p == 0.5).all()):
         raise RunError(
             f"smoothing `{spec.smoothing.use}` finds every one of the {len(p)} pairs a tie: there is nothing to learn",
@@ -129,6 +132,17 @@ def smoothed(
     if runtime.device == "cuda":
         torch.cuda.empty_cache()
     return spec.smoothing(winner.double(), loser.double(), share, stats), key, stats
+
+
+def _note_keys(
+    spec: ExperimentSpec, runtime: Runtime, table: PairTable, encoders: str, scorer: str | None
+) -> None:
+    """For the next plan: under which keys these recipes' results lie in the caches."""
+    prompts = len({table[row].prompt for row in range(len(table))})
+    note(runtime.cache, spec.data, {"digest": table.digest, "pairs": len(table), "prompts": prompts})
+    note(runtime.cache, spec.model, {"encoders": encoders})
+    if spec.reward is not None and scorer is not None:
+        note(runtime.cache, spec.reward, {"key": scorer})
 
 
 def trained(policy: nn.Module) -> dict[str, nn.Parameter]:

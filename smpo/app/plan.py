@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from smpo.app.costs import GPUS, Architecture, GpuCost, Workload, estimate, known, state_bytes
+from smpo.app.disk import DiskUse, disk_use
+from smpo.app.forecast import Forecast, forecast
 from smpo.experiment import ExperimentSpec
+from smpo.kinds import ModelFacts
 from smpo.registry.resolve import Resolved
 
-__all__ = ["Obstacle", "Plan", "make_plan"]
+__all__ = ["Obstacle", "Plan", "judge_names", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class Plan:
     sampling_passes: int
     """Forwards for the evaluation's samples, both models, guidance counted double."""
     prompts: int | None
+    network: str | None = None
+    """The architecture whose costs are known (`smpo.app.costs`), None for others."""
+    gpus: list[GpuCost] = field(default_factory=list)
+    """Estimates for some GPUs; empty when the architecture isn't known."""
+    caches: Forecast = field(default_factory=Forecast)
+    disk: DiskUse = field(default_factory=DiskUse)
     obstacles: list[Obstacle] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -64,29 +74,91 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max)
     per_pair = 2 * (inversion + 3 + (1 if spec.objective.needs_reference else 0))
     pairs = train.steps * train.batch
+    rows = spec.data.size()
     obstacles = list(_obstacles(spec))
     prompts, sampling = None, 0
-    if spec.evaluate is not None and not obstacles:
+    if spec.evaluate is not None and spec.evaluate.prompts.check() is None:
         prompts = len(spec.evaluate.prompts.load())
         prompts = min(prompts, spec.evaluate.limit or prompts)
         doubled = 2 if spec.evaluate.guidance > 1 else 1
         sampling = prompts * spec.evaluate.images * spec.evaluate.steps * doubled * 2
+    network = known(facts.parameters, facts.resolution)
+    caches = forecast(spec, rows=rows, visits=pairs, network=network)
+    disk = disk_use(resolved, facts, network, caches)
+    if disk.short:
+        obstacles.append(
+            Obstacle("disk", disk.short, "free some space, or point `runtime.cache` at a larger disk")
+        )
+    costs: list[GpuCost] = []
+    if network is not None:
+        samples = 2 * (prompts or 0) * (spec.evaluate.images if spec.evaluate else 0)
+        work = _workload(
+            spec, facts, pairs, per_pair, micro, share, caches.images_to_encode, sampling, samples
+        )
+        costs = [estimate(network, work, gpu) for gpu in GPUS]
     return Plan(
         devices=runtime.devices,
         micro_batch=micro,
         accumulate=share // micro,
         steps=train.steps,
         pairs=pairs,
-        rows=spec.data.size(),
+        rows=rows,
         inversion_passes=inversion,
         passes_per_pair=per_pair,
         total_passes=per_pair * pairs,
-        training_tflop=facts.forward_tflop * per_pair * pairs if facts.forward_tflop else None,
+        training_tflop=_tflop(facts, network) * per_pair * pairs if _tflop(facts, network) else None,
         sampling_passes=sampling,
         prompts=prompts,
+        network=network.name if network else None,
+        gpus=costs,
+        caches=caches,
+        disk=disk,
         obstacles=obstacles,
-        warnings=[*(problem.message for problem in resolved.warnings), *_warnings(spec)],
+        warnings=[*(problem.message for problem in resolved.warnings), *disk.warnings, *_warnings(spec)],
     )
+
+
+def _tflop(facts: ModelFacts, network: Architecture | None) -> float:
+    return facts.forward_tflop or (network.forward_tflop if network else 0.0)
+
+
+def _workload(
+    spec: ExperimentSpec,
+    facts: ModelFacts,
+    pairs: int,
+    per_pair: float,
+    micro: int,
+    share: int,
+    encoded: float,
+    sampling: int,
+    samples: int,
+) -> Workload:
+    train, runtime = spec.train, spec.runtime
+    return Workload(
+        pairs=pairs,
+        passes_per_pair=per_pair,
+        encoded=encoded,
+        sampling_passes=sampling,
+        samples=samples,
+        micro_batch=micro,
+        share_of_device=share,
+        precision=train.precision,
+        checkpointing=runtime.gradient_checkpointing,
+        adapter=facts.trainable is None,
+        average=train.ema is not None,
+        state_bytes=state_bytes(train.optimiser),
+        reference=spec.objective.needs_reference,
+    )
+
+
+def judge_names(resolved: Resolved[ExperimentSpec]) -> list[str]:
+    """What the judges are called in tables and metrics: card or component, numbered when one occurs twice."""
+    names: list[str] = []
+    for i, reward in enumerate(resolved.spec.evaluate.rewards if resolved.spec.evaluate else ()):
+        card = resolved.card_of(f"evaluate.rewards.{i}")
+        name = card.name if card else reward.use
+        names.append(name if name not in names else f"{name}-{i + 1}")
+    return names
 
 
 def _obstacles(spec: ExperimentSpec) -> Iterator[Obstacle]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from smpo.app.disk import in_gb
 from smpo.app.plan import Plan, make_plan
 from smpo.cli.words import out, print_json, resolve_spec
 from smpo.experiment import ExperimentSpec
@@ -16,6 +17,8 @@ from smpo.registry.resolve import Resolved
 from smpo.spec.problems import SpecProblems
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from smpo.spec.problems import Problem
 
 __all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
@@ -114,10 +117,17 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
     else:
         for row in _rows(resolved):
             table.add_row(*(escape(cell) for cell in row))
+    if resolved.local_files:
+        names = ", ".join(one.path.name for one in resolved.local_files)
+        console.print(f"[yellow]runs code[/]  {escape(names)} (`uses:`; --no-local-code refuses it)")
     console.print(table)
     console.print()
-    for line in _derived(spec, plan):
+    for line in (*_derived(spec, plan), *_stored(plan)):
         console.print(escape(line))
+    if plan.gpus:
+        console.print()
+        console.print(_gpus(plan))
+        console.print()
     for warning in plan.warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}")
     for obstacle in plan.obstacles:
@@ -161,7 +171,7 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
         f"inversion; a backward counts as two), {plan.total_passes:,.0f} in all",
     ]
     if plan.training_tflop is not None:
-        lines.append(f"compute    about {plan.training_tflop:,.0f} TFLOP of UNet in training (estimate)")
+        lines.append(f"compute    {plan.training_tflop:,.0f} TFLOP of UNet in training")
     if spec.evaluate is not None and plan.prompts is not None:
         e = spec.evaluate
         lines.append(
@@ -170,6 +180,61 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
             f"{plan.sampling_passes:,} UNet forwards"
         )
     return lines
+
+
+def _stored(plan: Plan) -> list[str]:
+    """What the caches hold and what will be written: words for numbers that may be unknown."""
+    c, d, lines = plan.caches, plan.disk, []
+    if c.scores is not None or c.scores_stored:
+        wanted = "" if c.scores is None else f" of at most {c.scores:,}"
+        lines.append(
+            f"scores     all cached ({c.scores_stored:,} of this reward)"
+            if c.scores_complete
+            else f"scores     {c.scores_stored:,}{wanted} cached"
+        )
+    if c.images is not None:
+        lines.append(_encoded("latents", c.images_stored, c.images, d.latents))
+    if c.prompts is not None:
+        lines.append(_encoded("prompts", c.prompts_stored, c.prompts, d.prompts))
+    if d.checkpoint is not None and d.checkpoints is not None:
+        kept = d.checkpoints // max(d.checkpoint, 1)
+        model = "" if d.model is None else f"; the finished model {in_gb(d.model)}"
+        lines.append(f"disk       {kept} × {in_gb(d.checkpoint)} for checkpoints{model}")
+    if d.total and d.free is not None:
+        lines.append(f"           {in_gb(d.total)} at most in all, {in_gb(d.free)} free")
+    for place, size in d.downloads.items():
+        lines.append(f"download   {place}" + (f", {size:g} GB" if size else ""))
+    return lines
+
+
+def _encoded(what: str, stored: int, wanted: int, size: int | None) -> str:
+    more = "" if not size or stored >= wanted else f", at most {in_gb(size)} to write"
+    return f"{what:<10} {min(stored, wanted):,} of at most {wanted:,} cached{more}"
+
+
+def _gpus(plan: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(f"estimate for {plan.network}, ± 25 %", no_wrap=True)
+    for title in ("GPU-hours", "seconds a pair", "memory"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for one in plan.gpus:
+        most = one.largest_micro_batch
+        room = (
+            "does not fit, not even one pair"
+            if most is None
+            else f"fits; micro_batch {most} would too"
+            if one.fits and most > plan.micro_batch
+            else "fits"
+            if one.fits
+            else f"does not fit; micro_batch {most} would"
+        )
+        table.add_row(
+            one.gpu, f"{one.hours:,.3g}", f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room
+        )
+    return table
 
 
 def _history(resolved: Resolved[ExperimentSpec]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["is_hub_id", "locate", "missing"]
+__all__ = ["is_hub_id", "locate", "missing", "to_fetch"]
 
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
@@ -30,19 +31,58 @@ def is_hub_id(place: str) -> bool:
 
 
 def missing(place: str) -> str | None:
-    """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when the network may be
-    used or a copy lies in the hub's cache."""
-    found = locate(place)
-    if Path(found).exists():
+    """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when a copy lies in the
+    hub's cache, or when it can be fetched."""
+    if Path(locate(place)).exists():
         return None
     if not is_hub_id(place):
         return f"`{place}` is neither a folder here nor a hub id (owner/name)"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"} and not _cached(place):
+    if _cached(place):
+        return None
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         return f"`{place}` is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it"
+    if reason := _unreachable():
+        return f"`{place}` is not in the hub's cache, and the hub can't be reached: {reason}"
     return None
+
+
+def to_fetch(place: str) -> bool:
+    """Whether `place` is a hub id of which no copy lies here."""
+    return is_hub_id(place) and not _cached(place)
 
 
 def _cached(repo: str) -> bool:
     base = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", base / "hub"))
     return (hub / f"models--{repo.replace('/', '--')}" / "snapshots").is_dir()
+
+
+@lru_cache(maxsize=1)
+def _unreachable() -> str | None:
+    """Why no connection to the hub can be opened, if the system says so within half a second. Nothing is sent.
+
+    Slow answers and proxies count as reachable: a fetch will say more.
+    """
+    import socket
+    import threading
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if address.hostname is None or getproxies():
+        return None
+    port = address.port or (80 if address.scheme == "http" else 443)
+    reasons: list[str] = []
+
+    def knock() -> None:
+        try:
+            socket.create_connection((address.hostname, port), timeout=5).close()
+        except TimeoutError:
+            pass
+        except OSError as error:
+            reasons.append(error.strerror or str(error))
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(0.5)
+    return reasons[0] if reasons else None

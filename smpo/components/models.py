@@ -35,7 +35,7 @@ class LoRA(BaseModel):
 
 @register
 class StableDiffusion(Model):
-    """A UNet latent-diffusion pipeline in the diffusers folder layout (SD 1.x, SD 2.x; epsilon or v-prediction)."""
+    """A UNet latent-diffusion pipeline in the diffusers folder layout (SD 1.x, 2.x, SDXL; epsilon or v-prediction)."""
 
     use: Literal["stable-diffusion"] = "stable-diffusion"
     version: ClassVar[int] = 1
@@ -127,6 +127,9 @@ class Plane(Model):
 _PUBLISHED = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": ModelFacts(
         "", timesteps=1000, resolution=512, parameters=859_520_964, forward_tflop=0.8033
+    ),
+    "stabilityai/stable-diffusion-xl-base-1.0": ModelFacts(
+        "", timesteps=1000, resolution=1024, parameters=2_567_463_684, forward_tflop=6.7612
     ),
 }
 

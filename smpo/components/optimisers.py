@@ -23,6 +23,8 @@ class AdamW(Optimiser):
 
     use: Literal["adamw"] = "adamw"
     version: ClassVar[int] = 1
+    state_bytes: ClassVar[float] = 8.0
+    """For each parameter: two moments in float32. `smpo plan` counts with it."""
 
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the first moment."""
@@ -54,6 +56,8 @@ class Adafactor(Optimiser):
 
     use: Literal["adafactor"] = "adafactor"
     version: ClassVar[int] = 1
+    state_bytes: ClassVar[float] = 0.02
+    """For each parameter: a row and a column of second moments for each matrix."""
 
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled pull of the weights towards zero, times the learning rate."""

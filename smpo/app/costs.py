@@ -1,0 +1,187 @@
+"""What training costs on which GPU: the numbers behind the estimates of `smpo plan`, and where they come from.
+
+FLOPs, parameters and activations were counted on meta tensors of the public architectures; they are exact for these,
+at these resolutions. What share of a GPU's peak is reached is not: it was read off public results and a roofline
+model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL on H100 and A100, MosaicML's SD2), for batched,
+eager, 16-bit training as smpo does it. Expect a quarter more or less; the paper's own SDXL run (151 A800-hours, with
+the waiting of eight GPUs for the slowest pair in it) is met within that. No torch here.
+
+GB are 10^9 bytes throughout. Scoring the pairs and decoding their images are not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "ARCHITECTURES",
+    "GPUS",
+    "SLACK",
+    "Architecture",
+    "Gpu",
+    "GpuCost",
+    "Workload",
+    "estimate",
+    "known",
+    "state_bytes",
+]
+
+GB = 1e9
+SLACK = 0.9
+"""Share of a GPU's memory that can be filled: the rest goes to the CUDA context and to fragmentation."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network at one resolution. TFLOP are for one image, a multiply and an add counted as two."""
+
+    name: str
+    parameters: int
+    """Of the UNet."""
+    resolution: int
+    forward_tflop: float
+    encode_tflop: float
+    """The VAE's encoder."""
+    decode_tflop: float
+    encoders_gb: float
+    """VAE and text encoders, in float32 as smpo keeps them."""
+    latent: int
+    """Numbers in an image's latent."""
+    text: int
+    """Numbers in a prompt's embeddings."""
+    activations_gb: float
+    """What the backward needs of one image, under autocast."""
+    checkpointed_gb: float
+    """The same with gradient checkpointing: what is saved, and the largest segment that is computed again."""
+    share: float
+    """Of a GPU's 16-bit peak that is reached with several pairs at once."""
+    share_of_one: float
+    """... and with a single pair at a time, when the host can't launch kernels fast enough."""
+
+
+ARCHITECTURES = (
+    Architecture(
+        "SD 1.5 at 512 px", 859_520_964, 512, 0.8033, 1.117, 2.51, encoders_gb=0.83, latent=4 * 64 * 64, text=77 * 768,
+        activations_gb=1.24, checkpointed_gb=0.184 + 0.087, share=0.29, share_of_one=0.18,
+    ),
+    Architecture(
+        "SDXL at 1024 px", 2_567_463_684, 1024, 6.7612, 4.879, 10.47, encoders_gb=3.61,
+        latent=4 * 128 * 128, text=77 * 2048 + 1280,
+        activations_gb=8.64, checkpointed_gb=0.661 + 0.241, share=0.36, share_of_one=0.28,
+    ),
+    Architecture(
+        "SDXL at 512 px", 2_567_463_684, 512, 1.5888, 1.117, 2.51, encoders_gb=3.61,
+        latent=4 * 64 * 64, text=77 * 2048 + 1280,
+        activations_gb=2.18, checkpointed_gb=0.166 + 0.060, share=0.33, share_of_one=0.22,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Datasheet values: memory, and dense peaks without sparsity in TFLOP/s."""
+
+    name: str
+    memory_gb: float
+    peak_16: float
+    peak_32: float
+
+
+GPUS = (
+    Gpu("24 GB (RTX 4090)", 25.7, 165, 82.6),
+    Gpu("A100-80", 85.0, 312, 19.5),
+    Gpu("H100", 85.0, 989, 67),
+    Gpu("H200", 150.7, 989, 67),
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a spec asks of the network."""
+
+    pairs: int
+    passes_per_pair: float
+    """Forwards of one image, a backward counted as two."""
+    encoded: float
+    """Images that the VAE encodes."""
+    sampling_passes: int
+    samples: int
+    micro_batch: int
+    share_of_device: int
+    """Pairs a device takes per update; micro-batches divide it."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    checkpointing: bool
+    adapter: bool
+    """A low-rank adapter is trained: its own weights, gradients and state hardly weigh anything."""
+    average: bool
+    state_bytes: float
+    """Of the optimiser, for each trained parameter."""
+    reference: bool
+
+
+@dataclass(frozen=True)
+class GpuCost:
+    """One GPU's estimate."""
+
+    gpu: str
+    hours: float
+    """GPU-hours of training, encoding and sampling."""
+    seconds_per_pair: float
+    memory_gb: float
+    fits: bool
+    largest_micro_batch: int | None
+    """Of those that divide a device's share of the batch; None when not even one pair fits."""
+
+
+def known(parameters: int | None, resolution: int | None) -> Architecture | None:
+    """The architecture with this many parameters, so that fine-tunes in a folder are recognised; None when it wasn't
+    counted, or not at this resolution."""
+    found = (one for one in ARCHITECTURES if (one.parameters, one.resolution) == (parameters, resolution))
+    return next(found, None)
+
+
+def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
+    """Hours and memory of a spec on one kind of GPU."""
+    peak = gpu.peak_32 if work.precision == "fp32" else gpu.peak_16
+    reached = peak * (network.share_of_one if work.micro_batch == 1 else network.share)
+    recomputed = 2 if work.checkpointing else 0
+    pair = network.forward_tflop * (work.passes_per_pair + recomputed) / reached
+    rest = network.encode_tflop * work.encoded + network.decode_tflop * work.samples
+    rest += network.forward_tflop * work.sampling_passes
+    memory = memory_gb(network, work)
+    room = gpu.memory_gb * SLACK
+    fitting = [size for size in _divisors(work.share_of_device) if memory_gb(network, work, size) <= room]
+    return GpuCost(
+        gpu=gpu.name,
+        hours=(work.pairs * pair + rest / (peak * network.share)) / 3600,
+        seconds_per_pair=pair,
+        memory_gb=memory,
+        fits=memory <= room,
+        largest_micro_batch=max(fitting, default=None),
+    )
+
+
+def memory_gb(network: Architecture, work: Workload, micro_batch: int | None = None) -> float:
+    """Weights, gradients, state and activations in one process, at the peak of the backward."""
+    full = work.precision == "fp32"
+    stored = 4 if full else 2
+    if work.adapter:
+        bytes_each = float(stored)  # the reference is the same network
+    else:
+        master, cast, gradient = 4, 0 if full else 2, 4
+        bytes_each = master + cast + gradient + work.state_bytes + 4 * work.average + stored * work.reference
+    images = 2 * (work.micro_batch if micro_batch is None else micro_batch)
+    each = network.checkpointed_gb if work.checkpointing else network.activations_gb
+    if full:
+        each *= 2 / 1.25  # autocast keeps some of them, mostly norms, in float32 already
+    return network.parameters * bytes_each / GB + network.encoders_gb + images * each
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def state_bytes(optimiser: object) -> float:
+    """Bytes of optimiser state for each trained parameter: what the component says, else two float32 moments."""
+    return float(getattr(optimiser, "state_bytes", 8.0))

@@ -1,0 +1,91 @@
+"""What a run will have to score and encode, and how much of it lies in the caches already. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smpo.app.costs import Architecture
+from smpo.data.census import encoded, noted, scored
+from smpo.experiment import ExperimentSpec
+
+__all__ = ["Forecast", "forecast"]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Rows of each cache: wanted by this spec, and there. Wanted is at most; None where nobody knows."""
+
+    scores: int | None = None
+    scores_stored: int = 0
+    scores_complete: bool = False
+    images: int | None = None
+    images_stored: int = 0
+    prompts: int | None = None
+    prompts_stored: int = 0
+    latent_bytes: int | None = None
+    """Of one image's row."""
+    text_bytes: int | None = None
+    known_from_a_run: bool = False
+    """Whether the numbers of pairs and prompts were counted, or follow from the rows of a file."""
+
+    @property
+    def images_to_encode(self) -> float:
+        return max(0, (self.images or 0) - self.images_stored)
+
+    @property
+    def prompts_to_encode(self) -> int:
+        return max(0, (self.prompts or 0) - self.prompts_stored)
+
+
+def forecast(
+    spec: ExperimentSpec, *, rows: int | None, visits: int, network: Architecture | None
+) -> Forecast:
+    """`rows`: of the data, if a look tells; `visits`: pairs that training is shown."""
+    cache, train = Path(spec.runtime.cache), spec.train
+    data, model = noted(cache, spec.data), noted(cache, spec.model)
+    pairs = data.get("pairs", rows)
+    distinct = visits if pairs is None else min(visits, pairs)
+    images = None
+    if train.crop == "centre":  # random crops are encoded at each visit
+        each = visits / max(distinct, 1)
+        sides = (
+            2 - 2 ** (1 - each) if train.flip else 1
+        )  # expected: a pair visited once is shown one way round
+        images = round(2 * distinct * max(sides, 1))
+    prompts = min(distinct, data.get("prompts", distinct)) + (train.prompt_dropout > 0)
+    scores, stored, complete = None, 0, False
+    if spec.reward is not None and spec.smoothing.needs_reward:
+        scores = 2 * pairs if pairs is not None else None
+        key = noted(cache, spec.reward).get("key")
+        if key and data.get("digest"):
+            stored, complete = scored(cache, key, data["digest"])
+    latents = texts = None
+    key = model.get("encoders")
+    if key:
+        latents, texts = encoded(cache / "latents", key), encoded(cache / "prompts", key)
+    return Forecast(
+        scores=scores,
+        scores_stored=stored,
+        scores_complete=complete,
+        images=images,
+        images_stored=latents.rows if latents else 0,
+        prompts=prompts,
+        prompts_stored=texts.rows if texts else 0,
+        latent_bytes=_each(latents.size, latents.rows) if latents and latents.rows else _moments(network),
+        text_bytes=_each(texts.size, texts.rows) if texts and texts.rows else _text(network),
+        known_from_a_run=bool(data),
+    )
+
+
+def _each(size: int, rows: int) -> int:
+    return -(-size // rows)
+
+
+def _moments(network: Architecture | None) -> int | None:
+    """Mean and standard deviation, in float32."""
+    return None if network is None else 2 * 4 * network.latent
+
+
+def _text(network: Architecture | None) -> int | None:
+    return None if network is None else 4 * network.text

@@ -7,7 +7,6 @@ checkpoint before evaluation, the evaluation's numbers before the model is expor
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smpo.app.interrupt import Interrupt
+from smpo.app.ledger import Ledger
 from smpo.app.plan import Plan
 from smpo.engine.events import Ending, NullTracker, RunInfo, StepReport, Tee, Tracker
+from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
 from smpo.runs.lock import git_facts, lock_facts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from smpo.app.assemble import Live
     from smpo.evaluation.result import Evaluation
 
-__all__ = ["Console", "Result", "describe", "run", "work"]
+__all__ = ["Console", "Overseer", "Pruned", "Result", "describe", "run", "work"]
 
 
 class Console(Protocol):
@@ -39,6 +40,28 @@ class Console(Protocol):
     def warn(self, text: str) -> None: ...
 
 
+class Pruned(RunError):
+    """The sweep that a run belongs to saw no hope in it."""
+
+
+class Overseer(Protocol):
+    """A sweep, as one of its trials sees it (`smpo.app.trial`)."""
+
+    parent: str | None
+    """The MLflow run under which the trial is shown."""
+    tags: Mapping[str, str]
+
+    def opened(self, folder: RunFolder) -> None:
+        """The trial has its folder."""
+        ...
+
+    def hopeless(
+        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker
+    ) -> str | None:
+        """Asked after each update: why to give up, or None to go on."""
+        ...
+
+
 @dataclass
 class Result:
     """What a run left behind."""
@@ -46,7 +69,7 @@ class Result:
     folder: Path
     evaluation: Evaluation | None = None
     load_lines: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    cost: Ledger | None = None
     grid: Path | None = None
 
 
@@ -57,42 +80,54 @@ def run(
     *,
     again: bool = False,
     resume: bool = False,
+    overseer: Overseer | None = None,
 ) -> Result:
-    """Everything, in this process. Raises `RunExists` and its kin when this identity was run before."""
+    """Everything, in this process. Raises `RunExists` and its kin when this identity was run before, and `Pruned`
+    when the sweep that oversees it gives it up."""
     spec, identity = resolved.spec, resolved.identity
     folder = open_run(Path(spec.runtime.runs), spec.name, identity.spec_hash, again=again, resume=resume)
     describe(folder, resolved, plan)
     with folder:
-        return work(resolved, folder, console)
+        if overseer is not None:
+            overseer.opened(folder)
+        try:
+            return work(resolved, folder, console, overseer=overseer)
+        except Pruned as error:
+            folder.close("pruned", error.message)
+            raise
 
 
 def work(
-    resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True
-) -> Result:
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True,
+    overseer: Overseer | None = None,
+) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble
     from smpo.engine.alarms import NonFiniteLoss
     from smpo.engine.checkpoint import restore
 
-    spec, clock, result = resolved.spec, _Clock(), Result(folder.path)
-    tracker = _tracker(spec, folder, console) if main else NullTracker()
+    spec, clock, result = resolved.spec, Ledger(), Result(folder.path)
+    tracker = _tracker(spec, folder, console, overseer) if main else NullTracker()
     with ExitStack() as stack:
+        if main:
+            stack.callback(clock.close, folder)
         ending = stack.enter_context(_finishing(tracker))
         console.phase("loading")
         report = folder.path / "data_report.json"
         with clock("prepare"):
             live = assemble(spec, report=report, progress=console.progress, say=console.warn)
         session = live.session
+        clock.watch(session)
         parameters = _trained(live)
         start = restore(folder.checkpoints, parameters, session.optimiser, session.average, say=console.warn)
-        tracker.start(_info(resolved, folder, start))
+        tracker.start(_info(resolved, folder, start, overseer))
         _record_inputs(resolved, folder, live, tracker, console)
         if start:
             console.note(f"going on after update {start} of {session.steps}")
 
         try:
             with clock("train"):
-                _train(resolved, folder, live, tracker, console, start, main=main)
+                _train(resolved, folder, live, tracker, console, clock, start, main=main, overseer=overseer)
         except NonFiniteLoss as error:
             facts = {
                 "message": error.message,
@@ -107,13 +142,13 @@ def work(
             with averaged:
                 _conclude(resolved, folder, live, tracker, console, clock, result)
         ending.status = "done"
-        result.seconds = clock.seconds
+        result.cost = clock
     return result
 
 
 def _train(
-    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console, start: int,
-    *, main: bool,
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console,
+    clock: Ledger, start: int, *, main: bool, overseer: Overseer | None,
 ) -> None:  # fmt: skip
     from smpo.engine.alarms import RunawayInversion
     from smpo.engine.checkpoint import save
@@ -147,6 +182,7 @@ def _train(
                     | {"train/pairs_per_second": report.pairs / report.seconds},
                     report.step,
                 )
+            clock.update(report, session.objective)
             console.step(report, session.steps)
             if folder.held:
                 folder.update(report.step)
@@ -156,6 +192,8 @@ def _train(
             stop = interrupt.wanted(session.accelerator)
             if due or final or stop:
                 checkpoint(report.step)
+            if overseer is not None and (reason := overseer.hopeless(report.step, resolved, live, tracker)):
+                raise Pruned(reason)
             if stop and not final:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
                 raise KeyboardInterrupt
@@ -165,7 +203,7 @@ def _train(
 
 def _conclude(
     resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console,
-    clock: _Clock, result: Result,
+    clock: Ledger, result: Result,
 ) -> None:  # fmt: skip
     """Evaluate, write the numbers, export the model and its card."""
     from smpo.app.evaluate import evaluate_run, write_evaluation
@@ -182,7 +220,8 @@ def _conclude(
     console.phase("saving")
     with clock("save"):
         result.load_lines = export(resolved, folder, live, result.evaluation, result.grid)
-    tracker.metrics({f"seconds/{name}": value for name, value in clock.seconds.items()}, spec.train.steps)
+    clock.measure(live.session)
+    tracker.metrics(clock.metrics(), spec.train.steps)
     tracker.model(folder.model, {"base": spec.model.facts().weights, "method": spec.objective.use})
 
 
@@ -199,11 +238,17 @@ def _preview(spec: ExperimentSpec, live: Live, tracker: Tracker, step: int) -> N
 # ------------------------------------------------------------------------------------------------ the record
 
 
-def _tracker(spec: ExperimentSpec, folder: RunFolder, console: Console) -> Tee:
+def _tracker(spec: ExperimentSpec, folder: RunFolder, console: Console, overseer: Overseer | None) -> Tee:
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mlflow import mlflow_tracker
 
-    mirror = mlflow_tracker(folder.path, Path(spec.runtime.runs), spec.runtime.tracking, say=console.note)
+    mirror = mlflow_tracker(
+        folder.path,
+        Path(spec.runtime.runs),
+        spec.runtime.tracking,
+        parent=overseer.parent if overseer else None,
+        say=console.note,
+    )
     return Tee([JsonlTracker(folder.path), *([mirror] if mirror else [])], say=console.warn)
 
 
@@ -218,6 +263,9 @@ def _finishing(tracker: Tracker) -> Iterator[_Ending]:
     ending = _Ending()
     try:
         yield ending
+    except Pruned:
+        ending.status = "pruned"
+        raise
     except KeyboardInterrupt:
         ending.status = "stopped"
         raise
@@ -232,7 +280,9 @@ def describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) 
     folder.write_text("plan.json", json.dumps(plan.to_dict(), indent=1))
 
 
-def _info(resolved: Resolved[ExperimentSpec], folder: RunFolder, start: int) -> RunInfo:
+def _info(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, start: int, overseer: Overseer | None
+) -> RunInfo:
     spec, identity = resolved.spec, resolved.identity
     return RunInfo(
         name=spec.name,
@@ -246,6 +296,7 @@ def _info(resolved: Resolved[ExperimentSpec], folder: RunFolder, start: int) -> 
             **spec.tags,
             "smpo.objective": spec.objective.use,
             "smpo.model": resolved.leaves()["model.use"],
+            **(overseer.tags if overseer else {}),
         },
         resumed=folder.resumed,
         step=start,
@@ -307,18 +358,3 @@ def _trained(live: Live) -> dict[str, Any]:
     from smpo.app.assemble import trained
 
     return trained(live.session.accelerator.unwrap_model(live.session.denoiser.policy))
-
-
-class _Clock:
-    """Seconds by phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began

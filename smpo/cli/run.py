@@ -56,8 +56,8 @@ def show_result(result: Result, runs: str) -> None:
     if result.grid is not None:
         console.print(f"pictures   {escape(_short(result.grid))}")
     console.print(f"model      {escape(_short(result.folder / 'model'))}")
-    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in result.seconds.items())
-    console.print(f"time       {seconds}")
+    for line in result.cost.lines() if result.cost is not None else ():
+        console.print(line)
     console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
 
 

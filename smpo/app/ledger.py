@@ -1,0 +1,238 @@
+"""What a run cost: seconds by phase, network passes by purpose, pairs seen, peak memory, and FLOPs.
+
+    ledger = Ledger()
+    with ledger("train"):
+        with ledger("invert"): ...          # not counted as `train`: phases never overlap, so they add up
+
+A *pass* is one picture once through the network, forwards; a backward is counted by itself, and costs about two.
+The ledger is kept in the run's folder (`cost.json`), and a resumed run adds to it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smpo.engine.events import StepReport
+from smpo.kinds import Denoiser, Inversion, Objective
+
+if TYPE_CHECKING:
+    from smpo.engine.loop import Session
+    from smpo.kinds import Picture
+    from smpo.runs.store import RunFolder
+
+__all__ = ["COST", "Ledger"]
+
+COST = "cost.json"
+
+
+class Ledger:
+    """Counts while a run goes on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.passes: dict[str, float] = {}
+        self.backwards = 0.0
+        self.pairs = 0
+        self.pictures = 0
+        self.flop_per_pass: float | None = None
+        self.peak_bytes = 0
+        self._stack: list[float] = []
+        _forget_peak()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time the block as `phase`. What a block inside it takes is that one's, not this one's."""
+        began = time.perf_counter()
+        self._stack.append(0.0)
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - began
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + taken - self._stack.pop()
+            if self._stack:
+                self._stack[-1] += taken
+
+    @property
+    def forwards(self) -> float:
+        return sum(self.passes.values())
+
+    @property
+    def training_passes(self) -> float:
+        """Everything that training asked of the networks; a backward counts as two."""
+        return self.forwards - self.passes.get("sample", 0.0) + 2 * self.backwards
+
+    @property
+    def training_tflop(self) -> float | None:
+        return None if self.flop_per_pass is None else self.flop_per_pass * self.training_passes / 1e12
+
+    def update(self, report: StepReport, objective: Objective) -> None:
+        """Add an optimiser update."""
+        rows = 2 * report.pairs * objective.levels
+        asked = {
+            "invert": report.metrics.get("passes", 0.0) * rows,
+            "policy": rows * (2 if objective.needs_means else 1),
+            "reference": rows if objective.needs_reference else 0,
+        }
+        for name, passes in asked.items():
+            self.passes[name] = self.passes.get(name, 0.0) + passes
+        self.backwards += rows
+        self.pairs += report.pairs
+
+    def watch(self, session: Session) -> None:
+        """From now on inversions and samples of this session are timed and counted."""
+        session.inversion = _Inversion(session.inversion, session.denoiser.device.type, self)  # type: ignore[assignment]
+        session.denoiser = _Denoiser(session.denoiser, self)
+
+    def measure(self, session: Session) -> None:
+        """FLOPs of one forward pass of one picture, counted by torch on a row of the first batch."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with suppress(Exception), torch.no_grad():  # a number that is nice to have must not end a run
+            batch = next(iter(session.batches(0)))
+            one = torch.zeros(1, dtype=torch.long, device=batch.mean.device)
+            with FlopCounterMode(display=False) as counter:
+                session.denoiser.predict(batch.mean[:1], one + 1, batch.conditioning.take(one))
+            self.flop_per_pass = float(counter.get_total_flops()) or None
+
+    def close(self, folder: RunFolder) -> Path:
+        """Add what an earlier, interrupted part of the run has written, and write the sum."""
+        self.peak_bytes = _peak()
+        earlier: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            earlier = json.loads((folder.path / COST).read_text(encoding="utf-8"))
+        if folder.resumed and earlier:
+            for mine, before in ((self.seconds, earlier["seconds"]), (self.passes, earlier["passes"])):
+                for name, value in before.items():
+                    mine[name] = mine.get(name, 0.0) + value
+            self.backwards += earlier["backwards"]
+            self.pairs += earlier["pairs"]
+            self.pictures += earlier["pictures"]
+            self.peak_bytes = max(self.peak_bytes, earlier["peak_bytes"])
+            self.flop_per_pass = self.flop_per_pass or earlier["flop_per_pass"]
+        return folder.write_text(COST, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds,
+            "passes": self.passes,
+            "backwards": self.backwards,
+            "training_passes": self.training_passes,
+            "pairs": self.pairs,
+            "pictures": self.pictures,
+            "peak_bytes": self.peak_bytes,
+            "flop_per_pass": self.flop_per_pass,
+            "training_tflop": self.training_tflop,
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """`seconds/<phase>`, `cost/...`, for the tracker."""
+        found = {f"seconds/{name}": value for name, value in self.seconds.items()}
+        found |= {f"cost/passes_{name}": value for name, value in self.passes.items()}
+        found |= {
+            "cost/backwards": self.backwards,
+            "cost/training_passes": self.training_passes,
+            "cost/pairs": float(self.pairs),
+            "cost/peak_gib": _peak() / 2**30,
+        }
+        return found | ({"cost/training_tflop": self.training_tflop} if self.training_tflop else {})
+
+    def lines(self) -> list[str]:
+        """The ledger for a person."""
+        seconds = ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
+        parts = [f"{name} {value:,.0f}" for name, value in self.passes.items() if value]
+        flops = (
+            "" if self.training_tflop is None else f", {_short(self.training_tflop * 1e12)}FLOP in training"
+        )
+        return [
+            f"time       {seconds}",
+            f"passes     {', '.join(parts)} forward, {self.backwards:,.0f} backward; {self.pairs:,} pairs{flops}",
+            f"memory     {(self.peak_bytes or _peak()) / 2**30:.2f} GiB at the peak",
+        ]
+
+
+class _Inversion:
+    """An inversion that keeps the time."""
+
+    def __init__(self, inner: Inversion, device: str, ledger: Ledger) -> None:
+        self._inner, self._device, self._ledger = inner, device, ledger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        import torch
+
+        with self._ledger("invert"):
+            noised = self._inner(*arguments, **named)
+            if self._device == "cuda":  # a kernel that was only queued has taken no time yet
+                torch.cuda.synchronize()
+        return noised
+
+
+class _Denoiser:
+    """A denoiser whose samples are counted; everything else, assignments too, goes to the one inside."""
+
+    def __init__(self, inner: Denoiser, ledger: Ledger) -> None:
+        object.__setattr__(self, "_inner", inner)
+        object.__setattr__(self, "_ledger", ledger)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        steps: int,
+        reference: bool = False,
+    ) -> list[Picture]:
+        ledger: Ledger = self._ledger
+        with ledger("sample"):
+            pictures: list[Picture] = self._inner.sample(
+                prompts, seeds, guidance=guidance, steps=steps, reference=reference
+            )
+        passes = len(pictures) * steps * (2 if guidance > 1 else 1)
+        ledger.passes["sample"] = ledger.passes.get("sample", 0.0) + passes
+        ledger.pictures += len(pictures)
+        return pictures
+
+
+def _forget_peak() -> None:
+    """Start the peak afresh, so that runs of one process after another each have their own."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak() -> int:
+    """Bytes: of the GPU where there is one, else of this process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(kibibytes * (1 if sys.platform == "darwin" else 1024))
+
+
+def _short(number: float) -> str:
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.3g} "

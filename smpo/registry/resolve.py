@@ -56,6 +56,7 @@ def resolve(
     *,
     skeleton: type[Spec],
     sets: Sequence[str] = (),
+    rungs: Sequence[Node] = (),
     trial: Mapping[str, Any] | None = None,
     registry: Registry | None = None,
     extra_roots: Iterable[Path] = (),
@@ -64,10 +65,12 @@ def resolve(
 ) -> Resolved[Spec]:
     """Read, merge and validate. Raises `SpecProblems` with everything that is wrong; runs nothing.
 
-    `trial` holds values of a sweep's trial, applied last. `registry` stands in for what is installed, `roots`
+    `rungs` are partial specs from a `ladder:` block, laid over the files and under `sets`, in order. `trial` holds
+    values of a sweep's trial, applied last. `registry` stands in for what is installed, `roots`
     for the whole search path of cards; `extra_roots` only adds to it.
     """
     layers, set_layers = _read(source, sets, trial or {})
+    deltas = [Layer(rung.span.source, rung) for rung in rungs]
     have, warnings = catalogue(registry, extra_roots, roots=roots)
     uses = [use for layer in layers for use in layer.uses]
     together, local_files = load_local(uses, have.registry, allowed=not no_local_code)
@@ -75,7 +78,7 @@ def resolve(
 
     slots = find_slots(skeleton)
     expander = Expander(slots, have)
-    trees = [expander.layer(layer.root) for layer in (*layers, *set_layers)]
+    trees = [expander.layer(layer.root) for layer in (*layers, *deltas, *set_layers)]
     # The document's own place is the file that was asked for, whichever layer its values come from.
     tree = Node(layers[-1].root.span, {})
     for one in trees:
@@ -104,6 +107,7 @@ def resolve(
         warnings=(*warnings, *advise(layers, tree, have, slots=slots, components=components)),
         local_files=local_files,
         sweep_node=sweep.node if sweep else None,
+        ladder_entry=next((layer.ladder for layer in reversed(layers) if layer.ladder is not None), None),
         tree=tree,
         slots=slots,
         catalogue=have,

@@ -21,7 +21,7 @@ from smpo.spec.layers import Layer
 from smpo.spec.leaves import leaves
 from smpo.spec.problems import Problem
 from smpo.spec.source import Source
-from smpo.spec.tree import Node, dotted, plain
+from smpo.spec.tree import Entry, Node, dotted, plain
 
 __all__ = ["Resolved", "filled_slots"]
 
@@ -42,6 +42,8 @@ class Resolved(Generic[Spec]):
     warnings: tuple[Problem, ...]
     local_files: tuple[LocalFile, ...]
     sweep_node: Node | None
+    ladder_entry: Entry | None
+    """The `ladder:` block of the last file in the chain that has one, unchecked (`smpo.app.ladder` reads it)."""
     tree: Node
     """The merged tree, for locating problems that are found later."""
     slots: tuple[Slot, ...]

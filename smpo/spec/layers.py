@@ -5,8 +5,8 @@ and lists replace, and a map that writes `use` replaces too. Lowest first: the `
 `--set` in order. What a bare name stands for is unfolded in every layer before merging (by
 `smpo.registry.expand`), so that a child adjusts values and never a name.
 
-Three top-level keys are about the document and not settings of it: `extends`, `uses` (local code; it
-accumulates along the chain) and `sweep` (carried, not merged into the spec).
+Four top-level keys are about the document and not settings of it: `extends`, `uses` (local code; it
+accumulates along the chain), `sweep` and `ladder` (carried, not merged into the spec).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from smpo.spec.tree import Entry, Node
 
 __all__ = ["DOCUMENT_KEYS", "Layer", "UseFile", "merge", "merge_sweeps", "read_chain", "read_sets"]
 
-DOCUMENT_KEYS = ("extends", "uses", "sweep")
+DOCUMENT_KEYS = ("extends", "uses", "sweep", "ladder")
 MAX_CHAIN = 20
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -44,6 +44,7 @@ class Layer:
     root: Node
     uses: tuple[UseFile, ...] = ()
     sweep: Entry | None = None
+    ladder: Entry | None = None
 
 
 def read_chain(path: Path) -> list[Layer]:
@@ -153,7 +154,7 @@ def _document(source: Source, folder: Path) -> tuple[Layer, tuple[Path, Span] | 
     if problems:
         raise SpecProblems(problems)
     body = {key: entry for key, entry in root.entries.items() if key not in DOCUMENT_KEYS}
-    return Layer(source, root.with_entries(body), uses, sweep), parent
+    return Layer(source, root.with_entries(body), uses, sweep, root.entries.get("ladder")), parent
 
 
 def _shape(node: Node) -> str:

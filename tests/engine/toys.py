@@ -60,7 +60,9 @@ class SingleProcess:
         return contextlib.nullcontext()
 
 
-def toy_batches(batch: int, micro: int, p: float | None = None):  # type: ignore[no-untyped-def]
+def toy_batches(batch: int, micro: int, p: float | None = None, *, single: bool = False, empty: bool = False):  # type: ignore[no-untyped-def]
+    """`single`: each image stands for itself, with a label; `empty`: rows with the empty prompt come along."""
+
     def batches(step: int) -> Iterator[PairBatch]:
         for first in range(step * batch, (step + 1) * batch, micro):
             position = torch.arange(first, first + micro)
@@ -69,7 +71,17 @@ def toy_batches(batch: int, micro: int, p: float | None = None):  # type: ignore
             mean = torch.cat([winner, loser])
             chance = draws.uniform("p").float() if p is None else torch.full((micro,), p)
             cond = Conditioning({"c": draws.uniform("c").float()}).doubled()
-            yield PairBatch([f"pair-{i}" for i in position.tolist()], position, mean, mean * 0, cond, chance)
+            desirable = torch.cat([draws.uniform("one"), draws.uniform("two")]) < 0.8 if single else None
+            yield PairBatch(
+                ids=[f"pair-{i}" for i in position.tolist()],
+                position=position,
+                mean=mean,
+                std=mean * 0,
+                conditioning=cond,
+                p=chance * 0 + 1 if single else chance,
+                desirable=desirable,
+                unconditional=Conditioning({"c": cond.tensors["c"] * 0}) if empty else None,
+            )
 
     return batches
 
@@ -87,7 +99,13 @@ def toy_session(
         optimiser=optimiser,
         rate=LearningRate(lr, steps),
         accelerator=SingleProcess(),
-        batches=toy_batches(batch, micro, p),
+        batches=toy_batches(
+            batch,
+            micro,
+            p,
+            single=not objective.sampling().paired,
+            empty=inversion.needs_unconditional,
+        ),
         draws=lambda position: PositionDraws(seed, position),
         settings=Settings(seed=seed, t_min=0, t_max=999, posterior=True),
         steps=steps,

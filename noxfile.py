@@ -33,6 +33,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports", "--no-cache")
     session.run("smpo", "check", *sorted(str(p) for p in _specs()), env=ENV)
+    session.run("smpo", "registry", "check", env=ENV)
 
 
 @nox.session
@@ -54,6 +55,13 @@ def slow(session: nox.Session) -> None:
     """Minutes, not seconds: whole runs of the shipped specs."""
     _setup(session)
     session.run("pytest", "-m", "slow", "-p", "no:xdist", *session.posargs, env=ENV)
+
+
+@nox.session
+def schema(session: nox.Session) -> None:
+    """Write the schema that editors read anew; a test fails when it is stale."""
+    _setup(session)
+    session.run("smpo", "schema", "--shipped", "--write", "registry/schema.json", env=ENV)
 
 
 @nox.session

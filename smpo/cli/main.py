@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from smpo.cli import complete
+
 __all__ = ["app", "main"]
 
 app = typer.Typer(
@@ -30,12 +32,21 @@ track = typer.Typer(help="The record of runs in MLflow.", no_args_is_help=True, 
 app.add_typer(track, name="track")
 
 Spec = Annotated[
-    str, typer.Argument(metavar="SPEC", help="A spec file, or the name of a shipped one (quickstart).")
+    str,
+    typer.Argument(
+        metavar="SPEC",
+        help="A spec file, or the name of a shipped one (quickstart).",
+        autocompletion=complete.specs,
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", "-s", metavar="PATH=VALUE", help="Change one value, as if written in the file. Repeatable."
+        "--set",
+        "-s",
+        metavar="PATH=VALUE",
+        help="Change one value, as if written in the file. Repeatable.",
+        autocompletion=complete.set_paths,
     ),
 ]
 Roots = Annotated[
@@ -58,6 +69,7 @@ def run(
         bool, typer.Option("--again", help="Run a spec that has already been run once more.")
     ] = False,
     devices: Annotated[int | None, typer.Option(help="Processes, one a device (runtime.devices).")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs of a `ladder:` at once.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     roots: Roots = None,
     no_local_code: NoCode = False,
@@ -71,6 +83,7 @@ def run(
         [*(sets or []), *extra],
         resume=resume,
         again=again,
+        jobs=jobs,
         quiet=quiet,
         roots=roots,
         no_local_code=no_local_code,
@@ -94,7 +107,9 @@ def plan(
 
 @app.command()
 def check(
-    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Spec files.")],
+    specs: Annotated[
+        list[str], typer.Argument(metavar="SPEC...", help="Spec files.", autocompletion=complete.specs)
+    ],
     sets: Sets = None,
     json: Json = False,
     roots: Roots = None,
@@ -107,17 +122,62 @@ def check(
 
 
 @app.command()
-def show(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it; NAME.yaml is written here.")],
+    start: Annotated[
+        str,
+        typer.Option("--from", metavar="SPEC", help="A spec to start from.", autocompletion=complete.specs),
+    ] = "quickstart",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a commented spec to start from."""
+    from smpo.cli.new import new_command
+
+    new_command(name, start, force=force)
+
+
+@app.command()
+def diff(
+    before: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="A spec, a run folder, or a run's hash.", autocompletion=complete.specs_or_runs
+        ),
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.specs_or_runs)
     ],
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     json: Json = False,
+    roots: Roots = None,
+    no_local_code: NoCode = False,
 ) -> None:
-    """Show a run: its state, its result, and the spec it ran."""
-    from smpo.cli.show import show_command
+    """Compare two experiments, value by value."""
+    from smpo.cli.compare import diff_command
 
-    show_command(run, runs, as_json=json)
+    diff_command(before, after, runs, as_json=json, roots=roots, no_local_code=no_local_code)
+
+
+@app.command()
+def show(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run folder, the beginning of its spec hash, or an experiment's name; nothing lists all.",
+            autocompletion=complete.run_ids,
+        ),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Show a run: its state, its result, and the spec it ran. Without a name, list all runs."""
+    from smpo.cli.show import list_command, show_command
+
+    if run is None:
+        list_command(runs, as_json=json)
+    else:
+        show_command(run, runs, as_json=json)
 
 
 @app.command()
@@ -136,18 +196,24 @@ def schema(
     write: Annotated[
         Path | None, typer.Option("--write", help="Write to this file instead of printing.")
     ] = None,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Only what comes with smpo, whatever else is installed.")
+    ] = False,
     roots: Roots = None,
 ) -> None:
     """JSON Schema of the language as installed here, for editors."""
     from smpo.cli.registry import schema_command
 
-    schema_command(write, roots)
+    schema_command(write, roots, shipped=shipped)
 
 
 @registry.command("list")
 def registry_list(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="Only this kind, such as reward.")
+        str | None,
+        typer.Argument(
+            metavar="[KIND]", help="Only this kind, such as reward.", autocompletion=complete.kinds
+        ),
     ] = None,
     json: Json = False,
     roots: Roots = None,
@@ -158,9 +224,22 @@ def registry_list(
     list_command(kind, as_json=json, roots=roots)
 
 
+@registry.command("check")
+def registry_check(json: Json = False, roots: Roots = None) -> None:
+    """Look at every card: is it sound, and does what it names exist?"""
+    from smpo.cli.registry import check_command
+
+    check_command(as_json=json, roots=roots)
+
+
 @registry.command("show")
 def registry_show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A card or component, such as renoise.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A card or component, such as renoise.", autocompletion=complete.names
+        ),
+    ],
     json: Json = False,
     roots: Roots = None,
 ) -> None:

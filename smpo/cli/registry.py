@@ -15,7 +15,7 @@ from smpo.registry.resolve import catalogue
 from smpo.spec.problems import nearest
 from smpo.spec.tree import plain
 
-__all__ = ["list_command", "schema_command", "show_command"]
+__all__ = ["check_command", "list_command", "schema_command", "show_command"]
 
 
 def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | None) -> None:
@@ -99,10 +99,33 @@ def show_command(name: str, *, as_json: bool, roots: Sequence[Path] | None) -> N
         _show(entry)
 
 
-def schema_command(write: Path | None, roots: Sequence[Path] | None) -> None:
+def check_command(*, as_json: bool, roots: Sequence[Path] | None) -> None:
+    """Every card that a name can reach; raises `SpecProblems` with all that is wrong."""
+    from smpo.diagnostics.render import as_data
+    from smpo.registry.check import check_cards
+    from smpo.spec.problems import SpecProblems
+
+    have, warnings = catalogue(extra_roots=roots or ())
+    problems = [*check_cards(have, ExperimentSpec), *warnings]
+    if as_json:
+        print_json({"problems": [as_data(problem) for problem in problems]})
+    wrong = [problem for problem in problems if problem.level == "error"]
+    if wrong:
+        raise SpecProblems(problems)
+    if not as_json:
+        out().print(f"{len(have.cards.all())} cards: fine")
+
+
+def schema_command(write: Path | None, roots: Sequence[Path] | None, *, shipped: bool = False) -> None:
+    """`shipped` leaves out third parties: what is committed must not depend on what is installed."""
+    from smpo.registry.cards import Cards, builtin_root
+    from smpo.registry.expand import Catalogue
+    from smpo.registry.plugins import own
     from smpo.registry.schema import spec_schema
 
     have, _ = catalogue(extra_roots=roots or ())
+    if shipped:
+        have = Catalogue(own(have.registry), Cards([builtin_root()]))
     schema = spec_schema(ExperimentSpec, have)
     if write is None:
         print_json(schema)

@@ -14,11 +14,38 @@ from smpo.runs.store import RunFolder, find_runs
 __all__ = ["show_command", "show_saved", "sync_command", "ui_command"]
 
 
+def list_command(runs: Path, *, as_json: bool) -> None:
+    """All runs, oldest first, with what came out."""
+    rows = []
+    for run in find_runs(runs):
+        evaluation = _json(run.path / "evaluation.json") or {}
+        rows.append(
+            {"name": run.name, "run": run.id, "state": run.summary(), "update": run.status().step,
+             "result": evaluation.get("headline", "")}
+        )  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = out()
+    if not rows:
+        console.print(f"no runs in {runs}", markup=False)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in rows[0]:
+        table.add_column(title, no_wrap=title != "result", justify="right" if title == "update" else "left")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row.values()))
+    console.print(table)
+
+
 def show_command(word: str, runs: Path, *, as_json: bool) -> None:
     """State, result and resolved spec of a run."""
     from rich.markup import escape
 
-    run = _find(word, runs)
+    run = find_run(word, runs)
     evaluation = _json(run.path / "evaluation.json")
     status = run.status()
     if as_json:
@@ -38,18 +65,33 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
 def show_saved(folder: Path) -> None:
     """What a finished run's evaluation says."""
     from rich.markup import escape
+    from rich.table import Table
 
     console, evaluation = out(), _json(folder / "evaluation.json") or {}
-    for judge in evaluation.get("judgements", []):
-        c = judge["comparison"]
-        if c.get("win_rate") is not None:
-            console.print(
-                f"  {judge['name']}: win rate {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}] "
-                f"over {c['prompts']} prompts",
-                markup=False,
+    judged = [
+        one for one in evaluation.get("judgements", []) if one["comparison"].get("win_rate") is not None
+    ]
+    if judged:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("judge", no_wrap=True)
+        for title in ("win rate [95 %]", "base", "policy", "prompts"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for judge in judged:
+            c = judge["comparison"]
+            table.add_row(
+                escape(judge["name"]),
+                f"{c['win_rate']:.3f} \\[{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]",
+                _number(c.get("mean_base")),
+                _number(c.get("mean_policy")),
+                str(c["prompts"]),
             )
+        console.print(table)
     if evaluation:
-        console.print(f"  {escape(evaluation['headline'])}")
+        console.print(escape(evaluation["headline"]))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def ui_command(runs: Path, port: int) -> None:
@@ -65,7 +107,7 @@ def sync_command(word: str, runs: Path, uri: str | None) -> None:
     """Replay a run's log into MLflow, and say where it is."""
     from smpo.tracking.mlflow import sync
 
-    run = _find(word, runs)
+    run = find_run(word, runs)
     place = sync(run.path, runs, uri, say=_say)
     out().print(
         f"{run.path} is in MLflow at {place.get('uri', '')} as run {place.get('run_id', '')}", soft_wrap=True
@@ -76,7 +118,8 @@ def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _find(word: str, runs: Path) -> RunFolder:
+def find_run(word: str, runs: Path) -> RunFolder:
+    """By folder, by the beginning of its id, or the latest of an experiment. Raises `RunError`."""
     path = Path(word)
     if (path / "status.json").exists():
         return RunFolder(path)

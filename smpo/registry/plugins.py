@@ -20,7 +20,7 @@ from smpo.spec.layers import UseFile
 from smpo.spec.problems import Problem, SpecProblems
 from smpo.spec.source import display_path
 
-__all__ = ["GROUP", "LocalFile", "installed", "load_entry_points", "load_local"]
+__all__ = ["GROUP", "LocalFile", "installed", "load_entry_points", "load_local", "own"]
 
 GROUP = "smpo.components"
 
@@ -49,6 +49,15 @@ def installed() -> tuple[Registry, tuple[Problem, ...]]:
         for name, reason in sorted(_failures.items())
     ]
     return REGISTRY, tuple(warnings)
+
+
+def own(registry: Registry) -> Registry:
+    """The components of smpo itself, without those of third parties."""
+    found = Registry()
+    for component in registry:
+        if component.__module__.split(".")[0] == "smpo":
+            found.add(component)
+    return found
 
 
 def load_entry_points(points: Iterable[EntryPoint], registry: Registry | None = None) -> None:

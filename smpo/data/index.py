@@ -1,85 +1,124 @@
-"""What one parquet file holds, row by row, without its pictures: content ids, labels, and what is wrong.
+"""What one part of a source holds, row by row, without its pictures: content ids, labels, and what is wrong.
 
-Reading the bytes, naming them and decoding them is the slow part, and it depends on the file alone. So its
-result is an index that is kept beside the caches, under the file's digest; policies (ties, merging, limits)
+Reading the bytes, naming them and decoding them is the slow part, and it depends on the files alone. So its
+result is an index that is kept beside the caches, under the part's digest; policies (ties, merging, limits)
 are applied to the index afterwards and cost seconds. The official preprocessing decodes nothing and dies of
 the first broken image (method 2b, D8); its loader then drops single images, which shifts all later ones into
 foreign pairs (D7). Here a defect condemns the row, both images and the vote together."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from smpo.data.parquet import OPTIONAL, REQUIRED, image_column, open_file
+from smpo.data.source import Claim, Part, Source
 from smpo.imaging import BrokenImage, content_id, decode
 
-__all__ = ["DEFECTS", "Progress", "Verify", "index_file"]
+__all__ = ["CHOICES", "DEFECTS", "LIGHT", "PRINT", "Progress", "Verify", "fingerprint", "index_part"]
 
 Verify = Literal["full", "lazy"]
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's name. Raise it when a verdict changes."""
 
-BATCH = 64
-"""Rows whose bytes are in memory at once: at 2 x 300 kB a row, about 40 MB."""
+PRINT = 8
+"""Side of the tiny pictures by which lookalikes are found."""
+
+REMEMBERED = 50_000
+"""Verdicts on images that are kept while a part is read."""
 
 DEFECTS = {
     "empty_image": "no image bytes",
+    "missing_image": "an image file that isn't there",
+    "foreign_path": "an image path that leaves the data's folder",
     "broken_image": "an image that can't be decoded",
     "same_image": "the same image twice",
     "empty_caption": "no caption",
     "no_label": "no label",
-    "contradictory_labels": "labels that don't add up to one vote",
+    "contradictory_labels": "labels that contradict each other",
 }
-"""Why a row is dropped, in words."""
+"""Why a row can't be used, in words."""
+
+CHOICES = {"low_confidence": "less confidence than asked for"}
+"""Why a sound row isn't wanted."""
 
 _SCHEMA = pa.schema(
     [
-        ("group", pa.int32()),
-        ("row", pa.int32()),  # within the group
+        ("row", pa.int64()),
+        *((f"{name}{side}", pa.int64()) for side in (0, 1) for name in "abc"),  # places
         ("caption", pa.string()),
         ("image_0", pa.string()),
         ("image_1", pa.string()),
-        ("label_0", pa.float64()),
+        ("share", pa.float64()),
+        ("votes", pa.int32()),
         ("defect", pa.string()),
         ("detail", pa.string()),
+        *((f"{name}_{side}", pa.int32()) for side in (0, 1) for name in ("width", "height")),
+        ("print_0", pa.binary()),
+        ("print_1", pa.binary()),
     ]
 )
 
+LIGHT = [name for name in _SCHEMA.names if not name.startswith(("width", "height", "print"))]
+"""What a table needs; the rest is for the audit."""
 
 Progress = Callable[[str, int, int], None]
 """Told from time to time how far a long job is: what it does, how many are done, of how many."""
 
 
-def index_file(
-    file: Path, digest: str, *, verify: Verify, cache: Path | None, progress: Progress | None, workers: int
-) -> Iterator[pa.RecordBatch]:
-    """The index of a file, in storage order, from the cache or by reading it.
+@dataclass(frozen=True)
+class _Verdict:
+    """On one image: why it is broken, or its size and print."""
 
-    `verify="full"` decodes every image; `lazy` trusts them until they are used. `label_0` is the share of
-    this row's vote that went to image 0. The index is kept once the whole file has been read; a caller may
-    stop earlier."""
-    kept = cache / "pairs" / f"{digest[:32]}-{verify}-v{VERSION}.parquet" if cache is not None else None
-    if kept is not None and (remembered := _remembered(kept)) is not None:
-        yield from remembered
-        return
+    reason: str = ""
+    width: int | None = None
+    height: int | None = None
+    print: bytes | None = None
+
+
+def index_part(
+    source: Source, number: int, part: Part, *, verify: Verify, cache: Path | None, progress: Progress | None,
+    workers: int,
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """The index of a part, in storage order, from the cache or by reading it.
+
+    `verify="full"` decodes every image; `lazy` trusts them until they are used. `share` is the share of this
+    row's votes that went to image 0. The index is kept once the whole part has been read; a caller may stop
+    earlier."""
+    kept = None
+    if cache is not None:
+        name = hashlib.sha256(f"{part.digest} {source.reading}".encode()).hexdigest()[:32]
+        kept = cache / "pairs" / f"{name}-{verify}-v{VERSION}.parquet"
+        if (remembered := _remembered(kept)) is not None:
+            yield from remembered
+            return
     batches = []
-    for batch in _scan(file, verify=verify, progress=progress, workers=workers):
+    total, done = source.rows(number), 0
+    for batch in _scan(source.claims(number), verify=verify, workers=workers):
         batches.append(batch)
         yield batch
+        done += batch.num_rows
+        if progress is not None:
+            progress(f"reading {part.name}", done, max(total, done))
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
         pq.write_table(pa.Table.from_batches(batches, _SCHEMA), unfinished, compression="zstd")
         unfinished.replace(kept)
+
+
+def fingerprint(picture: Image.Image) -> bytes:
+    """A tiny copy, `PRINT * PRINT * 3` bytes: encoded anew or scaled, a picture keeps it nearly."""
+    return picture.resize((PRINT, PRINT), Image.Resampling.BOX).tobytes()
 
 
 def _remembered(kept: Path) -> list[pa.RecordBatch] | None:
@@ -92,87 +131,68 @@ def _remembered(kept: Path) -> list[pa.RecordBatch] | None:
     return batches if table.schema.equals(_SCHEMA) else None
 
 
-def _scan(file: Path, *, verify: Verify, progress: Progress | None, workers: int) -> Iterator[pa.RecordBatch]:
-    opened = open_file(file)
-    columns = [*REQUIRED, *(name for name in OPTIONAL if name in opened.schema_arrow.names)]
-    total, done = int(opened.metadata.num_rows), 0
-    seen: dict[str, str] = {}  # image id -> why it is broken; the same image recurs in neighbouring rows
+def _scan(claims: Iterable[list[Claim]], *, verify: Verify, workers: int) -> Iterator[pa.RecordBatch]:
+    seen: dict[str, _Verdict] = {}  # by image id; the same image recurs in neighbouring rows
     with ThreadPoolExecutor(max_workers=workers) as pool:  # Pillow decodes without holding the interpreter
-        for group in range(opened.num_row_groups):
-            row = 0
-            for batch in opened.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns):
-                yield _judged(batch, group, row, verify, seen, pool)
-                row += batch.num_rows
-                done += batch.num_rows
-                if progress is not None:
-                    progress(f"reading {file.name}", done, total)
+        for some in claims:
+            yield _judged(some, verify, seen, pool)
+            if len(seen) > REMEMBERED:
+                seen.clear()
 
 
 def _judged(
-    batch: pa.RecordBatch,
-    group: int,
-    start: int,
-    verify: Verify,
-    seen: dict[str, str],
-    pool: ThreadPoolExecutor,
+    claims: list[Claim], verify: Verify, seen: dict[str, _Verdict], pool: ThreadPoolExecutor
 ) -> pa.RecordBatch:
-    images = [image_column(batch.column(name)).to_pylist() for name in ("jpg_0", "jpg_1")]
-    ids = [[content_id(data) if data else "" for data in side] for side in images]
+    ids = [tuple(content_id(data) if data else "" for data in claim.pictures) for claim in claims]
     if verify == "full":
         fresh = {
             name: data
-            for names, side in zip(ids, images, strict=True)
-            for name, data in zip(names, side, strict=True)
+            for claim, names in zip(claims, ids, strict=True)
+            for name, data in zip(names, claim.pictures, strict=True)
             if name and name not in seen
         }
-        seen.update(zip(fresh, pool.map(_why_broken, fresh.values()), strict=True))
-    light = batch.drop_columns(["jpg_0", "jpg_1"]).to_pylist()
+        seen.update(zip(fresh, pool.map(_look, fresh.values()), strict=True))
     rows = []
-    for number, values in enumerate(light):
-        image_0, image_1 = ids[0][number], ids[1][number]
-        defect, detail = _defect(values, image_0, image_1, seen)
-        rows.append(
-            {
-                "group": group,
-                "row": start + number,
-                "caption": values["caption"] if isinstance(values["caption"], str) else "",
-                "image_0": image_0,
-                "image_1": image_1,
-                "label_0": None if defect else float(values["label_0"]),
-                "defect": defect,
-                "detail": detail,
-            }
-        )
+    for claim, (first, second) in zip(claims, ids, strict=True):
+        looks = [seen.get(name, _Verdict()) for name in (first, second)]
+        defect, detail = _defect(claim, (first, second), (looks[0].reason, looks[1].reason))
+        row = {
+            "row": claim.row,
+            "caption": claim.caption if isinstance(claim.caption, str) else "",
+            "image_0": first,
+            "image_1": second,
+            "share": claim.stated.share,
+            "votes": claim.stated.votes,
+            "defect": defect,
+            "detail": detail,
+        }
+        for side, (place, look) in enumerate(zip(claim.places, looks, strict=True)):
+            row |= {f"{name}{side}": value for name, value in zip("abc", place, strict=True)}
+            row |= {f"width_{side}": look.width, f"height_{side}": look.height, f"print_{side}": look.print}
+        rows.append(row)
     return pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
 
 
-def _why_broken(data: bytes) -> str:
+def _look(data: bytes) -> _Verdict:
     try:
-        decode(data)
+        picture = decode(data)
     except BrokenImage as error:
-        return error.reason
-    return ""
+        return _Verdict(reason=error.reason)
+    return _Verdict(width=picture.width, height=picture.height, print=fingerprint(picture))
 
 
-def _defect(values: dict[str, Any], image_0: str, image_1: str, broken: dict[str, str]) -> tuple[str, str]:
+def _defect(claim: Claim, ids: tuple[str, str], broken: tuple[str, str]) -> tuple[str, str]:
     """`("", "")` for a sound row; the first defect and a word on it otherwise."""
-    for side, image in (("jpg_0", image_0), ("jpg_1", image_1)):
+    stated = claim.stated
+    if stated.defect in {"missing_image", "foreign_path"}:
+        return stated.defect, stated.detail
+    for side, (image, reason) in enumerate(zip(ids, broken, strict=True)):
         if not image:
-            return "empty_image", side
-        if broken.get(image):
-            return "broken_image", f"{side}: {broken[image]}"
-    if image_0 == image_1:
-        return "same_image", image_0
-    caption = values["caption"]
-    if not isinstance(caption, str) or not caption.strip():
+            return "empty_image", f"image {side}"
+        if reason:
+            return "broken_image", f"image {side}: {reason}"
+    if ids[0] == ids[1]:
+        return "same_image", ids[0]
+    if not isinstance(claim.caption, str) or not claim.caption.strip():
         return "empty_caption", ""
-    labels = [values["label_0"], values["label_1"]]
-    if any(label is None or not math.isfinite(label) for label in labels):
-        return "no_label", f"label_0 {labels[0]}, label_1 {labels[1]}, has_label {values.get('has_label')}"
-    # Ties have has_label False and labels of a half each, so that column alone condemns nobody.
-    if min(labels) < 0 or abs(sum(labels) - 1) > 1e-6:
-        return "contradictory_labels", f"label_0 {labels[0]}, label_1 {labels[1]}"
-    best, uids = values.get("best_image_uid"), [values.get("image_0_uid"), values.get("image_1_uid")]
-    if best and best in uids and uids[0] != uids[1] and labels[uids.index(best)] < 0.5:
-        return "contradictory_labels", f"best_image_uid names image {uids.index(best)}, the labels the other"
-    return "", ""
+    return stated.defect, stated.detail

@@ -1,12 +1,10 @@
-"""Parquet files in the schema of Pick-a-Pic v2: which files, which columns, and pictures read back on
-request.
+"""Parquet files: which of them, which columns, and pictures read back on request.
 
 Imports no torch, so that a recipe can check itself and count its rows for `smpo plan`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections import OrderedDict
@@ -19,7 +17,7 @@ import pyarrow.parquet as pq
 
 from smpo.errors import MachineError
 
-__all__ = ["OPTIONAL", "REQUIRED", "PictureBytes", "count_rows", "file_digest", "find_files", "image_column"]
+__all__ = ["OPTIONAL", "REQUIRED", "PictureBytes", "count_rows", "find_files", "image_column"]
 
 REQUIRED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
 OPTIONAL = ("has_label", "best_image_uid", "image_0_uid", "image_1_uid")
@@ -75,21 +73,21 @@ def _split_of(file: Path) -> str | None:
     return stem if known else file.parent.name if file.parent.name in _SPLITS else None
 
 
-def check_columns(file: Path, schema: pa.Schema) -> None:
+def check_columns(file: Path, schema: pa.Schema, wanted: Sequence[str] = REQUIRED) -> None:
     """Raises `MachineError` when a column is missing, with a word on the likely reason."""
-    missing = [name for name in REQUIRED if name not in schema.names]
+    missing = [name for name in wanted if name not in schema.names]
     if not missing:
         return
     if set(missing) <= {"jpg_0", "jpg_1"}:
         hint = "this looks like the variant without images; the full data set holds them as bytes"
     else:
         hint = (
-            f"these columns are needed: {', '.join(REQUIRED)}; {file.name} has {', '.join(schema.names[:12])}"
+            f"these columns are needed: {', '.join(wanted)}; {file.name} has {', '.join(schema.names[:12])}"
         )
     raise MachineError(f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", help=hint)
 
 
-def open_file(file: Path) -> pq.ParquetFile:
+def open_file(file: Path, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile:
     """Opened and checked for columns; a file that is cut off or isn't parquet is a `MachineError`."""
     try:
         opened = pq.ParquetFile(file, memory_map=False, pre_buffer=False)
@@ -97,19 +95,13 @@ def open_file(file: Path) -> pq.ParquetFile:
         raise MachineError(
             f"{file} can't be read as parquet: {error}", help="fetch the file again; it may be cut off"
         ) from error
-    check_columns(file, opened.schema_arrow)
+    check_columns(file, opened.schema_arrow, wanted)
     return opened
 
 
-def count_rows(path: Path, split: str | None = None) -> int:
+def count_rows(path: Path, split: str | None = None, wanted: Sequence[str] = REQUIRED) -> int:
     """Rows (votes) of the set, from metadata alone: an upper bound on its pairs."""
-    return sum(int(open_file(file).metadata.num_rows) for file in find_files(path, split))
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of the whole file. Size and time stamp would be quicker, and wrong after a copy or an edit."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sum(int(open_file(file, wanted).metadata.num_rows) for file in find_files(path, split))
 
 
 def image_column(column: Any) -> Any:
@@ -122,14 +114,17 @@ def image_column(column: Any) -> Any:
 
 
 class PictureBytes:
-    """The bytes of single pictures, by (file, row group, side, row in the group).
+    """The bytes of single pictures, by (file, row group, column, row in the group).
 
     Parquet can be read by row groups only, so the last ones read are kept, up to `capacity` bytes: small sets
     end up in memory whole, large ones are quick in storage order and slow at random. Safe to use from several
     threads."""
 
-    def __init__(self, files: Sequence[Path], capacity: int = 512 << 20) -> None:
+    def __init__(
+        self, files: Sequence[Path], names: Sequence[str] = ("jpg_0", "jpg_1"), capacity: int = 512 << 20
+    ) -> None:
         self._files = list(files)
+        self._names = list(names)
         self._capacity = capacity
         self._columns: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
         self._held = 0
@@ -147,8 +142,8 @@ class PictureBytes:
 
     def _load(self, file: int, group: int, side: int) -> Any:
         if self._open is None or self._open[0] != file:
-            self._open = (file, open_file(self._files[file]))
-        name = f"jpg_{side}"
+            self._open = (file, open_file(self._files[file], self._names))
+        name = self._names[side]
         column = image_column(self._open[1].read_row_group(group, columns=[name]).column(name))
         while self._columns and self._held + column.nbytes > self._capacity:
             self._held -= self._columns.popitem(last=False)[1].nbytes

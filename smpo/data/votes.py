@@ -17,6 +17,7 @@ __all__ = ["Ballot", "Counted", "Ties", "Votes"]
 
 Ties = Literal["drop", "keep"]
 Votes = Literal["merge", "separate"]
+Where = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Counted:
 
     `prompt`, `winner`, `loser` `[M]` int32: indices into `prompts` and `images`; `share` `[M]` float64 in
     [0.5, 1]; `votes` `[M]` int32; `repeat` `[M]` int32 numbers pairs that are the same but for their votes
-    (`separate`). `images` `[I]` ids as bytes; `places` `[I, 4]` int32: file, row group, side, row in the
-    group."""
+    (`separate`). `images` `[I]` ids as bytes; `places` `[I, 4]` int64: the part, and three numbers that the
+    source understands."""
 
     prompts: Any
     images: np.ndarray[Any, Any]
@@ -50,16 +51,20 @@ class Ballot:
         self._ties, self._votes, self._limit = ties, votes, limit
         self._prompts: dict[str, int] = {}
         self._images: dict[str, int] = {}
-        self._places = array("i")
+        self._places = array("q")
         self._pairs: dict[tuple[int, int, int], int] = {}
         self._repeats: Counter[tuple[int, int, int]] = Counter()
-        self._columns = {name: array("i") for name in ("prompt", "first", "second", "votes", "repeat")}
+        self._columns = {
+            name: array("i") for name in ("prompt", "first", "second", "votes", "rows", "repeat")
+        }
         self._points = array("d")  # for the first image
         self._usable = 0
         self._tie_votes = 0
 
-    def cast(self, caption: str, images: tuple[str, str], share: float, place: tuple[int, int, int]) -> bool:
-        """One row: `share` of its vote went to `images[0]`; `place` is (file, row group, row in the group).
+    def cast(
+        self, caption: str, images: tuple[str, str], share: float, places: tuple[Where, Where], votes: int = 1
+    ) -> bool:
+        """One row: `share` of its `votes` went to `images[0]`; `places` say where the images' bytes are.
 
         False, and not counted, when the table is full and this row would open another pair.
         """
@@ -71,15 +76,16 @@ class Ballot:
             if self._limit is not None and self._usable >= self._limit:
                 return False
             prompt = self._prompts.setdefault(caption, len(self._prompts))
-            first, second = (self._image(image, side, place) for side, image in enumerate(images))
+            first, second = (self._image(image, where) for image, where in zip(images, places, strict=True))
             key = (prompt, min(first, second), max(first, second))
             known = self._open(key, prompt, first, second)
         else:
             self._usable -= self._counts(known)
             if self._columns["first"][known] != first:
                 share = 1 - share  # shown in the other order
-        self._points[known] += share
-        self._columns["votes"][known] += 1
+        self._points[known] += share * votes
+        self._columns["votes"][known] += votes
+        self._columns["rows"][known] += 1
         self._usable += self._counts(known)
         self._tie_votes += share == 0.5
         return True
@@ -95,8 +101,8 @@ class Ballot:
             np.flatnonzero(stays)[self._limit :] if self._limit is not None else np.array([], dtype=np.int64)
         )
         dropped = {
-            "tie": int(columns["votes"][~stays].sum()),
-            "over_limit": int(columns["votes"][over].sum()),
+            "tie": int(columns["rows"][~stays].sum()),
+            "over_limit": int(columns["rows"][over].sum()),
         }
         stays[over] = False
         swap = share < 0.5
@@ -105,7 +111,7 @@ class Ballot:
         return Counted(
             prompts=pa.array(list(self._prompts), pa.large_string()),
             images=np.array([image.encode() for image in self._images], dtype="S32"),
-            places=np.array(self._places, dtype=np.int32).reshape(-1, 4),
+            places=np.array(self._places, dtype=np.int64).reshape(-1, 4),
             prompt=columns["prompt"][stays],
             winner=np.where(swap, columns["second"], columns["first"])[stays],
             loser=np.where(swap, columns["first"], columns["second"])[stays],
@@ -129,17 +135,22 @@ class Ballot:
             },
         )
 
-    def _image(self, image: str, side: int, place: tuple[int, int, int]) -> int:
+    def _image(self, image: str, where: Where) -> int:
         number = self._images.setdefault(image, len(self._images))
         if number * 4 == len(self._places):
-            file, group, row = place
-            self._places.extend((file, group, side, row))
+            self._places.extend(where)
         return number
 
     def _open(self, key: tuple[int, int, int], prompt: int, first: int, second: int) -> int:
         number = len(self._points)
         self._points.append(0.0)
-        for name, value in (("prompt", prompt), ("first", first), ("second", second), ("votes", 0)):
+        for name, value in {
+            "prompt": prompt,
+            "first": first,
+            "second": second,
+            "votes": 0,
+            "rows": 0,
+        }.items():
             self._columns[name].append(value)
         self._columns["repeat"].append(self._repeats[key])
         if self._votes == "merge":

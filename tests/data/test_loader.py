@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from smpo.data.loader import PairLoader, Stream
-from smpo.data.pickapic import PickapicTable, read_pickapic
+from smpo.data.pickapic import read_pickapic
+from smpo.data.table import VoteTable
 from smpo.imaging import place
 from smpo.kinds import Denoiser, PairBatch
 from tests.data.worlds import Encoder, Points, jpeg, text_row, vote, write
@@ -17,7 +18,7 @@ EVERYTHING = {"flip": True, "prompt_dropout": 0.3}
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> PickapicTable:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> VoteTable:
     rows = [vote(f"prompt {i % 5}", jpeg(2 * i), jpeg(2 * i + 1), float(i % 2)) for i in range(12)]
     return read_pickapic(write(tmp_path_factory.mktemp("pairs") / "pairs.parquet", rows))
 
@@ -53,7 +54,7 @@ def joined(batches: list[PairBatch]) -> dict[str, Any]:
     ("world", "micro"), [(1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2), (2, 4), (2, None)]
 )
 def test_dealing_changes_nothing(
-    pictures: PickapicTable, tmp_path: Path, world: int, micro: int | None, crop: str
+    pictures: VoteTable, tmp_path: Path, world: int, micro: int | None, crop: str
 ) -> None:
     settings = {**EVERYTHING, "crop": crop}
     whole = list(loader(pictures, tmp_path, **settings).batches(2))
@@ -70,7 +71,7 @@ def test_dealing_changes_nothing(
         assert torch.equal(one[name], other[name]), name
 
 
-def test_updates_follow_each_other_through_the_epochs(pictures: PickapicTable, tmp_path: Path) -> None:
+def test_updates_follow_each_other_through_the_epochs(pictures: VoteTable, tmp_path: Path) -> None:
     feed = loader(pictures, tmp_path)
     positions = [
         int(position) for step in range(3) for batch in feed.batches(step) for position in batch.position
@@ -80,7 +81,7 @@ def test_updates_follow_each_other_through_the_epochs(pictures: PickapicTable, t
     assert len(set(ids[:12])) == len(set(ids[12:])) == 12
 
 
-def test_winners_come_first_and_p_belongs_to_its_pair(pictures: PickapicTable, tmp_path: Path) -> None:
+def test_winners_come_first_and_p_belongs_to_its_pair(pictures: VoteTable, tmp_path: Path) -> None:
     feed = loader(pictures, tmp_path)
     (batch,) = feed.batches(0)
     for i, sample in enumerate(feed.samples(0)):
@@ -94,7 +95,7 @@ def test_winners_come_first_and_p_belongs_to_its_pair(pictures: PickapicTable, t
 
 
 @pytest.mark.parametrize("crop", ["centre", "random"])
-def test_the_images_of_a_pair_are_placed_alike(pictures: PickapicTable, tmp_path: Path, crop: str) -> None:
+def test_the_images_of_a_pair_are_placed_alike(pictures: VoteTable, tmp_path: Path, crop: str) -> None:
     feed = loader(pictures, tmp_path, flip=True, crop=crop, batch=12)
     flips, crops = set(), set()
     for step in range(4):
@@ -128,7 +129,7 @@ def test_turning_one_augmentation_on_leaves_the_others_alone(tmp_path: Path) -> 
 
 
 def test_prepare_encodes_what_will_be_visited_and_nothing_else(
-    pictures: PickapicTable, tmp_path: Path
+    pictures: VoteTable, tmp_path: Path
 ) -> None:
     encoder, seen = Encoder(), []
     feed = loader(pictures, tmp_path, encoder, batch=3, **EVERYTHING)
@@ -145,7 +146,7 @@ def test_prepare_encodes_what_will_be_visited_and_nothing_else(
     assert len(encoder.pictures_seen) == 18, "unprepared updates are encoded when they come"
 
 
-def test_caches_are_shared_by_runs_and_separated_by_encoder(pictures: PickapicTable, tmp_path: Path) -> None:
+def test_caches_are_shared_by_runs_and_separated_by_encoder(pictures: VoteTable, tmp_path: Path) -> None:
     loader(pictures, tmp_path).prepare(3)
     again, other = Encoder(), Encoder("another encoder")
     loader(pictures, tmp_path, again, seed=9).prepare(3)

@@ -70,7 +70,7 @@ def test_the_report_lists_every_defect_with_file_row_and_reason(tmp_path: Path) 
     assert report == json.loads(json.dumps(table.report))
     assert len(listed) == 12
     assert listed[0] == {
-        "file": "a.parquet", "row": 1, "reason": "broken_image", "detail": "jpg_1: truncated",
+        "file": "a.parquet", "row": 1, "reason": "broken_image", "detail": "image 1: truncated",
     }  # fmt: skip
     assert {"file": "b.parquet", "row": 2, "reason": "same_image", "detail": content_id(B)} in listed
 
@@ -80,7 +80,7 @@ def test_too_many_defects_stop_the_run_with_numbers_reasons_and_the_report(tmp_p
     with pytest.raises(RunError) as caught:
         read_pickapic(path, report=tmp_path / "report.json")
     assert "12 of 17 rows" in caught.value.message
-    assert "3 x labels that don't add up" in caught.value.message
+    assert "3 x labels that contradict each other" in caught.value.message
     assert str(tmp_path / "report.json") in (caught.value.help or "")
     assert (tmp_path / "report.json").exists()
 

@@ -11,6 +11,7 @@ import typer
 
 from smpo.app.disk import in_gb
 from smpo.app.plan import Plan, make_plan
+from smpo.cli.ladder import ladder_of, rungs_data, show_rungs
 from smpo.cli.words import out, print_json, resolve_spec
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
@@ -45,11 +46,15 @@ def plan_command(
     no_local_code: bool,
 ) -> None:
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    ladder = ladder_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
     plan = make_plan(resolved)
     if as_json:
-        print_json(plan_data(resolved, plan))
+        rungs = {"ladder": rungs_data(ladder)} if ladder is not None else {}
+        print_json({**plan_data(resolved, plan), **rungs})
     else:
         show_plan(resolved, plan, full=full)
+        if ladder is not None:
+            show_rungs(ladder)
     if plan.obstacles:
         raise typer.Exit(3)
 
@@ -71,6 +76,7 @@ def check_command(
     for word in specs:
         try:
             resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
+            ladder_of(word, resolved, sets, roots=roots, no_local_code=no_local_code)
         except SpecProblems as error:
             problems += error.problems
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from smpo.app.plan import make_plan
 from smpo.app.run import Result, run
+from smpo.cli.ladder import ladder_command, ladder_of
 from smpo.cli.plan import show_plan
 from smpo.cli.show import show_saved
 from smpo.cli.words import out, resolve_spec
@@ -18,12 +19,17 @@ __all__ = ["run_command"]
 
 
 def run_command(
-    spec: str, sets: Sequence[str], *, resume: bool, again: bool, quiet: bool, roots: Sequence[Path] | None,
-    no_local_code: bool,
+    spec: str, sets: Sequence[str], *, resume: bool, again: bool, jobs: int = 1, quiet: bool,
+    roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
     from smpo.tracking.console import Console
 
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    ladder = ladder_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
+    if ladder is not None:
+        _quiet_libraries()
+        ladder_command(ladder, jobs=jobs, quiet=quiet)
+        return
     plan = make_plan(resolved)
     if not quiet:
         show_plan(resolved, plan)

@@ -141,7 +141,7 @@ def read_ladder(
     extra_roots: Sequence[Path] = (),
     no_local_code: bool = False,
 ) -> Ladder:
-    """The `ladder:` block of a spec that was resolved as `base`. Raises `SpecProblems` with everything that is wrong."""
+    """The `ladder:` block of a spec that was resolved as `base`. Raises `SpecProblems` for all that is wrong."""
     entry = base.ladder_entry
     assert entry is not None, "asked only of specs with a ladder"
     tree = Node(entry.key, {"ladder": entry})

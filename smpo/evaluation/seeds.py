@@ -68,7 +68,7 @@ class Contrast:
 
 
 def contrast(ours: ArrayLike, theirs: ArrayLike, groups: Sequence[Hashable]) -> Contrast | None:
-    """Compare scores `[S, P]` with scores `[S, P]` of the same seeds and prompts; `groups` `[P]` are clusters of prompts.
+    """Compare scores `[S, P]` with scores `[S, P]` of the same seeds and prompts; `groups` `[P]` are prompts' clusters.
 
     Prompts without a finite score in every run are dropped and counted; None when no prompt is left.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
+from smpo.app.plan import judge_names
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.evaluate import Settings, evaluate
@@ -21,14 +22,20 @@ from smpo.runs.store import RunFolder
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["evaluate_run", "judge_names", "preview", "write_evaluation"]
+__all__ = ["evaluate_run", "preview", "write_evaluation"]
 
 
 def evaluate_run(
-    resolved: Resolved[ExperimentSpec], live: Live, progress: Callable[[str, int, int], None]
+    resolved: Resolved[ExperimentSpec],
+    live: Live,
+    progress: Callable[[str, int, int], None],
+    **cheaper: int | None,
 ) -> Evaluation:
-    """Policy against base on the spec's prompts, by all of its judges."""
-    spec, wanted = resolved.spec, _wanted(resolved.spec)
+    """Policy against base on the spec's prompts, by all of its judges.
+
+    `cheaper` replaces settings of the evaluation, such as `limit`, for looks that don't have to be as exact.
+    """
+    spec, wanted = resolved.spec, _wanted(resolved.spec).model_copy(update=cheaper)
     names = judge_names(resolved)
     rewards = dict(zip(names, wanted.rewards, strict=True))
     card = resolved.card_of("evaluate.prompts")
@@ -44,16 +51,6 @@ def evaluate_run(
         role=wanted.prompts.role,
         progress=progress,
     )
-
-
-def judge_names(resolved: Resolved[ExperimentSpec]) -> list[str]:
-    """What the judges are called in tables and metrics: card or component, numbered when one occurs twice."""
-    names: list[str] = []
-    for i, reward in enumerate(_wanted(resolved.spec).rewards):
-        card = resolved.card_of(f"evaluate.rewards.{i}")
-        name = card.name if card else reward.use
-        names.append(name if name not in names else f"{name}-{i + 1}")
-    return names
 
 
 def write_evaluation(

@@ -10,5 +10,7 @@ from smpo.components import models as models
 from smpo.components import objectives as objectives
 from smpo.components import optimisers as optimisers
 from smpo.components import prompts as prompts
+from smpo.components import pruners as pruners
 from smpo.components import rewards as rewards
+from smpo.components import samplers as samplers
 from smpo.components import smoothings as smoothings

@@ -1,0 +1,276 @@
+"""The `sweep:` block of a spec: what is searched, for what, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from smpo.errors import RunError, SpecError
+from smpo.kinds import Pruner, Sampler
+from smpo.registry.bind import bind
+from smpo.registry.component import slot
+from smpo.registry.expand import Expander
+from smpo.registry.resolve import Resolved
+from smpo.registry.slots import find_slots
+from smpo.registry.validate import check_model
+from smpo.spec.problems import Problem, SpecProblems, nearest
+from smpo.spec.tree import Entry, Node, find
+from smpo.sweep.space import Space, read_space
+
+__all__ = ["FIGURES", "Bound", "Confirm", "Goal", "Rungs", "Sweep", "SweepSpec", "read_sweep"]
+
+FIGURES = (
+    "win_rate", "win_rate_low", "win_rate_high", "mean_base", "mean_policy", "median_base", "median_policy",
+    "gain", "gain_low", "gain_high", "p_value",
+)  # fmt: skip
+"""What an evaluation reports of each judge, under `eval/<judge>/`."""
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Rungs(_Block):
+    """A cheap evaluation during training, after which a trial may be given up."""
+
+    at: list[int] = Field(min_length=1)
+    """Updates after which it happens."""
+    prompts: int | None = Field(64, gt=0)
+    """Use only so many of the evaluation's prompts."""
+    steps: int | None = Field(None, gt=0)
+    """Sampling steps; null takes the evaluation's."""
+
+
+class Bound(_Block):
+    """What a metric has to respect."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class Confirm(_Block):
+    """The best trial and the setting that was there before, again on seeds that no trial has used."""
+
+    seeds: int = Field(5, ge=0, le=100)
+    """Fresh seeds, for training and sampling alike; 0 leaves this out."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Settings that differ then, by dotted path: `evaluate.prompts: …` names a set that no trial was judged on."""
+
+
+class SweepSpec(_Block):
+    """A search over settings of the spec around it."""
+
+    maximise: str | list[str] | None = None
+    """Metric or metrics that should be large, such as `eval/pickscore/win_rate`."""
+    minimise: str | list[str] | None = None
+    """Metric or metrics that should be small. With several objectives the answer is a Pareto front."""
+    search: dict[str, Any]
+    """Dotted settings, each with `uniform`, `log`, `int` or `choice`."""
+    trials: int = Field(50, gt=0)
+    """Finished trials, in all; `--trials` overrides it."""
+    first: list[dict[str, Any]] = Field(default_factory=lambda: [{}])
+    """Settings that are tried before the sampler is asked; what isn't named is as in the spec, so `{}` is the spec."""
+    constraints: dict[str, Bound] = Field(default_factory=dict)
+    """Metrics with limits; a trial beyond them can't be the best."""
+    sampler: Sampler = slot("tpe")
+    prune: Pruner | None = None
+    """When to give up on a trial; null lets all finish."""
+    rungs: Rungs | None = None
+    """Cheap evaluations for the pruner."""
+    report: str | None = None
+    """A metric of training for the pruner (`train/margin`), where there are no rungs."""
+    retries: int = Field(2, ge=0)
+    """How often a trial is begun again after its worker was lost."""
+    patience: int = Field(5, gt=0)
+    """Failures in a row after which the sweep stops."""
+    confirm: Confirm = Field(default_factory=Confirm)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SweepSpec:
+        goals = self.goals()
+        if not goals:
+            raise SpecError("", "a sweep needs `maximise` or `minimise`: the metric that tells good from bad")
+        names = [goal.metric for goal in goals]
+        if len(set(names)) < len(names):
+            raise SpecError("", "a metric can't be an objective twice")
+        if self.prune is not None:
+            if len(goals) > 1:
+                raise SpecError("prune", "with several objectives no trial can be given up early")
+            if self.rungs is None and self.report is None:
+                raise SpecError(
+                    "prune", "the pruner has nothing to look at",
+                    help="add `rungs: {at: [50, 100]}` (cheap evaluations), or `report: train/margin`",
+                )  # fmt: skip
+            if self.prune.paired and self.rungs is None:
+                raise SpecError("prune", f"`{self.prune.use}` compares prompts one by one, and needs `rungs`")
+        for name, bound in self.constraints.items():
+            if (bound.min is None) == (bound.max is None):
+                raise SpecError("constraints", f"`{name}` takes either `min` or `max`")
+        if len(goals) > 1 and not self.sampler.several:
+            raise SpecError("sampler", f"`{self.sampler.use}` serves one objective only")
+        return self
+
+    def goals(self) -> tuple[Goal, ...]:
+        """The objectives, those to maximise first."""
+        up, down = (
+            [given] if isinstance(given, str) else list(given or ())
+            for given in (self.maximise, self.minimise)
+        )
+        return (*(Goal(name, "maximize") for name in up), *(Goal(name, "minimize") for name in down))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One objective, in Optuna's words."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+
+    def better(self, one: float, other: float) -> bool:
+        return one > other if self.direction == "maximize" else one < other
+
+    @property
+    def cheap(self) -> str:
+        """The same figure at a rung."""
+        return "rung/" + self.metric.removeprefix("eval/")
+
+
+class _Document(BaseModel):
+    sweep: SweepSpec
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep block, and where everything in it is written."""
+
+    spec: SweepSpec
+    space: Space
+    root: Node
+    """A map with the block under `sweep`."""
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        return self.spec.goals()
+
+    def problem(self, path: str, message: str, label: str = "", help: str | None = None) -> Problem:
+        """A problem at a setting of the block, such as `maximise` or `first.0`."""
+        steps = tuple(int(step) if step.isdigit() else step for step in path.split("/"))
+        _, span, node = find(self.root, ("sweep", *steps))
+        return Problem(
+            message, span if node.is_map else node.span, "sweep." + path.replace("/", "."), label, help=help
+        )
+
+
+def read_sweep(resolved: Resolved[Any], judges: Sequence[str]) -> Sweep:
+    """The block of a resolved spec. `judges` are the names of its evaluation's. Raises `SpecProblems`."""
+    node = resolved.sweep_node
+    if node is None:
+        raise RunError(
+            f"`{resolved.spec.name}` has no `sweep:` block, so there is nothing to search",
+            help="`smpo sweep` without a file runs experiments/sweep.yaml, which shows how one looks",
+        )
+    root = Node(node.span, {"sweep": Entry(node.span, node)})
+    problems: list[Problem] = []
+    space = Space(())
+    search = node.entries.get("search")
+    if search is not None:
+        try:
+            space = read_space(search)
+        except SpecProblems as error:
+            problems += error.problems
+    expander = Expander(find_slots(_Document), resolved.catalogue)
+    tree = expander.finish(expander.layer(root))
+    try:
+        spec = check_model(
+            tree,
+            bind(_Document, resolved.catalogue.registry),
+            known=[*problems, *expander.problems],
+            silent={*expander.silent, *((("sweep", "search"),) if problems else ())},
+        ).sweep
+    except SpecProblems as error:
+        raise SpecProblems(_clean(error.problems)) from None
+    sweep = Sweep(spec, space, tree)
+    found = [*_about_metrics(sweep, judges), *_about_rungs(sweep, resolved), *_about_sampler(sweep)]
+    if found:
+        raise SpecProblems(found)
+    return sweep
+
+
+def _clean(problems: Sequence[Problem]) -> list[Problem]:
+    """Every problem once: what the reader of the space said needs no second opinion."""
+    told: dict[tuple[Any, ...], Problem] = {}
+    for one in problems:
+        told.setdefault((one.message, one.path), replace(one))
+    return list(told.values())
+
+
+def _about_metrics(sweep: Sweep, judges: Sequence[str]) -> list[Problem]:
+    known = [f"eval/{judge}/{figure}" for judge in judges for figure in FIGURES]
+    asked: list[tuple[str, str]] = []
+    for key in ("maximise", "minimise"):
+        given = getattr(sweep.spec, key)
+        names = [given] if isinstance(given, str) else list(given or ())
+        asked += [(key if isinstance(given, str) else f"{key}/{i}", name) for i, name in enumerate(names)]
+    problems = []
+    for path, name in asked:
+        if name.startswith(("train/", "seconds/")) or name in known:
+            continue
+        problems.append(_unknown_metric(sweep, path, name, known, judges))
+    for name in sweep.spec.constraints:
+        if not name.startswith(("train/", "seconds/")) and name not in known:
+            problems.append(replace(_unknown_metric(sweep, "constraints", name, known, judges)))
+    return problems
+
+
+def _unknown_metric(
+    sweep: Sweep, path: str, name: str, known: Sequence[str], judges: Sequence[str]
+) -> Problem:
+    close = nearest(name, known)
+    if close:
+        label = f"did you mean `{close}`?"
+    elif judges:
+        label = f"judges are {', '.join(f'`{judge}`' for judge in judges)}"
+    else:
+        label = "the spec evaluates nothing"
+    help = "metrics are `eval/<judge>/win_rate` and its like, `train/…` and `seconds/…`"
+    return sweep.problem(path, f"no run of this spec reports `{name}`", label, help)
+
+
+def _about_rungs(sweep: Sweep, resolved: Resolved[Any]) -> list[Problem]:
+    rungs, steps = sweep.spec.rungs, resolved.spec.train.steps
+    if rungs is None:
+        return []
+    problems = []
+    if resolved.spec.evaluate is None:
+        problems.append(
+            sweep.problem("rungs", "rungs are evaluations, and the spec has no `evaluate:` block")
+        )
+    if not sweep.space.covers("train.steps"):
+        problems += [
+            sweep.problem(f"rungs/at/{i}", f"there is no update {at} in a run of {steps}")
+            for i, at in enumerate(rungs.at)
+            if not 0 < at <= steps
+        ]
+    if not sweep.goals[0].metric.startswith("eval/"):
+        problems.append(
+            sweep.problem(
+                "rungs", f"rungs evaluate, and `{sweep.goals[0].metric}` is no figure of an evaluation"
+            )
+        )
+    return problems
+
+
+def _about_sampler(sweep: Sweep) -> list[Problem]:
+    message = sweep.spec.sampler.check(sweep.space.grid())
+    return [sweep.problem("sampler", message)] if message else []
+
+
+def base_values(data: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path of plain data; None where there is none."""
+    value: Any = data
+    for step in path.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value

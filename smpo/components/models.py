@@ -113,7 +113,7 @@ class Plane(Model):
     def load(self, runtime: Runtime) -> Denoiser:
         from smpo.families.plane import load_plane
 
-        return load_plane(Path(locate(self.weights)), device=runtime.device)
+        return load_plane(Path(locate(self.weights)), device=runtime.device, hold_reference=runtime.reference)
 
     def facts(self) -> ModelFacts:
         count = _tensors(Path(locate(self.weights)))

@@ -19,7 +19,14 @@ from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
 
-__all__ = ["content_keys", "open_stack", "pipeline_patterns", "policy_and_reference", "schedule_of"]
+__all__ = [
+    "content_keys",
+    "fetch_reference",
+    "open_stack",
+    "pipeline_patterns",
+    "policy_and_reference",
+    "schedule_of",
+]
 
 _ENCODING = "unet/1"
 """Part of `encoder_key`: raise it when pictures or prompts are encoded differently."""
@@ -82,22 +89,42 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
 
 
 def policy_and_reference(
-    pipeline: Any, adapter: Adapter | None, half: torch.dtype | None
+    pipeline: Any, adapter: Adapter | None, half: torch.dtype | None, *, hold: bool = True
 ) -> nn.Module | None:
     """Make the pipeline's UNet the policy; return the frozen second one that full fine-tuning needs.
 
-    `half` is what both will run in, None for float32; what is trained stays in float32.
+    `half` is what both will run in, None for float32; what is trained stays in float32. `hold=False` makes no second
+    network: `fetch_reference` brings it if it is asked for after all.
     """
     unet, reference = pipeline.unet, None
     if adapter is None:
-        reference = copy.deepcopy(unet).requires_grad_(False).eval()
+        if hold:
+            reference = _frozen(copy.deepcopy(unet), half)
         unet.requires_grad_(True)
     else:
         attach(unet, adapter)
-    if half is not None and not (adapter and adapter.dora):  # DoRA measures the frozen weights
-        _store_in_half(unet if reference is None else reference, half)
+        if half is not None and not adapter.dora:  # DoRA measures the frozen weights
+            _store_in_half(unet, half)
     unet.train()
     return reference
+
+
+def fetch_reference(
+    folder: Path, like: nn.Module, *, variant: str | None, half: torch.dtype | None
+) -> nn.Module:
+    """The folder's UNet, of the class of `like`, as `policy_and_reference` would have held it."""
+    stored = {"variant": variant} if _has_variant(folder / "unet", variant) else {}
+    loader: Any = type(like)
+    with opened("the unet", folder / "unet"):
+        unet = loader.from_pretrained(folder / "unet", dtype=torch.float32, use_safetensors=True, **stored)
+    return _frozen(unet, half)
+
+
+def _frozen(network: nn.Module, half: torch.dtype | None) -> nn.Module:
+    network.requires_grad_(False).eval()
+    if half is not None:
+        _store_in_half(network, half)
+    return network
 
 
 def _store_in_half(network: nn.Module, dtype: torch.dtype) -> None:

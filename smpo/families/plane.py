@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -49,8 +49,8 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PlaneDenoiser:
-    """A `Denoiser` of points. `policy` trains; the reference is its frozen copy unless another network is
-    given."""
+    """A `Denoiser` of points. `policy` trains; the reference is its frozen copy unless another network, or a way to
+    fetch one when it is asked for, is given."""
 
     latent_shape = (2, 1, 1)
     encoder_key = "plane-points-v1"
@@ -59,7 +59,7 @@ class PlaneDenoiser:
         self,
         policy: PlaneNet,
         *,
-        reference: PlaneNet | None = None,
+        reference: PlaneNet | Callable[[], PlaneNet] | None = None,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
     ) -> None:
@@ -67,9 +67,21 @@ class PlaneDenoiser:
         self.device = torch.device(device)
         self.schedule = schedule().to(self.device)
         self.policy: nn.Module = policy.to(self.device)
-        self._reference = copy.deepcopy(policy if reference is None else reference).to(self.device)
-        self._reference.requires_grad_(False).eval()
-        self.weights_key = f"plane-{_digest(self._reference)}"
+        known = reference if isinstance(reference, PlaneNet) else policy
+        self.weights_key = f"plane-{_digest(known)}"
+        self._fetch = reference if not isinstance(reference, PlaneNet) else None
+        self._reference = None if self._fetch is not None else self._freeze(copy.deepcopy(known))
+
+    def _freeze(self, network: PlaneNet) -> nn.Module:
+        return network.to(self.device).requires_grad_(False).eval()
+
+    def _network(self, reference: bool) -> nn.Module:
+        if not reference:
+            return self.policy
+        if self._reference is None:
+            assert self._fetch is not None
+            self._reference = self._freeze(self._fetch())
+        return self._reference
 
     def encode_pictures(
         self, pictures: Sequence[Picture], placements: Sequence[Placement]
@@ -91,7 +103,7 @@ class PlaneDenoiser:
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
         """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32."""
-        network = self._reference if reference else self.policy
+        network = self._network(reference)
         with torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None):
             return cast(Tensor, network(x, t, cond.tensors["condition"])).float()
 
@@ -106,7 +118,7 @@ class PlaneDenoiser:
     ) -> list[Picture]:
         """One point `[2]` (float32) a prompt, by DDIM from a start that its seed alone determines."""
         points = sample_points(
-            self._reference if reference else self.policy,
+            self._network(reference),
             start_noise(seeds).to(self.device),
             self.encode_prompts(prompts)["condition"],
             self.schedule,
@@ -137,16 +149,20 @@ def load_plane(
     reference: Path | None = None,
     device: torch.device | str = "cpu",
     precision: Precision = "fp32",
+    hold_reference: bool = True,
 ) -> PlaneDenoiser:
     """A denoiser from a file or from a folder that `save` wrote.
 
     The reference is a copy of the policy, unless `reference` names other weights: reopen a trained one with
-    `reference=BASE` to compare the two. `precision` is that of training; samples are always drawn in float32.
+    `reference=BASE` to compare the two. `hold_reference=False` reads the copy only when somebody asks for it.
+    `precision` is that of training; samples are always drawn in float32.
     Raises MachineError when there are no such weights.
     """
+    base = _file(weights if reference is None else reference)
+    kept = read_network(base) if hold_reference and reference is not None else None
     return PlaneDenoiser(
         read_network(_file(weights)),
-        reference=None if reference is None else read_network(_file(reference)),
+        reference=kept if hold_reference else lambda: read_network(base),
         device=device,
         precision=precision,
     )

@@ -8,9 +8,10 @@ autocast, and starts from noise instead of ln 2: method 2b, D22).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -22,6 +23,7 @@ from smpo.families.artefacts import replaced_folder, without_paths
 from smpo.families.lora import Adapter, adapter_off, save_adapter
 from smpo.families.pipelines import (
     content_keys,
+    fetch_reference,
     open_stack,
     pipeline_patterns,
     policy_and_reference,
@@ -56,8 +58,8 @@ class UNetDenoiser:
     """A `kinds.Denoiser` round a diffusers pipeline.
 
     With an adapter the reference is the policy's network with the adapter off; without one it is a second,
-    frozen network. Encoders run in float32: their output is computed once and cached, so rounding there would
-    be for good.
+    frozen network. When training doesn't ask it, `fetch` brings it for whoever asks later. Encoders run in float32:
+    their output is computed once and cached, so rounding there would be for good.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class UNetDenoiser:
         arithmetic: Arithmetic,
         keys: tuple[str, str],
         source: str,
+        fetch: Callable[[], nn.Module] | None = None,
     ) -> None:
         self.schedule = schedule_of(stack.pipeline).to(arithmetic.device)
         self.device = arithmetic.device
@@ -78,7 +81,8 @@ class UNetDenoiser:
         """The trained network itself, never wrapped."""
         self.policy: nn.Module = self.network
         self.latent_shape = stack.latent_shape()
-        self._reference = reference
+        self._reference, self._fetch = reference, fetch
+        self._adapted = reference is None and fetch is None
         self._arithmetic = arithmetic
         self._dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.network.modules())
 
@@ -139,7 +143,10 @@ class UNetDenoiser:
     @contextmanager
     def _still(self, reference: bool) -> Iterator[nn.Module]:
         """The bare policy or reference network, without dropout, and afterwards everything as it was."""
-        if reference and self._reference is not None:
+        if reference and not self._adapted:
+            if self._reference is None:
+                assert self._fetch is not None
+                self._reference = self._fetch().to(self.device)
             yield self._reference
             return
         training = self.network.training and self._dropout
@@ -218,7 +225,7 @@ class UNetDenoiser:
         """
         pipeline = self.stack.pipeline
         with replaced_folder(folder) as fresh:
-            if self._reference is None:
+            if self._adapted:
                 save_adapter(pipeline, self.network, fresh)
                 base, then = self.source, [f"pipe.load_lora_weights({str(folder)!r})"]
             else:
@@ -254,7 +261,9 @@ def load_unet(
         raise MachineError("fp16 is for GPUs: training scales its gradients there", help="use fp32 or bf16")
     folder = locate(path_or_id, what="the model", patterns=pipeline_patterns(variant), revision=revision)
     stack = open_stack(folder, variant=variant, resolution=resolution)
-    reference = policy_and_reference(stack.pipeline, adapter, _HALF.get(precision))
+    half, hold = _HALF.get(precision), runtime.reference
+    reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
+    later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
     if runtime.gradient_checkpointing:
         stack.pipeline.unet.enable_gradient_checkpointing()
     stack.pipeline.to(device)
@@ -264,6 +273,7 @@ def load_unet(
         arithmetic=Arithmetic(device, precision, runtime.batch),
         keys=content_keys(folder, stack, variant=variant),
         source=str(path_or_id),
+        fetch=None if hold or adapter is not None else later,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from smpo.errors import SpecError
 from smpo.kinds import Inversion, Model, Objective, Optimiser, PairData, PromptSet, Reward, Smoothing
 from smpo.registry.component import slot
+from smpo.spec.identity import Neutral
 
 __all__ = ["EvaluateSpec", "ExperimentSpec", "RuntimeSpec", "TrainSpec"]
 
@@ -54,6 +55,9 @@ class TrainSpec(_Block):
     """Largest timestep that is drawn; null means the last of the schedule."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of policy and reference alike; weights that are trained stay in fp32."""
+    holdout: Annotated[int, Neutral(0)] = Field(0, ge=0)
+    """Pairs that are kept out of training, with all that share an image with them, to ask during training what the
+    policy prefers. Which ones doesn't depend on the seed."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the policy; when set, the average is evaluated and saved."""
     optimiser: Optimiser = slot("adamw")
@@ -112,6 +116,8 @@ class RuntimeSpec(_Block):
     preview_every: int | None = Field(None, gt=0)
     """Updates between preview grids; null means none before the end."""
     preview_images: int = Field(8, ge=1, le=64)
+    diagnose_every: int | None = Field(None, gt=0)
+    """Updates between looks at the held-out pairs (`train.holdout`); null means ten in a run."""
     runs: str = "runs"
     """Folder of run folders and of the default tracking store."""
     cache: str = "runs/cache"
@@ -138,6 +144,11 @@ class ExperimentSpec(_Block):
     train: TrainSpec
     evaluate: EvaluateSpec | None = None
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether training asks the frozen original at all."""
+        return self.objective.needs_reference or self.inversion.needs_reference
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from smpo.data.census import note
+from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
 from smpo.data.scores import ScoreTable
 from smpo.engine.ema import Average
@@ -43,6 +44,7 @@ class Live:
     """The scorer that smoothed the labels."""
     stats: ScoreStats | None
     p: Tensor
+    held: HeldOut
 
 
 def assemble(
@@ -79,8 +81,13 @@ def assemble(
         flip=spec.train.flip,
         crop=spec.train.crop,
         prompt_dropout=spec.train.prompt_dropout,
+        sampling=spec.objective.sampling(),
+        unconditional=spec.inversion.needs_unconditional,
     )
-    loader = PairLoader(table, p, denoiser, stream, cache=runtime.cache, encode_batch=runtime.batch)
+    held = held_out(table, spec.train.holdout, p)
+    loader = PairLoader(
+        table, p, denoiser, stream, cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained
+    )
     with accelerator.main_process_first():
         loader.prepare(spec.train.steps, start=start, progress=progress)
 
@@ -111,7 +118,7 @@ def assemble(
         average=average,
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
     )
-    return Live(session, table, loader, runtime, key, stats, p)
+    return Live(session, table, loader, runtime, key, stats, p, held)
 
 
 def smoothed(
@@ -172,6 +179,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         cache=Path(spec.runtime.cache),
         batch=spec.runtime.encode_batch,
         gradient_checkpointing=spec.runtime.gradient_checkpointing,
+        reference=spec.needs_reference,
     )
 
 

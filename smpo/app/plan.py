@@ -72,7 +72,9 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     timesteps = facts.timesteps or 1000
     t_max = timesteps - 1 if train.t_max is None else train.t_max
     inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max)
-    per_pair = 2 * (inversion + 3 + (1 if spec.objective.needs_reference else 0))
+    objective = spec.objective
+    others = (1 if objective.needs_reference else 0) + (1 if objective.needs_means else 0)
+    per_pair = 2 * objective.levels_per_pair() * (inversion + 3 + others)
     pairs = train.steps * train.batch
     rows = spec.data.size()
     obstacles = list(_obstacles(spec))
@@ -147,7 +149,7 @@ def _workload(
         adapter=facts.trainable is None,
         average=train.ema is not None,
         state_bytes=state_bytes(train.optimiser),
-        reference=spec.objective.needs_reference,
+        reference=spec.needs_reference,
     )
 
 
@@ -176,7 +178,24 @@ def _obstacles(spec: ExperimentSpec) -> Iterator[Obstacle]:
             yield Obstacle(where, message, "fetch the weights first, or choose another reward")
 
 
+def _company(spec: ExperimentSpec) -> Iterator[str]:
+    """Components that are sound alone and make little sense together."""
+    objective, smoothing = spec.objective, spec.smoothing
+    yield from objective.doubts(smoothing, spec.inversion)
+    if objective.uses == "side" and not smoothing.certain:
+        instead = "pseudo-labels" if smoothing.needs_reward else "hard"
+        yield (
+            f"`{objective.use}` looks only at which side p prefers, not how surely: smoothing `{smoothing.use}` acts "
+            f"like `{instead}` here"
+        )
+    if spec.train.holdout and spec.runtime.diagnose_every and spec.runtime.diagnose_every > spec.train.steps:
+        yield "`runtime.diagnose_every` is longer than the run: the held-out pairs are looked at only at its end"
+    if not spec.train.holdout and spec.runtime.diagnose_every:
+        yield "`runtime.diagnose_every` has nothing to look at: set `train.holdout` to a number of pairs"
+
+
 def _warnings(spec: ExperimentSpec) -> Iterator[str]:
+    yield from _company(spec)
     if spec.evaluate is None:
         yield "nothing is evaluated: add an `evaluate:` block to learn whether the policy got better"
         return

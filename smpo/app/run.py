@@ -150,11 +150,12 @@ def _train(
     resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console,
     clock: Ledger, start: int, *, main: bool, overseer: Overseer | None,
 ) -> None:  # fmt: skip
-    from smpo.engine.alarms import RunawayInversion
+    from smpo.app.diagnose import diagnosis
+    from smpo.engine.alarms import RunawayInversion, WinnerDrop
     from smpo.engine.checkpoint import save
     from smpo.engine.loop import fit
 
-    spec, session, alarm = resolved.spec, live.session, RunawayInversion()
+    spec, session, alarm, winners = resolved.spec, live.session, RunawayInversion(), WinnerDrop()
     runtime, parameters = spec.runtime, _trained(live)
 
     def checkpoint(step: int) -> None:
@@ -173,6 +174,7 @@ def _train(
         console.phase("training")
     if main and start == 0:
         _preview(spec, live, tracker, 0)
+    look = diagnosis(spec, live, folder, start, console.note) if main and start < session.steps else None
     with Interrupt(console.note) as interrupt:
         for report in fit(session, start):
             final = report.step == session.steps
@@ -186,8 +188,11 @@ def _train(
             console.step(report, session.steps)
             if folder.held:
                 folder.update(report.step)
-            if message := alarm.watch(report.metrics["tau_squared"]):
-                console.warn(message)
+            for message in (alarm.watch(report.metrics["tau_squared"]), winners.watch(report.metrics)):
+                if message:
+                    console.warn(message)
+            if look is not None and look.due(report.step):
+                tracker.metrics(look.metrics(), report.step)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
             stop = interrupt.wanted(session.accelerator)
             if due or final or stop:

@@ -1,0 +1,51 @@
+"""Pairs that are kept out of training, to ask from time to time what the policy prefers.
+
+Chosen by the hash of a pair's id, so all seeds and methods hold out the same ones, and adding data moves few. Pairs
+that share an image with a held-out one are left out of training too: images recur in many pairs of Pick-a-Pic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from torch import Tensor
+
+from smpo.errors import RunError
+from smpo.kinds import PairTable
+
+__all__ = ["HeldOut", "held_out"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows of a table: `held` to look at, `trained` to train on; `dropped` pairs are neither."""
+
+    held: Sequence[int]
+    trained: Sequence[int]
+    dropped: int = 0
+
+
+def held_out(table: PairTable, count: int, p: Tensor) -> HeldOut:
+    """`count` pairs on which `p` `[M]` has an opinion. Raises `RunError` when less than half would be left to
+    train on."""
+    everything = range(len(table))
+    if count == 0:
+        return HeldOut((), everything)
+    chances = p.tolist()
+    decided = [row for row in everything if chances[row] != 0.5]
+    held = sorted(sorted(decided, key=lambda row: _rank(table[row].id))[:count])
+    images = {image for row in held for image in (table[row].winner, table[row].loser)}
+    trained = [row for row in everything if not images & {table[row].winner, table[row].loser}]
+    if len(held) < count or 2 * len(trained) < len(table):
+        raise RunError(
+            f"holding {count} pairs out leaves {len(trained)} of {len(table)} to train on: pairs that share an image "
+            "with a held-out one are left out too",
+            help="lower `train.holdout`",
+        )
+    return HeldOut(held, trained, len(table) - len(trained) - len(held))
+
+
+def _rank(name: str) -> bytes:
+    return blake2b(name.encode(), digest_size=8, person=b"smpo-holdout").digest()

@@ -113,7 +113,12 @@ class Plane(Model):
     def load(self, runtime: Runtime) -> Denoiser:
         from smpo.families.plane import load_plane
 
-        return load_plane(Path(locate(self.weights)), device=runtime.device, hold_reference=runtime.reference)
+        return load_plane(
+            Path(locate(self.weights)),
+            device=runtime.device,
+            precision=runtime.precision,
+            hold_reference=runtime.reference,
+        )
 
     def facts(self) -> ModelFacts:
         count = _tensors(Path(locate(self.weights)))

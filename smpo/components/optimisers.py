@@ -33,6 +33,7 @@ class AdamW(Optimiser):
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled pull of the weights towards zero, times the learning rate."""
     eps: float = Field(1e-8, gt=0)
+    """Added to the root of the second moment, so that nothing is divided by zero."""
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         import torch

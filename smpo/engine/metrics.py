@@ -54,7 +54,7 @@ class Meter:
             self._rows.setdefault(name, []).append(value.float())
 
     def means(self) -> dict[str, float]:
-        """One number per metric, the same on every process."""
+        """One number per metric, the same on every process; what a person looks at first comes first."""
         names = sorted(self._rows)
         sums = torch.stack([torch.cat(self._rows[name]).sum() for name in names])
         count = torch.tensor([float(len(self._ids))], device=sums.device)
@@ -69,12 +69,9 @@ class Meter:
             if seen:
                 by_t[f"margin/t{low:03d}-{high:03d}"] = total_margin / seen
         means = {name: value / pairs for name, value in found.items()}
-        return {
-            **means,
-            "implicit_accuracy": right / decided if decided else 0.5,
-            "passes": inverted / pairs,
-            **by_t,
-        }
+        first = {name: means.pop(name) for name in ("loss", "margin")}
+        accuracy = right / decided if decided else 0.5
+        return {**first, "implicit_accuracy": accuracy, **means, "passes": inverted / pairs, **by_t}
 
     def suspects(self) -> list[Suspect]:
         """The pairs with a loss that is not a number, else those with the largest losses."""

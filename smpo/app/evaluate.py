@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
 from smpo.app.plan import judge_names
+from smpo.app.prompted import prompted
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.evaluate import Settings, evaluate
@@ -40,7 +41,7 @@ def evaluate_run(
     rewards = dict(zip(names, wanted.rewards, strict=True))
     card = resolved.card_of("evaluate.prompts")
     return evaluate(
-        live.session.denoiser,
+        prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
         {name: reward.load(live.runtime) for name, reward in rewards.items()},
         settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
@@ -73,7 +74,7 @@ def preview(spec: ExperimentSpec, live: Live) -> Image.Image:
     wanted = _wanted(spec)
     prompts = spread(wanted.prompts.load(), spec.runtime.preview_images)
     todo = slots(prompts, images=1, seed=wanted.seed)
-    pictures = live.session.denoiser.sample(
+    pictures = prompted(live.session.denoiser, spec.objective.sampling()).sample(
         [slot.text for slot in todo],
         [slot.seed for slot in todo],
         guidance=wanted.guidance,

@@ -29,6 +29,8 @@ def export(
     """Write `model/` and its README; returns the lines that load it."""
     spec = resolved.spec
     lines = live.session.denoiser.save(folder.model)
+    if prefixes := spec.objective.sampling().prefixes:
+        lines.append(f"# it was taught with prefixes: begin each prompt with {prefixes[0]!r}")
     if grid is not None:
         shutil.copyfile(grid, folder.model / grid.name)
     card, data_card = resolved.card_of("model"), resolved.card_of("data")

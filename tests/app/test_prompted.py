@@ -1,0 +1,21 @@
+"""Conditional fine-tuning is judged on what it was taught to do."""
+
+from smpo.app.prompted import prompted
+from smpo.components.objectives import ConditionalFineTuning, SmPO
+
+
+class Recorder:
+    latent_shape = (1, 2, 3)
+
+    def sample(self, prompts, seeds, *, guidance, steps, reference=False):
+        return [(prompt, reference) for prompt in prompts]
+
+
+def test_the_policy_is_asked_with_the_good_prefix_and_the_base_plainly():
+    inner = Recorder()
+    asked = prompted(inner, ConditionalFineTuning(good="fine ").sampling())
+    how = {"guidance": 1.0, "steps": 2}
+    assert asked.sample(["a"], [1], **how) == [("fine a", False)]
+    assert asked.sample(["a"], [1], reference=True, **how) == [("a", True)]
+    assert asked.latent_shape == (1, 2, 3)
+    assert prompted(inner, SmPO().sampling()) is inner

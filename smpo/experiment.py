@@ -122,6 +122,8 @@ class RuntimeSpec(_Block):
     """Folder of run folders and of the default tracking store."""
     cache: str = "runs/cache"
     """Folder of scores, latents and prompt embeddings, shared by all runs."""
+    reuse_inversions: bool = False
+    """Keep what inversions along the reference found in the cache, for runs that invert the same pairs; sweeps do."""
     tracking: str | None = None
     """MLflow tracking URI; null honours MLFLOW_TRACKING_URI, else sqlite under `runs`. `none` turns MLflow off."""
 

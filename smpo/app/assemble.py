@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from smpo.app.inverted import reused
 from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
@@ -100,7 +101,7 @@ def assemble(
     session = Session(
         denoiser=denoiser,
         objective=spec.objective,
-        inversion=spec.inversion,
+        inversion=reused(spec, denoiser, table, runtime),
         optimiser=optimiser,
         rate=LearningRate(spec.train.lr, spec.train.steps, spec.train.warmup, spec.train.schedule),
         accelerator=accelerator,

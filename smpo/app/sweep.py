@@ -25,14 +25,14 @@ from filelock import FileLock, Timeout
 from smpo.app.nursery import Child, Nursery, Starter, fresh_process
 from smpo.app.plan import judge_names
 from smpo.app.trial import Order, read_json, rung_file, verdict_file, write_json
-from smpo.errors import MachineError
+from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 from smpo.spec.problems import SpecProblems
 from smpo.sweep.corners import check_corners, first_values
 from smpo.sweep.spec import Sweep, read_sweep
-from smpo.sweep.storage import open_storage
-from smpo.sweep.study import LEASE, Counts, Study, Trial, open_study, siblings, study_id
+from smpo.sweep.storage import open_storage, shown
+from smpo.sweep.study import LEASE, Counts, Study, Trial, find, open_study, siblings, study_id
 from smpo.tracking.jsonl import METRICS, Tail, as_point, read_metrics
 
 __all__ = [
@@ -104,6 +104,11 @@ class Prepared:
     @property
     def storage(self) -> str:
         return self.wish.storage or str(self.runs / self.name / "optuna.log")
+
+    @property
+    def storage_shown(self) -> str:
+        """As it may be printed."""
+        return shown(self.storage)
 
     @property
     def wanted(self) -> int:
@@ -204,6 +209,19 @@ def open_prepared(prepared: Prepared, *, worker: str = "reader") -> tuple[Study,
         open_storage(where), prepared.resolved, prepared.sweep,
         worker=worker, lock=lock, first=prepared.first, facts=facts,
     )  # fmt: skip
+
+
+def find_study(prepared: Prepared) -> Study:
+    """The study as it is, to look at. Raises `RunError` where nothing was begun."""
+    where = prepared.storage
+    if "://" in where or Path(where).exists():
+        found = find(open_storage(where), prepared.resolved, prepared.sweep)
+        if found is not None:
+            return found
+    raise RunError(
+        f"nothing of this sweep was run: there is no study {prepared.name}-{prepared.id} in {shown(where)}",
+        help="another space, base or objective is another study; `smpo sweep` begins this one",
+    )
 
 
 def sweep(
@@ -312,7 +330,7 @@ class Coordinator:
         with FileLock(prepared.folder / ".parent.lock", timeout=300):
             self.parent = SweepRun(
                 prepared.runs, self.spec.runtime.tracking, name=prepared.name, study=study.id,
-                run=study.optuna.user_attrs.get("smpo:parent"), say=screen.warn,
+                run=study.optuna.user_attrs.get("smpo:parent"), say=screen.note,
                 params={
                     "sampler": prepared.sweep.spec.sampler.use,
                     "pruner": prepared.sweep.spec.prune.use if prepared.sweep.spec.prune else "none",
@@ -408,7 +426,8 @@ class Coordinator:
             answer=str((folder / "answers" / f"{name}.json").absolute()),
             spec_hash=resolved.identity.spec_hash,
             trial=dict(settings),
-            sets=list(wish.sets),
+            # Not part of the identity: what a trial inverts, the next need not invert again.
+            sets=["runtime.reuse_inversions=true", *wish.sets],
             roots=[str(root.absolute()) for root in wish.roots],
             no_local_code=wish.no_local_code,
             parent=parent,
@@ -556,7 +575,7 @@ class Coordinator:
 
     def _complete(self, job: _Job, folder: Path, outcome: Literal["done", "reused"]) -> None:
         study, spec = self.study, self.prepared.sweep.spec
-        figures = _figures(folder)
+        figures = figures_of(folder)
         missing = [goal.metric for goal in self.prepared.sweep.goals if goal.metric not in figures]
         if missing:
             study.end(job.trial, "failed", "crashed", f"the run did not report `{missing[0]}`")
@@ -662,7 +681,7 @@ class Coordinator:
         return self._results
 
 
-def _figures(folder: Path) -> dict[str, float]:
+def figures_of(folder: Path) -> dict[str, float]:
     """The last value of every metric that a run reported."""
     found: dict[str, float] = {}
     for point in read_metrics(folder):

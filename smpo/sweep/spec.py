@@ -71,7 +71,7 @@ class SweepSpec(_Block):
     """Dotted settings, each with `uniform`, `log`, `int` or `choice`."""
     trials: int = Field(50, gt=0)
     """Finished trials, in all; `--trials` overrides it."""
-    first: list[dict[str, Any]] = Field(default_factory=lambda: [{}])
+    first: list[dict[str, Any]] = Field([{}])
     """Settings that are tried before the sampler is asked; what isn't named is as in the spec, so `{}` is the spec."""
     constraints: dict[str, Bound] = Field(default_factory=dict)
     """Metrics with limits; a trial beyond them can't be the best."""

@@ -20,7 +20,7 @@ from smpo.registry.resolve import Resolved
 from smpo.spec.identity import LANGUAGE, UNHASHED, canonical_json, meaning
 from smpo.sweep.spec import Goal, Sweep
 
-__all__ = ["Counts", "Study", "Trial", "front", "open_study", "siblings", "study_id"]
+__all__ = ["Counts", "Study", "Trial", "find", "front", "open_study", "siblings", "study_id"]
 
 State = Literal["running", "waiting", "done", "pruned", "failed"]
 Outcome = Literal[
@@ -152,10 +152,10 @@ class Study:
     def counts(self, trials: Sequence[Trial] | None = None) -> Counts:
         known = self.trials() if trials is None else trials
         states = [trial.state for trial in known if not trial.given_back]
-        return Counts(
-            *(states.count(state) for state in ("done", "pruned", "failed", "running", "waiting")),
-            seconds=sum(trial.seconds for trial in known),
+        done, pruned, failed, running, waiting = (
+            states.count(state) for state in ("done", "pruned", "failed", "running", "waiting")
         )
+        return Counts(done, pruned, failed, running, waiting, sum(trial.seconds for trial in known))
 
     def best(self, trials: Sequence[Trial] | None = None) -> list[Trial]:
         """The best feasible trial, or the Pareto front."""
@@ -369,6 +369,17 @@ def _wait_for(study: Any, patience: float = 30.0) -> None:
                 help="its creator died in that moment; delete the study (`optuna delete-study`) and begin again",
             )
         time.sleep(0.1)
+
+
+def find(storage: Any, resolved: Resolved[Any], sweep: Sweep) -> Study | None:
+    """The study of this sweep for readers, or None where there is none."""
+    import optuna
+
+    name = f"{resolved.spec.name}-{study_id(resolved, sweep)}"
+    try:
+        return Study(optuna.load_study(study_name=name, storage=storage), sweep, "reader", nullcontext())
+    except KeyError:
+        return None
 
 
 def siblings(storage: Any, name: str) -> list[tuple[str, Mapping[str, Any], int]]:

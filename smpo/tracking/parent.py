@@ -14,7 +14,7 @@ from typing import Any
 from smpo.engine.events import Ending
 from smpo.tracking.address import find_store
 from smpo.tracking.mlflow import _STATUS, _client
-from smpo.tracking.wording import LONGEST_PARAM, cut, words
+from smpo.tracking.wording import LONGEST_PARAM, cut, key, words
 
 __all__ = ["SweepRun"]
 
@@ -64,7 +64,7 @@ class SweepRun:
         tags = {"smpo.study": study, "smpo.role": role}
         found = client.search_runs(
             [experiment.experiment_id],
-            " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()),
+            " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items()),
             max_results=1,
         )
         if found:
@@ -72,7 +72,7 @@ class SweepRun:
             return
         title = study if role == "sweep" else f"{study} {role}"
         self.id = str(client.create_run(experiment.experiment_id, tags=tags, run_name=title).info.run_id)
-        known = [Param(key, cut(words(value), LONGEST_PARAM)) for key, value in params.items()]
+        known = [Param(key(one), cut(words(value), LONGEST_PARAM)) for one, value in params.items()]
         for first in range(0, len(known), 100):
             client.log_batch(self.id, params=known[first : first + 100])
 
@@ -84,7 +84,7 @@ class SweepRun:
 
             self._client.log_batch(
                 self.id,
-                metrics=[Metric(name, float(value), from_now, step) for name, value in values.items()],
+                metrics=[Metric(key(name), float(value), from_now, step) for name, value in values.items()],
             )
 
         self._attempt(send)

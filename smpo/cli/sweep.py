@@ -1,0 +1,254 @@
+"""`smpo sweep`: a search, live on the screen, and what came out of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from smpo.app.sweep import Ending, Prepared, Running, Wish, find_study, prepare, sweep
+from smpo.cli.words import find_spec, out
+from smpo.errors import RunError
+from smpo.sweep.space import written
+from smpo.sweep.study import Counts, Trial
+
+__all__ = ["sweep_command"]
+
+_ROWS = 12
+"""Finished trials on the screen; the rest is in `smpo sweep show`."""
+
+
+def sweep_command(
+    spec: str, sets: Sequence[str], *, trials: int | None, jobs: int, timeout: str | None, gpu_hours: float | None,
+    storage: str | None, quiet: bool, best: Path | None, confirm: bool,
+    roots: Sequence[Path] | None, no_local_code: bool,
+) -> None:  # fmt: skip
+    from smpo.app.conclude import conclude
+
+    wish = Wish(
+        spec=find_spec(spec),
+        sets=tuple(sets),
+        roots=tuple(roots or ()),
+        no_local_code=no_local_code,
+        trials=trials,
+        timeout=seconds_of(timeout) if timeout else None,
+        gpu_hours=gpu_hours,
+        jobs=jobs,
+        storage=storage,
+    )
+    prepared = prepare(wish)
+    with Screen(prepared, quiet=quiet) as screen:
+        ending = sweep(
+            prepared,
+            screen,
+            then=lambda one, coordinator: conclude(one, coordinator, screen, best=best, confirm=confirm),
+        )
+    show_ending(ending)
+
+
+def show_command(
+    spec: str, sets: Sequence[str], *, storage: str | None, roots: Sequence[Path] | None, no_local_code: bool
+) -> None:
+    """The study of a spec as it stands: all trials, what they cost, what matters; and the report, written anew."""
+    from smpo.app.conclude import write_report
+    from smpo.app.trial import read_json
+    from smpo.sweep.report import importance
+
+    wish = Wish(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code, storage=storage)
+    prepared = prepare(wish)
+    study = find_study(prepared)
+    trials = study.trials()
+    ending = Ending("finished", study, trials, prepared, read_json(prepared.folder / "confirmed.json"))
+    console, counts = out(), ending.counts
+    console.print(f"[bold]{escape(study.id)}[/]  {escape(prepared.storage_shown)}")
+    console.print(trials_table(trials, prepared))
+    shares = importance(study)
+    if shares:
+        console.print(
+            "\nimportance  " + "  ".join(f"{escape(name)} {share:.2f}" for name, share in shares.items())
+        )
+    if counts.running:
+        console.print(f"{counts.running} running")
+    ending.files = write_report(ending)
+    show_ending(ending, table=False)
+
+
+def seconds_of(text: str) -> float:
+    """`90`, `90s`, `15m`, `2h`, `1h30m` -> seconds. Raises `RunError` for anything else."""
+    import re
+
+    found = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not text.strip() or found is None:
+        raise RunError(f"`{text}` is not a time", help="write it as 90s, 15m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+class Screen:
+    """A table that keeps itself up to date in a terminal, and a line for each trial elsewhere. On standard error."""
+
+    def __init__(self, prepared: Prepared, *, quiet: bool = False, terminal: bool | None = None) -> None:
+        self._prepared = prepared
+        self._quiet = quiet
+        self._console = RichConsole(stderr=True, highlight=False, force_terminal=terminal, soft_wrap=False)
+        self._live: Live | None = None
+        self._began = time.monotonic()
+        self._told: set[int] = set()
+        self._started = False
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal and not self._quiet:
+            self._live = Live(console=self._console, auto_refresh=False, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(escape(text), soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"[yellow]warning[/]  {escape(text)}", soft_wrap=True)
+
+    def show(self, trials: Sequence[Trial], running: Sequence[Running], counts: Counts) -> None:
+        if self._live is not None:
+            self._live.update(self._picture(trials, running, counts), refresh=True)
+            return
+        for trial in trials:
+            if trial.state in ("running", "waiting") or trial.number in self._told:
+                continue
+            self._told.add(trial.number)
+            if self._started and not self._quiet:
+                self._console.print(escape(_line(trial, counts, self._prepared)), soft_wrap=True)
+        self._started = True
+
+    def _picture(self, trials: Sequence[Trial], running: Sequence[Running], counts: Counts) -> Group:
+        wanted, goals = self._prepared.wanted, self._prepared.sweep.goals
+        ended = [t for t in trials if t.state not in ("running", "waiting")]
+        table = trials_table(
+            [*best_of(self._prepared, trials), *ended[-_ROWS:]], self._prepared, running=running
+        )
+        spent = time.monotonic() - self._began
+        left = wanted - counts.finished
+        mine = counts.finished + counts.failed
+        pace = counts.seconds / mine / max(len(running), 1) if mine else 0.0
+        head = (
+            f"[bold]{escape(self._prepared.name)}[/]  {counts.finished} of {wanted} finished"
+            f"  [dim]{counts.pruned} pruned, {counts.failed} failed, {counts.running} running[/]"
+            f"  {_clock(spent)}"
+            + (f"  [dim]about {_clock(left * pace)} to go[/]" if pace and left > 0 else "")
+        )
+        goal = "  ".join(f"{goal.direction.removesuffix('e')}ing {goal.metric}" for goal in goals)
+        return Group(head, f"[dim]{escape(goal)}[/]", table)
+
+
+def best_of(prepared: Prepared, trials: Sequence[Trial]) -> list[Trial]:
+    """The best trial, or the Pareto front, from trials alone."""
+    from smpo.sweep.study import front
+
+    return front(trials, prepared.sweep.goals)
+
+
+def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequence[Running] = ()) -> Table:
+    """Trials as rows, parameters and objectives as columns; the best are marked."""
+    names = [param.name for param in prepared.sweep.space.every()]
+    best = {trial.number for trial in best_of(prepared, trials)}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    for name in names:
+        table.add_column(_short(name, names), justify="right", no_wrap=True)
+    for goal in prepared.sweep.goals:
+        table.add_column(goal.metric.removeprefix("eval/"), justify="right", no_wrap=True)
+    table.add_column("time", justify="right")
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    seen: set[int] = set()
+    for trial in trials:
+        if trial.number in seen:
+            continue
+        seen.add(trial.number)
+        values = (
+            [f"{value:.4f}" for value in trial.values]
+            if trial.state == "done"
+            else ["–"] * len(prepared.sweep.goals)
+        )
+        colour = "bold green" if trial.number in best else "" if trial.finished else "red"
+        mark = "★ " if trial.number in best else ""
+        table.add_row(
+            f"{mark}{trial.number}", trial.outcome, *(_cell(trial.params, name) for name in names), *values,
+            f"{trial.seconds:.0f} s", escape(trial.reason[:70]), style=colour,
+        )  # fmt: skip
+    for one in running:
+        reports = "  ".join(f"{step}: {value:.3f}" for step, value in one.reports.items())
+        table.add_row(
+            str(one.number) if one.number >= 0 else "", escape(one.label) or f"update {one.step}/{one.steps}",
+            *(_cell(one.params, name) for name in names), *[""] * len(prepared.sweep.goals), f"{one.seconds:.0f} s",
+            escape(reports), style="cyan",
+        )  # fmt: skip
+    return table
+
+
+def show_ending(ending: Ending, *, table: bool = True) -> None:
+    """What is known now, what is left, and where things are."""
+    from smpo.app.conclude import confirmed_lines
+
+    console, prepared, counts = out(), ending.prepared, ending.counts
+    if table:
+        console.print(trials_table(best_of(prepared, ending.trials), prepared))
+    console.print(
+        f"\n{counts.finished} of {prepared.wanted} trials finished ({counts.pruned} pruned), {counts.failed} failed"
+    )
+    reasons: dict[str, int] = {}
+    for trial in ending.trials:
+        if trial.state == "failed" and not trial.given_back:
+            reasons[trial.reason] = reasons.get(trial.reason, 0) + 1
+    for reason, number in sorted(reasons.items(), key=lambda item: -item[1])[:5]:
+        console.print(f"  [red]failed[/] {number} ×  {escape(reason)}")
+    for line in confirmed_lines(ending.confirmed):
+        console.print(escape(line))
+    for file in ending.files:
+        console.print(f"written    {escape(str(file))}")
+    if ending.why == "failures":
+        raise RunError(
+            f"the last {prepared.sweep.spec.patience} trials failed, so the sweep stopped",
+            help="look at the reasons above; `sweep.patience` is how many failures in a row are borne",
+        )
+    if ending.why in ("timeout", "gpu hours"):
+        console.print(f"stopped by its budget ({ending.why}); the same command with more goes on")
+    if ending.why == "interrupted":
+        raise KeyboardInterrupt
+
+
+def _line(trial: Trial, counts: Counts, prepared: Prepared) -> str:
+    values = "  ".join(
+        f"{goal.metric} {value:.4f}" for goal, value in zip(prepared.sweep.goals, trial.values, strict=False)
+    )
+    params = "  ".join(f"{name} {written(value)}" for name, value in trial.params.items())
+    told = values if trial.state == "done" else trial.reason
+    head = f"{counts.finished}/{prepared.wanted}  trial {trial.number} {trial.outcome}"
+    return f"{head}  {told}  ({params})  {trial.seconds:.0f} s"
+
+
+def _cell(params: Mapping[str, Any], name: str) -> str:
+    return escape(written(params[name])) if name in params else ""
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """The last part of a name where that is enough."""
+    last = name.rpartition(".")[2]
+    return last if sum(one.rpartition(".")[2] == last for one in names) == 1 else escape(name)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -55,6 +55,12 @@ Roots = Annotated[
 NoCode = Annotated[
     bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")
 ]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...", help="Runs, diffusers folders, LoRA folders, hub names; `label=` before one names it."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
 
 
@@ -156,6 +162,29 @@ def diff(
     from smpo.cli.compare import diff_command
 
     diff_command(before, after, runs, as_json=json, roots=roots, no_local_code=no_local_code)
+
+
+@app.command("eval")
+def evaluate(
+    models: Models,
+    spec: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Prompts, judges and base; default: the first run's own spec.")
+    ] = None,
+    sets: Sets = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the table goes; default: under the runs.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+    json: Json = False,
+    roots: Roots = None,
+) -> None:
+    """Compare any models with their base: the same prompts and seeds, every judge, intervals."""
+    from smpo.cli.eval import eval_command
+
+    eval_command(
+        models, spec=spec, sets=sets or [], runs=runs, folder=folder, roots=roots, as_json=json, quiet=quiet
+    )
 
 
 @app.command()

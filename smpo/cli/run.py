@@ -15,7 +15,7 @@ from smpo.cli.show import show_saved
 from smpo.cli.words import out, resolve_spec
 from smpo.errors import MachineError
 
-__all__ = ["run_command"]
+__all__ = ["judges_table", "quiet_libraries", "run_command", "show_result"]
 
 
 def run_command(
@@ -27,7 +27,7 @@ def run_command(
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
     ladder = ladder_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
     if ladder is not None:
-        _quiet_libraries()
+        quiet_libraries()
         ladder_command(ladder, jobs=jobs, quiet=quiet)
         return
     plan = make_plan(resolved)
@@ -36,7 +36,7 @@ def run_command(
     if plan.obstacles:
         first = plan.obstacles[0]
         raise MachineError(f"{first.where}: {first.message}", help=first.help)
-    _quiet_libraries()
+    quiet_libraries()
     with Console(quiet=quiet) as console:
         if resolved.spec.runtime.devices > 1:
             from smpo.app.launch import launch
@@ -89,7 +89,7 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Progress bars and advice of libraries belong to their authors' scripts; ours says what matters."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from smpo.experiment import EvaluateSpec
     from smpo.kinds import Picture
 
-__all__ = ["Settings", "evaluate"]
+__all__ = ["Settings", "evaluate", "score_model"]
 
 Progress = Callable[[str, int, int], None]
 """`progress("base" | "policy", pictures done, pictures in all)`."""
@@ -121,6 +121,30 @@ def evaluate(
         kept_policy=kept_policy,
         reused=reused,
     )
+
+
+def score_model(
+    name: str,
+    denoiser: Denoiser,
+    prompts: Sequence[Prompt],
+    scorers: Mapping[str, Scorer],
+    *,
+    settings: Settings,
+    cache: BaseCache,
+    progress: Progress | None = None,
+) -> Scores:
+    """One model's scores `[P, I]` by judge, on these very prompts (`settings.limit` was applied before).
+
+    Every picture is in the cache afterwards.
+    """
+    todo = slots(prompts, images=settings.images, seed=settings.seed)
+
+    def said(_: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(name, done, total)
+
+    scores, _, _ = _Drawing(denoiser, scorers, settings, todo, set(), len(prompts), said).run("policy", cache)
+    return scores
 
 
 @dataclass(frozen=True)

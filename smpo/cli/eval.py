@@ -1,0 +1,93 @@
+"""`smpo eval`: any number of models on the same prompts and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smpo.cli.words import find_spec, out, print_json
+
+if TYPE_CHECKING:
+    from smpo.app.contest import Held
+
+__all__ = ["eval_command", "held_contest"]
+
+
+def held_contest(
+    words: Sequence[str],
+    *,
+    spec: str | None,
+    sets: Sequence[str],
+    runs: Path,
+    roots: Sequence[Path] | None,
+    quiet: bool,
+) -> Held:
+    """The models that the words mean, evaluated; what is known already isn't drawn again."""
+    from smpo.app.contest import find_contenders, hold, resolve_for, spec_of
+    from smpo.cli.run import quiet_libraries
+    from smpo.tracking.console import Console
+
+    contenders = find_contenders(words, runs)
+    source = find_spec(spec) if spec is not None else spec_of(contenders)
+    resolved = resolve_for(source, sets, roots or ())
+    quiet_libraries()
+    with Console(quiet=quiet) as console:
+        console.phase(f"{len(contenders)} models and their base")
+        return hold(resolved, contenders, console.progress)
+
+
+def eval_command(
+    words: Sequence[str],
+    *,
+    spec: str | None,
+    sets: Sequence[str],
+    runs: Path,
+    folder: Path | None,
+    roots: Sequence[Path] | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    held = held_contest(words, spec=spec, sets=sets, runs=runs, roots=roots, quiet=quiet or as_json)
+    contest = held.contest
+    told = json.dumps(
+        [contest.to_dict()["settings"], list(contest.models), contest.prompt_set, len(contest.prompts)]
+    )
+    place = folder or runs / "evaluations" / hashlib.sha256(told.encode()).hexdigest()[:12]
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "contest.json").write_text(json.dumps(contest.to_dict(), indent=1) + "\n", encoding="utf-8")
+    (place / "contest.md").write_text(contest.markdown(), encoding="utf-8")
+    if as_json:
+        print_json({key: value for key, value in contest.to_dict().items() if key != "scores"})
+        return
+    show_contest(held, place)
+
+
+def show_contest(held: Held, place: Path) -> None:
+    """One table a judge, with categories where there are some, and what to keep in mind."""
+    from rich.markup import escape
+
+    from smpo.cli.run import judges_table
+
+    console, contest = out(), held.contest
+    for judge in contest.judges:
+        mark = "  (made the training labels)" if judge.made_labels else ""
+        console.print(f"\n[bold]{escape(judge.name)}[/]{mark}")
+        console.print(judges_table(contest.table(judge.name)))
+    believed = contest.believed().name
+    rows = []
+    for model in contest.models[1:]:
+        parts = contest.standing(model, believed).categories
+        shares = {
+            name: f"{100 * c.win_rate:.0f} %" if c.win_rate is not None else "–" for name, c in parts.items()
+        }
+        rows.append({"model": model, **shares})
+    if rows and len(rows[0]) > 1 and len(rows[0]) <= 10:
+        console.print(f"\n[bold]wins by category[/], judged by {escape(believed)}")
+        console.print(judges_table(rows))
+    console.print(f"\n{escape(contest.about())}")
+    for line in contest.remarks():
+        console.print(escape(line))
+    console.print(f"table      {escape(str(place / 'contest.md'))}, .json with every score", soft_wrap=True)

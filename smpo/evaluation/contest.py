@@ -1,0 +1,253 @@
+"""Any number of models on the same prompts and seeds: each against the base, by every judge, with one correction.
+
+`contest` draws and scores them one after another; pictures and scores go through the cache of each model, so a model
+that took part before only has its new pictures drawn. What comes back knows no files and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smpo.errors import RunError
+from smpo.evaluation.result import decimals, percent
+from smpo.evaluation.statistics import Comparison, compare, holm
+from smpo.kinds import Prompt
+
+__all__ = ["Contest", "Judge", "Standing", "rank"]
+
+Scores = NDArray[np.float64]
+CATEGORIES = 24
+"""More categories than this are names, not categories."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who scores. `made_labels`: for these models' training, as far as is known."""
+
+    name: str
+    key: str
+    learned: bool
+    made_labels: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One model by one judge, against the base."""
+
+    model: str
+    judge: str
+    comparison: Comparison
+    p_holm: float | None
+    categories: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Scores of all models, `[P, I]` for each model and judge, and what they say."""
+
+    prompts: tuple[Prompt, ...]
+    models: tuple[str, ...]
+    """The base first."""
+    judges: tuple[Judge, ...]
+    scores: Mapping[str, Mapping[str, Scores]]
+    standings: tuple[Standing, ...]
+    settings: Mapping[str, Any]
+    prompt_set: str = ""
+    role: str = ""
+
+    @property
+    def base(self) -> str:
+        return self.models[0]
+
+    @property
+    def groups(self) -> list[str]:
+        return clusters(self.prompts)
+
+    def standing(self, model: str, judge: str) -> Standing:
+        return next(one for one in self.standings if (one.model, one.judge) == (model, judge))
+
+    def believed(self) -> Judge:
+        """The judge to look at first: a formula before a learned one, one that made no labels before one that did."""
+        return min(self.judges, key=lambda judge: judge.learned * (1 + judge.made_labels))
+
+    def against(self, model: str, other: str, judge: str) -> Comparison:
+        """Any two models, without a correction: a question somebody asks, not a table."""
+        ours, theirs = self.scores[model][judge], self.scores[other][judge]
+        return compare(ours.mean(axis=1), theirs.mean(axis=1), self.groups)
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """For every two judges: the share of prompts on which they prefer the same side, over all models."""
+        rows = []
+        for i, first in enumerate(self.judges):
+            for second in self.judges[i + 1 :]:
+                signs = [
+                    [np.sign(self._gains(model, judge.name)) for judge in (first, second)]
+                    for model in self.models[1:]
+                ]
+                ours, theirs = (np.concatenate([pair[side] for pair in signs]) for side in (0, 1))
+                decided = (ours != 0) & (theirs != 0) & np.isfinite(ours) & np.isfinite(theirs)
+                share = float((ours == theirs)[decided].mean()) if decided.any() else None
+                rows.append(
+                    {"judges": [first.name, second.name], "agree": share, "prompts": int(decided.sum())}
+                )
+        return rows
+
+    def table(self, judge: str) -> list[dict[str, str]]:
+        """A row a model; the base's has no comparison."""
+        rows = []
+        for model in self.models:
+            scores = self.scores[model][judge].mean(axis=1)
+            known = scores[np.isfinite(scores)]
+            cells = {"model": model}
+            if model == self.base:
+                digits = (
+                    decimals(self.standing(self.models[1], judge).comparison) if len(self.models) > 1 else 4
+                )
+            else:
+                digits = decimals(self.standing(model, judge).comparison)
+            cells["mean"] = f"{known.mean():.{digits}f}" if known.size else "–"
+            cells["median"] = f"{np.median(known):.{digits}f}" if known.size else "–"
+            if model == self.base:
+                cells |= {
+                    "gain [95 %]": "–",
+                    "win rate [95 %]": "–",
+                    "p (Holm)": "–",
+                    "prompts for ±2 %": "–",
+                }
+            else:
+                one = self.standing(model, judge)
+                c, p = one.comparison, one.p_holm
+                cells["gain [95 %]"] = _span(c.gain, c.gain_low, c.gain_high, f"+.{digits}f")
+                cells["win rate [95 %]"] = (
+                    "–"
+                    if c.win_rate is None or c.win_rate_low is None or c.win_rate_high is None
+                    else f"{percent(c.win_rate)} % [{percent(c.win_rate_low)}, {percent(c.win_rate_high)}]"
+                )
+                cells["p (Holm)"] = "–" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}"
+                cells["prompts for ±2 %"] = f"{c.prompts_needed(0.02):,}"
+            rows.append(cells)
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures; ready for JSON."""
+        return {
+            "prompt_set": self.prompt_set,
+            "role": self.role,
+            "settings": dict(self.settings),
+            "base": self.base,
+            "models": list(self.models),
+            "judges": [vars(judge) for judge in self.judges],
+            "prompts": [{"text": p.text, "group": p.group, "category": p.category} for p in self.prompts],
+            "standings": [
+                {
+                    "model": one.model,
+                    "judge": one.judge,
+                    "comparison": one.comparison.to_dict(),
+                    "p_holm": one.p_holm,
+                    "categories": {name: c.to_dict() for name, c in one.categories.items()},
+                }
+                for one in self.standings
+            ],
+            "agreement": self.agreement(),
+            "scores": {
+                model: {judge: _plain(rows) for judge, rows in by_judge.items()}
+                for model, by_judge in self.scores.items()
+            },
+        }
+
+    def markdown(self) -> str:
+        parts = [f"# {len(self.models) - 1} models against {self.base}", self.about()]
+        for judge in self.judges:
+            rows = self.table(judge.name)
+            lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+            mark = " (made the training labels)" if judge.made_labels else ""
+            parts.append(f"## {judge.name}{mark}")
+            parts.append(
+                "\n".join("| " + " | ".join(c.replace("|", "/") for c in line) + " |" for line in lines)
+            )
+        parts += self.remarks()
+        return "\n\n".join(parts) + "\n"
+
+    def about(self) -> str:
+        s = self.settings
+        name = f" of {self.prompt_set}" if self.prompt_set else ""
+        return (
+            f"{len(self.prompts):,} {self.role} prompts{name}, {s['images']} image(s) each, guidance {s['guidance']:g}, "
+            f"{s['steps']} steps, the same seeds for all. Intervals are 95 % over prompts of one training run a model."
+        )
+
+    def remarks(self) -> list[str]:
+        """What a careful reader should know."""
+        found = []
+        if self.judges and all(judge.made_labels for judge in self.judges):
+            found.append(
+                "Every judge made training labels: the gains show what was optimised, not that it is better."
+            )
+        if self.role in ("training", "tuning"):
+            found.append(f"These prompts are for {self.role}: report numbers from an untouched set.")
+        for row in self.agreement():
+            if row["agree"] is not None:
+                found.append(
+                    f"{row['judges'][0]} and {row['judges'][1]} prefer the same side on {percent(row['agree'])} % of "
+                    f"{row['prompts']:,} comparisons."
+                )
+        return found
+
+    def _gains(self, model: str, judge: str) -> Scores:
+        return np.asarray((self.scores[model][judge] - self.scores[self.base][judge]).mean(axis=1))
+
+
+def rank(
+    prompts: Sequence[Prompt],
+    judges: Sequence[Judge],
+    scores: Mapping[str, Mapping[str, Scores]],
+    *,
+    settings: Mapping[str, Any],
+    prompt_set: str = "",
+    role: str = "",
+) -> Contest:
+    """Compare every model with the first. Holm's correction is over all models and judges together."""
+    base, *others = scores
+    groups = clusters(prompts)
+    raw: list[tuple[str, str, Comparison, dict[str, Comparison]]] = []
+    for model in others:
+        for judge in judges:
+            ours, theirs = (scores[name][judge.name].mean(axis=1) for name in (model, base))
+            named = {prompt.category for prompt in prompts}
+            parts: dict[str, Comparison] = {}
+            for category in sorted(named) if 1 < len(named) <= CATEGORIES else ():
+                rows = [i for i, prompt in enumerate(prompts) if prompt.category == category]
+                parts[category] = compare(ours[rows], theirs[rows], [groups[i] for i in rows])
+            raw.append((model, judge.name, compare(ours, theirs, groups), parts))
+    adjusted = holm([comparison.p_value for _, _, comparison, _ in raw])
+    standings = tuple(
+        Standing(model, judge, comparison, p, parts)
+        for (model, judge, comparison, parts), p in zip(raw, adjusted, strict=True)
+    )
+    if not prompts or not judges or not others:
+        raise RunError(
+            f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(others)} models"
+        )
+    return Contest(
+        tuple(prompts), tuple(scores), tuple(judges), scores, standings, settings, prompt_set, role
+    )
+
+
+def clusters(prompts: Sequence[Prompt]) -> list[str]:
+    """Prompts that aren't independent of each other; one text twice is one cluster."""
+    return [prompt.group or f"text: {prompt.text}" for prompt in prompts]
+
+
+def _span(value: float | None, low: float | None, high: float | None, form: str) -> str:
+    if value is None:
+        return "–"
+    return f"{value:{form}}" + ("" if low is None or high is None else f" [{low:{form}}, {high:{form}}]")
+
+
+def _plain(scores: Scores) -> list[list[float | None]]:
+    return [[value if np.isfinite(value) else None for value in row] for row in scores.tolist()]

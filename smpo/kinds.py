@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     """One finished sample: an image, or in the plane world a point `[2]`."""
 
 __all__ = [
-    "Conditioning", "Denoiser", "Draws", "Inversion", "Model", "ModelFacts", "Objective", "ObjectiveOut", "Optimiser",
-    "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt",
-    "PromptSet", "Reward", "Runtime", "Sampling", "ScoreStats", "Scorer", "Smoothing",
+    "HELD_TIMESTEPS", "Conditioning", "Denoiser", "Draws", "Inversion", "Model", "ModelFacts", "Objective",
+    "ObjectiveOut", "Optimiser", "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predict", "Predicted",
+    "Predictors", "Prompt", "PromptSet", "Reward", "Runtime", "Sampling", "ScoreStats", "Scorer", "Smoothing",
 ]  # fmt: skip
 
 
@@ -342,6 +342,10 @@ class ObjectiveOut:
 
 
 # ------------------------------------------------------------------------------------------------ kinds of component
+
+
+HELD_TIMESTEPS = 4
+"""At how many timesteps held-out pairs are looked at."""
 
 
 class Smoothing(Component):

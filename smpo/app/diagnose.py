@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
+from smpo.app.plan import looks_every
 from smpo.experiment import ExperimentSpec
 from smpo.runs.store import RunFolder
 
@@ -31,6 +32,11 @@ class Look:
     live: Live
     every: int
     steps: int
+
+    @property
+    def passes(self) -> int:
+        """Network passes of one look."""
+        return int(self.base.numel())
 
     def due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.steps
@@ -69,5 +75,4 @@ def diagnosis(
         f"{len(rows)} pairs are held out, and {live.held.dropped} that share an image with them aren't trained on "
         "either"
     )
-    every = spec.runtime.diagnose_every or max(1, spec.train.steps // 10)
-    return Look(holdout, base, live, every, spec.train.steps)
+    return Look(holdout, base, live, looks_every(spec), spec.train.steps)

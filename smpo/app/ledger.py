@@ -66,7 +66,8 @@ class Ledger:
     @property
     def training_passes(self) -> float:
         """Everything that training asked of the networks; a backward counts as two."""
-        return self.forwards - self.passes.get("sample", 0.0) + 2 * self.backwards
+        beside = sum(self.passes.get(name, 0.0) for name in ("sample", "diagnose"))
+        return self.forwards - beside + 2 * self.backwards
 
     @property
     def training_tflop(self) -> float | None:
@@ -84,6 +85,10 @@ class Ledger:
             self.passes[name] = self.passes.get(name, 0.0) + passes
         self.backwards += rows
         self.pairs += report.pairs
+
+    def diagnosed(self, passes: int) -> None:
+        """Add a look at the held-out pairs."""
+        self.passes["diagnose"] = self.passes.get("diagnose", 0.0) + passes
 
     def watch(self, session: Session) -> None:
         """From now on inversions and samples of this session are timed and counted."""

@@ -13,10 +13,10 @@ from smpo.app.costs import GPUS, Architecture, GpuCost, Workload, estimate, know
 from smpo.app.disk import DiskUse, disk_use
 from smpo.app.forecast import Forecast, forecast
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import ModelFacts
+from smpo.kinds import HELD_TIMESTEPS, ModelFacts
 from smpo.registry.resolve import Resolved
 
-__all__ = ["Obstacle", "Plan", "judge_names", "make_plan"]
+__all__ = ["Obstacle", "Plan", "judge_names", "looks_every", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Plan:
     """Estimates for some GPUs; empty when the architecture isn't known."""
     caches: Forecast = field(default_factory=Forecast)
     disk: DiskUse = field(default_factory=DiskUse)
+    diagnosis_passes: int = 0
+    """Forwards for the looks at held-out pairs, beside training."""
     obstacles: list[Obstacle] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -115,6 +117,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         gpus=costs,
         caches=caches,
         disk=disk,
+        diagnosis_passes=_diagnosis_passes(spec),
         obstacles=obstacles,
         warnings=[*(problem.message for problem in resolved.warnings), *disk.warnings, *_warnings(spec)],
     )
@@ -176,6 +179,19 @@ def _obstacles(spec: ExperimentSpec) -> Iterator[Obstacle]:
     for where, reward in rewards.items():
         if message := reward.check():
             yield Obstacle(where, message, "fetch the weights first, or choose another reward")
+
+
+def looks_every(spec: ExperimentSpec) -> int:
+    """Updates between looks at the held-out pairs."""
+    return spec.runtime.diagnose_every or max(1, spec.train.steps // 10)
+
+
+def _diagnosis_passes(spec: ExperimentSpec) -> int:
+    if not spec.train.holdout:
+        return 0
+    steps, every = spec.train.steps, looks_every(spec)
+    looks = steps // every + (steps % every > 0) + 1  # the first is the base's
+    return looks * 2 * spec.train.holdout * HELD_TIMESTEPS
 
 
 def _company(spec: ExperimentSpec) -> Iterator[str]:

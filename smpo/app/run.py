@@ -192,7 +192,9 @@ def _train(
                 if message:
                     console.warn(message)
             if look is not None and look.due(report.step):
-                tracker.metrics(look.metrics(), report.step)
+                with clock("diagnose"):
+                    tracker.metrics(look.metrics(), report.step)
+                clock.diagnosed(look.passes)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
             stop = interrupt.wanted(session.accelerator)
             if due or final or stop:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from smpo.app.disk import in_gb
-from smpo.app.plan import Plan, make_plan
+from smpo.app.plan import Plan, looks_every, make_plan
 from smpo.cli.ladder import ladder_of, rungs_data, show_rungs
 from smpo.cli.words import out, print_json, resolve_spec
 from smpo.experiment import ExperimentSpec
@@ -178,6 +178,11 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
     ]
     if plan.training_tflop is not None:
         lines.append(f"compute    {plan.training_tflop:,.0f} TFLOP of UNet in training")
+    if plan.diagnosis_passes:
+        lines.append(
+            f"held out   {spec.train.holdout} pairs, asked every {looks_every(spec)} updates; "
+            f"{plan.diagnosis_passes:,} UNet forwards"
+        )
     if spec.evaluate is not None and plan.prompts is not None:
         e = spec.evaluate
         lines.append(

@@ -14,13 +14,11 @@ from torch import Tensor
 
 from smpo.engine.metrics import bins
 from smpo.engine.step import Settings
-from smpo.kinds import Denoiser, PairBatch
+from smpo.kinds import HELD_TIMESTEPS, Denoiser, PairBatch
 from smpo.maths.draws import PositionDraws
 
-__all__ = ["TIMESTEPS", "Holdout"]
+__all__ = ["Holdout"]
 
-TIMESTEPS = 4
-"""Looked at per pair: the middles of as many equal parts of the range."""
 _SEED = 20_260
 """Of the noise; no part of a spec."""
 
@@ -35,7 +33,10 @@ class Holdout:
 
     @property
     def timesteps(self) -> list[int]:
-        return [(low + high) // 2 for low, high in bins(self.settings.t_min, self.settings.t_max, TIMESTEPS)]
+        """The middles of equal parts of the range."""
+        return [
+            (low + high) // 2 for low, high in bins(self.settings.t_min, self.settings.t_max, HELD_TIMESTEPS)
+        ]
 
     def errors(self, denoiser: Denoiser, *, reference: bool = False) -> Tensor:
         """`[2, T, M]` float64 on the CPU: element-mean squared errors of winner and loser.

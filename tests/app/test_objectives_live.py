@@ -155,3 +155,30 @@ def test_looks_at_held_out_pairs(cache: Path) -> None:
     later = whole.metrics(whole.errors(denoiser), base)
     assert later["accuracy"] > 0.7 and later["margin"] > 0
     assert later["margin"] == pytest.approx(sum(later[f"margin/t{t}"] for t in whole.timesteps) / 4)
+
+
+def test_a_resumed_run_compares_with_the_same_base(cache: Path, tmp_path: Path) -> None:
+    from smpo.app.diagnose import diagnosis
+
+    class Folder:
+        path = tmp_path
+
+        def write_text(self, name: str, text: str) -> None:
+            (tmp_path / name).write_text(text)
+
+    resolved = planned(cache, "train.holdout=10", "objective=mapo", "inversion=none", "train.lr=1e-2")
+    one, said = live(resolved), []
+    look = diagnosis(resolved.spec, one, Folder(), 0, said.append)  # type: ignore[arg-type]
+    assert "10 pairs are held out" in said[0]
+    list(fit(one.session))
+    found = look.metrics()
+    assert found["holdout/margin"] != 0
+    again = diagnosis(resolved.spec, one, Folder(), 4, said.append)  # type: ignore[arg-type]
+    assert torch.equal(look.base, again.base) and again.metrics() == found
+    assert one.session.denoiser._reference is None, "no reference was brought for this"
+    (tmp_path / "holdout.json").unlink()
+    lost = diagnosis(resolved.spec, one, Folder(), 4, said.append)  # type: ignore[arg-type]
+    torch.testing.assert_close(lost.base, look.base)
+    steps = range(1, resolved.spec.train.steps + 1)
+    looks = 1 + sum(look.due(step) for step in steps)
+    assert make_plan(resolved).diagnosis_passes == looks * look.passes

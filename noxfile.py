@@ -1,6 +1,6 @@
 """The only door: what CI runs, a person can run by typing the same words.
 
-Inside an environment that has smpo, sessions run in it; elsewhere nox makes one (`nox` alone: lint, types, tests).
+Inside an environment that has smpo, sessions run in it; elsewhere nox makes one (alone: lint, types, docs, tests).
 """
 
 import importlib.util
@@ -9,7 +9,7 @@ import nox
 
 nox.options.default_venv_backend = "none" if importlib.util.find_spec("smpo") else "virtualenv"
 nox.options.reuse_venv = "yes"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "tests"]
 
 # One thread: two that compete for two cores are many times slower than one. No hub, no telemetry in tests.
 ENV = {
@@ -59,9 +59,21 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def schema(session: nox.Session) -> None:
-    """Write the schema that editors read anew; a test fails when it is stale."""
+    """Write what follows from the registry anew: the schema that editors read, the reference pages of the docs.
+
+    Tests fail when they are stale.
+    """
     _setup(session)
     session.run("smpo", "schema", "--shipped", "--write", "registry/schema.json", env=ENV)
+    session.run("python", "docs/generate.py", env=ENV)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into site/; warnings are errors. Its snippets are executed by `nox -s tests`."""
+    _setup(session)
+    session.run("python", "docs/generate.py", "--check", env=ENV)
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={**ENV, "NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

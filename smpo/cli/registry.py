@@ -15,7 +15,7 @@ from smpo.registry.resolve import catalogue
 from smpo.spec.problems import nearest
 from smpo.spec.tree import plain
 
-__all__ = ["check_command", "list_command", "schema_command", "show_command"]
+__all__ = ["check_command", "limits_in_words", "list_command", "schema_command", "show_command"]
 
 
 def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | None) -> None:
@@ -141,11 +141,7 @@ def _fields(part: type[Component]) -> list[dict[str, Any]]:
         if name == "use":
             continue
         facts = properties.get(name, {})
-        limits = {
-            k: facts[k]
-            for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum")
-            if k in facts
-        }
+        limits = {key: value for key, value in _bounds(facts).items() if key in _LIMITS}
         default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
         rows.append({"name": name, "default": default, "limits": limits, "about": field.description or ""})
     return rows
@@ -168,7 +164,7 @@ def _show(entry: dict[str, Any]) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
         for row in entry["fields"]:
             set_here = entry["settings"].get(row["name"], row["default"])
-            limits = ", ".join(f"{_LIMITS.get(k, k)} {v}" for k, v in row["limits"].items())
+            limits = limits_in_words(row["limits"])
             table.add_row(
                 escape(row["name"]),
                 escape(json.dumps(set_here, default=str)),
@@ -181,3 +177,20 @@ def _show(entry: dict[str, Any]) -> None:
 
 
 _LIMITS = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<", "enum": "one of"}
+
+
+def limits_in_words(facts: dict[str, Any]) -> str:
+    """`≥ 1, ≤ 20` from the keywords of a JSON Schema."""
+    bounds = _bounds(facts)
+    found = [f"{sign} {_value(bounds[key])}" for key, sign in _LIMITS.items() if key in bounds]
+    return ", ".join(found)
+
+
+def _bounds(facts: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a field, also where it may be null as well."""
+    several = [part for part in facts.get("anyOf", []) if part.get("type") != "null"]
+    return several[0] if len(several) == 1 else facts
+
+
+def _value(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else f"{value}"

@@ -7,12 +7,16 @@ lack (D12)."""
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -32,6 +36,12 @@ CREATE TABLE IF NOT EXISTS score (
 CREATE TABLE IF NOT EXISTS extremes (
     scorer TEXT NOT NULL, pairs TEXT NOT NULL, low REAL NOT NULL, high REAL NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY (scorer, pairs)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS summary (
+    scorer TEXT NOT NULL, pairs TEXT NOT NULL, facts TEXT NOT NULL, PRIMARY KEY (scorer, pairs)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS provenance (
+    scorer TEXT NOT NULL, facts TEXT NOT NULL, since TEXT NOT NULL, PRIMARY KEY (scorer, facts)
 ) WITHOUT ROWID;
 """
 
@@ -72,12 +82,30 @@ class ScoreTable:
                     "INSERT OR REPLACE INTO extremes VALUES (?, ?, ?, ?, ?)",
                     (key, table.digest, stats.low, stats.high, stats.count),
                 )
+                database.execute(
+                    "INSERT OR REPLACE INTO summary VALUES (?, ?, ?)",
+                    (key, table.digest, json.dumps(asdict(stats))),
+                )
         return winner, loser, stats
 
+    def provenance(self, key: str) -> list[dict[str, Any]]:
+        """How scores of this scorer were made: what `ensure` was told each time it computed some, oldest first."""
+        with closing(self._connect()) as database:
+            found = database.execute(
+                "SELECT facts, since FROM provenance WHERE scorer = ? ORDER BY since", (key,)
+            ).fetchall()
+        return [{**json.loads(facts), "since": since} for facts, since in found]
+
     def ensure(
-        self, table: PairTable, scorer: Scorer, batch: int = 32, progress: Progress | None = None
+        self,
+        table: PairTable,
+        scorer: Scorer,
+        batch: int = 32,
+        progress: Progress | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor, ScoreStats]:
-        """Compute what is missing, then `read`. A kill loses at most one batch.
+        """Compute what is missing, then `read`. A kill loses at most one batch. `provenance` (dtype, revision, …) is
+        stored beside the scores when some are computed.
 
         Of two processes that want the same scores, the second waits for the first and finds them done. Raises
         `RunError` for a score that isn't a finite number, with the image's id; what came before stays.
@@ -86,6 +114,13 @@ class ScoreTable:
             total, done = self.missing(table, scorer.key), 0
             waiting: dict[tuple[str, str], None] = {}  # in storage order, each once
             owed = _owed(database, table, scorer.key) if total else iter(())
+            if total and provenance is not None:
+                facts = json.dumps(dict(provenance), sort_keys=True, default=str)
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                with database:
+                    database.execute(
+                        "INSERT OR IGNORE INTO provenance VALUES (?, ?, ?)", (scorer.key, facts, since)
+                    )
             for names in chain(owed, [None]):
                 if names is not None:
                     waiting[names] = None

@@ -1,0 +1,112 @@
+"""`smpo score`: what a reward thinks of every image of a spec's pairs, computed once and kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smpo.app.run import Console
+from smpo.data.index import Progress
+from smpo.errors import MachineError, RunError
+from smpo.experiment import ExperimentSpec
+from smpo.kinds import PairTable, Reward, Runtime, ScoreStats
+
+__all__ = ["Scored", "ensure_scores", "score_data"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`computed` of `wanted` scores were missing before."""
+
+    reward: str
+    key: str
+    pairs: int
+    wanted: int
+    computed: int
+    seconds: float
+    stats: ScoreStats
+    provenance: list[dict[str, Any]]
+    file: Path
+
+
+def score_data(spec: ExperimentSpec, console: Console) -> Scored:
+    """Score both images of every pair with the spec's reward. A kill loses at most one batch; what is known isn't
+    computed again, in this run or any other."""
+    from smpo.app.assemble import live_runtime
+
+    if spec.reward is None:
+        raise RunError("the spec names no reward", help="choose one: `--reward NAME`")
+    if message := spec.data.check():
+        raise MachineError(
+            f"data: {message}", help="point `data.path` at the files: `--set data.path=FOLDER`"
+        )
+    if message := spec.reward.check():
+        raise MachineError(f"reward: {message}", help="fetch the weights first, or choose another reward")
+    runtime = live_runtime(spec)
+    console.phase("reading")
+    table = spec.data.load(runtime)
+    console.phase("scoring")
+    began = time.monotonic()
+    counted: dict[str, Any] = {}
+    key, _, _, stats = ensure_scores(spec.reward, table, runtime, console.progress, counted)
+    from smpo.data.census import note
+
+    prompts = len({table[row].prompt for row in range(len(table))})
+    note(runtime.cache, spec.data, {"digest": table.digest, "pairs": len(table), "prompts": prompts})
+    note(runtime.cache, spec.reward, {"key": key})
+    return Scored(
+        reward=spec.reward.use,
+        key=key,
+        pairs=len(table),
+        wanted=counted["wanted"],
+        computed=counted["computed"],
+        seconds=time.monotonic() - began,
+        stats=stats,
+        provenance=counted["provenance"],
+        file=runtime.cache / "scores.db",
+    )
+
+
+def ensure_scores(
+    reward: Reward,
+    table: PairTable,
+    runtime: Runtime,
+    progress: Progress | None,
+    counted: dict[str, Any] | None = None,
+) -> tuple[str, Any, Any, ScoreStats]:
+    """`(key, winner [M], loser [M], stats)`; the reward is loaded, used if scores are missing, and let go of.
+    `counted` receives how many were wanted and computed, and the scorer's provenance."""
+    import gc
+
+    import torch
+
+    from smpo.data.scores import ScoreTable
+
+    scorer = reward.load(runtime)
+    store = ScoreTable(runtime.cache / "scores.db")
+    missing = store.missing(table, scorer.key)
+    provenance = {
+        "reward": reward.model_dump(mode="json"),
+        "revision": getattr(reward, "revision", None),
+        "dtype": str(getattr(scorer, "dtype", "float32")).removeprefix("torch."),
+        "device": runtime.device,
+        "torch": str(torch.__version__),
+    }
+    winner, loser, stats = store.ensure(
+        table, scorer, batch=runtime.batch, progress=progress, provenance=provenance
+    )
+    if counted is not None:
+        wanted = {(image, pair.prompt) for pair in _pairs(table) for image in (pair.winner, pair.loser)}
+        counted.update(wanted=len(wanted), computed=missing, provenance=store.provenance(scorer.key))
+    key = scorer.key
+    del scorer
+    gc.collect()
+    if runtime.device == "cuda":
+        torch.cuda.empty_cache()
+    return key, winner, loser, stats
+
+
+def _pairs(table: PairTable) -> Any:
+    return (table[row] for row in range(len(table)))

@@ -1,0 +1,16 @@
+"""What is the matter with a set of preference pairs, found before a GPU-hour is spent on it.
+
+book      every row as it lies there, and every image once
+looks     which images look alike though their bytes differ
+checks    the findings
+margins   what a reward thinks of the labels
+page      one HTML file that needs nothing else
+"""
+
+from smpo.data.audit.book import Book, open_book, table_book
+from smpo.data.audit.checks import Audit, Example, Expected, Finding, audit
+from smpo.data.audit.margins import Margins, margins_of
+
+__all__ = [
+    "Audit", "Book", "Example", "Expected", "Finding", "Margins", "audit", "margins_of", "open_book", "table_book",
+]  # fmt: skip

@@ -1,0 +1,180 @@
+"""The audit names every planted defect, counts it, and names nothing else; its page runs nothing and leaks nothing."""
+
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from smpo.data.audit import Audit, Expected, audit, margins_of, open_book
+from smpo.data.audit.page import page
+from smpo.data.pickapic import pickapic_source, read_pickapic
+from smpo.kinds import ScoreStats
+from tests.data.worlds import vote, write
+
+
+def picture(number: int, width: int = 32, height: int = 32, format: str = "PNG", **options: Any) -> bytes:
+    """A smooth picture, as photographs are: it survives JPEG nearly unchanged."""
+    pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(stream, format, **options)
+    return stream.getvalue()
+
+
+SIZE = 32
+PROMPTS = iter(f"prompt number {i}" for i in range(10_000))
+NUMBERS = iter(range(100, 100_000))
+
+
+def fresh(**options: Any) -> bytes:
+    return picture(next(NUMBERS), **options)
+
+
+def clean(rows: int = 8) -> list[dict[str, Any]]:
+    return [vote(next(PROMPTS), fresh(), fresh(), float(i % 2)) for i in range(rows)]
+
+
+def planted() -> dict[str, list[dict[str, Any]]]:
+    """Rows by the finding that they must cause, and no other."""
+    a, b, c, d = (fresh() for _ in range(4))
+    copy = next(NUMBERS)
+    e, e_again, f, f_again = (
+        picture(copy), picture(copy, format="JPEG", quality=95), picture(copy + 500_000),
+        picture(copy + 500_000, format="JPEG", quality=95),
+    )  # fmt: skip
+    twin = next(NUMBERS)
+    nan = float("nan")
+    return {
+        "tie": [vote("tied", fresh(), fresh(), 0.5)],
+        "repeated_pair": [vote("said twice", a, b), vote("said twice", a, b)],
+        "both_orders": [vote("turned", a, b), vote("turned", b, a, 0.0)],
+        "contradictory_votes": [vote("divided", c, d), vote("divided", c, d, 0.0)],
+        "lookalikes": [vote("twins", picture(twin), picture(twin, format="JPEG", quality=95))],
+        "re_encoded_pair": [vote("again", e, f), vote("again", e_again, f_again)],
+        "re_encoded_contradiction": [vote("against", e, f), vote("against", e_again, f_again, 0.0)],
+        "same_image": [vote("one and the same", a, a)],
+        "broken_image": [vote("cut off", a, b[: len(b) // 2]), vote("junk", b"no picture", b)],
+        "empty_image": [vote("nothing", a, b"")],
+        "empty_caption": [vote("  ", a, b), vote(None, a, b)],
+        "no_label": [vote("unlabelled", a, b, label_0=nan, label_1=nan)],
+        "contradictory_labels": [vote("both won", a, b, label_1=1.0)],
+        "upscaled": [vote("small", fresh(width=16, height=16), fresh(width=16, height=16))],
+        "crop_loss": [vote("wide", fresh(width=96), fresh(width=96))],
+        "unequal_sizes": [vote("unequal", fresh(), fresh(width=40, height=40))],
+        "long_prompt": [vote("word " * 60, fresh(), fresh())],
+        "leaked_prompt": [vote("A  cat, on a MAT!", fresh(), fresh())],
+    }
+
+
+IMPLIED = {
+    "both_orders": {"repeated_pair"},
+    "contradictory_votes": {"repeated_pair"},
+    "re_encoded_contradiction": {"re_encoded_pair"},
+}
+HELD_OUT = {"untouched": ["a cat on a mat", "something else"]}
+
+
+def look(path: Path, **expected: Any) -> Audit:
+    return audit(open_book(pickapic_source(path)), Expected(SIZE, held_out=HELD_OUT, **expected))
+
+
+def names(found: Audit) -> dict[str, int]:
+    return {one.name: one.count for one in found.findings}
+
+
+def test_sound_pairs_have_no_findings(tmp_path: Path) -> None:
+    found = look(write(tmp_path / "pairs.parquet", clean()))
+    assert names(found) == {}
+    assert found.facts["rows"] == found.facts["pairs"] == 8 and found.facts["images"] == 16
+
+
+@pytest.mark.parametrize("name", list(planted()))
+def test_each_defect_is_named_and_nothing_else(tmp_path: Path, name: str) -> None:
+    found = look(write(tmp_path / "pairs.parquet", [*clean(3), *planted()[name], *clean(3)]))
+    assert set(names(found)) == {name} | IMPLIED.get(name, set())
+    (one,) = (one for one in found.findings if one.name == name)
+    assert one.examples and "pairs.parquet, row 3" in " ".join(example.where for example in one.examples)
+
+
+def test_all_of_them_at_once_are_counted(tmp_path: Path) -> None:
+    rows = [*clean(), *(row for rows in planted().values() for row in rows), *clean()]
+    path = write(tmp_path / "pairs.parquet", rows)
+    found = look(path)
+    assert names(found) == {
+        "tie": 1, "repeated_pair": 3, "both_orders": 1, "contradictory_votes": 1, "lookalikes": 1,
+        "re_encoded_pair": 2, "re_encoded_contradiction": 1, "same_image": 1, "broken_image": 2, "empty_image": 1,
+        "empty_caption": 2, "no_label": 1, "contradictory_labels": 1, "upscaled": 2, "crop_loss": 2,
+        "unequal_sizes": 1, "long_prompt": 1, "leaked_prompt": 1,
+    }  # fmt: skip
+    lost = sum(one.count for one in found.findings if one.weight == "lost")
+    assert found.facts["sound_rows"] == len(rows) - lost
+    json.dumps(found.to_dict())
+
+
+def test_tokens_are_counted_by_the_models_tokenizer_where_it_is_here(tmp_path: Path) -> None:
+    def count(prompts: Sequence[str]) -> list[int]:
+        return [2 + len(prompt) for prompt in prompts]
+
+    path = write(
+        tmp_path / "pairs.parquet", [vote("a" * 8, fresh(), fresh()), vote("a" * 9, fresh(), fresh())]
+    )
+    found = look(path, tokens=count, longest=10)
+    (one,) = found.findings
+    assert (one.name, one.count, one.examples[0].note) == ("long_prompt", 1, "11 tokens")
+
+
+def test_the_votes_tell_how_often_a_vote_is_wrong(tmp_path: Path) -> None:
+    """Planted: each vote is flipped with probability 0.2."""
+    flips = np.random.default_rng(0).random((1500, 2)) < 0.2
+    pool = [(fresh(), fresh()) for _ in range(8)]
+    rows = [vote(f"p{i}", *pool[i % 8], float(not wrong)) for i, pair in enumerate(flips) for wrong in pair]
+    rows += [vote("p0", *pool[0], 0.5)] * 3  # ties say nothing about errors
+    found = look(write(tmp_path / "pairs.parquet", rows, group=500))
+    assert found.noise["pairs"] == 1500
+    assert found.noise["error"] == pytest.approx(0.2, abs=0.03)
+
+
+def test_margins_say_how_often_the_reward_agrees(tmp_path: Path) -> None:
+    rows = [vote(f"p{i}", fresh(), fresh()) for i in range(8)] + [vote("t", fresh(), fresh(), 0.5)]
+    table = read_pickapic(write(tmp_path / "pairs.parquet", rows), ties="keep")
+    winner = torch.tensor([1.0, 2, 3, 4, 5, 0, 7, 3, 0])
+    loser = torch.tensor([0.0, 0, 0, 0, 0, 6, 0, 3, 9])
+    found = margins_of("judge", table, winner, loser, ScoreStats(0, 9, 18))
+    assert found is not None
+    assert (found.pairs, found.agreement) == (8, 6.5 / 8), "ties aren't counted, equal scores count half"
+    assert found.low < found.agreement < found.high
+    assert found.against == [5] and sum(found.counts) == 8
+    assert found.by_size == [0.75, 1.0, 1.0, 0.5]
+
+
+def test_the_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    """Strangers' words are shown, not obeyed; pictures are drawn anew."""
+    attack = '<script>alert(1)</script>"><img src=x onerror=alert(2)> {{ 7*7 }}'
+    stowaway = b"<script>alert(3)</script>"
+    rows = [
+        vote(attack, fresh() + stowaway, fresh(), 0.5),
+        vote("leak", fresh() + stowaway, fresh()[:60]),
+        *clean(2),
+    ]
+    path = write(tmp_path / "<b>pairs.parquet", rows)
+    book = open_book(pickapic_source(path))
+    html = page("<i>name</i>", audit(book, Expected(64)), book.picture)
+    assert "<script" not in html and "onerror=alert(2)&gt;" in html and "&lt;i&gt;name" in html
+    assert "<b>pairs" not in html and "{{ 7*7 }}" in html
+    assert html.count("data:image/png;base64,") >= 2 and "c2NyaXB0" not in html
+    assert "default-src 'none'" in html
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", html) and "url(" not in html
+
+
+def test_prints_are_remembered_and_images_not_decoded_again(tmp_path: Path, monkeypatch: Any) -> None:
+    path = write(tmp_path / "pairs.parquet", clean(4))
+    first = open_book(pickapic_source(path), cache=tmp_path)
+    monkeypatch.setattr("smpo.data.index.decode", lambda data: pytest.fail("decoded again"))
+    again = open_book(pickapic_source(path), cache=tmp_path)
+    assert again.rows == first.rows and again.looks == first.looks

@@ -101,14 +101,78 @@ def plan(
     spec: Spec,
     sets: Sets = None,
     full: Annotated[bool, typer.Option("--full", help="Every value, with who set it.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="What the whole of its `sweep:` block would cost.")
+    ] = False,
     json: Json = False,
     roots: Roots = None,
     no_local_code: NoCode = False,
 ) -> None:
     """Show what a spec amounts to; run nothing."""
+    if sweep:
+        from smpo.cli.sweep import plan_sweep_command
+
+        plan_sweep_command(spec, sets or [], as_json=json, roots=roots, no_local_code=no_local_code)
+        return
     from smpo.cli.plan import plan_command
 
     plan_command(spec, sets or [], full=full, as_json=json, roots=roots, no_local_code=no_local_code)
+
+
+@app.command()
+def sweep(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[show] [SPEC]", help="A spec with a `sweep:` block (default: sweep); `show` only looks."
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Finished trials in all; the same command again goes on.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trials at once, one a GPU or core.")] = 1,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Begin no trial after 90s, 15m, 2h.")
+    ] = None,
+    gpu_hours: Annotated[
+        float | None, typer.Option(min=0, help="Begin no trial after so many hours of trials in all.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Database for many machines; default: a file.")
+    ] = None,
+    best: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the best spec goes.")
+    ] = None,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Don't run the best again on fresh seeds.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+    sets: Sets = None,
+    roots: Roots = None,
+    no_local_code: NoCode = False,
+) -> None:
+    """Search the settings that a spec's `sweep:` block names."""
+    from smpo.cli.sweep import show_command, sweep_command
+
+    show, *rest = [*(words or []), ""] if words and words[0] == "show" else ["", *(words or []), ""]
+    spec = rest[0] or "sweep"
+    if show:
+        show_command(spec, sets or [], storage=storage, roots=roots, no_local_code=no_local_code)
+        return
+    sweep_command(
+        spec,
+        sets or [],
+        trials=trials,
+        jobs=jobs,
+        timeout=timeout,
+        gpu_hours=gpu_hours,
+        storage=storage,
+        quiet=quiet,
+        best=best,
+        confirm=not no_confirm,
+        roots=roots,
+        no_local_code=no_local_code,
+    )
 
 
 @app.command()

@@ -547,6 +547,8 @@ class Sampler(Component):
     kind: ClassVar[str] = "sampler"
     several: ClassVar[bool] = True
     """Whether it can serve several objectives at once."""
+    walks: ClassVar[bool] = False
+    """Whether it visits a finite list of settings, and is done when it has."""
 
     @abstractmethod
     def build(self, seed: int, grid: Mapping[str, Sequence[Any]] | None) -> Any:

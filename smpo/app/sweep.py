@@ -23,11 +23,12 @@ from typing import Any, Literal, Protocol
 from filelock import FileLock, Timeout
 
 from smpo.app.nursery import Child, Nursery, Starter, fresh_process
-from smpo.app.plan import judge_names
+from smpo.app.plan import judge_names, make_plan
 from smpo.app.trial import Order, read_json, rung_file, verdict_file, write_json
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
+from smpo.runs.store import find_runs
 from smpo.spec.problems import SpecProblems
 from smpo.sweep.corners import check_corners, first_values
 from smpo.sweep.spec import Sweep, read_sweep
@@ -112,7 +113,9 @@ class Prepared:
 
     @property
     def wanted(self) -> int:
-        return self.wish.trials or self.sweep.spec.trials
+        asked = self.wish.trials or self.sweep.spec.trials
+        grid = self.sweep.space.grid() if self.sweep.spec.sampler.walks else None
+        return asked if grid is None else min(asked, math.prod(map(len, grid.values())))
 
     def at(self, settings: Mapping[str, Any]) -> Resolved[ExperimentSpec]:
         """The spec with these settings on top."""
@@ -173,6 +176,8 @@ def prepare(wish: Wish) -> Prepared:
     found = read_sweep(resolved, judge_names(resolved))
     corners = check_corners(found.space, at)
     first, remarks = first_values(found, resolved, at)
+    if found.spec.sampler.walks:
+        first = []  # the grid is the whole of it
     for path, value in found.spec.confirm.set.items():
         try:
             at({path: value})
@@ -187,6 +192,63 @@ def prepare(wish: Wish) -> Prepared:
             help="`runtime.devices: 1`, and `--jobs` for as many trials at once as there are devices",
         )
     return Prepared(wish, resolved, found, corners, first, remarks)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will cost, as far as it can be known. Passes are forwards through the network."""
+
+    trials: int
+    finished: int
+    confirming: int
+    """Runs on fresh seeds at the end."""
+    corners: int
+    passes: tuple[float, float, float]
+    """Of one trial, training and sampling: least, mean and most over the corners."""
+    tflop: float | None
+    """Of all training together, on average."""
+    gpu_hours: dict[str, float]
+    """Of all training together, by GPU."""
+    seconds_per_trial: float | None
+    """As measured: in this study, else in the runs of this name; None before anything was run."""
+    measured: int
+    """Trials or runs behind that number."""
+
+    @property
+    def left(self) -> int:
+        return max(0, self.trials - self.finished) + self.confirming
+
+
+def estimate(prepared: Prepared) -> Estimate:
+    """From the corners of the space, and from what was measured. Runs nothing, and counts no pruning."""
+    plans = [
+        make_plan(prepared.at(prepared.sweep.space.settings(corner)))
+        for corner in prepared.sweep.space.corners()
+    ]
+    passes = [plan.total_passes + plan.sampling_passes for plan in plans]
+    flops = [plan.training_tflop for plan in plans if plan.training_tflop is not None]
+    confirming = 2 * prepared.sweep.spec.confirm.seeds
+    runs = prepared.wanted + confirming
+    hours: dict[str, float] = {}
+    for plan in plans:
+        for cost in plan.gpus:
+            hours[cost.gpu] = hours.get(cost.gpu, 0.0) + cost.hours * runs / len(plans)
+    finished, seconds = 0, list[float]()
+    with contextlib.suppress(RunError):
+        trials = find_study(prepared).trials()
+        finished = sum(trial.finished for trial in trials)
+        seconds = [trial.seconds for trial in trials if trial.state == "done" and trial.seconds]
+    if not seconds:
+        for run in find_runs(prepared.runs, prepared.name):
+            status = run.status()
+            if status.state == "done":
+                seconds.append(status.updated - status.started)
+    return Estimate(
+        trials=prepared.wanted, finished=finished, confirming=confirming, corners=prepared.corners,
+        passes=(min(passes), sum(passes) / len(passes), max(passes)),
+        tflop=sum(flops) / len(flops) * runs if flops else None, gpu_hours=hours,
+        seconds_per_trial=sum(seconds) / len(seconds) if seconds else None, measured=len(seconds),
+    )  # fmt: skip
 
 
 def open_prepared(prepared: Prepared, *, worker: str = "reader") -> tuple[Study, bool]:

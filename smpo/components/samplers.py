@@ -89,6 +89,7 @@ class Grid(Sampler):
 
     use: Literal["grid"] = "grid"
     version: ClassVar[int] = 1
+    walks: ClassVar[bool] = True
 
     def build(self, seed: int, grid: _Grid) -> Any:
         from optuna.samplers import GridSampler

@@ -75,7 +75,7 @@ class Param:
             return [(branch.label, branch.span) for branch in self.branches]
         assert self.low_span is not None and self.high_span is not None
         last = self.low + (self.high - self.low) // self.step * self.step if self.form == "int" else self.high
-        return [(one_number(float(self.low)), self.low_span), (one_number(float(last)), self.high_span)]
+        return [(self.low, self.low_span), (last, self.high_span)]
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies in the range."""

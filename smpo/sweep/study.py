@@ -219,6 +219,8 @@ class Study:
             self.optuna.tell(trial, list(values) if values is not None else None, state=states[state])
         except (UpdateFinishedTrialError, ValueError):
             return False
+        except RuntimeError:  # a grid that has been walked asks a loop to end that isn't Optuna's
+            return bool(self.sweep.spec.sampler.walks)
         return True
 
     def give_back(self, trial: Any, outcome: Outcome, reason: str) -> None:

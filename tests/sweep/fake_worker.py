@@ -1,0 +1,22 @@
+"""One process of a sweep over fake trials: `python fake_worker.py SPEC RUNS TRIALS JOBS [STORAGE]`."""
+
+import json
+import sys
+from pathlib import Path
+
+import smpo.app.sweep as module
+from tests.sweep.words import Quiet, start_fake
+
+spec, runs, trials, jobs, *storage = sys.argv[1:]
+module.fresh_process = start_fake
+wish = module.Wish(
+    Path(spec),
+    sets=(f"runtime.runs={runs}", f"runtime.cache={runs}/cache"),
+    trials=int(trials),
+    jobs=int(jobs),
+    storage=storage[0] if storage else None,
+    fork=False,
+)
+screen = Quiet()
+ending = module.sweep(module.prepare(wish), screen)
+print(json.dumps({"why": ending.why, "finished": ending.counts.finished, "said": screen.said}))

@@ -1,7 +1,8 @@
-"""`smpo eval`: find models wherever they are, draw the same prompts and seeds from each, and compare them with the base.
+"""`smpo eval`: find models wherever they are, draw the same prompts and seeds from each, compare them with the base.
 
-A model is a run, a diffusers folder or hub name, a folder with a LoRA, or weights of the plane; what they have in common
-is the spec that they are judged by: its model slot says which base they are compared with and which family reads them.
+A model is a run, a diffusers folder or hub name, a folder with a LoRA, or weights of the plane; what they have in
+common is the spec that they are judged by: its model slot says which base they are compared with, and which family
+reads them.
 """
 
 from __future__ import annotations

@@ -176,8 +176,9 @@ class Contest:
     def about(self) -> str:
         s = self.settings
         name = f" of {self.prompt_set}" if self.prompt_set else ""
+        images = "one image" if s["images"] == 1 else f"{s['images']} images"
         return (
-            f"{len(self.prompts):,} {self.role} prompts{name}, {s['images']} image(s) each, guidance {s['guidance']:g}, "
+            f"{len(self.prompts):,} {self.role} prompts{name}, {images} each, guidance {s['guidance']:g}, "
             f"{s['steps']} steps, the same seeds for all. Intervals are 95 % over prompts of one training run a model."
         )
 

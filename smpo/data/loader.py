@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,62 +21,11 @@ from smpo.data.encoded import EncodedStore
 from smpo.data.index import Progress
 from smpo.data.order import Order
 from smpo.data.singles import Singles
-from smpo.kinds import Conditioning, Denoiser, Pair, PairBatch, PairTable, Placement, Sampling
+from smpo.data.stream import Sample, Shown, Stream, both_sides
+from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
 from smpo.maths.draws import PositionDraws
 
 __all__ = ["PairLoader", "Sample", "Shown", "Stream"]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What the stream of samples consists of: fields of `train`, under their names there.
-
-    `batch` is pairs per update over all processes; `micro_batch` is how many of them a process holds at once.
-    `sampling` is what the objective wants to be shown; `unconditional` adds rows with the empty prompt.
-    """
-
-    seed: int
-    batch: int
-    micro_batch: int | None = None
-    flip: bool = False
-    crop: Literal["centre", "random"] = "centre"
-    prompt_dropout: float = 0.0
-    sampling: Sampling = field(default_factory=Sampling)
-    unconditional: bool = False
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One image as it is shown: which side of the pair at `row` of the table it comes from, and with which words."""
-
-    row: int
-    side: int
-    image: str
-    prompt: str
-    placement: Placement
-    desirable: bool = True
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One visit: two images at `position` of the stream, winner and loser of `pair`, unless single images are wanted;
-    then `pair` is where the first comes from."""
-
-    position: int
-    pair: Pair
-    shown: tuple[Shown, Shown]
-
-    @property
-    def row(self) -> int:
-        return self.shown[0].row
-
-    @property
-    def prompt(self) -> str:
-        return self.shown[0].prompt
-
-    @property
-    def placement(self) -> Placement:
-        return self.shown[0].placement
 
 
 class PairLoader:
@@ -160,7 +107,7 @@ class PairLoader:
 
         Positions count from 0 in the order of `rows`, `size` pairs a batch."""
         samples = [
-            Sample(i, pair, _both(pair, row, (pair.prompt, pair.prompt), Placement()))
+            Sample(i, pair, both_sides(pair, row, (pair.prompt, pair.prompt), Placement()))
             for i, row in enumerate(rows)
             for pair in [self._table[row]]
         ]
@@ -194,7 +141,7 @@ class PairLoader:
             row = self._rows[place]
             pair = self._table[row]
             prompts = ("", "") if silent else self._worded(pair.prompt, row)
-            samples.append(Sample(positions[i], pair, _both(pair, row, prompts, placement)))
+            samples.append(Sample(positions[i], pair, both_sides(pair, row, prompts, placement)))
         return samples
 
     def _worded(self, prompt: str, row: int) -> tuple[str, str]:
@@ -250,7 +197,10 @@ class PairLoader:
         """Rows of conditioning, `[2B, ...]`."""
         if plain or not self._prepared(samples):
             self._ensure_prompts([one.prompt for one in shown], None)
-        return self._prompts.rows([_prompt_row(one.prompt) for one in shown])
+        places: dict[str, int] = {}  # winner and loser share their prompt, as a rule: it is read once
+        order = [places.setdefault(_prompt_row(one.prompt), len(places)) for one in shown]
+        rows = self._prompts.rows(list(places))
+        return {name: tensor[torch.tensor(order, device=tensor.device)] for name, tensor in rows.items()}
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
         return samples[0].position in self._ready and samples[-1].position in self._ready
@@ -282,14 +232,6 @@ class PairLoader:
             return self._denoiser.encode_pictures(
                 [self._table.picture(image) for image in images], placements
             )
-
-
-def _both(pair: Pair, row: int, prompts: tuple[str, str], placement: Placement) -> tuple[Shown, Shown]:
-    """Winner and loser, laid alike."""
-    return (
-        Shown(row, 0, pair.winner, prompts[0], placement),
-        Shown(row, 1, pair.loser, prompts[1], placement, desirable=False),
-    )
 
 
 def _image_row(image: str, flip: bool) -> str:

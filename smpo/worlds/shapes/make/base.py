@@ -97,18 +97,22 @@ def tokenize(tokenizer: Any, texts: list[str]) -> torch.Tensor:
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def encode_scenes(vae: Any, n: int, seed: int, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scaled posterior means of n random scenes, [n, 8, 8, 8], and the index of each one's combo, [n]."""
+def encode_scenes(
+    vae: Any, n: int, seed: int, progress: Progress
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scaled posterior means and deviations of n random scenes, [n, 8, 8, 8], and their combos' indices, [n]."""
     numbers = np.random.default_rng(seed)
     chosen = torch.arange(n) % len(COMBOS)
-    latents = []
+    means, deviations = [], []
     for part in chosen.split(64):
         pictures = render(draw_scenes([COMBOS[i] for i in part.tolist()], numbers))
         pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2) * 2 - 1
-        latents.append(vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor)
-        if len(latents) % 100 == 0:
-            progress.say(f"encoded {64 * len(latents)}/{n} scenes")
-    return torch.cat(latents), chosen
+        posterior = vae.encode(pixels).latent_dist
+        means.append(posterior.mean * vae.config.scaling_factor)
+        deviations.append(posterior.std * vae.config.scaling_factor)
+        if len(means) % 100 == 0:
+            progress.say(f"encoded {64 * len(means)}/{n} scenes")
+    return torch.cat(means), torch.cat(deviations), chosen
 
 
 def save_pipeline(out: Path, *, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any) -> None:
@@ -140,7 +144,14 @@ def save_pipeline(out: Path, *, vae: Any, unet: Any, text_encoder: Any, tokenize
 
 
 def train(
-    *, steps: int, seed: int, vae_folder: Path, out: Path, scenes: int, start: Path | None = None
+    *,
+    steps: int,
+    seed: int,
+    vae_folder: Path,
+    out: Path,
+    scenes: int,
+    start: Path | None = None,
+    peak_lr: float = PEAK_LR,
 ) -> None:
     """Train text encoder and UNet, from scratch or from the pipeline in `start`.
 
@@ -148,11 +159,11 @@ def train(
     """
     from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-    progress = Progress("base", snapshot_minutes=6)
+    progress = Progress("base", snapshot_minutes=4)
     torch.manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(vae_folder, use_safetensors=True)
-    latents, combo_of = encode_scenes(vae, scenes, seed, progress)
+    means, deviations, combo_of = encode_scenes(vae, scenes, seed, progress)
     tokenizer = build_tokenizer()
     texts = [caption for combo in COMBOS for caption in captions(combo)]
     ids = tokenize(tokenizer, [*texts, ""])
@@ -166,10 +177,10 @@ def train(
     averaged.load_state_dict(parts.state_dict())
     levels = build_scheduler().alphas_cumprod  # [1000]
     optimizer = torch.optim.AdamW(
-        parts.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        parts.parameters(), lr=peak_lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=PEAK_LR, total_steps=steps, pct_start=0.05
+        optimizer, max_lr=peak_lr, total_steps=steps, pct_start=0.05
     )
 
     def snapshot() -> None:
@@ -188,7 +199,9 @@ def train(
         caption[torch.rand(BATCH, generator=noise) < EMPTY_SHARE] = len(texts)
         strata = (torch.arange(BATCH) + torch.rand(BATCH, generator=noise)) / BATCH
         t = (strata * len(levels)).long()
-        clean = latents[rows]
+        # A sample, not the mean: scenes have seven degrees of freedom, and inverting a picture from so thin a
+        # set gives far too little noise.
+        clean = means[rows] + deviations[rows] * torch.randn(means[rows].shape, generator=noise)
         eps = torch.randn(clean.shape, generator=noise)
         level = levels[t].view(-1, 1, 1, 1)
         noisy = level.sqrt() * clean + (1 - level).sqrt() * eps
@@ -217,6 +230,7 @@ if __name__ == "__main__":
     parser.add_argument("--vae", type=Path, required=True, help="folder written by make.vae")
     parser.add_argument("--scenes", type=int, default=32_000, help="rendered scenes to learn from")
     parser.add_argument("--start", type=Path, help="pipeline folder to go on from")
+    parser.add_argument("--lr", type=float, default=PEAK_LR, help="peak learning rate")
     options = parser.parse_args()
     train(
         steps=options.steps,
@@ -225,4 +239,5 @@ if __name__ == "__main__":
         out=options.out,
         scenes=options.scenes,
         start=options.start,
+        peak_lr=options.lr,
     )

@@ -1,15 +1,14 @@
-"""Inversions: which noise belongs to an image. The walks themselves are in `smpo.maths.noising`."""
+"""What inversions have in common: the walk up a model's own path. The hops themselves are in `smpo.maths.noising`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predict, Predictors
 from smpo.maths.counting import Combine, Convention, Where, expected_passes
-from smpo.registry.component import register
 from smpo.spec.identity import Neutral
 
 if TYPE_CHECKING:
@@ -18,29 +17,10 @@ if TYPE_CHECKING:
     from smpo.maths.noising import Noised
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["BlendedInversion", "CommonInversion", "DDIMInversion", "NoInversion", "ReNoise"]
+__all__ = ["Refined", "Walk", "fresh_noise"]
 
 
-@register
-class NoInversion(Inversion):
-    """Forward diffusion with Gaussian noise, as in Diffusion-DPO: x_t = alpha x0 + sigma eps."""
-
-    use: Literal["none"] = "none"
-    version: ClassVar[int] = 1
-
-    shared: bool = True
-    """One noise for both images of a pair, as Diffusion-DPO does; false draws one each."""
-
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
-        from smpo.maths.noising import Noised
-
-        noise = _fresh(x0, draws, shared=self.shared).to(x0)
-        return Noised(schedule.add_noise(x0, noise, t), noise, 0)
-
-
-class _Walk(Inversion):
+class Walk(Inversion):
     """What all walks up the deterministic path have in common."""
 
     steps: int = Field(10, ge=1, le=1000)
@@ -133,40 +113,7 @@ class _Walk(Inversion):
         return self.steps
 
 
-@register
-class DDIMInversion(_Walk):
-    """DDIM inversion: up the model's own deterministic path, using the noise predicted at the start of each hop.
-
-    DDIM-InPO (Lu et al. 2025, arXiv:2503.18454) is `objective: dpo` on it, with a little noise added afterwards.
-    """
-
-    use: Literal["ddim"] = "ddim"
-    version: ClassVar[int] = 1
-
-    extra_noise: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0, le=1)
-    """Add this times the standard deviation of a DDIM step to the result; DDIM-InPO's code: 0.1."""
-
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
-        from smpo.maths.mixing import inpo_noise
-        from smpo.maths.noising import Noised
-
-        noised = super().__call__(x0, t, predict, schedule, draws)
-        if not self.extra_noise:
-            return noised
-        x_t = inpo_noise(
-            noised.x_t,
-            _fresh(x0, draws, shared=False),
-            t,
-            schedule,
-            delta=schedule.T // self.steps,
-            scale=self.extra_noise,
-        )
-        return Noised(x_t, schedule.noise_between(x0, x_t, t), noised.passes)
-
-
-class _Refined(_Walk):
+class Refined(Walk):
     """Walks whose hops may be corrected."""
 
     refinements: int = Field(1, ge=0, le=20)
@@ -179,7 +126,7 @@ class _Refined(_Walk):
     """Correct every hop (SmPO's code), or only the last one, which lands on the timestep (a reading of its paper)."""
 
     @model_validator(mode="after")
-    def _as_many_weights(self) -> _Refined:
+    def _as_many_weights(self) -> Refined:
         if self.weights is not None:
             wanted = self.refinements + 1
             if len(self.weights) != wanted or abs(sum(self.weights) - 1) > 1e-6:
@@ -203,67 +150,7 @@ class _Refined(_Walk):
         return self.where
 
 
-@register
-class ReNoise(_Refined):
-    """ReNoise inversion: each hop is corrected by asking the network again where it arrived.
-
-    Garibi et al. 2024 (arXiv:2403.14602). SmPO takes one correction at every hop and averages the two predictions.
-    """
-
-    use: Literal["renoise"] = "renoise"
-    version: ClassVar[int] = 1
-
-
-@register
-class BlendedInversion(_Refined):
-    """Inverted noise with fresh noise mixed in, at constant variance: noise = sqrt(1 - f) tau + sqrt(f) eps.
-
-    An experiment of smpo's, between DPO's forward noise (f = 1) and SmPO's inversion (f = 0).
-    """
-
-    use: Literal["blend"] = "blend"
-    version: ClassVar[int] = 1
-
-    fresh: float = Field(0.5, ge=0, le=1)
-    """f, the fresh part of the variance."""
-    shared: bool = True
-    """One fresh noise for both images of a pair; false draws one each."""
-
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
-        from smpo.maths.mixing import blend
-        from smpo.maths.noising import Noised
-
-        noised = super().__call__(x0, t, predict, schedule, draws)
-        fresh = _fresh(x0, draws, shared=self.shared).to(noised.noise)
-        noise = blend(noised.noise, fresh, self.fresh)
-        return Noised(schedule.add_noise(x0.to(noise), noise, t), noise, noised.passes)
-
-
-@register
-class CommonInversion(_Refined):
-    """One inverted noise for both images: the mean of the pair's two, stretched to their mean power.
-
-    An experiment of smpo's: inversion gives winner and loser different noises, forward diffusion one for both, so that
-    their errors differ by the images alone.
-    """
-
-    use: Literal["common"] = "common"
-    version: ClassVar[int] = 1
-
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
-        from smpo.maths.mixing import common
-        from smpo.maths.noising import Noised
-
-        noised = super().__call__(x0, t, predict, schedule, draws)
-        noise = common(noised.noise)
-        return Noised(schedule.add_noise(x0.to(noise), noise, t), noise, noised.passes)
-
-
-def _fresh(x0: Tensor, draws: Draws, *, shared: bool) -> Tensor:
+def fresh_noise(x0: Tensor, draws: Draws, *, shared: bool) -> Tensor:
     """Gaussian noise for a batch of pairs, in the streams that forward diffusion uses."""
     import torch
 

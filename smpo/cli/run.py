@@ -58,6 +58,7 @@ def show_result(result: Result, runs: str) -> None:
         console.print()
         console.print(judges_table(result.evaluation.table()))
         console.print(f"\n[bold]{escape(result.evaluation.headline())}[/]")
+        console.print(escape(result.evaluation.panel.verdict))
     console.print()
     if result.grid is not None:
         console.print(f"pictures   {escape(_short(result.grid))}")

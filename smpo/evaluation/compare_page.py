@@ -87,7 +87,7 @@ def _data(contest: Contest, shown: Sequence[Shown]) -> dict[str, Any]:
             uri, side = _uri(picture, one.slot)
             small = small and side <= 128
             places.append(uris.setdefault(uri, len(uris)))
-        prompt = contest.prompts[one.slot.prompt]
+        prompt, place = contest.prompts[one.slot.prompt], (one.slot.prompt, one.slot.image)
         prompts.append(
             {
                 "text": prompt.text,
@@ -95,11 +95,11 @@ def _data(contest: Contest, shown: Sequence[Shown]) -> dict[str, Any]:
                 "seed": str(one.slot.seed),
                 "pictures": places,
                 "scores": [
-                    [_number(contest.scores[model][judge.name][one.slot.prompt, one.slot.image]) for model in contest.models]
+                    [_number(contest.scores[model][judge.name][place]) for model in contest.models]
                     for judge in contest.judges
                 ],
             }
-        )  # fmt: skip
+        )
     content = json.dumps([contest.models, prompts], sort_keys=True)
     return {
         "id": hashlib.sha256((content + "".join(uris)).encode()).hexdigest()[:12],

@@ -235,7 +235,7 @@ class Outcome:
         parts = [
             f"# {self.name}",
             f"{self.prompts:,} {self.role} prompts. Intervals are 95 % over prompts and seeds together; `p` is "
-            "corrected by Holm over all rungs and judges; `spread` is the standard deviation of the gain between seeds.",
+            "corrected by Holm over rungs and judges; `spread` is the standard deviation of the gain between seeds.",
         ]
         for judge in self.judges:
             parts += [f"## {judge}", _grid(self.table(judge))]

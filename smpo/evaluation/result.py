@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smpo.evaluation.goodhart import Panel, goodhart
 from smpo.evaluation.statistics import Comparison
 from smpo.kinds import Prompt
 
@@ -120,6 +121,11 @@ class Evaluation:
             found += [f"`{judgement.name}`: {note}" for note in judgement.comparison.notes]
         return tuple(found)
 
+    @cached_property
+    def panel(self) -> Panel:
+        """Whether the gain is one in pictures or in the reward alone."""
+        return goodhart(self)
+
     def headline(self) -> str:
         """The result in a sentence or two, by the judge that is believed first."""
         judge = self.judgement()
@@ -148,7 +154,7 @@ class Evaluation:
                 value = getattr(judgement.comparison, name)
                 if value is not None:
                     found[f"eval/{judgement.name}/{name}"] = float(value)
-        return found
+        return found | self.panel.metrics()
 
     def table(self) -> list[dict[str, str]]:
         """A row a judge, under `COLUMNS`; means over prompts. A star marks the reward that made the
@@ -181,6 +187,7 @@ class Evaluation:
             },
             "headline": self.headline(),
             "warnings": list(self.warnings),
+            "goodhart": self.panel.to_dict(),
             "prompts": [{"text": p.text, "group": p.group, "category": p.category} for p in self.prompts],
             "judgements": [judgement.to_dict() for judgement in self.judgements],
             "kept": sorted(self.kept_policy),

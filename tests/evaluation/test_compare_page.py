@@ -18,9 +18,8 @@ from smpo.evaluation.sampling import slots
 from smpo.kinds import Prompt
 
 NASTY = '</script><img src=x onerror="document.title=1"> %DATA% & "quotes"'
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to open the page in")
 
 
@@ -74,7 +73,7 @@ def browse(text: str, folder, *flags: str, tab: str = "pictures") -> str:
         *flags,
     ]
     done = subprocess.run(
-        [*command, "--dump-dom", f"{file.as_uri()}#{tab}"],
+        [*command, "--dump-dom", f"{file.as_uri()}#show-{tab}"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -126,7 +125,8 @@ def test_blind_votes_become_pairs_that_train(tmp_path):
     script = """<script>
       for (const label of [1, 0, 0.5, 1, 1]) vote(label);
       $("undo").click();
-      document.body.append(make("pre", { id: "out", textContent: JSON.stringify({ format: "smpo-votes-1", rows: rows() }) }));
+      const told = JSON.stringify({ format: "smpo-votes-1", rows: rows() });
+      document.body.append(make("pre", { id: "out", textContent: told }));
     </script>"""
     dom = browse(page().replace("</body>", script + "</body>"), tmp_path, tab="blind")
     assert "4 votes, 14 pairs left" in dom

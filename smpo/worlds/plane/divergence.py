@@ -11,7 +11,8 @@ the policy's points is known as well as the policy's own:
 
 Nothing is approximated but the expectation, which is a mean over points with an interval, sharpened by what is known:
 the mean of p_base / p_policy over the policy's points is one, so its error is subtracted (a control variate, whose
-coefficient is fitted). The number of sampling steps is part of what is measured. Shapes: `N` points, latents `[N, 2, 1, 1]`; float64 throughout.
+coefficient is fitted). The number of sampling steps is part of what is measured. Shapes: `N` points, latents
+`[N, 2, 1, 1]`; float64 throughout.
 """
 
 from __future__ import annotations

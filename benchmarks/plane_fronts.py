@@ -1,0 +1,171 @@
+"""Reward against distance from the base, per method, in the plane: what a table at one learning rate can't show.
+
+    python benchmarks/plane_fronts.py
+
+SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here
+every run is measured on its way (exact KL at guidance 1, mean radial gain at guidance 1 and 3), and methods are
+compared where they have gone *equally far*. Learning rate and beta are chosen per method on tuning starts with one
+seed; what is reported comes from other seeds and untouched starts. Measurements are kept as they are made: run it
+again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MARKS = (20, 50, 100, 200)
+GRID = (("1e-4", "500"), ("1e-4", "2000"))
+"""Learning rate and beta. A path at a high rate passes through the distances at which lower ones end."""
+POINTS = 256
+"""Starts of each of the two sets."""
+BY_REFERENCE = "inversion={use: %s, steps: 10, by: reference}"
+DPO = ["objective.use=dpo", "smoothing=hard", "inversion=none"]
+METHODS = {
+    "DPO": DPO,
+    "+ inversion": [*DPO, BY_REFERENCE % "ddim"],
+    "+ smoothing = SmPO": [],
+    "DPO + smoothing": ["inversion=none"],
+}
+
+
+def measure(denoiser: Any, split: str) -> dict[str, float]:
+    """Where the policy is now: drift, and what it gained, on tuning or untouched starts."""
+    import numpy as np
+    import torch
+
+    from smpo.worlds.plane.divergence import Sampler, divergence
+    from smpo.worlds.plane.network import sample_points, start_noise
+    from smpo.worlds.plane.world import off_axis, radius
+
+    first = {"tuning": 5_000_000, "untouched": 7_000_000}[split]
+    start = start_noise(range(first, first + POINTS))
+    conditions = torch.arange(POINTS) % 8
+
+    def bound(network: Any) -> Any:
+        double = copy.deepcopy(network).double().requires_grad_(False)
+
+        def noise(x: Any, t: int) -> Any:
+            times = torch.full((len(x),), t)
+            return double(x.reshape(-1, 2, 1, 1), times, conditions).reshape(-1, 2)
+
+        return noise
+
+    found = divergence(
+        bound(denoiser.policy),
+        bound(denoiser._reference),
+        start.reshape(-1, 2),
+        Sampler(denoiser.schedule, 50),
+    )
+    asked = conditions.numpy()
+
+    def drawn(network: Any, guidance: float) -> Any:
+        points = sample_points(network, start, conditions, denoiser.schedule, guidance=guidance, steps=50)
+        return points.reshape(-1, 2).double().numpy()
+
+    out = {"kl": found.kl, "kl_low": found.low, "kl_high": found.high}
+    for guidance in (1.0, 3.0):
+        ours, theirs = drawn(denoiser.policy, guidance), drawn(denoiser._reference, guidance)
+        gains = radius(ours, asked) - radius(theirs, asked)
+        out |= {
+            f"gain_cfg{guidance:g}": float(gains.mean()),
+            f"win_cfg{guidance:g}": float(np.mean(gains > 0)),
+            f"off_axis_cfg{guidance:g}": float(off_axis(ours, asked).mean()),
+        }
+    return out
+
+
+def path_of(method: str, rate: str, beta: str, seed: int, split: str, cache: Path) -> list[dict[str, float]]:
+    """One run, measured at the marks."""
+    from smpo.app.assemble import assemble
+    from smpo.engine.loop import fit
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import resolve
+
+    sets = [
+        *METHODS[method],
+        f"train.lr={rate}",
+        f"objective.beta={beta}",
+        f"train.seed={seed}",
+        "train.batch=128",
+    ]
+    resolved = resolve(
+        HERE.parent / "experiments" / "plane_smpo.yaml",
+        skeleton=ExperimentSpec,
+        sets=[*sets, f"runtime.cache={cache}", f"train.steps={MARKS[-1]}"],
+    )
+    live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
+    found = []
+    for report in fit(live.session):
+        if report.step in MARKS:
+            found.append({"step": report.step, **measure(live.session.denoiser, split)})
+    return found
+
+
+def gain_at(path: list[dict[str, float]], kl: float, what: str = "gain_cfg1") -> float | None:
+    """The gain where the path crosses this distance, linear between marks; None if it never gets there."""
+    before = {"kl": 0.0, what: 0.0}
+    for here in path:
+        if here["kl"] >= kl:
+            share = (kl - before["kl"]) / (here["kl"] - before["kl"])
+            return before[what] + share * (here[what] - before[what])
+        before = here
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "plane_fronts.json")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
+    parser.add_argument("--seeds", type=int, default=2, help="seeds of the final comparison")
+    parser.add_argument("--target", type=float, default=0.1, help="KL at which lr and beta are chosen")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    store: dict[str, Any] = (
+        json.loads(options.out.read_text()) if options.out.exists() else {"tuning": {}, "final": {}}
+    )
+
+    def once(
+        part: str, key: str, method: str, rate: str, beta: str, seed: int, split: str
+    ) -> list[dict[str, float]]:
+        if key not in store[part]:
+            began = time.time()
+            store[part][key] = path_of(method, rate, beta, seed, split, options.cache)
+            options.out.write_text(json.dumps(store, indent=1) + "\n")
+            last = store[part][key][-1]
+            print(
+                f"{part} {key}: KL {last['kl']:.3f}, gain {last['gain_cfg1']:+.3f} / {last['gain_cfg3']:+.3f}, "
+                f"{time.time() - began:.0f} s",
+                flush=True,
+            )
+        found: list[dict[str, float]] = store[part][key]
+        return found
+
+    chosen = {}
+    for method in METHODS:
+        ranked = []
+        for rate, beta in GRID:
+            path = once("tuning", f"{method} lr {rate} beta {beta}", method, rate, beta, 0, "tuning")
+            reached = gain_at(path, options.target)
+            # A path that never gets so far is judged by where it ended, behind all that do.
+            ranked.append((reached is not None, reached or path[-1]["gain_cfg1"], rate, beta))
+        _, _, rate, beta = max(ranked)
+        chosen[method] = {"lr": rate, "beta": beta}
+    store["chosen"] = chosen
+    for seed in range(1, options.seeds + 1):
+        for method, one in chosen.items():
+            once("final", f"{method} seed {seed}", method, one["lr"], one["beta"], seed, "untouched")
+    options.out.write_text(json.dumps(store, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Did pictures get better, or did the reward get fooled? What an optimised reward says against everything else.
+
+Four gauges that no reward looks at are read on pairs of pictures, policy and base at the same prompt and seed:
+
+* saturation: mean of max(RGB) - min(RGB); preference tuning likes it garish;
+* high-frequency energy: share of the power above a quarter of the sampling rate; grids of hacked rewards live there;
+* drift: root mean square difference from the base's picture, at 64 x 64 at most, or distance in the plane;
+* diversity: mean distance between a model's pictures of different prompts; a collapse makes them alike.
+
+Each is reported as policy over base with an interval over prompts. The verdict counts what the intervals resolve, in
+words; it looks at numbers only, so it ends with what to look at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from smpo.evaluation.intervals import mean_interval
+
+if TYPE_CHECKING:
+    from smpo.evaluation.result import Evaluation, Judgement
+    from smpo.kinds import Picture
+
+__all__ = ["Gauge", "Panel", "goodhart"]
+
+Floats = NDArray[np.float64]
+SIDE = 64
+ALARM = 0.25
+"""A gauge that has moved by more than this share, surely, is worth a word."""
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One thing that no reward measures: its means, and the relative change with its 95 % interval over prompts."""
+
+    name: str
+    base: float
+    policy: float
+    change: float | None
+    low: float | None
+    high: float | None
+    pictures: int
+
+    @property
+    def moved(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > ALARM or self.high < -ALARM)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Gauges, what the judges say side by side, and the verdict."""
+
+    optimised: str | None
+    """The judge that made the labels, if it was asked."""
+    gains: Mapping[str, float | None]
+    """Gain by judge, in standard deviations of the base's scores, so that judges can be compared."""
+    gap: float | None
+    """Gain of the optimised judge minus the mean of the others', in the same unit."""
+    gauges: tuple[Gauge, ...]
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def metrics(self) -> dict[str, float]:
+        found = {f"goodhart/{gauge.name}": gauge.change for gauge in self.gauges if gauge.change is not None}
+        if self.gap is not None:
+            found["goodhart/gap"] = self.gap
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def goodhart(evaluation: Evaluation) -> Panel:
+    """The panel of an evaluation, from its scores and the pictures that were kept."""
+    gains = {judgement.name: _standardised(judgement) for judgement in evaluation.judgements}
+    made = next((judgement for judgement in evaluation.judgements if judgement.made_labels), None)
+    others = [judgement for judgement in evaluation.judgements if not judgement.made_labels]
+    gap = None
+    if made is not None and (told := [g for one in others if (g := gains[one.name]) is not None]):
+        ours = gains[made.name]
+        gap = None if ours is None else ours - float(np.mean(told))
+    gauges = _gauges(evaluation.kept_base, evaluation.kept_policy)
+    return Panel(made.name if made else None, gains, gap, gauges, _verdict(made, others, gauges))
+
+
+def _standardised(judgement: Judgement) -> float | None:
+    base = judgement.base.mean(axis=1)
+    spread = float(np.nanstd(base)) if np.isfinite(base).any() else 0.0
+    gain = judgement.comparison.gain
+    return None if gain is None or spread == 0 else gain / spread
+
+
+def _gauges(
+    base: Mapping[int, Sequence[Picture]], policy: Mapping[int, Sequence[Picture]]
+) -> tuple[Gauge, ...]:
+    """Over the prompts of which both kept a picture: their first images."""
+    prompts = [number for number in base if number in policy]
+    if len(prompts) < 2:
+        return ()
+    before, after = [base[n][0] for n in prompts], [policy[n][0] for n in prompts]
+    if isinstance(before[0], np.ndarray):
+        first, second = (
+            np.stack([np.asarray(p, dtype=np.float64).ravel() for p in side]) for side in (before, after)
+        )
+        finite = np.isfinite(second).all(axis=1)
+        first, second = first[finite], second[finite]
+        drift = np.linalg.norm(second - first, axis=1)
+        return (_absolute("drift", drift), _compared("diversity", _spread(first), _spread(second)))
+    grey = [np.stack([_pixels(p) for p in side]) for side in (before, after)]  # [N, S, S, 3]
+    drift = np.sqrt(np.square(grey[1] - grey[0]).mean(axis=(1, 2, 3)))
+    flat = [side.reshape(len(side), -1) for side in grey]
+    return (
+        _compared("saturation", *(np.array([_saturation(p) for p in side]) for side in (before, after))),
+        _compared("high frequencies", *(np.array([_high(p) for p in side]) for side in (before, after))),
+        _absolute("drift", drift),
+        _compared("diversity", *(_spread(side) for side in flat)),
+    )
+
+
+def _compared(name: str, base: Floats, policy: Floats) -> Gauge:
+    mean = float(base.mean())
+    change, low, high = mean_interval(policy - base, np.arange(len(base)))
+    scale = mean if mean > 0 else math.nan
+    return Gauge(
+        name,
+        mean,
+        float(policy.mean()),
+        *(None if v is None or not math.isfinite(v / scale) else v / scale for v in (change, low, high)),
+        len(base),
+    )
+
+
+def _absolute(name: str, values: Floats) -> Gauge:
+    """The base is at no distance from itself, so there is no ratio: only how far."""
+    return Gauge(name, 0.0, float(values.mean()), None, None, None, len(values))
+
+
+def _spread(rows: Floats) -> Floats:
+    """`[N]` distance of each row from another one, half the list away: prompts that are neighbours may be alike."""
+    return np.asarray(np.linalg.norm(rows - np.roll(rows, len(rows) // 2 or 1, axis=0), axis=1))
+
+
+def _pixels(picture: Image.Image) -> Floats:
+    small = (
+        picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+        if max(picture.size) > SIDE
+        else picture
+    )
+    return np.asarray(small.convert("RGB"), dtype=np.float64) / 255
+
+
+def _saturation(picture: Image.Image) -> float:
+    rgb = np.asarray(picture.convert("RGB"), dtype=np.float64) / 255
+    return float((rgb.max(axis=2) - rgb.min(axis=2)).mean())
+
+
+def _high(picture: Image.Image) -> float:
+    """Power above a quarter of the sampling rate, as a share of all power but the mean's."""
+    grey = np.asarray(picture.convert("L"), dtype=np.float64)
+    power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
+    across, down = np.meshgrid(np.fft.fftfreq(grey.shape[1]), np.fft.fftfreq(grey.shape[0]))
+    total = float(power.sum())
+    return float(power[np.hypot(across, down) > 0.25].sum()) / total if total > 0 else 0.0
+
+
+def _verdict(made: Judgement | None, others: Sequence[Judgement], gauges: Sequence[Gauge]) -> str:
+    parts = []
+    if made is None:
+        parts.append("No judge here made the training labels, so there is nothing to have been gamed.")
+    elif made.comparison.verdict != "better":
+        parts.append(f"`{made.name}`, which made the labels, did not rise: there is no gain to be doubted.")
+    elif not others:
+        parts.append(
+            f"`{made.name}` rose and also made the labels, and nobody else was asked: it may have been gamed."
+        )
+    else:
+        ups = [one.name for one in others if one.comparison.verdict == "better"]
+        downs = [one.name for one in others if one.comparison.verdict == "worse"]
+        if downs:
+            parts.append(
+                f"`{made.name}`, which made the labels, rose while {_named(downs)} fell: suspect it was gamed."
+            )
+        elif ups:
+            parts.append(
+                f"`{made.name}`, which made the labels, rose, and so did {_named(ups)}: the gain carries over."
+            )
+        else:
+            parts.append(
+                f"`{made.name}`, which made the labels, rose; the other judges show no resolved change either way."
+            )
+    words = {"saturation": "colours", "high frequencies": "fine patterns", "diversity": "pictures"}
+    for gauge in gauges:
+        if gauge.moved and gauge.change is not None:
+            way = f"{'+' if gauge.change > 0 else '-'}{100 * abs(gauge.change):.0f} %"
+            hint = (
+                "they have become alike" if gauge.name == "diversity" and gauge.change < 0 else "look at them"
+            )
+            parts.append(f"{gauge.name} {way}: {words[gauge.name]} changed, {hint}.")
+    if gauges and not any(gauge.moved for gauge in gauges):
+        counted = ", ".join(gauge.name for gauge in gauges if gauge.change is not None)
+        parts.append(f"No alarm from {counted} on {gauges[0].pictures} pictures." if counted else "")
+    return " ".join(part for part in parts if part)
+
+
+def _named(names: Sequence[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)

@@ -4,6 +4,7 @@ Importing this package registers them; it is smpo's own entry point, the same do
 imports torch, diffusers or transformers at module level, so that `smpo plan` stays quick.
 """
 
+from smpo.components import adapters as adapters
 from smpo.components import datasets as datasets
 from smpo.components import inversions as inversions
 from smpo.components import models as models

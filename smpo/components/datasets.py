@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from smpo.components.locations import locate
-from smpo.errors import MachineError, SmpoError
+from smpo.components.locations import is_hub_id, locate, missing
+from smpo.errors import SmpoError
 from smpo.kinds import PairData, PairTable, Runtime
 from smpo.registry.component import register
 
 if TYPE_CHECKING:
     from smpo.data.source import Source
 
-__all__ = ["PickAPic", "PlanePairs", "VoteData"]
+__all__ = ["PickAPic", "PlacedData", "PlanePairs", "VoteData"]
 
 
 class VoteData(PairData):
@@ -49,9 +49,40 @@ class VoteData(PairData):
         )
 
 
+class PlacedData(VoteData):
+    """Votes in files: on disk, shipped with smpo, or a data set on the hub."""
+
+    path: str
+    """File or folder; `smpo:...` ships with smpo; a hub id (owner/name) is fetched into the hub's cache."""
+    revision: str | None = None
+    """Commit or tag on the hub; pin it."""
+
+    patterns: ClassVar[tuple[str, ...]] = ("*",)
+    """What is fetched of a data set on the hub."""
+
+    def place(self) -> Path:
+        """Where the files lie here, fetched if need be. Raises `MachineError`."""
+        if is_hub_id(self.path):
+            from smpo.data.hub import fetch_data
+
+            return fetch_data(self.path, self.revision, self.patterns)
+        return Path(locate(self.path))
+
+    def check(self) -> str | None:
+        if is_hub_id(self.path):
+            return missing(self.path, "datasets")
+        if not Path(locate(self.path)).exists():
+            return f"there is no preference data at {locate(self.path)}"
+        try:
+            self.source()
+        except SmpoError as error:
+            return error.message
+        return None
+
+
 @register
-class PickAPic(VoteData):
-    """Preference pairs in the Pick-a-Pic v2 schema, from one parquet file or a folder of them.
+class PickAPic(PlacedData):
+    """Preference pairs in the Pick-a-Pic v1 and v2 schema, from one parquet file or a folder of them.
 
     Columns: jpg_0, jpg_1 (encoded images), label_0, label_1 (1, 0, or 0.5 for a tie), caption; one row a vote.
     Pairs that can't be used are dropped as pairs, counted by reason and listed in the run's data report.
@@ -59,29 +90,21 @@ class PickAPic(VoteData):
 
     use: Literal["pickapic"] = "pickapic"
     version: ClassVar[int] = 1
+    patterns: ClassVar[tuple[str, ...]] = ("*.parquet",)
 
-    path: str
-    """Parquet file, or a folder of them; `smpo:...` ships with smpo."""
     split: str | None = None
     """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
 
     def source(self) -> Source:
         from smpo.data.pickapic import pickapic_source
 
-        return pickapic_source(Path(locate(self.path)), self.split)
-
-    def check(self) -> str | None:
-        from smpo.data.parquet import find_files
-
-        try:
-            find_files(Path(locate(self.path)), self.split)
-        except MachineError as error:
-            return error.message
-        return None
+        return pickapic_source(self.place(), self.split)
 
     def size(self) -> int | None:
         from smpo.data.parquet import count_rows
 
+        if is_hub_id(self.path):
+            return None
         try:
             rows = count_rows(Path(locate(self.path)), self.split)
         except (SmpoError, OSError, ValueError):  # unknown here; `load` will say why

@@ -7,11 +7,13 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 __all__ = ["is_hub_id", "locate", "missing", "to_fetch"]
 
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
+Kind = Literal["models", "datasets"]
 
 
 def locate(place: str) -> str:
@@ -30,14 +32,14 @@ def is_hub_id(place: str) -> bool:
     return bool(_HUB.match(place)) and not Path(place).exists()
 
 
-def missing(place: str) -> str | None:
+def missing(place: str, kind: Kind = "models") -> str | None:
     """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when a copy lies in the
     hub's cache, or when it can be fetched."""
     if Path(locate(place)).exists():
         return None
     if not is_hub_id(place):
         return f"`{place}` is neither a folder here nor a hub id (owner/name)"
-    if _cached(place):
+    if _cached(place, kind):
         return None
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         return f"`{place}` is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it"
@@ -51,10 +53,10 @@ def to_fetch(place: str) -> bool:
     return is_hub_id(place) and not _cached(place)
 
 
-def _cached(repo: str) -> bool:
+def _cached(repo: str, kind: Kind = "models") -> bool:
     base = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", base / "hub"))
-    return (hub / f"models--{repo.replace('/', '--')}" / "snapshots").is_dir()
+    return (hub / f"{kind}--{repo.replace('/', '--')}" / "snapshots").is_dir()
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -19,7 +19,9 @@ from smpo.data.parquet import (
     open_file,
 )
 from smpo.data.source import Claim, Part, Source, Stated, file_digest, of_labels
-from smpo.data.table import VoteTable, read_pairs
+
+if TYPE_CHECKING:
+    from smpo.data.table import VoteTable
 
 __all__ = ["ParquetPairs", "State", "count_rows", "pickapic_source", "read_pickapic", "stated_by_pickapic"]
 
@@ -120,4 +122,6 @@ def pickapic_source(path: Path, split: str | None = None) -> ParquetPairs:
 
 def read_pickapic(path: Path, *, split: str | None = None, **policies: Any) -> VoteTable:
     """`read_pairs` of such files; `policies` are its settings."""
+    from smpo.data.table import read_pairs  # brings torch, which `smpo plan` does without
+
     return read_pairs(pickapic_source(path, split), **policies)

@@ -176,13 +176,10 @@ class ImageFolder(_Annotated):
 
         named, state = self.columns, self.columns.state()
         if self.rank is not None:
-            entries = {"prompt": named.prompt, "image": self.file, "rank": self.rank}
-            regroup = partial(grouped, group=self.group or named.prompt, **entries)
-            return self._pairs(
-                partial(rankings, which=self.pairs),
-                f"imagefolder {self.group} {entries} {self.pairs}",
-                regroup,
-            )
+            group = self.group or named.prompt
+            regroup = partial(grouped, group=group, prompt=named.prompt, image=self.file, rank=self.rank)
+            rules = f"imagefolder {group} {named.prompt} {self.file} {self.rank} {self.pairs}"
+            return self._pairs(partial(rankings, which=self.pairs), rules, regroup)
 
         def interpret(record: Mapping[str, Any]) -> Iterator[Shown]:
             images = (str(record.get(named.chosen) or ""), str(record.get(named.rejected) or ""))

@@ -1,7 +1,7 @@
-"""Rewards that compare a picture with its prompt in CLIP's space: PickScore, CLIP score, the shapes world's
-own.
+"""Rewards that compare a picture with its prompt in CLIP's space: PickScore, HPSv2, CLIP score, the shapes
+world's own.
 
-    score = cos(image, text)                        what SmPO's labels are made of
+    score = cos(image, text)                        what SmPO's labels are made of, and HPS's own
     score = exp(logit_scale) · cos(image, text)     `scaled`: PickScore as it is usually quoted
 
 Plain transformers classes, and a preprocessing of our own: without torchvision (which we don't want) the
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,12 +26,26 @@ from torch import Tensor
 
 from smpo.errors import RunError
 from smpo.kinds import Runtime
+from smpo.rewards.open_clip import renamed, unescaped
+from smpo.rewards.pictures import ShortSide, WholePicture
+from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
 from smpo.weights import content_key, locate, opened, read_json, weight_files, weight_patterns
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["ClipPreprocessing", "ClipScorer", "clip_patterns", "load_clip_scorer"]
+__all__ = [
+    "ClipPreprocessing",
+    "ClipScorer",
+    "clip_patterns",
+    "load_clip_scorer",
+    "load_tokenizer",
+    "preprocessing_of",
+    "text_patterns",
+    "token_length",
+    "vectors",
+    "vocabulary",
+]
 
 _VERSION = "clip/1"
 """Part of `key`: raise it when the same weights would give other scores."""
@@ -104,27 +118,27 @@ class ClipScorer:
     """A `kinds.Scorer` round a CLIPModel in float32.
 
     Prompts are padded to the full length, not to the longest in the batch: causal attention makes that the
-    same score, and it doesn't depend on the neighbours.
+    same score, and it doesn't depend on the neighbours. `words` is done to a prompt before it is split.
     """
 
     def __init__(
         self,
         model: Any,
         tokenizer: Any,
-        preprocessing: ClipPreprocessing,
+        preprocessing: Callable[[Picture], NDArray[np.float32]],
         *,
         scaled: bool,
         key: str,
         runtime: Runtime,
+        words: Callable[[str], str] = str,
     ) -> None:
         self.key = key
         self.preprocessing = preprocessing
         self._device = torch.device(runtime.device)
         self._model = model.requires_grad_(False).eval().to(self._device)
         self._tokenizer = tokenizer
-        self._length = min(
-            int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings)
-        )
+        self._length = token_length(tokenizer, model)
+        self._words = words
         self._factor = float(model.logit_scale.detach().exp()) if scaled else 1.0
         self._batch = runtime.batch
 
@@ -147,21 +161,30 @@ class ClipScorer:
 
     def _images(self, pictures: Sequence[Picture]) -> Tensor:
         pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))
-        return _vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
+        return vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
 
     def _texts(self, prompts: Sequence[str]) -> Tensor:
         tokens = self._tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
+            [self._words(prompt) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=self._length,
+            return_tensors="pt",
         ).to(self._device)
-        return _vectors(
+        return vectors(
             self._model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
         )
 
 
 def clip_patterns() -> list[str]:
     """Files of a CLIP folder that `load_clip_scorer` reads: what is fetched from the hub."""
+    return [*text_patterns(), *weight_patterns()]
+
+
+def text_patterns() -> list[str]:
+    """The same without weights: architecture, tokenizer and preprocessing."""
     texts = ["config.json", "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json"]
-    return [*texts, *_PROCESSOR_FILES, *weight_patterns()]
+    return [*texts, *_PROCESSOR_FILES]
 
 
 def load_clip_scorer(
@@ -170,33 +193,104 @@ def load_clip_scorer(
     processor: str | Path | None = None,
     revision: str | None = None,
     scaled: bool = False,
+    file: str | None = None,
+    pictures: Literal["processor", "openai", "whole"] = "processor",
+    antialias: bool = True,
     runtime: Runtime,
 ) -> ClipScorer:
     """Bring a CLIP folder or hub repository into memory as a scorer.
 
     `processor` is where tokenizer and preprocessing lie, if elsewhere (PickScore's are those of
-    `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`). `revision` is of the weights. Raises `MachineError` when they
-    aren't here.
+    `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`). `revision` is of the weights. `file` is a checkpoint in open_clip's
+    layout, for which `processor` gives the architecture too. `pictures`: laid out as the processor says, as OpenAI's
+    package does (`ShortSide`), or whole, as HPS does (`WholePicture`, for which `antialias` is). Raises
+    `MachineError` when something isn't here or doesn't fit.
     """
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel
 
-    folder = locate(path_or_id, what="the reward", patterns=clip_patterns(), revision=revision)
-    words = folder
+    words = None
     if processor is not None and str(processor) != str(path_or_id):
-        patterns = [pattern for pattern in clip_patterns() if pattern not in weight_patterns()]
-        words = locate(processor, what="the reward's processor", patterns=patterns)
-    preprocessing = ClipPreprocessing.from_config(_processor_config(words))
-    with opened("the reward", folder):
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    with opened("the tokenizer", words):
-        tokenizer = CLIPTokenizer.from_pretrained(words)
-    facts = {"version": _VERSION, "scaled": scaled, "preprocessing": asdict(preprocessing)}
-    facts["vocabulary"] = _vocabulary(tokenizer)
-    key = content_key(facts, [folder / "config.json", *weight_files(folder)])
-    return ClipScorer(model, tokenizer, preprocessing, scaled=scaled, key=key, runtime=runtime)
+        words = locate(processor, what="the reward's processor", patterns=text_patterns())
+    if file is not None:
+        path = checkpoint_file(path_or_id, file, what="the reward", revision=revision, also=text_patterns())
+        words = words or path.parent
+        model = _open_clip_model(path, words)
+        files = [words / "config.json", path]
+    else:
+        folder = locate(path_or_id, what="the reward", patterns=clip_patterns(), revision=revision)
+        words = words or folder
+        with opened("the reward", folder):
+            model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        files = [folder / "config.json", *weight_files(folder)]
+    tokenizer = load_tokenizer(words)
+    side = int(model.config.vision_config.image_size)
+    layout: ClipPreprocessing | ShortSide | WholePicture
+    if pictures == "processor":
+        layout = preprocessing_of(words)
+    else:
+        layout = ShortSide(side) if pictures == "openai" else WholePicture(side, antialias)
+    facts = {"version": _VERSION, "scaled": scaled, "preprocessing": asdict(layout)}
+    facts["vocabulary"] = vocabulary(tokenizer)
+    if pictures != "processor":
+        facts["pictures"] = pictures
+    return ClipScorer(
+        model,
+        tokenizer,
+        layout,
+        scaled=scaled,
+        key=content_key(facts, files),
+        runtime=runtime,
+        words=str if pictures == "processor" else unescaped,
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A CLIP's tokenizer. Raises `MachineError` when its files aren't there."""
+    from transformers import CLIPTokenizer
+
+    with opened("the tokenizer", folder):
+        return CLIPTokenizer.from_pretrained(folder)
+
+
+def preprocessing_of(folder: Path) -> ClipPreprocessing:
+    """What a CLIP folder says about pictures. Raises `RunError` when it says nothing."""
+    return ClipPreprocessing.from_config(_processor_config(folder))
+
+
+def token_length(tokenizer: Any, model: Any) -> int:
+    """How many tokens the text tower takes: 77, for published ones."""
+    return min(int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings))
+
+
+def vocabulary(tokenizer: Any) -> str:
+    """Hash of what the tokenizer does, however its files are laid out; padding and cutting are up to us."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    return hashlib.sha256(json.dumps([content, tokenizer.pad_token], sort_keys=True).encode()).hexdigest()
+
+
+def vectors(output: Any) -> Tensor:
+    """transformers 5 gives an object, 4 gave the tensor."""
+    found: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------
+
+
+def _open_clip_model(path: Path, words: Path) -> Any:
+    """A checkpoint of open_clip's layout in transformers' class, with the architecture that lies in `words`."""
+    from transformers import CLIPConfig, CLIPModel
+
+    if not (words / "config.json").is_file():
+        raise RunError(
+            f"{words} has no config.json, so the architecture of {path.name} is unknown",
+            help="set `processor` to the CLIP that this reward was made from",
+        )
+    with opened("the CLIP's config", words):
+        config = CLIPConfig.from_pretrained(words)
+    model = CLIPModel(config).float()
+    fill(model, renamed(read_tensors(path, what="the reward")), path, what="a CLIP like that of `processor`")
+    return model
 
 
 def _processor_config(folder: Path) -> Mapping[str, Any]:
@@ -210,18 +304,6 @@ def _processor_config(folder: Path) -> Mapping[str, Any]:
         f"{folder} has no preprocessor_config.json, so how pictures should be prepared is unknown",
         help="set `processor` to the CLIP that this reward was made from",
     )
-
-
-def _vocabulary(tokenizer: Any) -> str:
-    """Hash of what the tokenizer does, however its files are laid out; padding and cutting are up to us."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
-    return hashlib.sha256(json.dumps([content, tokenizer.pad_token], sort_keys=True).encode()).hexdigest()
-
-
-def _vectors(output: Any) -> Tensor:
-    """transformers 5 gives an object, 4 gave the tensor."""
-    found: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-    return found
 
 
 def _centre(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

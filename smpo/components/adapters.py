@@ -120,6 +120,7 @@ class ChosenRejected(PlacedData):
     split: str | None = None
     """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
     columns: Columns = Field(default_factory=Columns)
+    """What the columns are called."""
 
     def source(self) -> Source:
         from smpo.data.pickapic import ParquetPairs
@@ -162,6 +163,7 @@ class ImageFolder(_Annotated):
     annotations: str = "metadata.jsonl"
     """The file of records within `path`: .json, .jsonl or .parquet."""
     columns: FileColumns = Field(default_factory=FileColumns)
+    """What the entries of a record are called."""
     rank: str | None = None
     """Entry with the rank of a single image; null: each record is a pair."""
     file: str = "file_name"
@@ -268,6 +270,7 @@ class WebDataset(PlacedData):
     patterns: ClassVar[tuple[str, ...]] = ("*.tar",)
 
     columns: TarColumns = Field(default_factory=TarColumns)
+    """What the names of a sample's files end with."""
 
     def source(self) -> Source:
         from smpo.data.tars import TarPairs

@@ -44,8 +44,7 @@ class Look:
     def metrics(self) -> dict[str, float]:
         """The policy as it is now (not its average), against the base."""
         errors = self.holdout.errors(self.live.session.denoiser)
-        found = self.holdout.metrics(errors, self.base)
-        return {f"holdout/{name}": value for name, value in found.items()}
+        return self.holdout.metrics(errors, self.base)
 
 
 def diagnosis(

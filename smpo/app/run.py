@@ -155,7 +155,7 @@ def _train(
     from smpo.engine.checkpoint import save
     from smpo.engine.loop import fit
 
-    spec, session, alarm, winners = resolved.spec, live.session, RunawayInversion(), WinnerDrop()
+    spec, session, alarm = resolved.spec, live.session, RunawayInversion()
     runtime, parameters = spec.runtime, _trained(live)
 
     def checkpoint(step: int) -> None:
@@ -175,6 +175,8 @@ def _train(
     if main and start == 0:
         _preview(spec, live, tracker, 0)
     look = diagnosis(spec, live, folder, start, console.note) if main and start < session.steps else None
+    winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
+    drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
     with Interrupt(console.note) as interrupt:
         for report in fit(session, start):
             final = report.step == session.steps
@@ -188,13 +190,16 @@ def _train(
             console.step(report, session.steps)
             if folder.held:
                 folder.update(report.step)
-            for message in (alarm.watch(report.metrics["tau_squared"]), winners.watch(report.metrics)):
-                if message:
-                    console.warn(message)
+            fallen = winners.watch(report.metrics) if look is None and drawn else None
             if look is not None and look.due(report.step):
                 with clock("diagnose"):
-                    tracker.metrics(look.metrics(), report.step)
+                    found = look.metrics()
                 clock.diagnosed(look.passes)
+                tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
+                fallen = winners.watch(found)
+            for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
+                if message:
+                    console.warn(message)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
             stop = interrupt.wanted(session.accelerator)
             if due or final or stop:

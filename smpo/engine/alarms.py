@@ -73,6 +73,12 @@ class RunawayInversion:
         if self._said or tau_squared <= limit:
             return None
         self._said = True
+        if len(self._first) == 1 and settling:
+            return (
+                f"the inverted noise is far too strong from the start: its mean square is {tau_squared:.3g}, that of "
+                "noise is 1. Guidance in the inversion does this: `--set inversion.guidance=1`. So does the official "
+                "time grid at small timesteps: `inversion.convention=exact`, or raise `train.t_min`"
+            )
         return (
             f"inversion is running away: the mean square of the inverted noise is {tau_squared:.3g}, it began at "
             f"{level:.3g}. `--set inversion.by=reference` is stable; a lower `train.lr` helps too"
@@ -84,7 +90,8 @@ class WinnerDrop:
 
     A preference loss only asks for a difference: it can be won by making losers unlikely and winners a little less
     unlikely, and the policy then forgets what good images look like (likelihood displacement). Watched is
-    the gap as a share of the reference's error, averaged over about `memory` updates.
+    the gap as a share of the reference's error, averaged over about `memory` updates. Show it errors on drawn noise:
+    on inverted noise the network that was followed is right by construction, and every change looks like a loss.
     """
 
     def __init__(self, limit: float = 0.05, memory: int = 20) -> None:

@@ -61,11 +61,13 @@ class Holdout:
         preferred, other = (
             torch.where(side > 0, *pair).mean() for pair in ((winner, loser), (loser, winner))
         )
+        error = torch.where(side > 0, errors[0], errors[1]).mean()
         decided = self.share != 0.5
         votes = (loser - winner).mean(0)[decided] * (self.share[decided] - 0.5).sign()
         found = {
             "accuracy": _right(towards.mean(0)),
             "margin": float(towards.mean()),
+            "error/winner": float(error),
             "gap/winner": float(preferred),
             "gap/loser": float(other),
         }

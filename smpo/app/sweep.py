@@ -33,7 +33,17 @@ from smpo.spec.problems import SpecProblems
 from smpo.sweep.corners import check_corners, first_values
 from smpo.sweep.spec import Sweep, read_sweep
 from smpo.sweep.storage import open_storage, shown
-from smpo.sweep.study import LEASE, Counts, Study, Trial, find, open_study, siblings, study_id
+from smpo.sweep.study import (
+    LEASE,
+    Counts,
+    Study,
+    Trial,
+    find,
+    open_study,
+    siblings,
+    study_id,
+    unless_taken_back,
+)
 from smpo.tracking.jsonl import METRICS, Tail, as_point, read_metrics
 
 __all__ = [
@@ -50,7 +60,9 @@ __all__ = [
 
 FIRST_FRESH_SEED = 1_000_000
 """Fresh seeds begin so far above the spec's own."""
-_TICK = 0.05
+_TICK = 0.1
+_LOOK = 1.0
+"""Seconds between looks at the study while nothing happens here: others may be working on it."""
 
 Why = Literal["finished", "interrupted", "timeout", "gpu hours", "failures"]
 
@@ -376,7 +388,8 @@ class Coordinator:
         self.spec = prepared.resolved.spec
         self.jobs: list[_Job] = []
         self.began = time.monotonic()
-        self.last_shown = self.last_renewed = self.last_reaped = 0.0
+        self.last_shown = self.last_renewed = self.last_reaped = self.last_looked = 0.0
+        self.changed = True
         self._presence = presence
         self._results: dict[str, dict[str, Any]] = {}
         for part in ("orders", "logs", "answers"):
@@ -423,11 +436,12 @@ class Coordinator:
                 self._keep_alive()
                 for job in list(self.jobs):
                     self._look_after(job)
-                if why is None:
+                if why is None and (self.changed or time.monotonic() - self.last_looked > _LOOK):
+                    self.changed, self.last_looked = False, time.monotonic()
                     why = self._enough()
-                if why is None:
-                    self._fill()
-                elif not self.jobs:
+                    if why is None:
+                        self._fill()
+                if why is not None and not self.jobs:
                     break
                 self._show()
                 time.sleep(_TICK)
@@ -527,9 +541,11 @@ class Coordinator:
         answer = read_json(Path(job.order.answer))
         if job.tail is None and answer.get("folder"):
             job.tail = Tail(Path(answer["folder"]) / METRICS)
-        self._follow(job)
+        with unless_taken_back():
+            self._follow(job)
         if code is not None:
-            self._conclude(job, code, read_json(Path(job.order.answer)))
+            with unless_taken_back():
+                self._conclude(job, code, read_json(Path(job.order.answer)))
 
     def _follow(self, job: _Job) -> None:
         """Read what the trial reported; pass it on to the study and answer at rungs."""
@@ -603,6 +619,7 @@ class Coordinator:
             job.child, job.not_before = None, time.monotonic() + 2.0
             return
         self.jobs.remove(job)
+        self.changed = True
         if job.trial is None:
             self._results[job.label] = {
                 "state": state,
@@ -653,9 +670,18 @@ class Coordinator:
             excess = value - bound.max if bound.max is not None else (bound.min or 0.0) - value
             job.trial.set_constraint(name, excess if math.isfinite(excess) else 1e30)
         study.end(job.trial, "done", outcome, "", values)
-        checkpoints = folder / "checkpoints"
-        if outcome == "done" and checkpoints.is_dir():  # a finished trial is never resumed
-            shutil.rmtree(checkpoints, ignore_errors=True)
+        if outcome == "done":  # a finished trial is never resumed
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if spec.keep == "best":
+            self._drop_models()
+
+    def _drop_models(self) -> None:
+        """Weights of finished trials that aren't the best; what they scored stays."""
+        trials = self.study.trials()
+        best = {trial.number for trial in self.study.best(trials)}
+        for trial in trials:
+            if trial.state == "done" and trial.number not in best and trial.attributes.get("run"):
+                shutil.rmtree(self.prepared.runs / str(trial.attributes["run"]) / "model", ignore_errors=True)
 
     def _tell_parent(self) -> None:
         trials = self.study.trials()
@@ -680,11 +706,12 @@ class Coordinator:
         if now - self.last_reaped > 2.0:
             self.last_reaped = now
             for lost in self.study.reap(self._presence.others()):
+                self.changed = True
                 self.screen.warn(f"trial {lost.number}: its worker is gone; its settings are in line again")
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self.last_shown < 0.5:
+        if now - self.last_shown < _LOOK:
             return
         self.last_shown = now
         running = [

@@ -86,6 +86,8 @@ class SweepSpec(_Block):
     """How often a trial is begun again after its worker was lost."""
     patience: int = Field(5, gt=0)
     """Failures in a row after which the sweep stops."""
+    keep: Literal["all", "best"] = "all"
+    """Whose weights stay on disk; `best` drops those of every trial that isn't (any more)."""
     confirm: Confirm = Field(default_factory=Confirm)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,17 @@ from smpo.registry.resolve import Resolved
 from smpo.spec.identity import LANGUAGE, UNHASHED, canonical_json, meaning
 from smpo.sweep.spec import Goal, Sweep
 
-__all__ = ["Counts", "Study", "Trial", "find", "front", "open_study", "siblings", "study_id"]
+__all__ = [
+    "Counts",
+    "Study",
+    "Trial",
+    "find",
+    "front",
+    "open_study",
+    "siblings",
+    "study_id",
+    "unless_taken_back",
+]
 
 State = Literal["running", "waiting", "done", "pruned", "failed"]
 Outcome = Literal[
@@ -371,6 +381,13 @@ def _wait_for(study: Any, patience: float = 30.0) -> None:
                 help="its creator died in that moment; delete the study (`optuna delete-study`) and begin again",
             )
         time.sleep(0.1)
+
+
+def unless_taken_back() -> AbstractContextManager[Any]:
+    """What is written inside about a trial is dropped when another worker has ended it meanwhile."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    return suppress(UpdateFinishedTrialError)
 
 
 def find(storage: Any, resolved: Resolved[Any], sweep: Sweep) -> Study | None:

@@ -40,6 +40,7 @@ if (runs / "crash").exists():
     sys.exit(1)
 lr, beta = settings.get("train.lr", 1e-4), settings.get("objective.beta", 500)
 if lr > 5e-4:
+    note("end")
     say("diverged", "the loss is not finite")
     sys.exit(1)
 gain = 1 - (math.log10(lr) + 4.5) ** 2 / 4 - (math.log10(beta) - 2.5) ** 2 / 4

@@ -1,0 +1,136 @@
+"""What remains of a sweep: the confirmation, the best spec, the report, the estimate before."""
+
+import json
+import math
+from xml.etree import ElementTree
+
+import pytest
+
+import smpo.app.sweep as module
+from smpo.app.conclude import conclude, interval
+from smpo.app.sweep import estimate, find_study, sweep
+from smpo.errors import RunError
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import resolve
+from smpo.sweep.report import charts, html, importance, table_csv
+from tests.cli.words import smpo
+from tests.sweep.words import SWEEP, Quiet, small, start_fake
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep of a dozen stand-in trials, confirmed and reported."""
+    folder = tmp_path_factory.mktemp("finished")
+    block = (
+        SWEEP
+        + "  constraints: {seconds/train: {max: 400}}\n  confirm: {seeds: 3, set: {evaluate.limit: 3}}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "fresh_process", start_fake)
+        patch.setenv("FAKE_TENTHS", "0")
+        patch.chdir(folder)
+        screen = Quiet()
+        prepared = small(folder, block, trials=12, jobs=2)
+        ending = sweep(
+            prepared,
+            screen,
+            lambda one, coordinator: conclude(one, coordinator, screen, best=folder / "best.yaml"),
+        )
+    return folder, ending
+
+
+def test_the_best_is_confirmed_beside_the_spec_on_fresh_seeds(finished):
+    _, ending = finished
+    found = ending.confirmed
+    (point,) = found["points"]
+    assert found["seeds"] == 3 and len(point["scores"]) == 3
+    assert point["curse"] == pytest.approx(point["chosen"] - sum(point["scores"]) / 3)
+    gains = [a - b for a, b in zip(point["scores"], found["default"]["scores"], strict=True)]
+    assert point["gain"] == pytest.approx(sum(gains) / 3)
+    assert point["gain_low"] < point["gain"] < point["gain_high"]
+    orders = [json.loads(file.read_text()) for file in (ending.prepared.folder / "orders").glob("*fresh*")]
+    assert len(orders) == 6
+    assert {one["trial"]["train.seed"] for one in orders} == {1_000_000, 1_000_001, 1_000_002}
+    assert all(one["trial"]["evaluate.limit"] == 3 for one in orders)
+    assert all(one["rungs"] == [] for one in orders)
+
+
+def test_the_best_spec_is_the_best_trial(finished):
+    folder, ending = finished
+    (best,) = ending.study.best()
+    assert best.params["objective.beta"] <= 4000  # the constraint: seconds/train is beta / 10
+    text = (folder / "best.yaml").read_text()
+    found = resolve(folder / "best.yaml", skeleton=ExperimentSpec)
+    assert found.identity.spec_hash == best.attributes["spec"]
+    assert found.spec.name == "small-best"
+    assert f"Trial {best.number} of study" in text and "winner's curse" in text
+    assert "found by the sweep" in text
+    assert str(folder) not in text.partition("name:")[2].partition("model:")[0]
+    assert "runs:" not in text, "where it ran is not what was found"
+
+
+def test_the_report_is_one_sound_file(finished):
+    _, ending = finished
+    page = (ending.prepared.folder / "report.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "it needs nothing from elsewhere"
+    for trial in ending.trials:
+        assert f">{trial.number}</td>" in page or f"★ {trial.number}</td>" in page
+    pictures = charts(ending.study)
+    assert {"history", "importance", "slice-objective.beta", "slice-smoothing-label-.epsilon"} & set(
+        pictures
+    ) >= {
+        "history",
+        "importance",
+    }
+    for svg in pictures.values():
+        ElementTree.fromstring(svg)
+    rows = table_csv(ending.study).splitlines()
+    assert len(rows) == 1 + len(ending.trials)
+    assert sum(importance(ending.study).values()) == pytest.approx(1.0)
+
+
+def test_the_page_escapes_what_others_wrote(finished):
+    _, ending = finished
+    assert "<script>" not in html(ending.study, confirmed=["<script>"])
+
+
+def test_an_estimate_knows_what_was_measured(finished):
+    folder, _ = finished
+    block = (folder / "small.yaml").read_text().partition("sweep:")[2]
+    found = estimate(small(folder, "sweep:" + block, trials=20))
+    assert (found.trials, found.confirming, found.corners) == (20, 6, 20)
+    assert found.finished >= 12 and found.seconds_per_trial and found.measured
+    least, mean, most = found.passes
+    assert 0 < least <= mean <= most
+
+
+def test_an_estimate_before_anything_ran(tmp_path):
+    found = estimate(small(tmp_path))
+    assert found.seconds_per_trial is None and found.finished == 0
+    with pytest.raises(RunError, match="nothing of this sweep"):
+        find_study(small(tmp_path))
+
+
+def test_show_and_plan_as_a_person_types_them(finished, capfd, monkeypatch):
+    folder, ending = finished
+    monkeypatch.chdir(folder)
+    sets = [word for one in ending.prepared.wish.sets for word in ("-s", one)]
+    said = smpo(capfd, "sweep", "show", "small.yaml", *sets)
+    assert said.code == 0, said.err
+    assert "★" in said.out and "winner's curse" in said.out and "importance" in said.out
+    said = smpo(capfd, "plan", "small.yaml", "--sweep", "--json", *sets)
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["corners"] == 20
+    said = smpo(capfd, "sweep", "small.yaml", "--timeout", "soon", *sets)
+    assert said.code == 1 and "is not a time" in said.err
+
+
+def test_intervals_over_seeds():
+    mean, low, high = interval([1.0, 2.0, 3.0])
+    assert (
+        mean == 2.0
+        and low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-4)
+        and high == pytest.approx(4 - low)
+    )
+    assert interval([1.0, math.nan])[1:] == (-math.inf, math.inf)
+    assert math.isnan(interval([])[0])

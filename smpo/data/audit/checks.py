@@ -274,7 +274,7 @@ def _sizes(rows: Sequence[Row], book: Book, expected: Expected) -> Iterable[Find
         yield Finding(
             "crop_loss", f"an image that loses more than {CROP:.0%} to the square crop", "doubtful", len(cut),
             len(first_row), "images",
-            "People judged the whole picture; the model is shown its middle. Consider `data.buckets`.", shown(cut),
+            "People judged the whole picture; the model is shown its middle.", shown(cut),
         )  # fmt: skip
     unlike = [
         row for row in rows

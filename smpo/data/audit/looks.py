@@ -55,10 +55,11 @@ def _candidates(names: Sequence[str], looks: Mapping[str, Any]) -> Iterator[tupl
     prints = prints.reshape(len(names), -1).astype(np.int16)  # [n, 192]
     means = prints.mean(axis=1)
     order = np.argsort(means, kind="stable")
+    means = means[order]
     for start in range(len(names)):
         one = order[start]
         # Close copies have close means, so the sorted neighbours are enough.
-        stop = int(np.searchsorted(means[order], means[one] + COARSE, side="right"))
+        stop = int(np.searchsorted(means, means[start] + COARSE, side="right"))
         for first in range(start + 1, stop, BLOCK):
             others = order[first : min(first + BLOCK, stop)]
             near = np.abs(prints[others] - prints[one]).max(axis=1) <= COARSE

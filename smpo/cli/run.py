@@ -33,6 +33,8 @@ def run_command(
     plan = make_plan(resolved)
     if not quiet:
         show_plan(resolved, plan)
+        if resolved.sweep_node is not None:
+            out().print("note       its `sweep:` block is left out here; `smpo sweep` runs that")
     if plan.obstacles:
         first = plan.obstacles[0]
         raise MachineError(f"{first.where}: {first.message}", help=first.help)

@@ -208,14 +208,14 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
     names = [param.name for param in prepared.sweep.space.every()]
     best = {trial.number for trial in best_of(prepared, trials)}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("trial", justify="right")
-    table.add_column("state")
+    table.add_column("trial", justify="right", no_wrap=True, min_width=5)
+    table.add_column("state", no_wrap=True, min_width=8)
     for name in names:
         table.add_column(_short(name, names), justify="right", no_wrap=True)
     for goal in prepared.sweep.goals:
         table.add_column(goal.metric.removeprefix("eval/"), justify="right", no_wrap=True)
-    table.add_column("time", justify="right")
-    table.add_column("", overflow="ellipsis", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True, max_width=24)
     seen: set[int] = set()
     for trial in trials:
         if trial.number in seen:
@@ -230,7 +230,7 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
         mark = "★ " if trial.number in best else ""
         table.add_row(
             f"{mark}{trial.number}", trial.outcome, *(_cell(trial.params, name) for name in names), *values,
-            f"{trial.seconds:.0f} s", escape(trial.reason[:70]), style=colour,
+            f"{trial.seconds:.0f} s", escape(trial.reason), style=colour,
         )  # fmt: skip
     for one in running:
         reports = "  ".join(f"{step}: {value:.3f}" for step, value in one.reports.items())
@@ -284,7 +284,8 @@ def _line(trial: Trial, counts: Counts, prepared: Prepared) -> str:
 
 
 def _cell(params: Mapping[str, Any], name: str) -> str:
-    return escape(written(params[name])) if name in params else ""
+    value = params.get(name, "")
+    return f"{value:.3g}" if isinstance(value, float) else escape(written(value)) if name in params else ""
 
 
 def _short(name: str, names: Sequence[str]) -> str:

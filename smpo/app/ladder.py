@@ -177,10 +177,12 @@ def run_ladder(ladder: Ladder, console: Console, *, jobs: int = 1) -> LadderResu
         tasks = [_Task(rung, seed) for seed in ladder.seeds for rung in ladder.rungs]
         runs = _Runs(ladder, console, parent, tasks)
         console.phase(f"{len(ladder.rungs)} rungs x {len(ladder.seeds)} seeds = {len(tasks)} runs")
-        with _helpers(ladder, parent, jobs - 1) as helpers:
-            _finish(runs, helpers)
-        outcome = tabulate(spec.name, _gather(ladder, tasks), seeds=len(ladder.seeds))
-        figure = _write(outcome, folder, tracker, ladder.seeds[-1])
+        try:
+            with _helpers(ladder, parent, jobs - 1) as helpers:
+                _finish(runs, helpers)
+        finally:  # half a ladder is worth a table too
+            outcome = tabulate(spec.name, _gather(ladder, tasks), seeds=len(ladder.seeds))
+            figure = _write(outcome, folder, tracker, ladder.seeds[-1])
         status = "done"
     except KeyboardInterrupt:
         status = "stopped"

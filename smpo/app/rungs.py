@@ -196,7 +196,9 @@ def _incomparable(rung: Rung, base: Resolved[ExperimentSpec], tree: Node, i: int
         if block == "model":  # an adapter is another way to train the same base
             mine, common = mine.facts().weights, common.facts().weights
         if mine != common:
-            path, key, _ = find(tree, ("ladder", "rungs", i, "set", block))
+            written = find(tree, ("ladder", "rungs", i, "set"))[2].entries
+            name = next((name for name in written if name.split(".")[0] == block), block)
+            path, key, _ = find(tree, ("ladder", "rungs", i, "set", name))
             found.append(
                 Problem(
                     f"all rungs of a ladder {why}; rung {quoted(rung.name)} changes `{block}`",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,12 +112,13 @@ def _gauges(
         first, second = first[finite], second[finite]
         drift = np.linalg.norm(second - first, axis=1)
         return (_absolute("drift", drift), _compared("diversity", _spread(first), _spread(second)))
-    grey = [np.stack([_pixels(p) for p in side]) for side in (before, after)]  # [N, S, S, 3]
+    images = [cast("list[Image.Image]", side) for side in (before, after)]
+    grey = [np.stack([_pixels(p) for p in side]) for side in images]  # [N, S, S, 3]
     drift = np.sqrt(np.square(grey[1] - grey[0]).mean(axis=(1, 2, 3)))
     flat = [side.reshape(len(side), -1) for side in grey]
     return (
-        _compared("saturation", *(np.array([_saturation(p) for p in side]) for side in (before, after))),
-        _compared("high frequencies", *(np.array([_high(p) for p in side]) for side in (before, after))),
+        _compared("saturation", *(np.array([_saturation(p) for p in side]) for side in images)),
+        _compared("high frequencies", *(np.array([_high(p) for p in side]) for side in images)),
         _absolute("drift", drift),
         _compared("diversity", *(_spread(side) for side in flat)),
     )
@@ -125,15 +126,9 @@ def _gauges(
 
 def _compared(name: str, base: Floats, policy: Floats) -> Gauge:
     mean = float(base.mean())
-    change, low, high = mean_interval(policy - base, np.arange(len(base)))
-    scale = mean if mean > 0 else math.nan
-    return Gauge(
-        name,
-        mean,
-        float(policy.mean()),
-        *(None if v is None or not math.isfinite(v / scale) else v / scale for v in (change, low, high)),
-        len(base),
-    )
+    found = mean_interval(policy - base, np.arange(len(base)))
+    change, low, high = (None if v is None or mean <= 0 else v / mean for v in found)
+    return Gauge(name, mean, float(policy.mean()), change, low, high, len(base))
 
 
 def _absolute(name: str, values: Floats) -> Gauge:

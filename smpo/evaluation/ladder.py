@@ -140,7 +140,7 @@ class Outcome:
 
     def metrics(self) -> dict[str, float]:
         """`ladder/<rung>/<judge>/<figure>`."""
-        found = {}
+        found: dict[str, float] = {}
         for row in self.rows:
             for verdict in row.verdicts:
                 rate, gain = verdict.against_base.win_rate, verdict.against_base.gain
@@ -206,7 +206,7 @@ class Outcome:
         """In words: which steps are resolved, and which aren't. Never more than the intervals say."""
         said = []
         for judge in self.judges:
-            up, down, open_ = [], [], []
+            up, down, open_ = list[str](), list[str](), list[str]()
             for row in self.rows:
                 for verdict in row.verdicts:
                     if verdict.judge != judge or verdict.against_rung is None:
@@ -283,7 +283,8 @@ def tabulate(name: str, rungs: Sequence[RungRuns], *, seeds: int) -> Outcome:
         raw = [_raw(rows[i].verdicts[k], sort) for i, k in places]
         for (i, k), p in zip(places, holm(raw), strict=True):
             verdicts = list(rows[i].verdicts)
-            verdicts[k] = replace(verdicts[k], **{f"p_{sort}": p})
+            one = verdicts[k]
+            verdicts[k] = replace(one, p_base=p) if sort == "base" else replace(one, p_rung=p)
             rows[i] = replace(rows[i], verdicts=tuple(verdicts))
     return Outcome(
         name=name,

@@ -79,7 +79,7 @@ def contrast(ours: ArrayLike, theirs: ArrayLike, groups: Sequence[Hashable]) -> 
         )
     finite = np.isfinite(after).all(axis=0) & np.isfinite(before).all(axis=0)
     after, before = after[:, finite], before[:, finite]
-    kept = [group for group, keep in zip(groups, finite, strict=True) if keep]
+    kept = [group for group, keep in zip(groups, finite.tolist(), strict=True) if keep]
     seeds, prompts = after.shape
     if prompts == 0:
         return None

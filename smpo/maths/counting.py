@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 Convention = Literal["exact", "lt_0_22", "ge_0_22"]
 Combine = Literal["average", "last", "none"]
 Where = Literal["every", "last"]
+Spacing = Literal["even", "quadratic"]
 """Which hops are refined: all, or only the one on which a sample arrives."""
 
 
@@ -35,15 +36,24 @@ class Hop(NamedTuple):
     after: int
 
 
-def grid(steps: int, T: int = 1000, offset: int = 1) -> tuple[int, ...]:
-    """Ascending levels ℓ_k = offset + k·(T // steps), k = 0 .. steps-1: diffusers' "leading" spacing.
+def grid(steps: int, T: int = 1000, offset: int = 1, spacing: Spacing = "even") -> tuple[int, ...]:
+    """Ascending levels for k = 0 .. steps-1.
+
+    even       ℓ_k = offset + k·(T // steps): diffusers' "leading" spacing, as the official code has it
+    quadratic  ℓ_k = offset + ⌊(k / steps)²·(T - 1 - offset)⌋, strictly ascending: dense where little noise
+               grows to much. On the way up an image has to gain noise by orders of magnitude between levels
+               1 and 200, which an even grid of ten steps crosses in two hops.
 
     `offset` is a scheduler's `steps_offset` (1 for SD 1.5 and SDXL). Raises ValueError when steps is not in
     1..T, or when the last level falls off the table (for example steps = T with offset 1).
     """
     if not 1 <= steps <= T:
         raise ValueError(f"steps must be between 1 and {T}, the number of training timesteps; got {steps}.")
-    levels = tuple(offset + k * (T // steps) for k in range(steps))
+    if spacing == "even":
+        levels = tuple(offset + k * (T // steps) for k in range(steps))
+    else:
+        # Never fewer than k levels below the k-th, so that small k don't fall together.
+        levels = tuple(offset + max(k, k * k * (T - 1 - offset) // (steps * steps)) for k in range(steps))
     if levels[0] < 0 or levels[-1] > T - 1:
         raise ValueError(
             f"{steps} steps with offset {offset} reach from level {levels[0]} to {levels[-1]}, outside "
@@ -59,6 +69,7 @@ def itinerary(
     convention: Convention = "exact",
     offset: int = 1,
     skip_first: bool = False,
+    spacing: Spacing = "even",
 ) -> tuple[Hop, ...]:
     """All hops that any sample can make, in order; `after` never decreases.
 
@@ -66,7 +77,11 @@ def itinerary(
     anything (ᾱ_1 = 0.998) and costs as much as any other. Only in the exact convention: the other two exist
     to reproduce released code. Raises ValueError for that, for an unknown convention and for a bad grid.
     """
-    levels = grid(steps, T, offset)
+    levels = grid(steps, T, offset, spacing)
+    if convention != "exact" and spacing != "even":
+        raise ValueError(
+            f"spacing={spacing!r} changes the path, which {convention!r} exists to reproduce; use 'exact'."
+        )
     if convention == "exact":
         if skip_first:
             levels = levels[1:]
@@ -100,9 +115,10 @@ def passes(
     skip_first: bool = False,
     combine: Combine = "average",
     where: Where = "every",
+    spacing: Spacing = "even",
 ) -> int:
     """Network passes of the dearest sample, the one at `t_max` (T-1 unless told): an upper bound."""
-    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first)
+    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
     top = _within(T - 1 if t_max is None else t_max, T)
     return _priced(sum(top > hop.after for hop in hops), 1, refinements, combine, where)
 
@@ -119,12 +135,13 @@ def expected_passes(
     skip_first: bool = False,
     combine: Combine = "average",
     where: Where = "every",
+    spacing: Spacing = "even",
 ) -> float:
     """Mean network passes per sample for t uniform on t_min..t_max, both included. Exact, not sampled.
 
     SD 1.5's official settings (5 steps, one refinement) give 7.58 with lt_0_22; SDXL's (10 steps) 12.76.
     """
-    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first)
+    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
     low, high = _within(t_min, T), _within(T - 1 if t_max is None else t_max, T)
     if low > high:
         raise ValueError(f"t_min ({low}) is above t_max ({high}).")

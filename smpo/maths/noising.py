@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from smpo.maths.counting import Combine, Convention, Where, grid, itinerary
+from smpo.maths.counting import Combine, Convention, Spacing, Where, grid, itinerary
 from smpo.maths.renoise import iterate_weights, renoise
 from smpo.maths.schedule import NoiseSchedule, widen
 
@@ -87,12 +87,15 @@ def inversion_steps(
     weights: Sequence[float] | None = None,
     skip_first: bool = False,
     where: Where = "every",
+    spacing: Spacing = "even",
 ) -> Iterator[InversionStep]:
     """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there."""
     if t.shape != x0.shape[:1]:
         raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
     w = iterate_weights(refinements, combine, weights)
-    hops = itinerary(steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first)
+    hops = itinerary(
+        steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing
+    )
     nexts = [hop.after for hop in hops[1:]] + [schedule.T]
     # Sorted by t, those still on their way are always the first n: slices, and only one wait for the device.
     order = torch.argsort(t, descending=True, stable=True)
@@ -140,6 +143,7 @@ def invert(
     weights: Sequence[float] | None = None,
     skip_first: bool = False,
     where: Where = "every",
+    spacing: Spacing = "even",
 ) -> Noised:
     """Carry clean latents up to their timesteps along the model's own path, without gradients.
 
@@ -148,6 +152,7 @@ def invert(
     `steps`        size of the grid, n; per sample all levels below t and then t itself ("exact").
     `refinements`  K, extra network passes per hop; `combine` and `weights`: see `iterate_weights`.
     `where`        refine "every" hop, as SmPO's code does, or only the "last", on which a sample arrives.
+    `spacing`      of the grid, see `counting.grid`: "even" (the paper), or "quadratic" ("exact" only).
     `start`        ᾱ of the clean latent: "one" says x0 is clean, "alpha0" that it sits at level 0, as
                    schedulers with set_alpha_to_one=False do. With "one", a single hop gives τ = ε̄ exactly.
     `convention`   "exact" lands on t. "lt_0_22" and "ge_0_22" reproduce the official code under the two
@@ -177,6 +182,7 @@ def invert(
         weights=weights,
         skip_first=skip_first,
         where=where,
+        spacing=spacing,
     ):
         x[step.rows] = step.x
         passes += step.passes

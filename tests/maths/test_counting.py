@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -97,3 +98,18 @@ def test_impossible_settings_are_refused(call, words: str) -> None:
 def test_planning_does_not_load_torch() -> None:
     code = "import sys, smpo.maths.counting; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 8, 10, 33, 500])
+def test_quadratic_grids_ascend_from_the_first_level_and_stay_on_the_table(steps: int) -> None:
+    levels = grid(steps, spacing="quadratic")
+    assert len(levels) == steps and levels[0] == 1 and levels[-1] <= 998
+    assert all(a < b for a, b in pairwise(levels))
+    if steps > 4:
+        assert levels[1] - levels[0] < (levels[-1] - levels[-2]) / 2, "dense where the noise is low"
+
+
+def test_spacing_is_for_the_exact_convention() -> None:
+    assert passes(10, 1, spacing="quadratic") == 22 and expected_passes(10, 1, spacing="quadratic") > 13
+    with pytest.raises(ValueError, match="exists to reproduce"):
+        itinerary(10, convention="lt_0_22", spacing="quadratic")

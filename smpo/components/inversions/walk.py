@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predict, Predictors
-from smpo.maths.counting import Combine, Convention, Where, expected_passes
+from smpo.maths.counting import Combine, Convention, Spacing, Where, expected_passes
 from smpo.spec.identity import Neutral
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ class Walk(Inversion):
     """alpha-bar of the clean latent: 1, or the schedule's first entry as the official code has it."""
     skip_first: bool = False
     """Leave out the hop to level 1, which hardly moves anything and costs as much as any other."""
+    spacing: Annotated[Spacing, Neutral("even")] = "even"
+    """Where the grid's points lie: `even` (the paper), or `quadratic`, dense at the low levels, where an image's little
+    noise has to grow to much."""
     guidance: Annotated[float, Neutral(1.0)] = Field(1.0, ge=0, le=30)
     """Classifier-free guidance on the way up; 1 means none (the paper), anything else costs twice as many passes."""
 
@@ -76,6 +79,7 @@ class Walk(Inversion):
             start=self.start,
             convention=self.convention,
             skip_first=self.skip_first,
+            spacing=self.spacing,
         )
         return noised._replace(passes=noised.passes * self._networks())
 
@@ -107,7 +111,19 @@ class Walk(Inversion):
             combine=self._combine(),
             skip_first=self.skip_first,
             where=self._where(),
+            spacing=self.spacing,
         )
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Walk:
+        if self.convention != "exact" and (self.spacing != "even" or self.skip_first):
+            raise SpecError(
+                "convention",
+                f"`{self.convention}` reproduces released code, whose grid is even and complete",
+                related=["spacing", "skip_first"],
+                help="`inversion.convention: exact` takes any grid",
+            )
+        return self
 
     def max_steps(self) -> int:
         return self.steps

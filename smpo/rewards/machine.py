@@ -40,8 +40,9 @@ def find_worker(name: str) -> WorkerCommand:
     path = config_file()
     entries = _entries(path)
     entry = entries.get(name)
-    shipped = WORKERS / f"{name.replace('-', '_')}.py"
-    shipped_here = shipped.is_file() and shipped.stem not in ("smpo_worker", "__init__")
+    # Not called like the package it is for: a script's folder comes first on its path.
+    shipped = WORKERS / f"{name.replace('-', '_')}_worker.py"
+    shipped_here = shipped.is_file() and name != "smpo"
     if not isinstance(entry, Mapping):
         line = 'python = "/path/to/its/python"' if shipped_here else 'command = ["/path/to/program"]'
         raise MachineError(

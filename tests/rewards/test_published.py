@@ -190,13 +190,14 @@ def aesthetic(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_aesthetic_score_is_one_affine_map_of_the_unit_embedding(
     aesthetic: Path, small_clip: Path, images: Pictures, prompts: list[str]
 ) -> None:
-    from transformers import CLIPVisionModelWithProjection
+    from transformers import CLIPModel
 
     scorer = load_aesthetic_scorer(aesthetic, file="head.pth", clip=small_clip, runtime=Runtime(batch=4))
     head = torch.load(aesthetic / "head.pth", weights_only=True)
     pixels = torch.from_numpy(np.stack([ShortSide(32)(image) for image in images]))
     with torch.no_grad():
-        embedding = CLIPVisionModelWithProjection.from_pretrained(small_clip)(pixels).image_embeds.double()
+        model = CLIPModel.from_pretrained(small_clip)
+        embedding = model.visual_projection(model.vision_model(pixels).pooler_output).double()
     x = embedding / embedding.norm(dim=-1, keepdim=True)
     for layer in (0, 2, 4, 6, 7):  # as numbered in the published file
         x = x @ head[f"layers.{layer}.weight"].double().T + head[f"layers.{layer}.bias"].double()

@@ -81,6 +81,7 @@ class Hyperband(Pruner):
     last: int = Field(ge=1)
     """Updates of a whole trial."""
     factor: int = Field(3, ge=2)
+    """Of so many trials at a rung one goes on."""
 
     def build(self) -> Any:
         from optuna.pruners import HyperbandPruner

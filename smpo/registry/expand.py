@@ -51,6 +51,7 @@ class Expander:
     catalogue: Catalogue
     problems: list[Problem] = field(default_factory=list)
     silent: set[Path] = field(default_factory=set)
+    _advice: dict[tuple[str, str], tuple[str, str | None]] = field(default_factory=dict)
 
     def layer(self, root: Node) -> Node:
         """The tree of one layer with every name in a slot unfolded."""
@@ -137,13 +138,18 @@ class Expander:
             note = Note("the card was asked for here", span, dotted(path))
             self.fail(path, Problem(message, card.use_span, dotted(path), label, (note,)))
             return
+        if (kind, name) not in self._advice:  # the same mistake may have been made a thousand times
+            self._advice[kind, name] = self._advise(kind, name)
+        label, help = self._advice[kind, name]
+        self.fail(path, Problem(f"no {kind} is called {quoted(name)}", span, dotted(path), label, help=help))
+
+    def _advise(self, kind: str, name: str) -> tuple[str, str | None]:
         names = self.catalogue.names(kind)
         label = suggest(name, names) if names else f"no {kind} is installed"
         others = self.catalogue.kinds_of(name)
         if others:
             label = f"it is {_article(others[0])} {others[0]}"
-        help = None if label else f"`smpo registry list {kind}` shows what there is"
-        self.fail(path, Problem(f"no {kind} is called {quoted(name)}", span, dotted(path), label, help=help))
+        return label, None if label else f"`smpo registry list {kind}` shows what there is"
 
     # ------------------------------------------------------------------------------------------ after merging
 

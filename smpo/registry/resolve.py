@@ -9,7 +9,7 @@ put in default components, validate. Every problem of a stage is collected befor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,11 +98,11 @@ def resolve(
         uses=[one.digest for one in local_files],
     )
     sweep = merge_sweeps(layers)
-    found = leaves(spec.model_dump(mode="json", by_alias=True))
+    found, written = leaves(spec.model_dump(mode="json", by_alias=True)), dict(_origins(tree))
     resolved = Resolved(
         spec=spec,
         identity=identity,
-        origins={path: _origin(tree, path) for path in found},
+        origins={path: written.get(path, "default") for path in found},
         sources=_sources(layers, tree, set_layers, slots, have),
         warnings=(*warnings, *advise(layers, tree, have, slots=slots, components=components)),
         local_files=local_files,
@@ -149,17 +149,12 @@ def _written(value: Any) -> str:
     return format_scalar(value)
 
 
-def _origin(tree: Node, leaf: str) -> str:
-    """The place of a leaf's value; keys may hold dots, so the tree is asked, not the string."""
-    node, rest = tree, leaf
-    while rest:
-        keys = [*node.entries] or [str(index) for index in range(len(node.items))]
-        step = max((key for key in keys if rest == key or rest.startswith(f"{key}.")), key=len, default=None)
-        if step is None:
-            return "default"
-        node = node.entries[step].node if node.is_map else node.items[int(step)]
-        rest = rest[len(step) + 1 :]
-    return node.span.origin
+def _origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where everything in a tree was written, by dotted path."""
+    yield path, node.span.origin
+    below = [(key, entry.node) for key, entry in node.entries.items()]
+    for key, one in below or [(str(index), item) for index, item in enumerate(node.items)]:
+        yield from _origins(one, f"{path}.{key}" if path else key)
 
 
 def _sources(

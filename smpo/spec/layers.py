@@ -18,7 +18,7 @@ from pathlib import Path
 
 from smpo.spec.problems import Note, Problem, SpecProblems, quoted
 from smpo.spec.read import read
-from smpo.spec.source import Source, Span, open_source
+from smpo.spec.source import MAX_BYTES, Source, Span, open_source
 from smpo.spec.tree import Entry, Node
 
 __all__ = ["DOCUMENT_KEYS", "Layer", "UseFile", "merge", "merge_sweeps", "read_chain", "read_sets"]
@@ -87,6 +87,10 @@ def read_sets(sets: Iterable[str], *, label: str = "--set #{}") -> list[Layer]:
     layers: list[Layer] = []
     problems: list[Problem] = []
     for number, text in enumerate(sets, start=1):
+        if len(text) > MAX_BYTES:
+            name = label.format(number)
+            problems.append(Problem(f"`{name}` is too large: a spec has at most {MAX_BYTES:,} bytes"))
+            continue
         try:
             layers.append(_set(Source(label.format(number), text)))
         except SpecProblems as error:

@@ -20,7 +20,7 @@ from smpo.spec.tree import Entry, Node
 __all__ = ["MAX_DEPTH", "MAX_NODES", "read"]
 
 MAX_DEPTH = 40
-MAX_NODES = 20_000
+MAX_NODES = 2_000
 """Values in a spec, counting what aliases unfold to (ten lines of them can stand for a billion)."""
 
 

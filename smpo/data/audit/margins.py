@@ -12,7 +12,8 @@ from smpo.kinds import PairTable, ScoreStats
 
 __all__ = ["Margins", "margins_of"]
 
-BINS = 31
+BINS = 30
+"""Even, so that no bar holds both agreement and contradiction."""
 SHOWN = 6
 
 

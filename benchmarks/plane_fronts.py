@@ -119,6 +119,95 @@ def gain_at(path: list[dict[str, float]], kl: float, what: str = "gain_cfg1") ->
     return None
 
 
+def summary(store: dict[str, Any], distances: tuple[float, ...] = (0.01, 0.02, 0.04)) -> list[dict[str, Any]]:
+    """Per method: the gain at equal distances, a mean over seeds with its t interval, and what is the best possible."""
+    import numpy as np
+    from scipy import special
+
+    from smpo.worlds.plane.world import optimum
+
+    def best(kl: float) -> float:
+        prices = np.geomspace(0.05, 50, 400)
+        found = [optimum(float(price)) for price in prices]
+        return float(np.interp(kl, [one.kl for one in found[::-1]], [one.gain for one in found[::-1]]))
+
+    rows = []
+    for method in METHODS:
+        paths = [path for key, path in store["final"].items() if key.rsplit(" seed ", 1)[0] == method]
+        for kl in distances:
+            for what in ("gain_cfg1", "gain_cfg3"):
+                reached = [gain for path in paths if (gain := gain_at(path, kl, what)) is not None]
+                row: dict[str, Any] = {"method": method, "kl": kl, "what": what, "seeds": len(reached)}
+                if reached:
+                    row["gain"] = float(np.mean(reached))
+                    row["by_seed"] = reached
+                    if what == "gain_cfg1":
+                        row["of_the_best"] = row["gain"] / best(kl)
+                if len(reached) > 1:
+                    half = (
+                        special.stdtrit(len(reached) - 1, 0.975)
+                        * np.std(reached, ddof=1)
+                        / len(reached) ** 0.5
+                    )
+                    row["half_width"] = float(half)
+                rows.append(row)
+    return rows
+
+
+def figure(store: dict[str, Any], file: Path) -> None:
+    """Gain at guidance 1 and 3 against KL, a line a run, and at guidance 1 the closed-form optimum."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    from smpo.worlds.plane.world import optimum
+
+    colours = dict(zip(METHODS, ("#1f4e79", "#2a9d8f", "#a3262a", "#d07a28"), strict=True))
+    scale, wide, tall, left, top = 2, 460, 340, 64, 70
+    canvas = Image.new("RGB", ((2 * (wide + left) + 30) * scale, (tall + top + 80) * scale), "#ffffff")
+    draw = ImageDraw.Draw(canvas)
+
+    def text(
+        x: float, y: float, words: str, colour: str = "#1a1a1a", size: int = 13, anchor: str = "la"
+    ) -> None:
+        font = ImageFont.load_default(size=size * scale)
+        draw.text((x * scale, y * scale), words, colour, font, anchor=anchor)
+
+    paths = [(key.rsplit(" seed ", 1)[0], path) for key, path in store["final"].items()]
+    paths = paths or [(key.split(" lr ")[0], path) for key, path in store["tuning"].items()]
+    far = max(point["kl"] for _, path in paths for point in path)
+    text(20, 12, "Reward against distance from the base, one line a run", size=17)
+    for place, what in enumerate(("gain_cfg1", "gain_cfg3")):
+        x0 = left + place * (wide + left)
+        best = [optimum(float(price)) for price in np.geomspace(0.05, 50, 400)] if what == "gain_cfg1" else []
+        high = 1.05 * max(
+            [p[what] for _, path in paths for p in path] + [b.gain for b in best if b.kl <= far]
+        )
+
+        def at(kl: float, gain: float, x0: float = x0, high: float = high) -> tuple[float, float]:
+            return (x0 + kl / far * wide) * scale, (top + tall - gain / high * tall) * scale
+
+        draw.rectangle((*at(0, high), *at(far, 0)), outline="#cccccc")
+        curve = [at(b.kl, b.gain) for b in best if b.kl <= far]
+        if curve:
+            draw.line(curve, "#9a9a9a", 2 * scale)
+        for method, path in paths:
+            points = [at(0, 0), *(at(p["kl"], p[what]) for p in path)]
+            draw.line(points, colours[method], 2 * scale)
+            for x, y in points[1:]:
+                draw.ellipse((x - 5, y - 5, x + 5, y + 5), colours[method])
+        title = "mean radial gain, guidance 1" if what == "gain_cfg1" else "mean radial gain, guidance 3"
+        text(x0, top - 22, title)
+        for share in (0, 0.5, 1):
+            text(x0 + share * wide, top + tall + 6, f"{share * far:.2g}", "#6b6b6b", 11, "ma")
+            text(x0 - 6, top + tall - share * tall, f"{share * high:.2g}", "#6b6b6b", 11, "rm")
+        text(x0 + wide / 2, top + tall + 22, "KL(policy || base), nats, at guidance 1", "#6b6b6b", 11, "ma")
+    for place, (method, colour) in enumerate([*colours.items(), ("the best possible", "#9a9a9a")]):
+        x, y = left + 190 * place, top + tall + 54
+        draw.line((x * scale, (y + 7) * scale, (x + 20) * scale, (y + 7) * scale), colour, 3 * scale)
+        text(x + 26, y, method, size=12)
+    canvas.save(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,7 +253,9 @@ def main() -> None:
     for seed in range(1, options.seeds + 1):
         for method, one in chosen.items():
             once("final", f"{method} seed {seed}", method, one["lr"], one["beta"], seed, "untouched")
+    store["summary"] = summary(store)
     options.out.write_text(json.dumps(store, indent=1) + "\n")
+    figure(store, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def contrast(ours: ArrayLike, theirs: ArrayLike, groups: Sequence[Hashable]) -> 
         raise RunError(
             f"can't compare scores of shapes {after.shape} and {before.shape}: runs differ in their prompts"
         )
-    finite = np.isfinite(after).all(axis=0) & np.isfinite(before).all(axis=0)
+    finite = np.asarray(np.isfinite(after).all(axis=0) & np.isfinite(before).all(axis=0))
     after, before = after[:, finite], before[:, finite]
     kept = [group for group, keep in zip(groups, finite.tolist(), strict=True) if keep]
     seeds, prompts = after.shape

@@ -1,0 +1,90 @@
+"""Intervals over seeds and prompts together: known cases, and how often they hold in simulations."""
+
+import math
+
+import numpy as np
+import pytest
+
+from smpo.errors import RunError
+from smpo.evaluation.seeds import contrast
+from smpo.evaluation.statistics import compare
+
+
+def simulated(
+    rng, *, seeds: int, prompts: int, over_seeds: float, over_prompts: float, noise: float = 1.0, mean=0.3
+):
+    """Gains with a component that all prompts of a run share, and one that all runs of a prompt share."""
+    return (
+        mean
+        + over_seeds * rng.standard_normal((seeds, 1))
+        + over_prompts * rng.standard_normal((1, prompts))
+        + noise * rng.standard_normal((seeds, prompts))
+    )
+
+
+@pytest.mark.parametrize("seeds", [3, 8])
+@pytest.mark.parametrize(("over_seeds", "over_prompts"), [(0.0, 1.0), (0.3, 0.0), (0.3, 1.0)])
+def test_the_interval_holds_what_it_promises(seeds, over_seeds, over_prompts):
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        gains = simulated(rng, seeds=seeds, prompts=60, over_seeds=over_seeds, over_prompts=over_prompts)
+        found = contrast(gains, np.zeros_like(gains), range(60))
+        held += found.gain.low <= 0.3 <= found.gain.high
+    assert held / 200 >= 0.91, "95 % less what 200 simulations may miss; wide is allowed, narrow isn't"
+
+
+def test_prompts_alone_would_not_hold_it():
+    """Why seeds are counted: an interval over the prompts of pooled runs is far too narrow."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(200):
+        gains = simulated(rng, seeds=4, prompts=60, over_seeds=0.3, over_prompts=0.2)
+        low, high = contrast(gains, np.zeros_like(gains), range(60)).gain.prompts
+        held += low <= 0.3 <= high
+    assert held / 200 < 0.7
+
+
+def test_p_values_are_fair_without_a_difference():
+    rng = np.random.default_rng(2)
+    found = [
+        contrast(gains, np.zeros_like(gains), range(40)).p_value
+        for gains in (
+            simulated(rng, seeds=5, prompts=40, over_seeds=0.3, over_prompts=0.5, mean=0) for _ in range(200)
+        )
+    ]
+    assert np.mean(np.array(found) < 0.05) < 0.09
+
+
+def test_one_seed_is_the_ordinary_comparison_and_says_nothing_of_others():
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.normal(0.5, 1, 30), rng.normal(0, 1, 30)
+    found, plain = contrast([ours], [theirs], range(30)), compare(ours, theirs)
+    assert (found.gain.low, found.gain.high) == pytest.approx((plain.gain_low, plain.gain_high))
+    assert found.win_rate.value == pytest.approx(plain.win_rate)
+    assert found.gain.seeds is None and found.gain.between is None and found.p_value is None
+
+
+def test_seeds_that_agree_add_nothing():
+    gains = np.tile(np.linspace(-1, 2, 20), (4, 1))
+    found = contrast(gains, np.zeros_like(gains), range(20))
+    assert found.gain.between == 0 and found.gain.low == pytest.approx(found.gain.prompts[0])
+
+
+def test_win_rates_stay_shares():
+    found = contrast(np.ones((3, 10)), np.zeros((3, 10)), range(10))
+    assert found.win_rate.value == found.win_rate.high == 1 and 0.5 < found.win_rate.low < 1
+    assert math.isfinite(found.win_rate.low)
+
+
+def test_prompts_without_a_score_in_some_run_are_dropped_from_all():
+    ours = np.ones((2, 4))
+    ours[1, 2] = np.nan
+    found = contrast(ours, np.zeros((2, 4)), range(4))
+    assert (found.prompts, found.dropped) == (3, 1)
+    assert contrast(np.full((2, 3), np.nan), np.zeros((2, 3)), range(3)) is None
+
+
+def test_runs_with_other_prompts_are_not_compared():
+    with pytest.raises(RunError, match="differ in their prompts"):
+        contrast(np.ones((2, 4)), np.ones((2, 5)), range(4))

@@ -128,9 +128,7 @@ def test_turning_one_augmentation_on_leaves_the_others_alone(tmp_path: Path) -> 
     assert [(s.row, s.placement.flip) for s in one] == [(s.row, s.placement.flip) for s in other]
 
 
-def test_prepare_encodes_what_will_be_visited_and_nothing_else(
-    pictures: VoteTable, tmp_path: Path
-) -> None:
+def test_prepare_encodes_what_will_be_visited_and_nothing_else(pictures: VoteTable, tmp_path: Path) -> None:
     encoder, seen = Encoder(), []
     feed = loader(pictures, tmp_path, encoder, batch=3, **EVERYTHING)
     feed.prepare(2, progress=lambda label, done, total: seen.append((label, done, total)))

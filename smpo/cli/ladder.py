@@ -123,7 +123,7 @@ def _wide() -> RichConsole:
     """Tables of a ladder need more room than prose."""
     from rich.console import Console as RichConsole
 
-    return RichConsole(highlight=False, width=170, soft_wrap=True)
+    return RichConsole(highlight=False, width=210, soft_wrap=True)
 
 
 def _short(path: Path) -> str:

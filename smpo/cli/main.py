@@ -58,8 +58,13 @@ NoCode = Annotated[
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL...", help="Runs, diffusers folders, LoRA folders, hub names; `label=` before one names it."
+        metavar="MODEL...",
+        help="Runs, diffusers folders, LoRA folders, hub names; `label=` before one names it.",
     ),
+]
+OptionalModels = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[MODEL...]", help="As for `smpo eval`."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
 
@@ -140,9 +145,7 @@ def sweep(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Database for many machines; default: a file.")
     ] = None,
-    best: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the best spec goes.")
-    ] = None,
+    best: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the best spec goes.")] = None,
     no_confirm: Annotated[
         bool, typer.Option("--no-confirm", help="Don't run the best again on fresh seeds.")
     ] = False,
@@ -232,11 +235,13 @@ def diff(
 def evaluate(
     models: Models,
     spec: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Prompts, judges and base; default: the first run's own spec.")
+        str | None,
+        typer.Option(metavar="SPEC", help="Prompts, judges and base; default: the first run's own spec."),
     ] = None,
     sets: Sets = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where the table goes; default: under the runs.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the table goes; default: under the runs."),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
@@ -248,6 +253,42 @@ def evaluate(
 
     eval_command(
         models, spec=spec, sets=sets or [], runs=runs, folder=folder, roots=roots, as_json=json, quiet=quiet
+    )
+
+
+@app.command()
+def compare(
+    models: OptionalModels = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="Prompts, judges and base; default: the first run's own spec."),
+    ] = None,
+    sets: Sets = None,
+    page: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page.")] = Path("compare.html"),
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts whose pictures are on the page.")] = 60,
+    votes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Convert votes that were downloaded from a page.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Where they go, as parquet.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
+    roots: Roots = None,
+) -> None:
+    """Look at models side by side, or vote blindly: one HTML file that needs nothing else."""
+    from smpo.cli.compare_page import compare_command, votes_command
+
+    if votes is not None:
+        votes_command(votes, to)
+        return
+    compare_command(
+        models or [],
+        spec=spec,
+        sets=sets or [],
+        runs=runs,
+        file=page,
+        prompts=prompts,
+        roots=roots,
+        quiet=quiet,
     )
 
 

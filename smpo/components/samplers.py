@@ -111,6 +111,7 @@ class QuasiRandom(Sampler):
     version: ClassVar[int] = 1
 
     sequence: Literal["sobol", "halton"] = "sobol"
+    """Which low-discrepancy sequence."""
     seed: int = Field(0, ge=0)
     """Of the scrambling, which all workers share."""
 

@@ -162,7 +162,7 @@ def test_caches_are_listed_verified_mended_and_cleaned(tmp_path, monkeypatch, ca
     mended = smpo(capfd, "cache", "verify", "small.yaml", "--repair")
     assert mended.code == 0 and "computed again" in mended.out, mended.err
     (new,) = Path("runs/cache/latents").glob("*/*.safetensors")
-    assert new != shard and new.stat().st_size >= len(content) // 2
+    assert new.stat().st_size >= len(content) // 2, "under the same name if it came out bit for bit the same"
     assert smpo(capfd, "cache", "verify", "small.yaml").code == 0
 
     stray = new.with_name("0" * 24 + ".safetensors")

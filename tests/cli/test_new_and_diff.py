@@ -118,7 +118,7 @@ def test_the_tab_key_knows_what_can_be_set(here):
     assert {"train.lr=", "train.lr"} & set(words(complete.set_paths(Context(), "train.l")))
     paths = words(complete.set_paths(Context("quickstart"), "inversion."))
     assert "inversion.steps=" in paths and "inversion.by=" in paths
-    assert dict(complete.set_paths(Context("quickstart"), "train.steps"))["train.steps="] == "now 80"
+    assert dict(complete.set_paths(Context("quickstart"), "train.steps"))["train.steps="] == "now 60"
     assert "inversion=renoise-sdxl" in words(complete.set_paths(Context(), "inversion=reno"))
     Path("broken.yaml").write_text("name: [\n")
     assert "train.lr=" in words(complete.set_paths(Context("broken.yaml"), "train.l"))

@@ -58,8 +58,9 @@ def test_density_of_exact_denoisers_is_the_mixture_s():
 @pytest.mark.parametrize("price", [0.5, 0.2])
 def test_kl_of_the_optimum_is_the_closed_form(price):
     best = optimum(price)
-    found = divergence(exact(best.policy), exact(DATA), starts(), Sampler(schedule(), 100))
-    width = found.high - found.low
-    assert found.low - 0.3 * width <= best.kl <= found.high + 0.3 * width, (found.kl, best.kl)
+    found = divergence(exact(best.policy), exact(DATA), starts(), Sampler(schedule(), 250))
+    # What 250 steps draw isn't quite the mixture: 4 to 9 % of the KL, more than the interval of 600 starts.
+    assert found.kl == pytest.approx(best.kl, rel=0.12)
+    assert found.low < found.kl < found.high < found.low * 1.3
     gained = radius(found.points.numpy(), CONDITIONS.numpy()).mean() - DATA.mean()
     assert gained == pytest.approx(best.gain, abs=0.05)

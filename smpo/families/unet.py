@@ -130,8 +130,12 @@ class UNetDenoiser:
     def _forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         # Entered for each pass: autocast remembers its casts of weights, and those that were made without
         # gradients must not be met by a pass with them.
+        # Contiguous: torch may choose other kernels for other strides, and a dropout of zero, which only the network
+        # that is being trained has on, changes them half way.
         with self._autocast():
-            output: Tensor = network(x, t, **self.stack.network_inputs(cond), return_dict=False)[0]
+            output: Tensor = network(x.contiguous(), t, **self.stack.network_inputs(cond), return_dict=False)[
+                0
+            ]
         return output.float()
 
     def _autocast(self) -> torch.autocast:

@@ -19,4 +19,6 @@ from smpo.testing.model import ModelContract as ModelContract
 from smpo.testing.objective import ObjectiveContract as ObjectiveContract
 from smpo.testing.optimiser import OptimiserContract as OptimiserContract
 from smpo.testing.reward import RewardContract as RewardContract
+from smpo.testing.search import PrunerContract as PrunerContract
+from smpo.testing.search import SamplerContract as SamplerContract
 from smpo.testing.smoothing import SmoothingContract as SmoothingContract

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from smpo.components import inversions, objectives, prompts, smoothings
 from smpo.components.datasets import PickAPic, PlanePairs
-from smpo.components.models import Plane
+from smpo.components.models import LoRA, Plane, StableDiffusion
 from smpo.components.rewards import PlaneOnAxis, PlaneRadius, ShapesJudge
 from smpo.registry.component import REGISTRY
 from smpo.testing import (
@@ -17,7 +18,9 @@ from smpo.testing import (
     ObjectiveContract,
     OptimiserContract,
     PromptsContract,
+    PrunerContract,
     RewardContract,
+    SamplerContract,
     SmoothingContract,
 )
 from smpo.worlds.plane.world import CONDITIONS
@@ -121,6 +124,36 @@ class TestPlane(Ours, ModelContract):
     @pytest.fixture
     def prompts(self):
         return [CONDITIONS[0], CONDITIONS[3], "", CONDITIONS[3]]
+
+
+class TestStableDiffusion(Ours, ModelContract):
+    """The shapes base, which is a genuine pipeline: trained whole, and through an adapter."""
+
+    @pytest.fixture(params=[None, LoRA(rank=2)], ids=["full", "lora"])
+    def component(self, request):
+        return StableDiffusion(weights="smpo:worlds/shapes/weights/base", lora=request.param)
+
+    @pytest.fixture
+    def pictures(self):
+        colours = np.random.default_rng(0).integers(0, 256, size=(4, 64, 64, 3), dtype=np.uint8)
+        return [Image.fromarray(one) for one in colours]
+
+    @pytest.fixture
+    def prompts(self):
+        red = "a red circle on a black background"
+        return [red, "a blue star on a white background", "", red]
+
+
+class TestSamplers(Ours, SamplerContract):
+    @pytest.fixture(params=ours("sampler"), ids=named)
+    def component(self, request):
+        return request.param
+
+
+class TestPruners(Ours, PrunerContract):
+    @pytest.fixture(params=ours("pruner", hyperband={"last": 10}), ids=named)
+    def component(self, request):
+        return request.param
 
 
 def test_a_contract_without_a_component_says_what_is_missing(pytester):

@@ -1,6 +1,6 @@
 """Parquet files: which of them, which columns, and pictures read back on request.
 
-Imports no torch, so that a recipe can check itself and count its rows for `smpo plan`.
+Imports no torch, and Arrow only to open a file, so that a recipe can check itself for `smpo plan` at once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from smpo.errors import MachineError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 __all__ = ["OPTIONAL", "REQUIRED", "PictureBytes", "count_rows", "find_files", "image_column"]
 
@@ -89,6 +90,9 @@ def check_columns(file: Path, schema: pa.Schema, wanted: Sequence[str] = REQUIRE
 
 def open_file(file: Path, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile:
     """Opened and checked for columns; a file that is cut off or isn't parquet is a `MachineError`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         opened = pq.ParquetFile(file, memory_map=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
@@ -106,6 +110,8 @@ def count_rows(path: Path, split: str | None = None, wanted: Sequence[str] = REQ
 
 def image_column(column: Any) -> Any:
     """An array of bytes, whether stored plainly or as the `{bytes, path}` that `datasets` writes."""
+    import pyarrow as pa
+
     if not pa.types.is_struct(column.type):
         return column
     if isinstance(column, pa.ChunkedArray):

@@ -255,7 +255,7 @@ def main() -> None:
             once("final", f"{method} seed {seed}", method, one["lr"], one["beta"], seed, "untouched")
     store["summary"] = summary(store)
     options.out.write_text(json.dumps(store, indent=1) + "\n")
-    figure(store, options.out.with_suffix(".png"))
+    figure(store, Path(__file__).parents[1] / "docs" / "pictures" / f"{options.out.stem}.png")
 
 
 if __name__ == "__main__":

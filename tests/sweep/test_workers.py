@@ -100,8 +100,9 @@ def test_a_killed_sweep_goes_on_to_exactly_as_many(tmp_path):
     assert any("goes on with" in line for line in said["said"])
     third = worker(tmp_path, 6)
     assert json.loads(third.communicate(timeout=60)[0].splitlines()[-1])["finished"] == 6
-    # One that was done when its sweep was killed, and not yet told, may have been run again: a real one is only read.
-    assert len([line for line in ledger(tmp_path) if line[0] == "end"]) in (6, 7)
+    # Those that were done when their sweep was killed, and not yet told, at most one a job, may have been run again:
+    # a real one is only read.
+    assert 6 <= len([line for line in ledger(tmp_path) if line[0] == "end"]) <= 6 + 2
     finished = [one for one in find_study(small(tmp_path)).trials() if one.finished]
     assert len({one.attributes["run"] for one in finished}) == len(finished) == 6
 

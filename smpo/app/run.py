@@ -45,7 +45,7 @@ class Pruned(RunError):
 
 
 class Overseer(Protocol):
-    """A sweep, as one of its trials sees it (`smpo.app.trial`)."""
+    """A sweep, as one of its trials sees it (`smpo.app.sweep.trial`)."""
 
     parent: str | None
     """The MLflow run under which the trial is shown."""

@@ -13,11 +13,15 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from smpo.app.sweep import Ending, Prepared, Running, Wish, estimate, find_study, prepare, sweep
+from smpo.app.sweep.begin import find_study
+from smpo.app.sweep.estimate import estimate
+from smpo.app.sweep.screen import Ending, Running
+from smpo.app.sweep.wish import Prepared, Wish, prepare
+from smpo.app.sweep.work import sweep
 from smpo.cli.words import find_spec, out, print_json
 from smpo.errors import RunError
 from smpo.sweep.space import written
-from smpo.sweep.study import Counts, Trial
+from smpo.sweep.trials import Counts, Trial
 
 __all__ = ["Screen", "plan_sweep_command", "seconds_of", "show_command", "sweep_command"]
 
@@ -30,7 +34,7 @@ def sweep_command(
     storage: str | None, quiet: bool, best: Path | None, confirm: bool,
     roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
-    from smpo.app.conclude import conclude
+    from smpo.app.sweep.conclude import conclude
 
     wish = Wish(
         spec=find_spec(spec),
@@ -57,8 +61,8 @@ def show_command(
     spec: str, sets: Sequence[str], *, storage: str | None, roots: Sequence[Path] | None, no_local_code: bool
 ) -> None:
     """The study of a spec as it stands: all trials, what they cost, what matters; and the report, written anew."""
-    from smpo.app.conclude import write_report
-    from smpo.app.trial import read_json
+    from smpo.app.sweep.conclude import write_report
+    from smpo.app.sweep.order import read_json
     from smpo.sweep.report import importance
 
     wish = Wish(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code, storage=storage)
@@ -198,7 +202,7 @@ class Screen:
 
 def best_of(prepared: Prepared, trials: Sequence[Trial]) -> list[Trial]:
     """The best trial, or the Pareto front, from trials alone."""
-    from smpo.sweep.study import front
+    from smpo.sweep.trials import front
 
     return front(trials, prepared.sweep.goals)
 
@@ -244,7 +248,7 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
 
 def show_ending(ending: Ending, *, table: bool = True) -> None:
     """What is known now, what is left, and where things are."""
-    from smpo.app.conclude import confirmed_lines
+    from smpo.app.sweep.conclude import confirmed_lines
 
     console, prepared, counts = out(), ending.prepared, ending.counts
     if table:

@@ -1,28 +1,43 @@
-"""Before the first trial: every bound and choice as a whole spec, and the settings that are tried first."""
+"""The corners of a search space, each checked as a whole spec before the first trial."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from smpo.registry.resolve import Resolved
-from smpo.spec.problems import Note, Problem, SpecProblems, nearest, quoted
-from smpo.sweep.space import Param, Space, written
-from smpo.sweep.spec import Sweep, base_values
+from smpo.spec.problems import Note, Problem, SpecProblems
+from smpo.sweep.space import Param, Space, Value, written
 
-__all__ = ["check_corners", "first_values"]
+__all__ = ["Resolve", "check_corners", "corners"]
 
 Resolve = Callable[[Mapping[str, Any]], Resolved[Any]]
 """The spec with these settings on top."""
 MOST = 64
 
 
+def corners(space: Space, most: int = MOST) -> Iterator[dict[str, Value]]:
+    """Assignments in which every bound and choice occurs: all combinations where they are few, else one by one
+    and then in pairs, around each branch's first corner."""
+    combinations = list(_combinations(space.params, most + 1))
+    if len(combinations) <= most:
+        yield from combinations
+        return
+    seen: list[dict[str, Value]] = []
+    for count in (1, 2):
+        for one in _around(space.params, count):
+            if one not in seen and len(seen) < most:
+                seen.append(one)
+                yield one
+
+
 def check_corners(space: Space, resolve: Resolve, most: int = MOST) -> int:
     """Resolve the corners of the space; returns how many. Raises `SpecProblems`, located where a bound is written."""
     problems: dict[tuple[Any, ...], Problem] = {}
     count = 0
-    for count, values in enumerate(space.corners(most), 1):  # noqa: B007
+    for count, values in enumerate(corners(space, most), 1):  # noqa: B007
         try:
             resolve(space.settings(values))
         except SpecProblems as error:
@@ -64,114 +79,44 @@ def _moved_note(note: Note, space: Space, values: Mapping[str, Any]) -> Note:
     return replace(note, span=place[0] if place else None)
 
 
-def first_values(
-    sweep: Sweep, resolved: Resolved[Any], resolve: Resolve
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """The parameters of the trials that come first, and remarks. Raises `SpecProblems` for values out of range."""
-    data = resolved.spec.model_dump(mode="json", by_alias=True)
-    found: list[dict[str, Any]] = []
-    remarks: list[str] = []
-    problems: list[Problem] = []
-    for index, given in enumerate(sweep.spec.first):
-        reader = _First(sweep, data, resolve, index, dict(given))
-        values = reader.read()
-        if reader.problems:
-            problems += reader.problems
-        elif reader.outside and not given:
-            remarks.append(
-                f"the spec's own setting lies outside the space ({', '.join(reader.outside)}), and is no trial"
-            )
-        elif reader.outside:
-            problems.append(
-                sweep.problem(
-                    f"first/{index}", f"{', '.join(reader.outside)}: outside the space, and not given"
-                )
-            )
-        else:
-            found.append(values)
-    if problems:
-        raise SpecProblems(problems)
-    return found, remarks
+def _ways(param: Param) -> Iterator[tuple[Value, tuple[Param, ...]]]:
+    for value, _ in param.bounds():
+        yield value, param.branch(value).params if param.form == "choice" else ()
 
 
-class _First:
-    def __init__(
-        self, sweep: Sweep, data: Mapping[str, Any], resolve: Resolve, index: int, given: dict[str, Any]
-    ) -> None:
-        self._sweep, self._data, self._resolve = sweep, data, resolve
-        self._index, self._given = index, given
-        self.problems: list[Problem] = []
-        self.outside: list[str] = []
-
-    def read(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        used: set[str] = set()
-        self._params(self._sweep.space.params, values, used, self._data)
-        known = [param.name for param in self._sweep.space.every()]
-        for name in self._given:
-            if name not in used and not self.problems:
-                close = nearest(name, known)
-                label = f"did you mean `{close}`?" if close else ""
-                what = "belongs to another branch" if name in known else "is not searched"
-                self._fail(name, f"{quoted(name)} {what}", label)
-        return values
-
-    def _params(
-        self, params: tuple[Param, ...], values: dict[str, Any], used: set[str], data: Mapping[str, Any]
-    ) -> None:
-        for param in params:
-            key = next((one for one in (param.name, param.path) if one in self._given), None)
-            if key is not None:
-                used.add(key)
-                value: Any = self._given[key]
-                if isinstance(value, Mapping):
-                    value = value.get("use", written(value))
-                if not param.holds(value):
-                    self._fail(key, f"{written(value)} is outside of what is searched: {param}")
-                    return
-            else:
-                value = self._inherited(param, data)
-                if value is None:
-                    self.outside.append(f"{param.path} {written(base_values(data, param.path))}")
-                    continue
-            values[param.name] = value
-            if param.form == "choice" and (branch := param.branch(value)).params:
-                # What is given on a branch rests on the branch, not on what the spec had there.
-                below = data if key is None else self._resolved({param.path: branch.value}, data)
-                self._params(branch.params, values, used, below)
-
-    def _inherited(self, param: Param, data: Mapping[str, Any]) -> Any:
-        here = base_values(data, param.path)
-        if param.form != "choice":
-            return here if param.holds(here) else None
-        if not isinstance(here, Mapping | list):
-            return here if param.holds(here) else None
-        for branch in param.branches:
-            there = base_values(self._resolved({param.path: branch.value}, data), param.path)
-            searched = [one.path.removeprefix(f"{param.path}.") for one in branch.params]
-            if _without(here, searched) == _without(there, searched):
-                return branch.label
-        return None
-
-    def _resolved(self, settings: Mapping[str, Any], fallback: Mapping[str, Any]) -> Mapping[str, Any]:
-        try:
-            spec = self._resolve(settings).spec
-        except SpecProblems:
-            return fallback
-        data: Mapping[str, Any] = spec.model_dump(mode="json", by_alias=True)
-        return data
-
-    def _fail(self, name: str, message: str, label: str = "") -> None:
-        self.problems.append(self._sweep.problem(f"first/{self._index}/{name}", message, label))
+def _combinations(params: tuple[Param, ...], most: int) -> Iterator[dict[str, Value]]:
+    """All combinations of corners, at most so many a level."""
+    options: list[list[dict[str, Value]]] = []
+    for param in params:
+        ways = [
+            {param.name: value, **inner}
+            for value, below in _ways(param)
+            for inner in _combinations(below, most)
+        ]
+        options.append(ways[:most])
+    for count, parts in enumerate(product(*options)):
+        if count >= most:
+            return
+        yield {key: value for part in parts for key, value in part.items()}
 
 
-def _without(value: Any, paths: list[str]) -> Any:
-    """Plain data without some dotted paths."""
-    if not isinstance(value, Mapping):
-        return value
-    heads = {path.partition(".")[0]: path.partition(".")[2] for path in paths}
-    return {
-        key: _without(one, [rest for path in paths if (rest := path.removeprefix(f"{key}.")) != path])
-        for key, one in value.items()
-        if not (key in heads and not heads[key])
-    }
+def _around(params: tuple[Param, ...], count: int) -> Iterator[dict[str, Value]]:
+    """Corners in which at most `count` parameters differ from their first."""
+    ways = [
+        [{param.name: v, **inner} for v, below in _ways(param) for inner in _combinations(below, 16)]
+        for param in params
+    ]
+    first = {key: value for way in ways for key, value in way[0].items()}
+
+    def with_(changes: Mapping[int, dict[str, Value]]) -> dict[str, Value]:
+        parts = [changes.get(index, way[0]) for index, way in enumerate(ways)]
+        return {key: value for part in parts for key, value in part.items()}
+
+    yield first
+    for i, way in enumerate(ways):
+        for one in way[1:]:
+            if count == 1:
+                yield with_({i: one})
+                continue
+            for j in range(i + 1, len(ways)):
+                yield from (with_({i: one, j: other}) for other in ways[j][1:])

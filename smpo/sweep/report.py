@@ -12,7 +12,8 @@ from typing import Any
 from smpo.sweep.chart import COLOURS, Axis, Chart, bars
 from smpo.sweep.space import Param, written
 from smpo.sweep.spec import Goal
-from smpo.sweep.study import Study, Trial, front
+from smpo.sweep.study import Study
+from smpo.sweep.trials import Trial, front
 
 __all__ = ["charts", "html", "importance", "table_csv"]
 

@@ -9,134 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
-from smpo.errors import RunError
-from smpo.registry.resolve import Resolved
-from smpo.spec.identity import LANGUAGE, UNHASHED, canonical_json, meaning
-from smpo.sweep.spec import Goal, Sweep
+from smpo.sweep.spec import Sweep
+from smpo.sweep.trials import Counts, Outcome, Trial, front, read_trial
 
-__all__ = [
-    "Counts",
-    "Study",
-    "Trial",
-    "find",
-    "front",
-    "open_study",
-    "siblings",
-    "study_id",
-    "unless_taken_back",
-]
+__all__ = ["LEASE", "Study", "unless_taken_back"]
 
-State = Literal["running", "waiting", "done", "pruned", "failed"]
-Outcome = Literal[
-    "done",
-    "reused",
-    "pruned",
-    "diverged",
-    "crashed",
-    "out of memory",
-    "killed",
-    "lost",
-    "interrupted",
-    "surplus",
-    "refused",
-]
 LEASE = 60.0
 """Seconds after which a silent worker is taken for dead."""
-_READY = "smpo:ready"
-_GIVEN_BACK = ("lost", "interrupted", "surplus")
-"""Ends that say nothing about the settings."""
-
-
-def study_id(resolved: Resolved[Any], sweep: Sweep) -> str:
-    """Twelve digits: the base without what is searched, the space, and what is wanted.
-
-    How trials are proposed or given up on is not part of it, and neither is their number.
-    """
-    body = meaning(resolved.spec)
-    for label in UNHASHED:
-        body.pop(label, None)
-    for param in sweep.space.params:
-        _drop(body, param.path.split("."))
-    versions = {
-        path: component.version
-        for path, component in resolved.components().items()
-        if not sweep.space.covers(path)
-    }
-    about = {
-        "language": LANGUAGE,
-        "base": body,
-        "versions": versions,
-        "uses": sorted({one.digest for one in resolved.local_files}),
-        "search": sweep.space.to_dict(),
-        "goals": [[goal.metric, goal.direction] for goal in sweep.goals],
-        "constraints": {name: bound.model_dump() for name, bound in sweep.spec.constraints.items()},
-    }
-    return hashlib.sha256(canonical_json(about).encode()).hexdigest()[:12]
-
-
-def _drop(data: Any, steps: list[str]) -> None:
-    for step in steps[:-1]:
-        data = data.get(step) if isinstance(data, dict) else None
-    if isinstance(data, dict):
-        data.pop(steps[-1], None)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial as a reader of the study sees it."""
-
-    number: int
-    state: State
-    params: Mapping[str, Any]
-    values: tuple[float, ...]
-    reports: Mapping[int, float]
-    attributes: Mapping[str, Any]
-    feasible: bool = True
-
-    @property
-    def outcome(self) -> str:
-        return str(self.attributes.get("outcome", self.state))
-
-    @property
-    def reason(self) -> str:
-        return str(self.attributes.get("reason", ""))
-
-    @property
-    def seconds(self) -> float:
-        return float(self.attributes.get("seconds", 0.0))
-
-    @property
-    def given_back(self) -> bool:
-        """Whether it failed for a reason that has nothing to do with its settings."""
-        return self.state == "failed" and self.outcome in _GIVEN_BACK
-
-    @property
-    def finished(self) -> bool:
-        return self.state in ("done", "pruned")
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How a study stands."""
-
-    done: int = 0
-    pruned: int = 0
-    failed: int = 0
-    """Of themselves: trials that were lost or withdrawn don't count."""
-    running: int = 0
-    waiting: int = 0
-    seconds: float = 0.0
-    """That trials took, together."""
-
-    @property
-    def finished(self) -> int:
-        return self.done + self.pruned
 
 
 class Study:
@@ -157,7 +40,7 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Every trial there is, in order."""
-        return [_read(one) for one in self.optuna.get_trials(deepcopy=False)]
+        return [read_trial(one) for one in self.optuna.get_trials(deepcopy=False)]
 
     def counts(self, trials: Sequence[Trial] | None = None) -> Counts:
         known = self.trials() if trials is None else trials
@@ -269,7 +152,7 @@ class Study:
                 except (UpdateFinishedTrialError, ValueError):
                     continue  # another worker has done it
                 self._again(one.number, one.params, one.user_attrs, lost=True)
-                reaped.append(_read(one))
+                reaped.append(read_trial(one))
         return reaped
 
     def _gone(self, trial: Any, alive: Mapping[str, bool]) -> bool:
@@ -293,121 +176,8 @@ class Study:
         self.optuna.enqueue_trial(dict(params), user_attrs={"again": origin, "tries": tries})
 
 
-def _read(trial: Any) -> Trial:
-    names = {
-        "RUNNING": "running",
-        "WAITING": "waiting",
-        "COMPLETE": "done",
-        "PRUNED": "pruned",
-        "FAIL": "failed",
-    }
-    state: Any = names[trial.state.name]
-    constraints = getattr(trial, "constraints", None) or {}
-    params = trial.params or trial.system_attrs.get("fixed_params", {})
-    return Trial(
-        trial.number, state, params, tuple(trial.values or ()), trial.intermediate_values, trial.user_attrs,
-        all(value <= 0 for value in constraints.values()),
-    )  # fmt: skip
-
-
-def front(trials: Iterable[Trial], goals: Sequence[Goal]) -> list[Trial]:
-    """The best of the feasible trials; with several objectives all that no other beats."""
-    done = [trial for trial in trials if trial.state == "done" and trial.feasible]
-    if len(goals) == 1:
-        best: Trial | None = None
-        for one in done:
-            if best is None or goals[0].better(one.values[0], best.values[0]):
-                best = one
-        return [best] if best else []
-    signs = [1 if goal.direction == "maximize" else -1 for goal in goals]
-    points = [[sign * value for sign, value in zip(signs, one.values, strict=True)] for one in done]
-
-    def beaten(mine: list[float]) -> bool:
-        return any(
-            theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)) for theirs in points
-        )
-
-    return [one for one, point in zip(done, points, strict=True) if not beaten(point)]
-
-
-def open_study(
-    storage: Any,
-    resolved: Resolved[Any],
-    sweep: Sweep,
-    *,
-    worker: str,
-    lock: AbstractContextManager[Any] | None = None,
-    first: Iterable[Mapping[str, Any]] = (),
-    facts: Mapping[str, Any] | None = None,
-) -> tuple[Study, bool]:
-    """The study of this sweep, and whether this call created it.
-
-    Exactly one of several processes that start together creates it and puts the first trials in line; the others
-    wait until it has.
-    """
-    import optuna
-
-    name = f"{resolved.spec.name}-{study_id(resolved, sweep)}"
-    lock = lock or nullcontext()
-    directions = [goal.direction for goal in sweep.goals]
-    pruner = sweep.spec.prune.build() if sweep.spec.prune else optuna.pruners.NopPruner()
-    created = True
-    try:
-        with lock:
-            study = optuna.create_study(
-                study_name=name, storage=storage, directions=directions, pruner=pruner
-            )
-            for params in first:
-                study.enqueue_trial(dict(params))
-            for key, value in (facts or {}).items():
-                study.set_user_attr(key, value)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names([goal.metric for goal in sweep.goals])
-            study.set_user_attr(_READY, time.time())
-    except optuna.exceptions.DuplicatedStudyError:
-        created = False
-        study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
-        _wait_for(study)
-    return Study(study, sweep, worker, lock), created
-
-
-def _wait_for(study: Any, patience: float = 30.0) -> None:
-    until = time.time() + patience
-    while _READY not in study.user_attrs:
-        if time.time() > until:
-            raise RunError(
-                f"the study `{study.study_name}` was begun and never made ready",
-                help="its creator died in that moment; delete the study (`optuna delete-study`) and begin again",
-            )
-        time.sleep(0.1)
-
-
 def unless_taken_back() -> AbstractContextManager[Any]:
     """What is written inside about a trial is dropped when another worker has ended it meanwhile."""
     from optuna.exceptions import UpdateFinishedTrialError
 
     return suppress(UpdateFinishedTrialError)
-
-
-def find(storage: Any, resolved: Resolved[Any], sweep: Sweep) -> Study | None:
-    """The study of this sweep for readers, or None where there is none."""
-    import optuna
-
-    name = f"{resolved.spec.name}-{study_id(resolved, sweep)}"
-    try:
-        return Study(optuna.load_study(study_name=name, storage=storage), sweep, "reader", nullcontext())
-    except KeyError:
-        return None
-
-
-def siblings(storage: Any, name: str) -> list[tuple[str, Mapping[str, Any], int]]:
-    """Other studies of experiments of this name: id, facts, number of trials."""
-    import optuna
-
-    found = []
-    for one in optuna.get_all_study_summaries(storage=storage):
-        stem, _, digits = one.study_name.rpartition("-")
-        if stem == name and len(digits) == 12:
-            found.append((one.study_name, one.user_attrs, one.n_trials))
-    return found

@@ -4,12 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-import smpo.app.sweep as module
+from smpo.app.sweep.wish import Wish, prepare
+from smpo.app.sweep.work import sweep
 from tests.sweep.words import Quiet, start_fake
 
 spec, runs, trials, jobs, *storage = sys.argv[1:]
-module.fresh_process = start_fake
-wish = module.Wish(
+wish = Wish(
     Path(spec),
     sets=(f"runtime.runs={runs}", f"runtime.cache={runs}/cache"),
     trials=int(trials),
@@ -18,5 +18,5 @@ wish = module.Wish(
     fork=False,
 )
 screen = Quiet()
-ending = module.sweep(module.prepare(wish), screen)
+ending = sweep(prepare(wish), screen, starter=start_fake)
 print(json.dumps({"why": ending.why, "finished": ending.counts.finished, "said": screen.said}))

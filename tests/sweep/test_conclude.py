@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-import smpo.app.sweep as module
-from smpo.app.conclude import conclude, interval
-from smpo.app.sweep import estimate, find_study, sweep
+from smpo.app.sweep.begin import find_study
+from smpo.app.sweep.conclude import conclude, interval
+from smpo.app.sweep.estimate import estimate
+from smpo.app.sweep.work import sweep
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
@@ -26,7 +27,6 @@ def finished(tmp_path_factory):
         + "  constraints: {seconds/train: {max: 400}}\n  confirm: {seeds: 3, set: {evaluate.limit: 3}}\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "fresh_process", start_fake)
         patch.setenv("FAKE_TENTHS", "0")
         patch.chdir(folder)
         screen = Quiet()
@@ -35,6 +35,7 @@ def finished(tmp_path_factory):
             prepared,
             screen,
             lambda one, coordinator: conclude(one, coordinator, screen, best=folder / "best.yaml"),
+            starter=start_fake,
         )
     return folder, ending
 

@@ -4,8 +4,10 @@ import pytest
 
 from smpo.diagnostics.render import render
 from smpo.spec.problems import SpecProblems
-from smpo.sweep.corners import check_corners, first_values
-from smpo.sweep.spec import read_sweep
+from smpo.sweep.corners import check_corners
+from smpo.sweep.corners import corners as corners_of
+from smpo.sweep.first import first_values
+from smpo.sweep.reading import read_sweep
 from tests.sweep.words import BASE, SWEEP, resolved, write
 
 JUDGES = ["plane-radius", "plane-on-axis"]
@@ -74,7 +76,7 @@ def test_optuna_is_asked_for_the_chosen_branch_only(tmp_path):
 
 def test_corners_hold_every_bound_and_choice(tmp_path):
     space = read(tmp_path).space
-    corners = list(space.corners())
+    corners = list(corners_of(space))
     for param in space.every():
         for value, _ in param.bounds():
             assert any(corner.get(param.name) == value for corner in corners), (param.name, value)
@@ -89,7 +91,7 @@ def test_many_parameters_are_cornered_one_by_one_and_in_pairs(tmp_path):
     search += "    objective.beta: {log: [1, 2]}\n    objective.gamma: {log: [1, 2]}\n    train.t_min: {int: [0, 9]}\n"
     sweep = f"sweep:\n  maximise: eval/plane-radius/gain\n  search:\n{search}"
     space = read(tmp_path, sweep).space
-    corners = list(space.corners(40))
+    corners = list(corners_of(space, 40))
     assert len(corners) <= 40
     for param in space.every():
         assert {corner[param.name] for corner in corners} == {value for value, _ in param.bounds()}

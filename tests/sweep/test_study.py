@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from smpo.app.sweep import open_prepared, prepare
-from smpo.sweep.study import study_id
+from smpo.app.sweep.begin import open_prepared, say_what
+from smpo.app.sweep.wish import Wish, prepare
+from smpo.sweep.identity import study_id
 from tests.sweep.words import SWEEP, resolved, small, write
 
 
@@ -91,8 +92,6 @@ def test_an_interrupted_sweep_proposes_what_an_uninterrupted_one_does(tmp_path):
 
 def test_the_study_is_named_by_what_is_searched_and_wanted(tmp_path):
     def name(sweep=SWEEP, sets=()):
-        from smpo.app.sweep import Wish
-
         one = prepare(Wish(write(tmp_path, sweep), sets=sets))
         return study_id(one.resolved, one.sweep)
 
@@ -108,14 +107,13 @@ def test_the_study_is_named_by_what_is_searched_and_wanted(tmp_path):
 
 
 def test_another_space_says_what_is_different(tmp_path):
-    from smpo.app.sweep import _say_what
     from tests.sweep.words import Quiet
 
     study_of(tmp_path)
     prepared = small(tmp_path, SWEEP.replace("[100, 5000]", "[100, 6000]"))
     study, created = open_prepared(prepared, worker="here-1-a")
     screen = Quiet()
-    _say_what(prepared, study, created, screen)
+    say_what(prepared, study, created, screen)
     assert "objective.beta: 100 … 5000 (log) → 100 … 6000 (log)" in " ".join(screen.said)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from smpo.app.plan import make_plan
 from smpo.app.run import run
-from smpo.app.trial import Order, perform, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.order import Order, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.trial import perform
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from smpo.runs.store import RunFolder
@@ -127,8 +128,8 @@ def test_known_figures_are_those_of_an_evaluation():
 def test_a_sweep_of_real_trials(tmp_path, fork):
     from dataclasses import replace
 
-    from smpo.app.conclude import conclude
-    from smpo.app.sweep import sweep
+    from smpo.app.sweep.conclude import conclude
+    from smpo.app.sweep.work import sweep
 
     block = (
         SWEEP

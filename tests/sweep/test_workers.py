@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import smpo.app.sweep as module
-from smpo.app.sweep import find_study, sweep
+from smpo.app.sweep.begin import find_study
+from smpo.app.sweep.work import sweep
 from tests.sweep.words import SWEEP, Quiet, small, start_fake
 
 ROOT = Path(__file__).parents[2]
@@ -120,26 +120,24 @@ def test_ctrl_c_gives_trials_back(tmp_path):
 
 
 def test_failures_are_recorded_with_their_reason_and_stop_a_hopeless_sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fresh_process", start_fake)
     monkeypatch.setenv("FAKE_TENTHS", "0")
     prepared = small(tmp_path, SWEEP + "  patience: 3\n", trials=10)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "crash").touch()
-    ending = sweep(prepared, Quiet())
+    ending = sweep(prepared, Quiet(), starter=start_fake)
     assert ending.why == "failures"
     assert [one.outcome for one in ending.trials] == ["crashed"] * 3
     assert all("on purpose" in one.reason for one in ending.trials)
     (tmp_path / "runs" / "crash").unlink()
     # The failures are past: three more finish, and the study remembers both.
-    ending = sweep(small(tmp_path, SWEEP + "  patience: 4\n", trials=3), Quiet())
+    ending = sweep(small(tmp_path, SWEEP + "  patience: 4\n", trials=3), Quiet(), starter=start_fake)
     assert ending.counts.finished == 3 and ending.counts.failed == 3
 
 
 def test_divergence_is_a_bad_result(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fresh_process", start_fake)
     monkeypatch.setenv("FAKE_TENTHS", "0")
     sweep_block = SWEEP + "  first: [{train.lr: 9e-4}, {}]\n"
-    ending = sweep(small(tmp_path, sweep_block, trials=2), Quiet())
+    ending = sweep(small(tmp_path, sweep_block, trials=2), Quiet(), starter=start_fake)
     assert [(one.state, one.outcome) for one in ending.trials[:2]] == [
         ("pruned", "diverged"),
         ("done", "done"),
@@ -148,11 +146,10 @@ def test_divergence_is_a_bad_result(tmp_path, monkeypatch):
 
 
 def test_a_budget_of_time_ends_it_and_more_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "fresh_process", start_fake)
-    ending = sweep(small(tmp_path, trials=50, timeout=0.5), Quiet())
+    ending = sweep(small(tmp_path, trials=50, timeout=0.5), Quiet(), starter=start_fake)
     assert ending.why == "timeout"
     assert 1 <= ending.counts.finished < 50 and ending.counts.running == 0
-    ending = sweep(small(tmp_path, trials=50, gpu_hours=1e-9), Quiet())
+    ending = sweep(small(tmp_path, trials=50, gpu_hours=1e-9), Quiet(), starter=start_fake)
     assert ending.why == "gpu hours"
 
 

@@ -42,7 +42,7 @@ def fresh_process(order: Path, log: Path, environment: Mapping[str, str]) -> Chi
     """A new interpreter, out of reach of the terminal's Ctrl-C, which is the sweep's to handle."""
     with log.open("ab") as file:
         return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "smpo.app.trial", str(order)],
+            [sys.executable, "-m", "smpo.app.sweep.trial", str(order)],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -93,7 +93,7 @@ class Nursery:
         self._rest = b""
         with self._log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "smpo.app.nursery"],
+                [sys.executable, "-m", "smpo.app.sweep.nursery"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -193,7 +193,7 @@ def _obey(message: Mapping[str, Any], running: dict[int, str], commands: int, an
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(message["environment"])
-        from smpo.app.trial import perform
+        from smpo.app.sweep.trial import perform
 
         code = perform(Path(message["order"]))
     finally:
@@ -221,7 +221,7 @@ def _import() -> None:
     for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for module in (
-        "smpo.app.run", "smpo.app.assemble", "smpo.app.evaluate", "smpo.app.export", "smpo.app.trial",
+        "smpo.app.run", "smpo.app.assemble", "smpo.app.evaluate", "smpo.app.export", "smpo.app.sweep.trial",
         "smpo.engine.loop", "smpo.engine.checkpoint", "smpo.engine.alarms", "smpo.components", "smpo.registry.resolve",
         "smpo.families.plane", "smpo.tracking.mlflow", "smpo.tracking.console", "accelerate", "torch._dynamo", "mlflow",
         "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.client", "scipy.stats", "PIL.PngImagePlugin",

@@ -15,16 +15,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from smpo.app.sweep import FIRST_FRESH_SEED, Coordinator, Ending, Screen, figures_of
-from smpo.app.trial import write_json
+from smpo.app.sweep.coordinator import Coordinator
+from smpo.app.sweep.order import write_json
+from smpo.app.sweep.record import figures_of
+from smpo.app.sweep.screen import Ending, Screen
 from smpo.spec.emit import emit
 from smpo.sweep.report import charts, html, table_csv
 from smpo.sweep.space import written
-from smpo.sweep.study import Trial
+from smpo.sweep.trials import Trial
 from smpo.tracking.parent import SweepRun
 
 __all__ = ["best_spec", "conclude", "confirmed_lines", "interval", "write_report"]
 
+FIRST_FRESH_SEED = 1_000_000
+"""Fresh seeds begin so far above the spec's own."""
 MOST = 5
 """Members of a Pareto front that are confirmed."""
 

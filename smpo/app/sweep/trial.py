@@ -1,6 +1,7 @@
 """One trial of a sweep, in a process of its own: an ordinary run that answers to the sweep at rungs.
 
-The sweep writes an order (JSON) and starts `python -m smpo.app.trial ORDER`; the trial writes beside it how it goes.
+The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.trial ORDER`; the trial writes beside it how it
+goes.
 Nothing that happens here can hurt the sweep: not a crash, not running out of memory, not a broken device.
 """
 
@@ -14,9 +15,10 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from smpo.app.sweep.order import Order, read_json, rung_file, verdict_file, write_json
 
 if TYPE_CHECKING:
     from smpo.app.assemble import Live
@@ -25,33 +27,10 @@ if TYPE_CHECKING:
     from smpo.registry.resolve import Resolved
     from smpo.runs.store import RunFolder
 
-__all__ = ["Order", "perform", "read_json", "rung_file", "verdict_file", "write_json"]
+__all__ = ["perform"]
 
 PATIENCE = 120.0
 """Seconds that a trial waits for a verdict before it goes on by itself."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a trial is told. Everything is plain data, since it travels as JSON."""
-
-    spec: str
-    answer: str
-    """The file that the trial writes: state, folder, message."""
-    spec_hash: str
-    """Identity that it must arrive at: a file that was edited meanwhile is another sweep."""
-    trial: dict[str, Any] = field(default_factory=dict)
-    sets: list[str] = field(default_factory=list)
-    roots: list[str] = field(default_factory=list)
-    no_local_code: bool = False
-    parent: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    rungs: list[int] = field(default_factory=list)
-    rung_prompts: int | None = None
-    rung_steps: int | None = None
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
 
 
 def perform(path: Path) -> int:
@@ -161,31 +140,6 @@ class _Overseer:
                 return None if verdict["go"] else str(verdict["reason"])
             time.sleep(0.02)
         return None
-
-
-def rung_file(folder: Path, step: int) -> Path:
-    return folder / "rungs" / f"{step:06d}.json"
-
-
-def verdict_file(folder: Path, step: int) -> Path:
-    return folder / "rungs" / f"{step:06d}.verdict.json"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A reader sees the old content or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(value), encoding="utf-8")
-    fresh.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Empty where there is nothing to read yet."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _answer(order: Order, state: str, message: str = "", folder: Path | None = None) -> None:

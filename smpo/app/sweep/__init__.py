@@ -1,0 +1,1 @@
+"""`smpo sweep`: prepare, estimate, begin, work, conclude."""

@@ -1,0 +1,78 @@
+"""What a trial reports on its way, passed on to the study; and the verdict at its rungs."""
+
+from __future__ import annotations
+
+import math
+
+from smpo.app.sweep.job import Job
+from smpo.app.sweep.order import read_json, rung_file, verdict_file, write_json
+from smpo.sweep.spec import Sweep
+from smpo.tracking.jsonl import as_point
+
+__all__ = ["follow"]
+
+
+def follow(job: Job, sweep: Sweep) -> None:
+    """Read what the trial reported; pass it on to the study and answer at rungs."""
+    if job.tail is None:
+        return
+    for line, offset in job.tail.read():
+        job.tail.offset = offset
+        point = as_point(line)
+        if point is None:
+            continue
+        job.step = max(job.step, point.step)
+        if job.trial is None:
+            continue
+        if point.step in job.order.rungs and any(name.startswith("rung/") for name in point.values):
+            continue
+        metric = sweep.spec.report
+        if metric in point.values and sweep.spec.prune and not job.order.rungs:
+            _report(job, sweep, point.step, point.values[str(metric)])
+    if job.trial is not None and job.order.rungs:
+        _answer_rungs(job, sweep)
+
+
+def _report(job: Job, sweep: Sweep, step: int, value: float) -> None:
+    every = max(1, job.steps // 20)
+    if (
+        step <= job.last_report
+        or (step - job.last_report < every and step != job.steps)
+        or not math.isfinite(value)
+    ):
+        return
+    job.last_report = step
+    job.reports[step] = value
+    job.trial.report(value, step)
+    if not job.asked_to_stop and job.trial.should_prune():
+        job.asked_to_stop = True
+        assert job.tail is not None
+        reason = _no_hope(sweep, str(sweep.spec.report), value, step)
+        (job.tail.path.parent / "prune.txt").write_text(reason, encoding="utf-8")
+
+
+def _answer_rungs(job: Job, sweep: Sweep) -> None:
+    assert job.tail is not None and sweep.spec.prune is not None
+    folder, goal = job.tail.path.parent, sweep.goals[0]
+    for step in job.order.rungs:
+        if step in job.reports or not (found := read_json(rung_file(folder, step))):
+            continue
+        value = float(found["figures"].get(goal.cheap, math.nan))
+        job.reports[step] = value
+        if sweep.spec.prune.paired:
+            judge = goal.metric.split("/")[1]
+            scores = found["gains"].get(judge) or []
+            first = job.order.rungs.index(step) * len(scores)
+            for index, score in enumerate(scores):
+                if math.isfinite(score):
+                    job.trial.report(score, first + index)
+        elif math.isfinite(value):
+            job.trial.report(value, step)
+        hopeless = job.trial.should_prune()
+        reason = _no_hope(sweep, goal.metric, value, step)
+        write_json(verdict_file(folder, step), {"go": not hopeless, "reason": reason})
+
+
+def _no_hope(sweep: Sweep, metric: str, value: float, step: int) -> str:
+    assert sweep.spec.prune is not None
+    return f"{metric} {value:.4g} after update {step}: `{sweep.spec.prune.use}` sees no hope"

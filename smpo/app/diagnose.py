@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
@@ -32,23 +32,38 @@ class Look:
     live: Live
     every: int
     steps: int
-
-    @property
-    def passes(self) -> int:
-        """Network passes of one look."""
-        return int(self.base.numel())
+    spend: Callable[[int], None]
+    """Told how many network passes a look took."""
+    _known: dict[int, Tensor] = field(default_factory=dict)
+    """The errors after the last update that was looked at: who asks twice, computes once."""
 
     def due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.steps
 
-    def metrics(self) -> dict[str, float]:
-        """The policy as it is now (not its average), against the base."""
-        errors = self.holdout.errors(self.live.session.denoiser)
-        return self.holdout.metrics(errors, self.base)
+    def metrics(self, step: int) -> dict[str, float]:
+        """The policy as it is now, after update `step` (not its average), against the base."""
+        return self.holdout.metrics(self._errors(step), self.base)
+
+    def margins(self, step: int) -> list[float]:
+        """Of each held-out pair, as in `metrics`."""
+        margins: list[float] = self.holdout.margins(self._errors(step), self.base).tolist()
+        return margins
+
+    def _errors(self, step: int) -> Tensor:
+        if step not in self._known:
+            self._known.clear()
+            self._known[step] = self.holdout.errors(self.live.session.denoiser)
+            self.spend(self.base.numel())
+        return self._known[step]
 
 
 def diagnosis(
-    spec: ExperimentSpec, live: Live, folder: RunFolder, start: int, note: Callable[[str], None]
+    spec: ExperimentSpec,
+    live: Live,
+    folder: RunFolder,
+    start: int,
+    note: Callable[[str], None],
+    spend: Callable[[int], None],
 ) -> Look | None:
     """What to look at, or None when nothing is held out. Call it before the first update."""
     import torch
@@ -74,4 +89,4 @@ def diagnosis(
         f"{len(rows)} pairs are held out, and {live.held.dropped} that share an image with them aren't trained on "
         "either"
     )
-    return Look(holdout, base, live, looks_every(spec), spec.train.steps)
+    return Look(holdout, base, live, looks_every(spec), spec.train.steps, spend)

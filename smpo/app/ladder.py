@@ -119,7 +119,9 @@ class _Parent:
     def opened(self, folder: RunFolder) -> None:
         pass
 
-    def hopeless(self, step: int, resolved: object, live: object, tracker: object) -> str | None:
+    def hopeless(
+        self, step: int, resolved: object, live: object, tracker: object, look: object
+    ) -> str | None:
         return None
 
 

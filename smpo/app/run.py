@@ -25,6 +25,7 @@ from smpo.runs.store import RunFolder, open_run
 
 if TYPE_CHECKING:
     from smpo.app.assemble import Live
+    from smpo.app.diagnose import Look
     from smpo.evaluation.result import Evaluation
 
 __all__ = ["Console", "Overseer", "Pruned", "Result", "describe", "run", "work"]
@@ -56,9 +57,9 @@ class Overseer(Protocol):
         ...
 
     def hopeless(
-        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker
+        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker, look: Look | None
     ) -> str | None:
-        """Asked after each update: why to give up, or None to go on."""
+        """Asked after each update: why to give up, or None to go on. `look` sees the held-out pairs, if any are."""
         ...
 
 
@@ -174,7 +175,9 @@ def _train(
         console.phase("training")
     if main and start == 0:
         _preview(spec, live, tracker, 0)
-    look = diagnosis(spec, live, folder, start, console.note) if main and start < session.steps else None
+    look = None
+    if main and start < session.steps:
+        look = diagnosis(spec, live, folder, start, console.note, clock.diagnosed)
     winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
     with Interrupt(console.note) as interrupt:
@@ -193,8 +196,7 @@ def _train(
             fallen = winners.watch(report.metrics) if look is None and drawn else None
             if look is not None and look.due(report.step):
                 with clock("diagnose"):
-                    found = look.metrics()
-                clock.diagnosed(look.passes)
+                    found = look.metrics(report.step)
                 tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
                 fallen = winners.watch(found)
             for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
@@ -204,8 +206,11 @@ def _train(
             stop = interrupt.wanted(session.accelerator)
             if due or final or stop:
                 checkpoint(report.step)
-            if overseer is not None and (reason := overseer.hopeless(report.step, resolved, live, tracker)):
-                raise Pruned(reason)
+            if overseer is not None:
+                with clock("rungs"):
+                    reason = overseer.hopeless(report.step, resolved, live, tracker, look)
+                if reason:
+                    raise Pruned(reason)
             if stop and not final:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
                 raise KeyboardInterrupt

@@ -54,8 +54,7 @@ class Holdout:
         `accuracy/votes`: the same against the votes; by timestep too. `margin` is minus the difference of the gaps,
         `gap/winner` and `gap/loser` are errors minus the base's. A tie counts as half.
         """
-        p = torch.cat([batch.p for batch in self.batches]).double().cpu()
-        side = (p - 0.5).sign()
+        side = self._side()
         winner, loser = errors - base  # [T, M]
         towards = (loser - winner) * side  # positive: the policy moved to the preferred side
         preferred, other = (
@@ -77,6 +76,16 @@ class Holdout:
             found[f"accuracy/t{t:03d}"] = _right(row)
             found[f"margin/t{t:03d}"] = float(row.mean())
         return found
+
+    def margins(self, errors: Tensor, base: Tensor) -> Tensor:
+        """`[M]`: each pair's own, averaged over timesteps; their mean is `margin`."""
+        winner, loser = errors - base
+        return ((loser - winner) * self._side()).mean(0)
+
+    def _side(self) -> Tensor:
+        """`[M]`: 1 where p prefers the winner, -1 where the loser, 0 where neither."""
+        p = torch.cat([batch.p for batch in self.batches]).double().cpu()
+        return (p - 0.5).sign()
 
 
 def _errors(denoiser: Denoiser, batch: PairBatch, t: int, reference: bool) -> Tensor:

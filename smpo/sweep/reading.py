@@ -18,7 +18,7 @@ from smpo.spec.problems import Problem, SpecProblems, nearest
 from smpo.spec.tree import Entry, Node
 from smpo.sweep.search import read_space
 from smpo.sweep.space import Space
-from smpo.sweep.spec import FIGURES, Sweep, SweepSpec
+from smpo.sweep.spec import FIGURES, WATCHED, Sweep, SweepSpec
 
 __all__ = ["read_sweep"]
 
@@ -56,7 +56,13 @@ def read_sweep(resolved: Resolved[Any], judges: Sequence[str]) -> Sweep:
     except SpecProblems as error:
         raise SpecProblems(_clean(error.problems)) from None
     sweep = Sweep(spec, space, tree)
-    found = [*_about_metrics(sweep, judges), *_about_rungs(sweep, resolved), *_about_sampler(sweep)]
+    held = resolved.spec.train.holdout
+    found = [
+        *_about_metrics(sweep, judges, held),
+        *_about_rungs(sweep, resolved),
+        *_about_watched(sweep, held),
+        *_about_sampler(sweep),
+    ]
     if found:
         raise SpecProblems(found)
     return sweep
@@ -70,8 +76,10 @@ def _clean(problems: Sequence[Problem]) -> list[Problem]:
     return list(told.values())
 
 
-def _about_metrics(sweep: Sweep, judges: Sequence[str]) -> list[Problem]:
+def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Problem]:
     known = [f"eval/{judge}/{figure}" for judge in judges for figure in FIGURES]
+    if held:
+        known += [name for name in WATCHED if name.startswith("holdout/")]
     asked: list[tuple[str, str]] = []
     for key in ("maximise", "minimise"):
         given = getattr(sweep.spec, key)
@@ -98,7 +106,10 @@ def _unknown_metric(
         label = f"judges are {', '.join(f'`{judge}`' for judge in judges)}"
     else:
         label = "the spec evaluates nothing"
-    help = "metrics are `eval/<judge>/win_rate` and its like, `train/…` and `seconds/…`"
+    help = (
+        "metrics are `eval/<judge>/win_rate` and its like, `train/…` and `seconds/…`, "
+        "and with `train.holdout` also `holdout/…`"
+    )
     return sweep.problem(path, f"no run of this spec reports `{name}`", label, help)
 
 
@@ -107,7 +118,7 @@ def _about_rungs(sweep: Sweep, resolved: Resolved[Any]) -> list[Problem]:
     if rungs is None:
         return []
     problems = []
-    if resolved.spec.evaluate is None:
+    if resolved.spec.evaluate is None and rungs.prompts != 0:
         problems.append(
             sweep.problem("rungs", "rungs are evaluations, and the spec has no `evaluate:` block")
         )
@@ -117,12 +128,40 @@ def _about_rungs(sweep: Sweep, resolved: Resolved[Any]) -> list[Problem]:
             for i, at in enumerate(rungs.at)
             if not 0 < at <= steps
         ]
-    if not sweep.goals[0].metric.startswith("eval/"):
+    if rungs.by is None and not sweep.goals[0].metric.startswith("eval/"):
         problems.append(
             sweep.problem(
                 "rungs", f"rungs evaluate, and `{sweep.goals[0].metric}` is no figure of an evaluation"
             )
         )
+    return problems
+
+
+def _about_watched(sweep: Sweep, held: int) -> list[Problem]:
+    """What a pruner looks at has to be there, and has to have a good side."""
+    rungs, problems = sweep.spec.rungs, []
+    for path, name in (("rungs/by", rungs.by if rungs else None), ("report", sweep.spec.report)):
+        known = [one for one in WATCHED if path == "report" or one.startswith("holdout/")]
+        if name is None:
+            continue
+        if name not in known:
+            close = nearest(name, known)
+            label = f"did you mean `{close}`?" if close else ""
+            problems.append(
+                sweep.problem(
+                    path,
+                    f"a pruner can't compare trials by `{name}`",
+                    label,
+                    f"it is one of {', '.join(known)}",
+                )
+            )
+        elif name.startswith("holdout/") and not held:
+            problems.append(
+                sweep.problem(
+                    path, f"nothing reports `{name}`: no pairs are held out",
+                    help="`train: {holdout: 500}` keeps some out of training",
+                )
+            )  # fmt: skip
     return problems
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,13 +15,26 @@ from smpo.spec.problems import Problem
 from smpo.spec.tree import Node, find
 from smpo.sweep.space import Space
 
-__all__ = ["FIGURES", "Bound", "Confirm", "Goal", "Rungs", "Sweep", "SweepSpec"]
+__all__ = ["FIGURES", "WATCHED", "Bound", "Confirm", "Goal", "Rungs", "Sweep", "SweepSpec"]
 
 FIGURES = (
     "win_rate", "win_rate_low", "win_rate_high", "mean_base", "mean_policy", "median_base", "median_policy",
     "gain", "gain_low", "gain_high", "p_value",
 )  # fmt: skip
 """What an evaluation reports of each judge, under `eval/<judge>/`."""
+
+
+WATCHED: Mapping[str, Literal["maximize", "minimize"]] = {
+    "train/implicit_accuracy": "maximize",
+    "train/margin": "maximize",
+    "train/loss": "minimize",
+    "holdout/accuracy": "maximize",
+    "holdout/accuracy/votes": "maximize",
+    "holdout/margin": "maximize",
+    "holdout/error/winner": "minimize",
+    "holdout/gap/winner": "minimize",
+}
+"""Metrics on the way that a pruner may compare instead of the objective, and which side is good."""
 
 
 class _Block(BaseModel):
@@ -32,10 +46,21 @@ class Rungs(_Block):
 
     at: list[int] = Field(min_length=1)
     """Updates after which it happens."""
-    prompts: int | None = Field(64, gt=0)
-    """Use only so many of the evaluation's prompts."""
+    prompts: int | None = Field(64, ge=0)
+    """Use only so many of the evaluation's prompts; 0 samples nothing, and needs a `by`."""
     steps: int | None = Field(None, gt=0)
     """Sampling steps; null takes the evaluation's."""
+    by: str | None = None
+    """What the pruner compares; null is the objective, as the cheap evaluation sees it. `holdout/accuracy` is what the
+    policy prefers among held-out pairs (`train.holdout`), for which nothing has to be sampled."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Rungs:
+        if self.by is None and self.prompts == 0:
+            raise SpecError(
+                "prompts", "without prompts a rung sees nothing", help="add `by: holdout/accuracy`"
+            )
+        return self
 
 
 class Bound(_Block):
@@ -75,7 +100,7 @@ class SweepSpec(_Block):
     rungs: Rungs | None = None
     """Cheap evaluations for the pruner."""
     report: str | None = None
-    """A metric of training for the pruner (`train/margin`), where there are no rungs."""
+    """A metric of training for the pruner (`train/implicit_accuracy`, `holdout/accuracy`), where there are no rungs."""
     retries: int = Field(2, ge=0)
     """How often a trial is begun again after its worker was lost."""
     patience: int = Field(5, gt=0)
@@ -98,7 +123,7 @@ class SweepSpec(_Block):
             if self.rungs is None and self.report is None:
                 raise SpecError(
                     "prune", "the pruner has nothing to look at",
-                    help="add `rungs: {at: [50, 100]}` (cheap evaluations), or `report: train/margin`",
+                    help="add `rungs: {at: [50, 100]}` (cheap evaluations), or `report: train/implicit_accuracy`",
                 )  # fmt: skip
             if self.prune.paired and self.rungs is None:
                 raise SpecError("prune", f"`{self.prune.use}` compares prompts one by one, and needs `rungs`")
@@ -132,6 +157,10 @@ class Goal:
     def cheap(self) -> str:
         """The same figure at a rung."""
         return "rung/" + self.metric.removeprefix("eval/")
+
+    def sign(self, watched: str) -> int:
+        """1 where more of another metric is as good as more of this one, -1 where it is as bad."""
+        return 1 if WATCHED.get(watched, self.direction) == self.direction else -1
 
 
 @dataclass(frozen=True)

@@ -168,17 +168,19 @@ def test_a_resumed_run_compares_with_the_same_base(cache: Path, tmp_path: Path) 
 
     resolved = planned(cache, "train.holdout=10", "objective=mapo", "inversion=none", "train.lr=1e-2")
     one, said = live(resolved), []
-    look = diagnosis(resolved.spec, one, Folder(), 0, said.append)  # type: ignore[arg-type]
+    spent: list[int] = []
+    look = diagnosis(resolved.spec, one, Folder(), 0, said.append, spent.append)  # type: ignore[arg-type]
     assert "10 pairs are held out" in said[0]
     list(fit(one.session))
-    found = look.metrics()
+    found = look.metrics(0)
     assert found["margin"] != 0
-    again = diagnosis(resolved.spec, one, Folder(), 4, said.append)  # type: ignore[arg-type]
-    assert torch.equal(look.base, again.base) and again.metrics() == found
+    again = diagnosis(resolved.spec, one, Folder(), 4, said.append, spent.append)  # type: ignore[arg-type]
+    assert torch.equal(look.base, again.base) and again.metrics(4) == found
+    assert again.metrics(4) == found and spent == [look.base.numel()] * 2, "asked twice, computed once"
     assert one.session.denoiser._reference is None, "no reference was brought for this"
     (tmp_path / "holdout.json").unlink()
-    lost = diagnosis(resolved.spec, one, Folder(), 4, said.append)  # type: ignore[arg-type]
+    lost = diagnosis(resolved.spec, one, Folder(), 4, said.append, spent.append)  # type: ignore[arg-type]
     torch.testing.assert_close(lost.base, look.base)
     steps = range(1, resolved.spec.train.steps + 1)
     looks = 1 + sum(look.due(step) for step in steps)
-    assert make_plan(resolved).diagnosis_passes == looks * look.passes
+    assert make_plan(resolved).diagnosis_passes == looks * spent[0]

@@ -23,9 +23,9 @@ class Silent(Quiet):
     phase = progress = step = lambda self, *_: None
 
 
-def order_of(folder, **more) -> Path:
+def order_of(folder, *sets, **more) -> Path:
     file = write(folder)
-    sets = [f"runtime.runs={folder / 'runs'}", f"runtime.cache={folder / 'cache'}"]
+    sets = [f"runtime.runs={folder / 'runs'}", f"runtime.cache={folder / 'cache'}", *sets]
     found = resolve(file, skeleton=ExperimentSpec, sets=sets)
     order = Order(str(file), str(folder / "answer.json"), found.identity.spec_hash, sets=sets, **more)
     (folder / "order.json").write_text(order.to_json())
@@ -59,10 +59,24 @@ def test_a_hopeless_trial_ends_at_its_rung_as_pruned(tmp_path):
     points = read_metrics(folder.path)
     assert max(point.step for point in points) == 2, "training stopped there"
     assert any("rung/plane-radius/gain" in point.values for point in points)
-    gains = json.loads(rung_file(folder.path, 2).read_text())["gains"]["plane-radius"]
-    assert len(gains) == 8
+    scores = json.loads(rung_file(folder.path, 2).read_text())["scores"]["plane-radius"]
+    assert len(scores) == 8
     events = [json.loads(line) for line in (folder.path / "events.jsonl").read_text().splitlines()]
     assert events[-1]["status"] == "pruned"
+
+
+def test_held_out_pairs_are_asked_at_rungs_and_nothing_is_sampled_for_it(tmp_path):
+    answering(tmp_path, {"go": False, "reason": "behind the others"})
+    assert perform(order_of(tmp_path, "train.holdout=12", rungs=[2], rung_prompts=0)) == 0
+    folder = Path(read_json(tmp_path / "answer.json")["folder"])
+    found = json.loads(rung_file(folder, 2).read_text())
+    assert not [name for name in found["figures"] if name.startswith("rung/")]
+    assert 0 <= found["figures"]["holdout/accuracy"] <= 1
+    margins = found["scores"]["holdout"]
+    assert len(margins) == 12
+    assert sum(margins) / 12 == pytest.approx(found["figures"]["holdout/margin"])
+    cost = json.loads((folder / "cost.json").read_text())
+    assert "sample" not in cost["passes"] and cost["passes"]["diagnose"] > 0 and cost["pairs"] == 2 * 16
 
 
 def test_rungs_change_nothing_of_a_trial_that_goes_on(tmp_path):

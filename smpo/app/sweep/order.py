@@ -28,6 +28,7 @@ class Order:
     tags: dict[str, str] = field(default_factory=dict)
     rungs: list[int] = field(default_factory=list)
     rung_prompts: int | None = None
+    """0 leaves the evaluation out: the held-out pairs are asked alone."""
     rung_steps: int | None = None
 
     def to_json(self) -> str:

@@ -55,7 +55,9 @@ def _complete(
     if not all(map(math.isfinite, values)):
         study.end(job.trial, "failed", "diverged", "the objective is not a finite number")
         return
-    kept = {name: value for name, value in figures.items() if name.startswith(("eval/", "seconds/"))}
+    kept = {
+        name: value for name, value in figures.items() if name.startswith(("eval/", "holdout/", "seconds/"))
+    }
     job.trial.set_user_attr("metrics", kept)
     for name, bound in spec.constraints.items():
         value = figures.get(name, math.inf)

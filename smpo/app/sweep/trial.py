@@ -22,6 +22,7 @@ from smpo.app.sweep.order import Order, read_json, rung_file, verdict_file, writ
 
 if TYPE_CHECKING:
     from smpo.app.assemble import Live
+    from smpo.app.diagnose import Look
     from smpo.engine.events import Tracker
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import Resolved
@@ -105,11 +106,19 @@ class _Overseer:
         _answer(self._order, "running", "", folder.path)
 
     def hopeless(
-        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker
+        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker, look: Look | None
     ) -> str | None:
         assert self.folder is not None
         if step in self._order.rungs:
-            self._evaluate(step, resolved, live, tracker)
+            figures: dict[str, float] = {}
+            scores: dict[str, list[float]] = {}
+            if self._order.rung_prompts != 0:
+                self._evaluate(resolved, live, figures, scores)
+            if look is not None:
+                figures |= {f"holdout/{name}": value for name, value in look.metrics(step).items()}
+                scores["holdout"] = look.margins(step)
+            tracker.metrics(figures, step)
+            write_json(rung_file(self.folder, step), {"step": step, "figures": figures, "scores": scores})
             return self._verdict(step)
         asked = self.folder / "prune.txt"
         if asked.exists():
@@ -118,7 +127,14 @@ class _Overseer:
             return reason
         return None
 
-    def _evaluate(self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker) -> None:
+    def _evaluate(
+        self,
+        resolved: Resolved[ExperimentSpec],
+        live: Live,
+        figures: dict[str, float],
+        scores: dict[str, list[float]],
+    ) -> None:
+        """Few prompts, few sampling steps."""
         from smpo.app.evaluate import evaluate_run
 
         cheaper = {"limit": self._order.rung_prompts, "steps": self._order.rung_steps}
@@ -126,11 +142,8 @@ class _Overseer:
             evaluation = evaluate_run(
                 resolved, live, lambda *_: None, **{k: v for k, v in cheaper.items() if v is not None}
             )
-        figures = {f"rung/{name.removeprefix('eval/')}": v for name, v in evaluation.metrics().items()}
-        tracker.metrics(figures, step)
-        gains = {judgement.name: judgement.gains.tolist() for judgement in evaluation.judgements}
-        assert self.folder is not None
-        write_json(rung_file(self.folder, step), {"step": step, "figures": figures, "gains": gains})
+        figures |= {f"rung/{name.removeprefix('eval/')}": v for name, v in evaluation.metrics().items()}
+        scores |= {judgement.name: judgement.gains.tolist() for judgement in evaluation.judgements}
 
     def _verdict(self, step: int) -> str | None:
         assert self.folder is not None

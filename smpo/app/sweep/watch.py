@@ -43,7 +43,7 @@ def _report(job: Job, sweep: Sweep, step: int, value: float) -> None:
         return
     job.last_report = step
     job.reports[step] = value
-    job.trial.report(value, step)
+    job.trial.report(sweep.goals[0].sign(str(sweep.spec.report)) * value, step)
     if not job.asked_to_stop and job.trial.should_prune():
         job.asked_to_stop = True
         assert job.tail is not None
@@ -52,24 +52,25 @@ def _report(job: Job, sweep: Sweep, step: int, value: float) -> None:
 
 
 def _answer_rungs(job: Job, sweep: Sweep) -> None:
-    assert job.tail is not None and sweep.spec.prune is not None
-    folder, goal = job.tail.path.parent, sweep.goals[0]
+    rungs, prune, goal = sweep.spec.rungs, sweep.spec.prune, sweep.goals[0]
+    assert job.tail is not None and prune is not None and rungs is not None
+    folder, watched = job.tail.path.parent, rungs.by or goal.cheap
     for step in job.order.rungs:
         if step in job.reports or not (found := read_json(rung_file(folder, step))):
             continue
-        value = float(found["figures"].get(goal.cheap, math.nan))
+        value = float(found["figures"].get(watched, math.nan))
         job.reports[step] = value
-        if sweep.spec.prune.paired:
-            judge = goal.metric.split("/")[1]
-            scores = found["gains"].get(judge) or []
+        sign = goal.sign(watched)
+        if prune.paired:
+            scores = found["scores"].get(watched.split("/")[0 if rungs.by else 1]) or []
             first = job.order.rungs.index(step) * len(scores)
             for index, score in enumerate(scores):
                 if math.isfinite(score):
-                    job.trial.report(score, first + index)
+                    job.trial.report(sign * score, first + index)
         elif math.isfinite(value):
-            job.trial.report(value, step)
+            job.trial.report(sign * value, step)
         hopeless = job.trial.should_prune()
-        reason = _no_hope(sweep, goal.metric, value, step)
+        reason = _no_hope(sweep, rungs.by or goal.metric, value, step)
         write_json(verdict_file(folder, step), {"go": not hopeless, "reason": reason})
 
 

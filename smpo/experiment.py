@@ -108,6 +108,12 @@ class RuntimeSpec(_Block):
     encode_batch: int = Field(32, gt=0)
     """Images at once while scoring, encoding and sampling."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    offload_reference: bool = False
+    """Keep the frozen reference of a full fine-tuning in the CPU's memory and move it to the device for each of its
+    passes. A LoRA's reference is the policy's own network and needs no place."""
+    vae_slicing: bool | None = None
+    """Let the VAE encode and decode one picture at a time; null: from 512 pixels on."""
     log_every: int = Field(1, gt=0)
     checkpoint_every: int | None = Field(None, gt=0)
     """Updates between checkpoints; null means only at the end and on interruption."""

@@ -52,6 +52,10 @@ class Runtime:
     reference: bool = True
     """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model
     that is asked for its reference nevertheless (to sample pictures for comparison) fetches it then."""
+    offload_reference: bool = False
+    """Keep the second copy in the CPU's memory and move it to the device for each of its passes."""
+    vae_slicing: bool | None = None
+    """Let the VAE see one picture at a time; null: from 512 pixels on."""
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,8 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         batch=spec.runtime.encode_batch,
         gradient_checkpointing=spec.runtime.gradient_checkpointing,
         reference=spec.needs_reference,
+        offload_reference=spec.runtime.offload_reference,
+        vae_slicing=spec.runtime.vae_slicing,
     )
 
 

@@ -52,7 +52,8 @@ class StableDiffusion(Model):
     """Train a low-rank adapter; null trains the whole UNet."""
 
     def load(self, runtime: Runtime) -> Denoiser:
-        from smpo.families.unet import Adapter, load_unet
+        from smpo.families.loading import load_unet
+        from smpo.families.lora import Adapter
 
         adapter = None
         if self.lora is not None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from smpo.errors import MachineError, RunError
 from smpo.families.lora import Adapter, attach
+from smpo.families.networks import store_in_half
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
@@ -83,8 +84,6 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
     pipeline.set_progress_bar_config(disable=True)
     stack = stack_class(pipeline, resolution or _own_resolution(pipeline))
     stack.latent_shape()  # says no before gigabytes are hashed and moved
-    if stack.resolution >= 512:
-        pipeline.vae.enable_slicing()  # one picture at a time: a batch of them decoded at once fills a GPU
     return stack
 
 
@@ -104,7 +103,7 @@ def policy_and_reference(
     else:
         attach(unet, adapter)
         if half is not None and not adapter.dora:  # DoRA measures the frozen weights
-            _store_in_half(unet, half)
+            store_in_half(unet, half)
     unet.train()
     return reference
 
@@ -123,20 +122,8 @@ def fetch_reference(
 def _frozen(network: nn.Module, half: torch.dtype | None) -> nn.Module:
     network.requires_grad_(False).eval()
     if half is not None:
-        _store_in_half(network, half)
+        store_in_half(network, half)
     return network
-
-
-def _store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
-
-    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
-    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
-    """
-    for module in network.modules():
-        frozen = not any(p.requires_grad for p in module.parameters())
-        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
-            module.to(dtype)
 
 
 def content_keys(folder: Path, stack: SDStack, *, variant: str | None) -> tuple[str, str]:

@@ -1,90 +1,53 @@
 """Latent diffusion with a UNet: SD 1.5, SD 2, SDXL and whatever else lies in their folder layout.
 
-Everything is a genuine diffusers or transformers class. What smpo adds is the discipline that a preference
-loss needs: the loss looks at the *difference* between policy and reference and multiplies it by thousands, so
-both run through the same kernels in the same precision (the official code runs one in fp16 and one under
-autocast, and starts from noise instead of ln 2: method 2b, D22).
+Everything is a genuine diffusers or transformers class; here they become a `kinds.Denoiser`. How policy and reference
+are kept alike is in `networks`, what differs between the pipelines in `stacks`, how they are found in `loading`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from smpo.errors import MachineError, RunError
+from smpo.errors import RunError
 from smpo.families.artefacts import replaced_folder, without_paths
-from smpo.families.lora import Adapter, adapter_off, save_adapter
-from smpo.families.pipelines import (
-    content_keys,
-    fetch_reference,
-    open_stack,
-    pipeline_patterns,
-    policy_and_reference,
-    schedule_of,
-)
+from smpo.families.lora import save_adapter
+from smpo.families.networks import Networks
+from smpo.families.pipelines import schedule_of
 from smpo.families.stacks import SDStack
 from smpo.imaging import place
-from smpo.kinds import Conditioning, Placement, Runtime
-from smpo.weights import locate, quiet
+from smpo.kinds import Conditioning, Placement
+from smpo.weights import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from smpo.kinds import Picture
 
-__all__ = ["Adapter", "Arithmetic", "UNetDenoiser", "load_unet"]
-
-Precision = Literal["fp32", "bf16", "fp16"]
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """In which precision both networks run."""
-
-    device: torch.device
-    precision: Precision
-    batch: int
+__all__ = ["UNetDenoiser"]
 
 
 class UNetDenoiser:
     """A `kinds.Denoiser` round a diffusers pipeline.
 
-    With an adapter the reference is the policy's network with the adapter off; without one it is a second,
-    frozen network. When training doesn't ask it, `fetch` brings it for whoever asks later. Encoders run in float32:
-    their output is computed once and cached, so rounding there would be for good.
+    Encoders run in float32: their output is computed once and cached, so rounding there would be for good.
     """
 
-    def __init__(
-        self,
-        stack: SDStack,
-        *,
-        reference: nn.Module | None,
-        arithmetic: Arithmetic,
-        keys: tuple[str, str],
-        source: str,
-        fetch: Callable[[], nn.Module] | None = None,
-    ) -> None:
-        self.schedule = schedule_of(stack.pipeline).to(arithmetic.device)
-        self.device = arithmetic.device
+    def __init__(self, stack: SDStack, networks: Networks, *, keys: tuple[str, str], source: str) -> None:
+        self.networks = networks
+        self.device = networks.arithmetic.device
+        self.schedule = schedule_of(stack.pipeline).to(self.device)
         self.encoder_key, self.weights_key = keys
         self.source = source
         self.stack = stack
-        self.network: nn.Module = stack.pipeline.unet
+        self.network: nn.Module = networks.trained
         """The trained network itself, never wrapped."""
         self.policy: nn.Module = self.network
         self.latent_shape = stack.latent_shape()
-        self._reference, self._fetch = reference, fetch
-        self._adapted = reference is None and fetch is None
-        self._arithmetic = arithmetic
-        self._dropout = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.network.modules())
 
     # ---- encoding
 
@@ -99,7 +62,7 @@ class UNetDenoiser:
         images = cast("Sequence[Image]", pictures)
         placed = [place(p, resolution, where) for p, where in zip(images, placements, strict=True)]
         means, stds = [], []
-        for part in _split(placed, self._arithmetic.batch):
+        for part in _split(placed, self.networks.arithmetic.batch):
             posterior = vae.encode(torch.stack([p.pixels for p in part]).to(self.device)).latent_dist
             mean, std = scale.apply(posterior.mean, posterior.std)
             means.append(mean.cpu())
@@ -110,7 +73,7 @@ class UNetDenoiser:
         """Rows of conditioning (`text` `[N, 77, D]`, ...) on the CPU; long prompts are cut as in sampling."""
         parts = [
             {name: rows.cpu() for name, rows in self.stack.rows(part).items()}
-            for part in _split(prompts, self._arithmetic.batch)
+            for part in _split(prompts, self.networks.arithmetic.batch)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -122,49 +85,11 @@ class UNetDenoiser:
         With gradients the (perhaps wrapped) `policy` runs. Without them, as in an inversion, the bare network
         does, with dropout off: no synchronisation of gradients to prepare, and no noise on the path.
         """
+        inputs = self.stack.network_inputs(cond)
         if not reference and torch.is_grad_enabled():
-            return self._forward(self.policy, x, t, cond)
-        with torch.no_grad(), self._still(reference) as network:
-            return self._forward(network, x, t, cond)
-
-    def _forward(self, network: nn.Module, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        # Entered for each pass: autocast remembers its casts of weights, and those that were made without
-        # gradients must not be met by a pass with them.
-        # Contiguous: torch may choose other kernels for other strides, and a dropout of zero, which only the network
-        # that is being trained has on, changes them half way.
-        with self._autocast():
-            output: Tensor = network(x.contiguous(), t, **self.stack.network_inputs(cond), return_dict=False)[
-                0
-            ]
-        return output.float()
-
-    def _autocast(self) -> torch.autocast:
-        precision = self._arithmetic.precision
-        return torch.autocast(
-            self.device.type, dtype=_HALF.get(precision, torch.bfloat16), enabled=precision != "fp32"
-        )
-
-    @contextmanager
-    def _still(self, reference: bool) -> Iterator[nn.Module]:
-        """The bare policy or reference network, without dropout, and afterwards everything as it was."""
-        if reference and not self._adapted:
-            if self._reference is None:
-                assert self._fetch is not None
-                self._reference = self._fetch().to(self.device)
-            yield self._reference
-            return
-        training = self.network.training and self._dropout
-        if training:
-            self.network.eval()
-        try:
-            if reference:
-                with adapter_off(self.network):
-                    yield self.network
-            else:
-                yield self.network
-        finally:
-            if training:
-                self.network.train()
+            return self.networks.ask(self.policy, x, t, inputs)
+        with torch.no_grad(), self.networks.still(reference=reference) as network:
+            return self.networks.ask(network, x, t, inputs)
 
     # ---- sampling
 
@@ -184,12 +109,14 @@ class UNetDenoiser:
         """
         pipeline, side = self.stack.pipeline, self.stack.resolution
         pictures: list[Picture] = []
-        with self._still(reference) as network:
+        with self.networks.still(reference=reference) as network:
             pipeline.unet = network
             try:
-                for rows in _split(range(len(prompts)), self._arithmetic.batch):
+                for rows in _split(range(len(prompts)), self.networks.arithmetic.batch):
                     inputs = self.stack.prompt_inputs([prompts[i] for i in rows], guided=guidance > 1)
-                    with self._autocast():  # the network alone: pictures and prompts stay in float32
+                    with (
+                        self.networks.arithmetic.autocast()
+                    ):  # the network alone: pictures and prompts stay in float32
                         latents = pipeline(
                             **inputs,
                             generator=[torch.Generator("cpu").manual_seed(seeds[i]) for i in rows],
@@ -229,7 +156,7 @@ class UNetDenoiser:
         """
         pipeline = self.stack.pipeline
         with replaced_folder(folder) as fresh:
-            if self._adapted:
+            if self.networks.shared:
                 save_adapter(pipeline, self.network, fresh)
                 base, then = self.source, [f"pipe.load_lora_weights({str(folder)!r})"]
             else:
@@ -239,46 +166,6 @@ class UNetDenoiser:
                 base, then = str(folder), []
         opening = f"pipe = DiffusionPipeline.from_pretrained({base!r}, dtype=torch.float32)"
         return ["import torch", "from diffusers import DiffusionPipeline", opening, *then]
-
-
-# ---------------------------------------------------------------------------------------------------- loading
-
-
-def load_unet(
-    path_or_id: str | Path,
-    *,
-    revision: str | None = None,
-    variant: str | None = None,
-    adapter: Adapter | None = None,
-    runtime: Runtime,
-    resolution: int | None = None,
-    train_precision: Precision | None = None,
-) -> UNetDenoiser:
-    """Bring a pipeline folder or hub repository into memory, ready to be trained.
-
-    `variant` chooses among stored weights (`fp16`); arithmetic is chosen by `train_precision`, by default
-    `runtime.precision`. `resolution` defaults to the UNet's own. Raises `MachineError` when weights aren't
-    here, `RunError` for pipelines that aren't UNet text-to-image models or sizes that don't fit.
-    """
-    device, precision = torch.device(runtime.device), train_precision or runtime.precision
-    if precision == "fp16" and device.type == "cpu":
-        raise MachineError("fp16 is for GPUs: training scales its gradients there", help="use fp32 or bf16")
-    folder = locate(path_or_id, what="the model", patterns=pipeline_patterns(variant), revision=revision)
-    stack = open_stack(folder, variant=variant, resolution=resolution)
-    half, hold = _HALF.get(precision), runtime.reference
-    reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
-    later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
-    if runtime.gradient_checkpointing:
-        stack.pipeline.unet.enable_gradient_checkpointing()
-    stack.pipeline.to(device)
-    return UNetDenoiser(
-        stack,
-        reference=None if reference is None else reference.to(device),
-        arithmetic=Arithmetic(device, precision, runtime.batch),
-        keys=content_keys(folder, stack, variant=variant),
-        source=str(path_or_id),
-        fetch=None if hold or adapter is not None else later,
-    )
 
 
 def _split(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from smpo.errors import RunError
 from smpo.families.artefacts import replaced_folder
-from smpo.families.unet import Adapter, UNetDenoiser, load_unet
+from smpo.families.loading import load_unet
+from smpo.families.lora import Adapter
+from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Runtime
 
 PROMPTS, SEEDS = ["a red circle", "blue"], [3, 44]

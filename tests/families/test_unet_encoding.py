@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from smpo.families.unet import Adapter, load_unet
+from smpo.families.loading import load_unet
+from smpo.families.lora import Adapter
 from smpo.imaging import place
 from smpo.kinds import Placement, Runtime
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from smpo.errors import MachineError, RunError
-from smpo.families.unet import load_unet
+from smpo.families.loading import load_unet
 from smpo.kinds import Runtime
 
 

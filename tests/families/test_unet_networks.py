@@ -12,7 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from smpo.errors import MachineError, RunError
-from smpo.families.unet import Adapter, UNetDenoiser, load_unet
+from smpo.families.loading import load_unet
+from smpo.families.lora import Adapter
+from smpo.families.networks import Arithmetic, Networks
+from smpo.families.pipelines import open_stack, policy_and_reference
+from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, Denoiser, Runtime
 from smpo.maths.losses import error_gap
 
@@ -68,6 +72,44 @@ def test_equal_weights_give_equal_outputs_and_a_first_loss_of_ln_2(
     assert float(nn.functional.softplus(-margin).mean()) == math.log(2)
 
 
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_float16_is_kept_alike_too(sd_folder: Path, adapter: Adapter | None) -> None:
+    """Training in fp16 scales its loss and belongs on GPUs; whether policy and reference agree can be seen anywhere."""
+    stack = open_stack(sd_folder, variant=None, resolution=None)
+    reference = policy_and_reference(stack.pipeline, adapter, torch.float16)
+    arithmetic = Arithmetic(torch.device("cpu"), "fp16", 4)
+    networks = Networks(stack.pipeline.unet, reference, arithmetic=arithmetic)
+    denoiser = UNetDenoiser(stack, networks, keys=("", ""), source="")
+    x, t, cond = micro_batch(denoiser)
+    policy, original = denoiser.predict(x, t, cond), denoiser.predict(x, t, cond, reference=True)
+    assert torch.equal(policy, original) and torch.isfinite(policy).all()
+    exact = load_unet(sd_folder, adapter=adapter, runtime=Runtime()).predict(x, t, cond)
+    assert 0 < float((policy - exact).detach().abs().max()) < 0.01
+
+
+def test_an_offloaded_reference_is_on_the_device_for_its_passes_alone(
+    sd_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = load_unet(sd_folder, runtime=Runtime())
+    away = load_unet(sd_folder, runtime=Runtime(offload_reference=True))
+    x, t, cond = micro_batch(held)
+    assert torch.equal(away.predict(x, t, cond, reference=True), held.predict(x, t, cond, reference=True))
+
+    moves: list[str] = []
+    assert away.networks.reference is not None
+    monkeypatch.setattr(away.networks.reference, "to", lambda device: moves.append(device.type) or Away())
+    networks = away.networks
+    monkeypatch.setattr(networks, "arithmetic", Arithmetic(torch.device("cuda"), "fp32", 4))
+    with pytest.raises(KeyError), networks.still(reference=True) as network:
+        assert isinstance(network, Away) and moves == ["cuda"]
+        raise KeyError
+    assert moves == ["cuda", "cpu"], "it leaves after an error as well"
+
+
+class Away(nn.Module):
+    """What a network is on a device that isn't here."""
+
+
 def test_the_reference_stays_where_the_policy_was(sd_folder: Path) -> None:
     for adapter in (None, LORA):
         denoiser = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
@@ -111,7 +153,7 @@ def test_frozen_weights_are_stored_in_half_and_norms_are_not(sd_folder: Path) ->
     runtime = Runtime(precision="bf16")
     for adapter in (None, LORA):
         denoiser = load_unet(sd_folder, adapter=adapter, runtime=runtime)
-        frozen = denoiser._reference if adapter is None else denoiser.network
+        frozen = denoiser.networks.reference if adapter is None else denoiser.network
         assert frozen is not None
         assert frozen.conv_in.weight.dtype == torch.bfloat16
         assert frozen.conv_norm_out.weight.dtype == torch.float32

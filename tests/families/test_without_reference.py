@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from smpo.components.models import Plane
-from smpo.families.unet import Adapter, load_unet
+from smpo.families.loading import load_unet
+from smpo.families.lora import Adapter
 from smpo.kinds import Conditioning, Runtime
 
 LEAN = Runtime(reference=False)
@@ -45,7 +46,7 @@ def test_plane_fetches_the_base_it_did_not_hold() -> None:
 
 def test_unet_holds_one_network_and_saves_a_pipeline(sd_folder: Path, tmp_path: Path) -> None:
     full, lean = load_unet(sd_folder, runtime=Runtime()), load_unet(sd_folder, runtime=LEAN)
-    assert weights_alive(full) == 2 * weights_alive(lean)
+    assert weights_alive(full.networks) == 2 * weights_alive(lean.networks)
     disturbed(lean.policy)
     lean.save(tmp_path / "model")
     assert (tmp_path / "model" / "model_index.json").exists(), "a whole model, not an adapter"
@@ -58,7 +59,7 @@ def test_unet_holds_one_network_and_saves_a_pipeline(sd_folder: Path, tmp_path: 
 
 def test_an_adapter_never_needed_a_second_network(sd_folder: Path) -> None:
     full, lean = (load_unet(sd_folder, adapter=Adapter(rank=2), runtime=r) for r in (Runtime(), LEAN))
-    assert weights_alive(full) == weights_alive(lean)
+    assert weights_alive(full.networks) == weights_alive(lean.networks)
     x, t = torch.randn(1, *lean.latent_shape), torch.tensor([500])
     cond = Conditioning(lean.encode_prompts(["a"]))
     base = full.predict(x, t, cond, reference=True)

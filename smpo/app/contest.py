@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from smpo.evaluation.sampling import Slot
     from smpo.kinds import Picture
 
-__all__ = ["Contender", "Held", "find_contenders", "hold", "spec_of"]
+__all__ = ["Contender", "Held", "contender_of", "find_contenders", "hold", "load_contender", "spec_of"]
 
 LORA = "pytorch_lora_weights.safetensors"
 BASE = "base"
@@ -112,7 +112,7 @@ def hold(
     everybody = (Contender(BASE, None), *contenders)
     scores, caches = {}, {}
     for one in everybody:
-        denoiser, key = _load(spec.model, one, runtime)
+        denoiser, key = load_contender(spec.model, one, runtime)
         told = {
             "weights": key,
             "precision": runtime.precision,
@@ -146,7 +146,7 @@ def hold(
 def _find(place: str, runs: Path) -> Contender:
     path = Path(place)
     if (path / "status.json").exists():
-        return _of_run(RunFolder(path))
+        return contender_of(RunFolder(path))
     if (path / LORA).exists():
         return Contender(path.name, None, lora=path)
     if (
@@ -158,7 +158,7 @@ def _find(place: str, runs: Path) -> Contender:
     known = find_runs(runs, spec_hash=place) or [run for run in find_runs(runs) if run.name == place]
     finished = [run for run in known if run.model.is_dir()]
     if finished:
-        return _of_run(finished[-1])
+        return contender_of(finished[-1])
     if known:
         raise RunError(f"run {known[-1].path} has no model: it is {known[-1].summary()}")
     if place.count("/") == 1 and not path.exists() and not place.startswith((".", "/")):
@@ -169,7 +169,10 @@ def _find(place: str, runs: Path) -> Contender:
     )
 
 
-def _of_run(run: RunFolder) -> Contender:
+def contender_of(run: RunFolder | None) -> Contender:
+    """What a run saved; without a run, the base of the spec. Raises `RunError` when nothing was saved."""
+    if run is None:
+        return Contender(BASE, None)
     name = f"{run.name} {run.spec_hash[:6]}"
     if not run.model.is_dir():
         raise RunError(f"run {run.path} has no model: it is {run.summary()}")
@@ -178,7 +181,7 @@ def _of_run(run: RunFolder) -> Contender:
     return Contender(name, str(run.model), run=run)
 
 
-def _load(model: Model, one: Contender, runtime: Runtime) -> tuple[Denoiser, str]:
+def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Denoiser, str]:
     """`(the model as a denoiser whose policy it is, what identifies its weights)`."""
     fields = type(model).model_fields
     change: dict[str, Any] = {"lora": None} if "lora" in fields else {}

@@ -20,7 +20,8 @@ from smpo.engine.events import Ending, NullTracker, RunInfo, StepReport, Tee, Tr
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
-from smpo.runs.lock import git_facts, lock_facts
+from smpo.runs.lock import changes, git_facts, read_lock
+from smpo.runs.manifest import write_manifest
 from smpo.runs.store import RunFolder, open_run
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from smpo.app.diagnose import Look
     from smpo.evaluation.result import Evaluation
 
-__all__ = ["Console", "Overseer", "Pruned", "Result", "describe", "run", "work"]
+__all__ = ["Console", "Expected", "Overseer", "Pruned", "Result", "describe", "run", "work"]
 
 
 class Console(Protocol):
@@ -63,6 +64,14 @@ class Overseer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Expected:
+    """The lock of a run that is repeated: pairs, weights and prompts must be those, unless `anyway`."""
+
+    lock: Mapping[str, Any]
+    anyway: bool = False
+
+
 @dataclass
 class Result:
     """What a run left behind."""
@@ -82,9 +91,10 @@ def run(
     again: bool = False,
     resume: bool = False,
     overseer: Overseer | None = None,
+    expected: Expected | None = None,
 ) -> Result:
     """Everything, in this process. Raises `RunExists` and its kin when this identity was run before, and `Pruned`
-    when the sweep that oversees it gives it up."""
+    when the sweep that oversees it gives it up. `expected`: the run that this one repeats."""
     spec, identity = resolved.spec, resolved.identity
     folder = open_run(Path(spec.runtime.runs), spec.name, identity.spec_hash, again=again, resume=resume)
     describe(folder, resolved, plan)
@@ -92,7 +102,7 @@ def run(
         if overseer is not None:
             overseer.opened(folder)
         try:
-            return work(resolved, folder, console, overseer=overseer)
+            return work(resolved, folder, console, overseer=overseer, expected=expected)
         except Pruned as error:
             folder.close("pruned", error.message)
             raise
@@ -100,7 +110,7 @@ def run(
 
 def work(
     resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True,
-    overseer: Overseer | None = None,
+    overseer: Overseer | None = None, expected: Expected | None = None,
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble
@@ -122,7 +132,7 @@ def work(
         parameters = _trained(live)
         start = restore(folder.checkpoints, parameters, session.optimiser, session.average, say=console.warn)
         tracker.start(_info(resolved, folder, start, overseer))
-        _record_inputs(resolved, folder, live, tracker, console)
+        _record_inputs(resolved, folder, live, tracker, console, start, expected)
         if start:
             console.note(f"going on after update {start} of {session.steps}")
 
@@ -240,6 +250,7 @@ def _conclude(
     clock.measure(live.session)
     tracker.metrics(clock.metrics(), spec.train.steps)
     tracker.model(folder.model, {"base": spec.model.facts().weights, "method": spec.objective.use})
+    write_manifest(folder)
 
 
 def _preview(spec: ExperimentSpec, live: Live, tracker: Tracker, step: int) -> None:
@@ -323,24 +334,12 @@ def _info(
 
 
 def _record_inputs(
-    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console
-) -> None:
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, tracker: Tracker, console: Console,
+    start: int, expected: Expected | None,
+) -> None:  # fmt: skip
     """The lock file, the data's report, and the first artefacts."""
-    spec, table = resolved.spec, live.table
-    facts = lock_facts(
-        spec=resolved.identity.spec_hash,
-        group=resolved.identity.group_hash,
-        seeds={"train": spec.train.seed, **({"evaluate": spec.evaluate.seed} if spec.evaluate else {})},
-        devices=[str(live.session.denoiser.device)],
-        data={"digest": table.digest, "pairs": len(table)},
-        weights={
-            "model": live.session.denoiser.weights_key,
-            **({"reward": live.reward_key} if live.reward_key else {}),
-        },
-        uses={one.path.name: one.digest for one in resolved.local_files},
-        runtime=spec.runtime.model_dump(mode="json"),
-    )
-    folder.write_text("lock.json", json.dumps(facts, indent=1))
+    table = live.table
+    _lock(resolved, folder, live, start, expected, console)
     counts = {name: table.report[name] for name in ("rows", "pairs", "votes", "ties") if name in table.report}
     dropped = table.report.get("dropped", {})
     console.note(in_words(counts, dropped))
@@ -359,6 +358,27 @@ def _record_inputs(
     for name in ("spec.yaml", "resolved.yaml", "lock.json", "plan.json", "data_report.json"):
         if (folder.path / name).exists():
             tracker.artefact(folder.path / name)
+
+
+def _lock(
+    resolved: Resolved[ExperimentSpec], folder: RunFolder, live: Live, start: int, expected: Expected | None,
+    console: Console,
+) -> None:  # fmt: skip
+    """Write `lock.json`, once it is sure that this is the run that was meant.
+
+    A resumed run keeps the lock it began with, and notes beside it what was different when it went on.
+    """
+    from smpo.app.locked import compare_locks, lock_of
+
+    facts = lock_of(resolved, live)
+    if expected is not None:
+        compare_locks(expected.lock, facts, console.note, anyway=expected.anyway)
+    begun = read_lock(folder.lock_file)
+    if start and begun:
+        compare_locks(begun, facts, console.note, help="begin another attempt with `--again`")
+        again = {"created": facts["created"], "update": start, "changes": changes(begun, facts)}
+        facts = {**begun, "resumed": [*begun.get("resumed", []), again]}
+    folder.write_text("lock.json", json.dumps(facts, indent=1))
 
 
 def in_words(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from smpo.engine.ema import Average
 
-__all__ = ["checkpoints", "restore", "save"]
+__all__ = ["checkpoints", "fault_of", "restore", "save"]
 
 MANIFEST = "manifest.json"
 
@@ -81,7 +81,7 @@ def restore(
     A torn, truncated or altered one is passed over, in words, for the one before.
     """
     for path in reversed(checkpoints(folder)):
-        fault = _fault(path)
+        fault = fault_of(path)
         if fault is None:
             _load(path, parameters, optimiser, average)
             return int(path.name.removeprefix("step-"))
@@ -106,13 +106,14 @@ def _load(
         optimiser.load_state_dict(_join(load_file(path / "optimiser.safetensors"), rest))
 
 
-def _fault(path: Path) -> str | None:
+def fault_of(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in words; None when it is whole."""
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]
         for name, digest in files.items():
             if _digest(path / name) != digest:
                 return f"{name} has changed since it was written"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

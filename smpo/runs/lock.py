@@ -7,6 +7,7 @@ is an error: a fact that can't be had is null.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -20,23 +21,45 @@ from typing import Any
 
 import smpo
 
-__all__ = ["changes", "git_facts", "lock_facts"]
+__all__ = ["DECISIVE", "INFLUENCES", "changes", "git_facts", "lock_facts", "read_lock"]
+
+DECISIVE = ("spec", "data", "weights", "uses")
+"""Parts of a lock that say *what* was run: where one differs, it is another experiment."""
+INFLUENCES = (
+    "labels",
+    "smpo",
+    "python",
+    "machine",
+    "devices",
+    "arithmetic",
+    "packages",
+    "environment",
+)
+"""Parts that say *with what*: where one differs, the last digits may, and a result should not."""
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "tokenizers",
     "huggingface_hub", "numpy", "scipy", "pillow", "pyarrow", "pydantic", "ruamel.yaml", "mlflow", "optuna",
 )  # fmt: skip
 VARIABLES = (
-    "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "PYTORCH_CUDA_ALLOC_CONF",
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION",
-    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "PYTHONHASHSEED", "SLURM_JOB_ID",
+    "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING",
+    "NCCL_ALGO", "NCCL_PROTO", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_CBWR",
+    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DIFFUSERS_ATTN_BACKEND", "PYTORCH_ENABLE_MPS_FALLBACK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION",
+    "PYTHONHASHSEED",
 )  # fmt: skip
-"""Environment that can change a result or explain one: a list of what is kept, so no secret slips in."""
+"""Environment that can change a number. Both lists say what is kept, so no secret slips in."""
+EXPLANATIONS = (
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "OMP_WAIT_POLICY", "SLURM_JOB_ID",
+    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+)  # fmt: skip
+"""Environment that tells where and how a run happened; two runs that differ here are comparable."""
 
 _SOURCES = {".py", ".yaml", ".yml", ".toml", ".json"}
 _HIDE = r"-*[\w.-]*(?:token|secret|password|passwd|api[-_]?key)"
 _SECRET = re.compile(rf"(?i)^({_HIDE}=).+$|hf_[A-Za-z0-9]{{16,}}")
 _ASKS_SECRET = re.compile(rf"(?i)-{_HIDE}")
+_LABELS = ("smpo.git.branch", "smpo.git.origin", "smpo.git.dirty")
 _USERINFO = re.compile(r"://[^/@\s]+@")
 
 
@@ -50,13 +73,16 @@ def lock_facts(
     weights: Mapping[str, str] | None = None,
     uses: Mapping[str, str] | None = None,
     runtime: Mapping[str, Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
+    arithmetic: Mapping[str, Any] | None = None,
     project: Path | None = None,
 ) -> dict[str, Any]:
     """Everything about now that a run depends on, ready for JSON.
 
     `spec` and `group` are the hashes; `devices` names as the machine gives them; `data` digests and
-    revisions; `weights` revisions or hashes by name; `uses` hashes of local files with components. `project`
-    is the folder whose git state counts, by default the working directory. Takes at most some seconds, all of
+    revisions; `weights` revisions or hashes by name; `uses` hashes of local files with components; `labels`
+    what smoothing made of the scores; `arithmetic` how torch computes (threads, TF32, instruction set).
+    `project` is the folder whose git state counts, by default the working directory. Takes at most some seconds, all of
     them git's.
     """
     package = Path(smpo.__file__).parent
@@ -69,6 +95,8 @@ def lock_facts(
         "weights": dict(weights or {}),
         "uses": dict(uses or {}),
         "runtime": dict(runtime or {}),
+        "labels": dict(labels or {}),
+        "arithmetic": dict(arithmetic or {}),
         "smpo": {"version": smpo.__version__, "git": git_facts(package)},
         "project": {"folder": str(project or Path.cwd()), "git": git_facts(project or Path.cwd())},
         "command": [
@@ -77,11 +105,13 @@ def lock_facts(
         ],
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "machine": platform.machine(),
         "host": platform.node(),
         "cores": os.cpu_count(),
         "devices": list(devices),
         "packages": {name: _version(name) for name in PACKAGES},
-        "environment": {name: _without_secrets(os.environ[name]) for name in VARIABLES if name in os.environ},
+        "environment": _environment(VARIABLES),
+        "place": _environment(EXPLANATIONS),
     }
 
 
@@ -117,17 +147,33 @@ def git_facts(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs between two locks and could change a result, in words: for a resume elsewhere."""
+def changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], parts: Sequence[str] = (*DECISIVE, *INFLUENCES)
+) -> list[str]:
+    """What differs between two locks and could change a result, in words: `packages.torch: 2.9.0 → 2.10.0`.
+
+    A part that one of them doesn't have (an older smpo wrote it) isn't compared; nor are names of branches.
+    """
     found = []
-    for part in ("spec", "data", "weights", "uses", "smpo", "python", "devices", "packages", "environment"):
-        old, new = _leaves(part, before.get(part)), _leaves(part, after.get(part))
+    for part in parts:
+        if part not in before or part not in after:
+            continue
+        old, new = _leaves(part, before[part]), _leaves(part, after[part])
         found += [
             f"{name}: {old.get(name)} → {new.get(name)}"
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name)
+            if old.get(name) != new.get(name) and not name.startswith(_LABELS)
         ]
     return found
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """A `lock.json`; empty where there is none or where it can't be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _leaves(name: str, value: Any) -> dict[str, Any]:
@@ -136,6 +182,10 @@ def _leaves(name: str, value: Any) -> dict[str, Any]:
     return {
         path: leaf for key, part in value.items() for path, leaf in _leaves(f"{name}.{key}", part).items()
     }
+
+
+def _environment(names: Sequence[str]) -> dict[str, str]:
+    return {name: _without_secrets(os.environ[name]) for name in names if name in os.environ}
 
 
 def _version(package: str) -> str | None:

@@ -85,6 +85,13 @@ def golden(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def curves(session: nox.Session) -> None:
+    """Write the tiny worlds' golden curves anew, after their weights or the mathematics changed on purpose."""
+    _setup(session)
+    session.run("pytest", "tests/golden", "-q", "-p", "no:xdist", env={**ENV, "SMPO_REGENERATE": "1"})
+
+
 @nox.session(venv_backend="virtualenv", reuse_venv=False)
 def build(session: nox.Session) -> None:
     """Build the wheel, install it in a clean environment, and run the quickstart from it, away from the checkout."""

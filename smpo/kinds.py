@@ -218,6 +218,8 @@ class Denoiser(Protocol):
     """Identifies image and text encoders, resolution and preprocessing: caches are filed under it."""
     weights_key: str
     """Identifies the frozen reference with its encoders, scheduler and resolution, by content."""
+    origin: Mapping[str, str]
+    """Commits on the hub by part (`model`, `vae`), for what came from there; goes to the lock file."""
 
     def encode_pictures(
         self, pictures: Sequence[Picture], placements: Sequence[Placement]

@@ -20,6 +20,7 @@ from typing import Any
 from smpo.errors import MachineError
 
 __all__ = [
+    "commit_of",
     "content_key",
     "locate",
     "model_files",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _VOLATILE = (
     "_name_or_path",
     "_commit_hash",
@@ -40,6 +42,11 @@ _VOLATILE = (
     "dtype",
 )
 """Keys of a config that say who wrote it or where it lay, not what the network is."""
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit on the hub that a folder in the hub's cache is a copy of; None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" and _COMMIT.match(folder.name) else None
 
 
 def weight_patterns(folder: str = "", *, variant: str | None = None) -> list[str]:
@@ -67,6 +74,8 @@ def locate(source: str | Path, *, what: str, patterns: Sequence[str], revision: 
     path = Path(source).expanduser()
     if path.is_dir():
         return path
+    if path.is_file():
+        raise MachineError(f"{source} is a file, and {what} is looked for in a folder or on the hub")
     if not _HUB_ID.match(str(source)):
         raise MachineError(
             f"there is no folder {source} with {what}",

@@ -187,7 +187,9 @@ def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Deno
     change: dict[str, Any] = {"lora": None} if "lora" in fields else {}
     if one.weights is not None:
         change |= {"weights": one.weights} | {
-            name: None for name in ("revision", "variant") if name in fields
+            name: None
+            for name in ("revision", "variant", "config", "original_config", "vae", "vae_revision")
+            if name in fields
         }
     recipe = model.model_copy(update=change)
     if message := recipe.check():

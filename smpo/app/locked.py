@@ -36,6 +36,7 @@ def lock_of(resolved: Resolved[ExperimentSpec], live: Live) -> dict[str, Any]:
         data=data,
         weights={
             "model": live.session.denoiser.weights_key,
+            **{f"{part}@hub": commit for part, commit in live.session.denoiser.origin.items()},
             **({"reward": live.reward_key} if live.reward_key else {}),
         },
         uses={one.path.name: one.digest for one in resolved.local_files},

@@ -12,8 +12,9 @@ from typing import Any
 from smpo.app.costs import GPUS, Architecture, GpuCost, Workload, estimate, known, state_bytes
 from smpo.app.disk import DiskUse, disk_use
 from smpo.app.forecast import Forecast, forecast
+from smpo.components.locations import is_hub_id
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import HELD_TIMESTEPS, ModelFacts
+from smpo.kinds import HELD_TIMESTEPS, Model, ModelFacts
 from smpo.registry.resolve import Resolved
 
 __all__ = ["Obstacle", "Plan", "judge_names", "looks_every", "make_plan"]
@@ -119,7 +120,12 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         disk=disk,
         diagnosis_passes=_diagnosis_passes(spec),
         obstacles=obstacles,
-        warnings=[*(problem.message for problem in resolved.warnings), *disk.warnings, *_warnings(spec)],
+        warnings=[
+            *(problem.message for problem in resolved.warnings),
+            *disk.warnings,
+            *_unpinned(resolved),
+            *_warnings(spec),
+        ],
     )
 
 
@@ -168,7 +174,7 @@ def judge_names(resolved: Resolved[ExperimentSpec]) -> list[str]:
 
 def _obstacles(spec: ExperimentSpec) -> Iterator[Obstacle]:
     if message := spec.model.check():
-        yield Obstacle("model", message, "point `model.weights` at a folder: `--set model.weights=FOLDER`")
+        yield Obstacle("model", message, _how_to_get(spec.model))
     if message := spec.data.check():
         yield Obstacle("data", message, "point `data.path` at the parquet files: `--set data.path=FOLDER`")
     rewards = {"reward": spec.reward} if spec.reward else {}
@@ -179,6 +185,16 @@ def _obstacles(spec: ExperimentSpec) -> Iterator[Obstacle]:
     for where, reward in rewards.items():
         if message := reward.check():
             yield Obstacle(where, message, "fetch the weights first, or choose another reward")
+
+
+def _how_to_get(model: Model) -> str:
+    """Where a model that isn't here can be had."""
+    point = "point `model.weights` at a folder or a file: `--set model.weights=PATH`"
+    place, pin = getattr(model, "weights", ""), getattr(model, "revision", None)
+    if not is_hub_id(place):
+        return point
+    command = f"hf download {place}" + (f" --revision {pin}" if pin else "")
+    return f"`{command}` where there is a network (gated: after `hf auth login`, and its licence on the hub); or {point}"
 
 
 def looks_every(spec: ExperimentSpec) -> int:
@@ -208,6 +224,19 @@ def _company(spec: ExperimentSpec) -> Iterator[str]:
         yield "`runtime.diagnose_every` is longer than the run: the held-out pairs are looked at only at its end"
     if not spec.train.holdout and spec.runtime.diagnose_every:
         yield "`runtime.diagnose_every` has nothing to look at: set `train.holdout` to a number of pairs"
+
+
+def _unpinned(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
+    """Weights on the hub that may be others tomorrow."""
+    for slot in ("model", "reward"):
+        component = resolved.components().get(slot)
+        for place, pin in (("weights", "revision"), ("vae", "vae_revision")):
+            name = getattr(component, place, None)
+            if isinstance(name, str) and is_hub_id(name) and getattr(component, pin, None) is None:
+                yield (
+                    f"`{slot}.{place}` takes whatever `{name}` holds on the hub that day: pin a commit with "
+                    f"`{slot}.{pin}` (lock.json will say what it was)"
+                )
 
 
 def _warnings(spec: ExperimentSpec) -> Iterator[str]:

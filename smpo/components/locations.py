@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["is_hub_id", "locate", "missing", "to_fetch"]
+__all__ = ["is_file", "is_hub_id", "locate", "missing", "to_fetch"]
 
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
+_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 Kind = Literal["models", "datasets"]
 
 
@@ -27,9 +28,14 @@ def locate(place: str) -> str:
     return str(Path(place).expanduser()) if place.startswith("~") else place
 
 
+def is_file(place: str) -> bool:
+    """Whether `place` is spelt like a single file of weights."""
+    return Path(place).suffix.lower() in _FILES
+
+
 def is_hub_id(place: str) -> bool:
     """`owner/name`, and no such folder here."""
-    return bool(_HUB.match(place)) and not Path(place).exists()
+    return bool(_HUB.match(place)) and not is_file(place) and not Path(place).exists()
 
 
 def missing(place: str, kind: Kind = "models") -> str | None:
@@ -37,6 +43,8 @@ def missing(place: str, kind: Kind = "models") -> str | None:
     hub's cache, or when it can be fetched."""
     if Path(locate(place)).exists():
         return None
+    if is_file(place):
+        return f"there is no file `{place}`"
     if not is_hub_id(place):
         return f"`{place}` is neither a folder here nor a hub id (owner/name)"
     if _cached(place, kind):

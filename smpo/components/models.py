@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from smpo.components.locations import locate, missing
+from smpo.components.locations import is_file, locate, missing
+from smpo.components.model_facts import file_facts, folder_facts, tensors
+from smpo.errors import SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
+from smpo.spec.identity import Neutral
 
 __all__ = ["LoRA", "Plane", "StableDiffusion"]
 
@@ -35,13 +36,14 @@ class LoRA(BaseModel):
 
 @register
 class StableDiffusion(Model):
-    """A UNet latent-diffusion pipeline in the diffusers folder layout (SD 1.x, 2.x, SDXL; epsilon or v-prediction)."""
+    """A UNet latent-diffusion pipeline (SD 1.x, 2.x, SDXL; epsilon or v-prediction): a folder in the diffusers layout,
+    a hub repository, or a single file in the original layout."""
 
     use: Literal["stable-diffusion"] = "stable-diffusion"
     version: ClassVar[int] = 1
 
     weights: str
-    """Folder, hub id (owner/name), or `smpo:...` for what ships with smpo."""
+    """Folder, hub id (owner/name), single `.safetensors` file, or `smpo:...` for what ships with smpo."""
     revision: str | None = None
     """Commit or tag on the hub; pin it."""
     variant: str | None = None
@@ -50,10 +52,27 @@ class StableDiffusion(Model):
     """Side of the training images in pixels; null takes the pipeline's own."""
     lora: LoRA | None = None
     """Train a low-rank adapter; null trains the whole UNet."""
+    config: Annotated[str | None, Neutral(None)] = None
+    """For a single file: folder or hub id with configurations and tokenizers in the diffusers layout; its weights
+    aren't needed. Null takes the repository of SD 1.5, SD 2.1 or SDXL, whichever fits."""
+    original_config: Annotated[str | None, Neutral(None)] = None
+    """For a single file: the YAML that it was trained with. `config` is then needed for the tokenizers alone."""
+    vae: Annotated[str | None, Neutral(None)] = None
+    """Folder or hub id with another autoencoder, such as madebyollin/sdxl-vae-fp16-fix."""
+    vae_revision: Annotated[str | None, Neutral(None)] = None
+    """Commit or tag of `vae` on the hub."""
+    prediction: Annotated[Literal["epsilon", "v_prediction"] | None, Neutral(None)] = None
+    """What the network predicts, where its scheduler's configuration says otherwise or nothing."""
+    zero_terminal_snr: Annotated[bool | None, Neutral(None)] = None
+    """Whether the schedule ends in pure noise (Lin et al. 2023), where the scheduler's configuration says otherwise."""
+    sizes: Annotated[Literal["real", "square"], Neutral("real")] = "real"
+    """What SDXL is told of its images: their `real` sizes and cuts, or, as by the official SmPO code, that each is a
+    whole `square` of the right size."""
 
     def load(self, runtime: Runtime) -> Denoiser:
-        from smpo.families.loading import load_unet
+        from smpo.families.loading import Extras, load_unet
         from smpo.families.lora import Adapter
+        from smpo.families.pipelines import Reading
 
         adapter = None
         if self.lora is not None:
@@ -72,33 +91,40 @@ class StableDiffusion(Model):
             resolution=self.resolution,
             adapter=adapter,
             runtime=runtime,
+            extras=Extras(
+                config=self.config and locate(self.config),
+                original_config=self.original_config,
+                vae=self.vae and locate(self.vae),
+                vae_revision=self.vae_revision,
+            ),
+            reading=Reading(
+                prediction=self.prediction, zero_terminal_snr=self.zero_terminal_snr, sizes=self.sizes
+            ),
         )
 
     def facts(self) -> ModelFacts:
-        folder = Path(locate(self.weights))
-        unet, scheduler = (
-            _json(folder / "unet" / "config.json"),
-            _json(folder / "scheduler" / "scheduler_config.json"),
-        )
-        vae = _json(folder / "vae" / "config.json")
-        known = _PUBLISHED.get(self.weights, ModelFacts(self.weights, timesteps=None))
-        scale = 2 ** (len(vae.get("block_out_channels", [1])) - 1)
-        own = (
-            unet["sample_size"] * scale
-            if isinstance(unet.get("sample_size"), int) and vae
-            else known.resolution
-        )
-        return ModelFacts(
-            weights=self.weights,
-            timesteps=scheduler.get("num_train_timesteps", known.timesteps),
-            resolution=self.resolution or own,
-            parameters=_count(folder / "unet") or known.parameters,
-            trainable=None if self.lora else _count(folder / "unet") or known.parameters,
-            forward_tflop=known.forward_tflop if (self.resolution or own) == known.resolution else None,
-        )
+        place = Path(locate(self.weights))
+        found = file_facts(place, self.config) if is_file(self.weights) else folder_facts(place, self.weights)
+        return found.adapted(self.weights, self.resolution, whole=self.lora is None)
 
     def check(self) -> str | None:
-        return missing(self.weights)
+        needed = [self.weights, *(place for place in (self.config, self.vae) if place)]
+        if self.original_config and not Path(self.original_config).expanduser().is_file():
+            return f"there is no file `{self.original_config}` (model.original_config)"
+        return next((message for place in needed if (message := missing(place))), None)
+
+    @model_validator(mode="after")
+    def _of_one_piece(self) -> StableDiffusion:
+        single = is_file(self.weights)
+        for name in ("config", "original_config"):
+            if getattr(self, name) is not None and not single:
+                raise SpecError(name, f"`{name}` belongs to single files; `{self.weights}` brings its own")
+        if single and (self.revision or self.variant):
+            name = "revision" if self.revision else "variant"
+            raise SpecError(name, f"a single file has no {name}", related=["weights"])
+        if self.vae_revision is not None and self.vae is None:
+            raise SpecError("vae_revision", "there is no `vae` that it could be the revision of")
+        return self
 
 
 @register
@@ -122,49 +148,8 @@ class Plane(Model):
         )
 
     def facts(self) -> ModelFacts:
-        count = _tensors(Path(locate(self.weights)))
+        count = tensors(Path(locate(self.weights)))
         return ModelFacts(self.weights, timesteps=1000, parameters=count or None, trainable=count or None)
 
     def check(self) -> str | None:
         return missing(self.weights)
-
-
-# Counted on meta tensors; parameter counts agree with the published ones.
-_PUBLISHED = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": ModelFacts(
-        "", timesteps=1000, resolution=512, parameters=859_520_964, forward_tflop=0.8033
-    ),
-    "stabilityai/stable-diffusion-xl-base-1.0": ModelFacts(
-        "", timesteps=1000, resolution=1024, parameters=2_567_463_684, forward_tflop=6.7612
-    ),
-}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _count(folder: Path) -> int | None:
-    """Parameters in a folder's safetensors, from their headers alone."""
-    return sum(_tensors(file) for file in sorted(folder.glob("*.safetensors"))) or None
-
-
-def _tensors(file: Path) -> int:
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, 100_000_000)))
-    except (OSError, ValueError, struct.error):
-        return 0
-    total = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            size = 1
-            for axis in entry["shape"]:
-                size *= axis
-            total += size
-    return total

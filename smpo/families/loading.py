@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,17 +12,31 @@ from smpo.errors import MachineError
 from smpo.families.lora import Adapter
 from smpo.families.networks import HALF, Arithmetic, Networks, Precision
 from smpo.families.pipelines import (
+    AS_IT_IS,
+    Reading,
     content_keys,
     fetch_reference,
     open_stack,
     pipeline_patterns,
     policy_and_reference,
 )
+from smpo.families.single_file import is_single_file, unpacked
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Runtime
-from smpo.weights import locate
+from smpo.weights import commit_of, locate, weight_patterns
 
-__all__ = ["load_unet"]
+__all__ = ["Extras", "load_unet"]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What lies elsewhere than the weights: `config` and `original_config` belong to single files (see
+    `single_file.unpacked`), `vae` is a folder or hub id with another autoencoder."""
+
+    config: str | None = None
+    original_config: str | None = None
+    vae: str | None = None
+    vae_revision: str | None = None
 
 
 def load_unet(
@@ -33,8 +48,10 @@ def load_unet(
     runtime: Runtime,
     resolution: int | None = None,
     train_precision: Precision | None = None,
+    extras: Extras = Extras(),
+    reading: Reading = AS_IT_IS,
 ) -> UNetDenoiser:
-    """Bring a pipeline folder or hub repository into memory, ready to be trained.
+    """Bring a pipeline folder, a hub repository or a single file into memory, ready to be trained.
 
     `variant` chooses among stored weights (`fp16`); arithmetic is chosen by `train_precision`, by default
     `runtime.precision`. `resolution` defaults to the UNet's own. Raises `MachineError` when weights aren't
@@ -43,8 +60,21 @@ def load_unet(
     device, precision = torch.device(runtime.device), train_precision or runtime.precision
     if precision == "fp16" and device.type == "cpu":
         raise MachineError("fp16 is for GPUs: training scales its gradients there", help="use fp32 or bf16")
-    folder = locate(path_or_id, what="the model", patterns=pipeline_patterns(variant), revision=revision)
-    stack = open_stack(folder, variant=variant, resolution=resolution)
+    origin: dict[str, str] = {}
+    if single := is_single_file(path_or_id):
+        file = Path(path_or_id).expanduser()
+        folder = unpacked(file, config=extras.config, original=extras.original_config, cache=runtime.cache)
+    else:
+        patterns = pipeline_patterns(variant)
+        folder = locate(path_or_id, what="the model", patterns=patterns, revision=revision)
+        _note(origin, "model", folder)
+    if extras.vae is not None:
+        patterns = [pattern for part in ("", "vae") for pattern in weight_patterns(part)]
+        patterns += ["config.json", "vae/config.json"]
+        vae = locate(extras.vae, what="the vae", patterns=patterns, revision=extras.vae_revision)
+        _note(origin, "vae", vae)
+        reading = replace(reading, vae=vae)
+    stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading)
     half, hold = HALF.get(precision), runtime.reference
     if runtime.vae_slicing if runtime.vae_slicing is not None else stack.resolution >= 512:
         stack.pipeline.vae.enable_slicing()  # a batch of pictures decoded at once fills a GPU
@@ -60,5 +90,22 @@ def load_unet(
         fetch=None if hold or adapter is not None else later,
         offload=runtime.offload_reference,
     )
-    keys = content_keys(folder, stack, variant=variant)
-    return UNetDenoiser(stack, networks, keys=keys, source=str(path_or_id))
+    keys = content_keys(folder, stack, variant=variant, reading=reading)
+    opening = _opening(path_or_id, revision, stack.pipeline_class if single else None)
+    return UNetDenoiser(stack, networks, keys=keys, opening=opening, origin=origin)
+
+
+def _opening(place: str | Path, revision: str | None, single: str | None) -> tuple[str, str]:
+    """The class, and the line of Python with which strangers open the base."""
+    pinned = f", revision={revision!r}" if revision else ""
+    if single:
+        return single, f"pipe = {single}.from_single_file({str(place)!r}, dtype=torch.float32)"
+    return (
+        "DiffusionPipeline",
+        f"pipe = DiffusionPipeline.from_pretrained({str(place)!r}{pinned}, dtype=torch.float32)",
+    )
+
+
+def _note(origin: dict[str, str], part: str, folder: Path) -> None:
+    if commit := commit_of(folder):
+        origin[part] = commit

@@ -7,8 +7,9 @@ checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickle
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ from smpo.maths.schedule import NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
 
 __all__ = [
+    "AS_IT_IS",
+    "Reading",
     "content_keys",
     "fetch_reference",
     "open_stack",
@@ -33,6 +36,23 @@ _ENCODING = "unet/1"
 """Part of `encoder_key`: raise it when pictures or prompts are encoded differently."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read otherwise than a folder says; None leaves it as it is.
+
+    `vae`: a folder with another autoencoder. `prediction`, `zero_terminal_snr`: what the network was really trained
+    for. `sizes`: what SDXL is told of its images, see `stacks.SDXLStack`.
+    """
+
+    vae: Path | None = None
+    prediction: Literal["epsilon", "v_prediction"] | None = None
+    zero_terminal_snr: bool | None = None
+    sizes: Literal["real", "square"] = "real"
+
+
+AS_IT_IS = Reading()
+
+
 def pipeline_patterns(variant: str | None = None) -> list[str]:
     """Files of a repository that are read, and so fetched from the hub."""
     parts = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -41,7 +61,9 @@ def pipeline_patterns(variant: str | None = None) -> list[str]:
     return ["model_index.json", *(f"{part}/config.json" for part in parts), *texts, *weights]
 
 
-def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> SDStack:
+def open_stack(
+    folder: Path, *, variant: str | None, resolution: int | None, reading: Reading = AS_IT_IS
+) -> SDStack:
     """The pipeline in float32 on the CPU, frozen but for the UNet, in the adapter for its class.
 
     Raises `MachineError` for missing or unreadable pieces, `RunError` for what smpo can't train.
@@ -68,10 +90,11 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
 
     if variant is not None and not _has_variant(folder / "unet", variant):
         raise MachineError(f"{folder} holds no {variant} weights of the unet", help="leave `variant` out")
-    parts = {part: network(diffusers, part) for part in ("unet", "vae")}
+    parts = {"unet": network(diffusers, "unet")}
+    parts["vae"] = network(diffusers, "vae") if reading.vae is None else _other_vae(reading.vae)
     parts |= {part: network(transformers, part) for part in stack_class.encoders}
     parts |= {part: loaded(transformers, part) for part in stack_class.tokenizers}
-    parts["scheduler"] = loaded(diffusers, "scheduler")
+    parts["scheduler"] = _scheduler(loaded(diffusers, "scheduler"), reading)
     for tokenizer, encoder in zip(stack_class.tokenizers, stack_class.encoders, strict=True):
         longest = parts[encoder].config.max_position_embeddings
         parts[tokenizer].model_max_length = min(
@@ -83,8 +106,41 @@ def open_stack(folder: Path, *, variant: str | None, resolution: int | None) -> 
     pipeline = getattr(diffusers, stack_class.pipeline_class)(**parts, **stack_class.options, **extra)
     pipeline.set_progress_bar_config(disable=True)
     stack = stack_class(pipeline, resolution or _own_resolution(pipeline))
+    stack.sizes = reading.sizes
     stack.latent_shape()  # says no before gigabytes are hashed and moved
     return stack
+
+
+def _other_vae(folder: Path) -> Any:
+    """An autoencoder of its own, such as sdxl-vae-fp16-fix: a repository's root, or a pipeline's `vae` folder."""
+    import diffusers
+
+    place = folder if (folder / "config.json").is_file() else folder / "vae"
+    name = read_json(place / "config.json").get("_class_name", "")
+    if name != "AutoencoderKL":
+        raise RunError(f"{folder} holds no AutoencoderKL, which `model.vae` asks for")
+    with opened("the vae", place):
+        return diffusers.AutoencoderKL.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
+
+
+def _scheduler(scheduler: Any, reading: Reading) -> Any:
+    """The folder's scheduler, told what the network was really trained for.
+
+    Zero terminal SNR only shows when sampling starts at the last timestep, so the spacing becomes `trailing` (Lin et
+    al. 2023); schedulers that don't know it are replaced by DDIM.
+    """
+    from diffusers import DDIMScheduler
+
+    told: dict[str, Any] = {}
+    if reading.prediction is not None:
+        told["prediction_type"] = reading.prediction
+    if reading.zero_terminal_snr is not None:
+        told["rescale_betas_zero_snr"] = reading.zero_terminal_snr
+        if reading.zero_terminal_snr:
+            told["timestep_spacing"] = "trailing"
+        if "rescale_betas_zero_snr" not in scheduler.config:
+            scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+    return type(scheduler).from_config(scheduler.config, **told) if told else scheduler
 
 
 def policy_and_reference(
@@ -126,22 +182,30 @@ def _frozen(network: nn.Module, half: torch.dtype | None) -> nn.Module:
     return network
 
 
-def content_keys(folder: Path, stack: SDStack, *, variant: str | None) -> tuple[str, str]:
+def content_keys(
+    folder: Path, stack: SDStack, *, variant: str | None, reading: Reading = AS_IT_IS
+) -> tuple[str, str]:
     """`(encoder_key, weights_key)`, both by content.
 
     The first identifies VAE, text encoders and tokenizers, with the resolution and the dtype they run in: models
     fine-tuned from one base share it. The second also identifies UNet and scheduler.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "encoding": _ENCODING,
         "stack": type(stack).__name__,
         "resolution": stack.resolution,
         "dtype": "float32",
     }
-    parts = ("vae", *stack.encoders, *stack.tokenizers)
-    encoders = content_key(facts, [file for part in parts for file in model_files(folder / part, variant)])
+    if reading.sizes != "real":  # rows that are stored with the images' latents
+        facts["sizes"] = reading.sizes
+    vae = folder / "vae" if reading.vae is None else reading.vae
+    places = [(vae, variant if reading.vae is None else None)]
+    places += [(folder / part, variant) for part in (*stack.encoders, *stack.tokenizers)]
+    encoders = content_key(facts, [file for place, kind in places for file in model_files(place, kind)])
     network = [file for part in ("unet", "scheduler") for file in model_files(folder / part, variant)]
-    return encoders, content_key({"encoders": encoders}, [folder / "model_index.json", *network])
+    told = {"prediction": reading.prediction, "zero_terminal_snr": reading.zero_terminal_snr}
+    known = {name: value for name, value in told.items() if value is not None}
+    return encoders, content_key({"encoders": encoders, **known}, [folder / "model_index.json", *network])
 
 
 def schedule_of(pipeline: Any) -> NoiseSchedule:

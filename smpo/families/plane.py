@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -70,6 +70,7 @@ class PlaneDenoiser:
         known = reference if isinstance(reference, PlaneNet) else policy
         self.weights_key = f"plane-{_digest(known)}"
         self._fetch = reference if not isinstance(reference, PlaneNet) else None
+        self.origin: Mapping[str, str] = {}
         self._reference = None if self._fetch is not None else self._freeze(copy.deepcopy(known))
 
     def _freeze(self, network: PlaneNet) -> nn.Module:

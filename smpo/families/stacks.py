@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class SDStack:
         "requires_safety_checker": False,
     }
     """What the pipeline's constructor wants besides the components that are loaded."""
+
+    sizes: Literal["real", "square"] = "real"
+    """What an SDXL is told about how its images were cut."""
 
     def __init__(self, pipeline: Any, resolution: int) -> None:
         self.pipeline = pipeline
@@ -127,8 +130,8 @@ class SDXLStack(SDStack):
     """SDXL: two text encoders, a pooled vector, and six numbers that say how the image was cut.
 
     Further rows: `pooled` `[N, P]` and, with the images, `size_ids` `[N, 6]` = original height and width, top
-    and left of the window, height and width of the result. The official SmPO code tells the network that
-    nothing was cut (method 2b, D21); these are the real numbers.
+    and left of the window, height and width of the result: the real numbers. The official SmPO code tells the
+    network of every image that it has the right size and nothing was cut (method 2b, D21): `sizes = "square"`.
     """
 
     pipeline_class = "StableDiffusionXLPipeline"
@@ -142,11 +145,11 @@ class SDXLStack(SDStack):
 
     def image_rows(self, placed: Sequence[Placed]) -> dict[str, Tensor]:
         square = (self.resolution, self.resolution)
-        return {
-            "size_ids": torch.tensor(
-                [[*p.original, *p.top_left, *square] for p in placed], dtype=torch.float32
-            )
-        }
+        told = [
+            (*square, 0, 0, *square) if self.sizes == "square" else (*p.original, *p.top_left, *square)
+            for p in placed
+        ]
+        return {"size_ids": torch.tensor(told, dtype=torch.float32)}
 
     def network_inputs(self, cond: Conditioning) -> dict[str, Any]:
         tensors = cond.tensors

@@ -37,12 +37,22 @@ class UNetDenoiser:
     Encoders run in float32: their output is computed once and cached, so rounding there would be for good.
     """
 
-    def __init__(self, stack: SDStack, networks: Networks, *, keys: tuple[str, str], source: str) -> None:
+    def __init__(
+        self,
+        stack: SDStack,
+        networks: Networks,
+        *,
+        keys: tuple[str, str],
+        opening: tuple[str, str],
+        origin: Mapping[str, str],
+    ) -> None:
         self.networks = networks
         self.device = networks.arithmetic.device
         self.schedule = schedule_of(stack.pipeline).to(self.device)
         self.encoder_key, self.weights_key = keys
-        self.source = source
+        self.opening = opening
+        """With which class and line of Python strangers open the base."""
+        self.origin = origin
         self.stack = stack
         self.network: nn.Module = networks.trained
         """The trained network itself, never wrapped."""
@@ -158,14 +168,16 @@ class UNetDenoiser:
         with replaced_folder(folder) as fresh:
             if self.networks.shared:
                 save_adapter(pipeline, self.network, fresh)
-                base, then = self.source, [f"pipe.load_lora_weights({str(folder)!r})"]
             else:
                 with quiet():
                     pipeline.save_pretrained(fresh, safe_serialization=True)
                 without_paths(fresh)
-                base, then = str(folder), []
-        opening = f"pipe = DiffusionPipeline.from_pretrained({base!r}, dtype=torch.float32)"
-        return ["import torch", "from diffusers import DiffusionPipeline", opening, *then]
+        if self.networks.shared:
+            (name, opening), then = self.opening, [f"pipe.load_lora_weights({str(folder)!r})"]
+        else:
+            name, then = "DiffusionPipeline", []
+            opening = f"pipe = DiffusionPipeline.from_pretrained({str(folder)!r}, dtype=torch.float32)"
+        return ["import torch", f"from diffusers import {name}", opening, *then]
 
 
 def _split(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

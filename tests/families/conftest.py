@@ -20,16 +20,16 @@ def tiny_tokenizer(length: int = 77) -> Any:
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=length)
 
 
-def _text_config(tokenizer: Any, **options: Any) -> Any:
+def _text_config(tokenizer: Any, width: int, **options: Any) -> Any:
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=37,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=32,
+        num_attention_heads=4 if width < 64 else width // 64,  # all true ones have heads of 64
+        projection_dim=width,
         max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -66,26 +66,36 @@ def _scheduler(**options: Any) -> Any:
     )
 
 
-def make_sd(folder: Path, **scheduler: Any) -> Path:
-    """A StableDiffusionPipeline of 32 px, latents 4 x 16 x 16."""
+def make_sd(
+    folder: Path,
+    *,
+    channels: tuple[int, int] = (4, 8),
+    groups: int = 2,
+    width: int = 32,
+    act: str = "quick_gelu",
+    linear: bool = False,
+    **scheduler: Any,
+) -> Path:
+    """A StableDiffusionPipeline of 32 px, latents 4 x 16 x 16. `width`, `act`: of the text encoder."""
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     unet = UNet2DConditionModel(
-        block_out_channels=(4, 8),
+        block_out_channels=channels,
         layers_per_block=1,
         sample_size=16,
-        norm_num_groups=2,
-        cross_attention_dim=32,
+        norm_num_groups=groups,
+        cross_attention_dim=width,
         attention_head_dim=2,
+        use_linear_projection=linear,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )
     StableDiffusionPipeline(
         vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config(tokenizer)),
+        text_encoder=CLIPTextModel(_text_config(tokenizer, width, hidden_act=act)),
         tokenizer=tokenizer,
         unet=unet,
         scheduler=_scheduler(**scheduler),
@@ -96,18 +106,25 @@ def make_sd(folder: Path, **scheduler: Any) -> Path:
     return folder
 
 
-def make_sdxl(folder: Path) -> Path:
-    """A StableDiffusionXLPipeline of 32 px, with two text encoders and configured moments of the latents."""
+def make_sdxl(
+    folder: Path,
+    *,
+    channels: tuple[int, int] = (8, 16),
+    groups: int = 2,
+    widths: tuple[int, int] = (32, 32),
+    moments: bool = True,
+) -> Path:
+    """A StableDiffusionXLPipeline of 32 px, with two text encoders; `moments`: of the latents, in the VAE."""
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     unet = UNet2DConditionModel(
-        block_out_channels=(8, 16),
+        block_out_channels=channels,
         layers_per_block=1,
         sample_size=16,
-        norm_num_groups=2,
+        norm_num_groups=groups,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=(2, 4),
@@ -115,13 +132,13 @@ def make_sdxl(folder: Path) -> Path:
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         transformer_layers_per_block=(1, 1),
-        projection_class_embeddings_input_dim=6 * 8 + 32,
-        cross_attention_dim=64,
+        projection_class_embeddings_input_dim=6 * 8 + widths[1],
+        cross_attention_dim=sum(widths),
     )
     StableDiffusionXLPipeline(
-        vae=_vae(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[0.9, 1.1, 1.0, 1.2]),
-        text_encoder=CLIPTextModel(_text_config(tokenizer)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer, hidden_act="gelu")),
+        vae=_vae(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[0.9, 1.1, 1.0, 1.2]) if moments else _vae(),
+        text_encoder=CLIPTextModel(_text_config(tokenizer, widths[0])),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer, widths[1], hidden_act="gelu")),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,

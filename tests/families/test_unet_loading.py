@@ -55,7 +55,8 @@ def test_a_hub_id_is_found_in_the_cache(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     found = load_unet("somebody/some-model", runtime=Runtime())
     assert found.encoder_key == load_unet(sd_folder, runtime=Runtime()).encoder_key
-    assert found.source == "somebody/some-model"
+    assert found.origin == {"model": commit}, "whoever names no revision still learns which one it was"
+    assert "'somebody/some-model'" in found.opening[1]
 
 
 def test_missing_and_broken_pieces_are_named(sd_folder: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_float16_is_kept_alike_too(sd_folder: Path, adapter: Adapter | None) -> 
     reference = policy_and_reference(stack.pipeline, adapter, torch.float16)
     arithmetic = Arithmetic(torch.device("cpu"), "fp16", 4)
     networks = Networks(stack.pipeline.unet, reference, arithmetic=arithmetic)
-    denoiser = UNetDenoiser(stack, networks, keys=("", ""), source="")
+    denoiser = UNetDenoiser(stack, networks, keys=("", ""), opening=("", ""), origin={})
     x, t, cond = micro_batch(denoiser)
     policy, original = denoiser.predict(x, t, cond), denoiser.predict(x, t, cond, reference=True)
     assert torch.equal(policy, original) and torch.isfinite(policy).all()

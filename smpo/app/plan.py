@@ -194,7 +194,7 @@ def _how_to_get(model: Model) -> str:
     if not is_hub_id(place):
         return point
     command = f"hf download {place}" + (f" --revision {pin}" if pin else "")
-    return f"`{command}` where there is a network (gated: after `hf auth login`, and its licence on the hub); or {point}"
+    return f"`{command}` where there is a network (a gated one after `hf auth login`), or {point}"
 
 
 def looks_every(spec: ExperimentSpec) -> int:

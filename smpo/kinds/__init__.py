@@ -1,0 +1,39 @@
+"""The nouns of preference optimisation: what a spec selects, and what the engine may ask of it.
+
+Two sorts of thing live here. *Kinds* are the base classes of components: frozen pydantic objects that are their own
+configuration. Light ones (`method`: smoothing, inversion, objective) are called directly; heavy ones (`recipes`: model,
+data, reward) have a `load` that brings something live into memory. *Protocols* (`live`) say what those live things must
+be able to do.
+
+Shapes: `B` pairs, `N = 2B` images (all winners, then all losers), `C H W` latent axes. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smpo.kinds.live import Denoiser, Draws, PairTable, Predict, Predictors, Scorer
+from smpo.kinds.method import HELD_TIMESTEPS, Inversion, Objective, Optimiser, Smoothing
+from smpo.kinds.predicted import ObjectiveOut, Predicted
+from smpo.kinds.recipes import Model, ModelFacts, PairData, PromptSet, Reward
+from smpo.kinds.search import Pruner, Sampler
+from smpo.kinds.values import (
+    Conditioning,
+    Pair,
+    PairBatch,
+    Placement,
+    Prompt,
+    Runtime,
+    Sampling,
+    ScoreStats,
+)
+
+if TYPE_CHECKING:
+    from smpo.kinds.values import Picture as Picture
+
+__all__ = [
+    "HELD_TIMESTEPS", "Conditioning", "Denoiser", "Draws", "Inversion", "Model", "ModelFacts", "Objective",
+    "ObjectiveOut", "Optimiser", "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predict", "Predicted",
+    "Predictors", "Prompt", "PromptSet", "Pruner", "Reward", "Runtime", "Sampler", "Sampling", "ScoreStats", "Scorer",
+    "Smoothing",
+]  # fmt: skip

@@ -1,0 +1,124 @@
+"""What live things must be able to do: the protocols between the engine and all that has weights or files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from smpo.kinds.values import Conditioning, Pair, Picture, Placement
+    from smpo.maths.schedule import NoiseSchedule
+
+__all__ = ["Denoiser", "Draws", "PairTable", "Predict", "Predictors", "Scorer"]
+
+
+class Draws(Protocol):
+    """Random numbers of a micro-batch, a pure function of (seed, stream name, sample position)."""
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """`[B, *shape]` standard normal, float32, on the batch's device; row i depends on sample i alone."""
+        ...
+
+    def uniform(self, name: str) -> Tensor:
+        """`[B]` in [0, 1), float64, on the CPU."""
+        ...
+
+
+class Predict(Protocol):
+    """A network without gradients, in its own parameterisation, on some rows of the micro-batch.
+
+    `x [n, C, H, W]`, `t [n]`, `rows [n]`: which rows of the batch these are, so that conditioning can be gathered.
+    """
+
+    def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """The two networks an inversion may follow, with the batch's prompts and, on demand, with empty ones."""
+
+    policy: Predict
+    reference: Predict
+    policy_empty: Predict | None = None
+    reference_empty: Predict | None = None
+
+
+class Denoiser(Protocol):
+    """Everything the engine may ask of a model. Nothing else in smpo knows what a UNet is."""
+
+    schedule: NoiseSchedule
+    device: torch.device
+    policy: nn.Module
+    """The network being trained. The engine may replace it by its wrapped twin (DDP)."""
+    latent_shape: tuple[int, int, int]
+    encoder_key: str
+    """Identifies image and text encoders, resolution and preprocessing: caches are filed under it."""
+    weights_key: str
+    """Identifies the frozen reference with its encoders, scheduler and resolution, by content."""
+    origin: Mapping[str, str]
+    """Commits on the hub by part (`model`, `vae`), for what came from there; goes to the lock file."""
+
+    def encode_pictures(
+        self, pictures: Sequence[Picture], placements: Sequence[Placement]
+    ) -> dict[str, Tensor]:
+        """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Rows of conditioning, one per prompt, no gradient."""
+        ...
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        """The network's output `[N, C, H, W]` in its own parameterisation, float32.
+
+        `reference=True` is the frozen original: a second network, or the same one with its adapter off. Policy and
+        reference run through the same kernels and precision, so equal weights give equal outputs.
+        """
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        steps: int,
+        reference: bool = False,
+    ) -> list[Picture]:
+        """One finished sample a prompt. Sample i depends on `prompts[i]` and `seeds[i]`, not on the batch."""
+        ...
+
+    def save(self, folder: Path) -> list[str]:
+        """Write what others load (`from_pretrained` folder or LoRA file); returns lines that say how to load it."""
+        ...
+
+
+class Scorer(Protocol):
+    """A reward in memory, frozen."""
+
+    key: str
+    """Identifies weights and preprocessing: scores are cached under it."""
+
+    def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
+        """`[N]` float32 on the CPU; higher is better. Deterministic, and independent of what else is in the batch."""
+        ...
+
+
+class PairTable(Protocol):
+    """Preference pairs in memory or on disk. Images are decoded on request."""
+
+    digest: str
+    """Content hash of pairs and votes: what was trained on."""
+    report: Mapping[str, Any]
+    """Counts of rows, pairs, votes, ties and drops by reason; goes to `data_report.json` and the tracker."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair: ...
+
+    def picture(self, image_id: str) -> Picture: ...

@@ -1,0 +1,99 @@
+"""Kinds that are recipes: model, data, reward, prompts. Their `load` brings something live into memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from smpo.registry.component import Component
+
+if TYPE_CHECKING:
+    from smpo.kinds.live import Denoiser, PairTable, Scorer
+    from smpo.kinds.values import Prompt, Runtime
+
+__all__ = ["Model", "ModelFacts", "PairData", "PromptSet", "Reward"]
+
+
+class Reward(Component):
+    """A recipe for a scorer: which weights, which revision, which preprocessing."""
+
+    kind: ClassVar[str] = "reward"
+    learned: ClassVar[bool] = True
+    """False for closed-form judges."""
+
+    @abstractmethod
+    def load(self, runtime: Runtime) -> Scorer:
+        """Bring the model into memory, frozen, in evaluation mode, on `runtime.device`."""
+
+    def check(self) -> str | None:
+        """Why this reward can't be loaded here, in a sentence, or None. Never imports torch."""
+        return None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What can be known of a model without loading it; None where it can't. `smpo plan` multiplies these."""
+
+    weights: str
+    timesteps: int | None = 1000
+    resolution: int | None = None
+    parameters: int | None = None
+    trainable: int | None = None
+    forward_tflop: float | None = None
+
+
+class Model(Component):
+    """A recipe for a text-to-image model: plane, shapes, SD 1.5, SDXL."""
+
+    kind: ClassVar[str] = "model"
+
+    @abstractmethod
+    def load(self, runtime: Runtime) -> Denoiser:
+        """Policy and frozen reference in memory. Raises `MachineError` when the weights aren't here."""
+
+    @abstractmethod
+    def facts(self) -> ModelFacts:
+        """Reads at most configuration files. Never imports torch."""
+
+    def check(self) -> str | None:
+        """Why this model can't be loaded here, in a sentence, or None. Never imports torch."""
+        return None
+
+
+class PairData(Component):
+    """A recipe for a table of preference pairs."""
+
+    kind: ClassVar[str] = "data"
+
+    @abstractmethod
+    def load(self, runtime: Runtime, report: Path | None = None) -> PairTable:
+        """Read, check and count. Dropped pairs are listed in `report`, when given."""
+
+    def check(self) -> str | None:
+        """Why this data can't be read here, in a sentence, or None."""
+        return None
+
+    def size(self) -> int | None:
+        """Pairs, where a cheap look tells (parquet metadata)."""
+        return None
+
+
+class PromptSet(Component):
+    """Prompts that models are judged on."""
+
+    kind: ClassVar[str] = "prompts"
+
+    @property
+    @abstractmethod
+    def role(self) -> Literal["training", "tuning", "untouched"]:
+        """What the set may be used for; numbers that are reported come from untouched sets."""
+
+    @abstractmethod
+    def load(self) -> list[Prompt]:
+        """All prompts of the set, in a fixed order. Raises `MachineError` when they can't be read."""
+
+    def check(self) -> str | None:
+        """Why the prompts can't be read here, in a sentence, or None."""
+        return None

@@ -1,0 +1,153 @@
+"""Values that travel: from the data to the engine, from the machine to a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+    Picture = Image.Image | np.ndarray
+    """One finished sample: an image, or in the plane world a point `[2]`."""
+
+__all__ = [
+    "Conditioning", "Pair", "PairBatch", "Placement", "Prompt", "Runtime", "Sampling", "ScoreStats",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a recipe is brought to life. Nothing in it may change a result beyond rounding."""
+
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    cache: Path = Path(".smpo-cache")
+    batch: int = 32
+    """How many images a frozen network sees at once while scoring or encoding."""
+    gradient_checkpointing: bool = False
+    reference: bool = True
+    """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model
+    that is asked for its reference nevertheless (to sample pictures for comparison) fetches it then."""
+    offload_reference: bool = False
+    """Keep the second copy in the CPU's memory and move it to the device for each of its passes."""
+    vae_slicing: bool | None = None
+    """Let the VAE see one picture at a time; null: from 512 pixels on."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network is conditioned on, row by row. Opaque to the engine.
+
+    `tensors` maps names that only the family understands (`text`, `pooled`, `size_ids`, `condition`) to `[N, ...]`.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def take(self, rows: Tensor) -> Conditioning:
+        """The rows with these indices, in this order."""
+        return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
+
+    def doubled(self) -> Conditioning:
+        """`[B] -> [2B]`: once for the winners, once for the losers."""
+        return Conditioning(
+            {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in self.tensors.items()}
+        )
+
+    def merged(self, extra: Mapping[str, Tensor]) -> Conditioning:
+        """With more tensors beside the present ones (SDXL's sizes and crops belong to the image, not the prompt)."""
+        return Conditioning({**self.tensors, **extra})
+
+    def to(self, device: Any) -> Conditioning:
+        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How an image is laid onto the square the model sees; the two images of a pair share one.
+
+    `crop` is the position of the crop window along both axes, 0 = left/top, 0.5 = centre, 1 = right/bottom.
+    """
+
+    crop: tuple[float, float] = (0.5, 0.5)
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images for one prompt, and how often people preferred the first.
+
+    `winner` and `loser` are content ids of the images. `share` in [0.5, 1] is the share of the votes for the winner
+    (0.5 = a tie, in storage order); `votes` is how many people were asked.
+    """
+
+    id: str
+    prompt: str
+    winner: str
+    loser: str
+    share: float
+    votes: int = 1
+
+
+@dataclass(frozen=True)
+class ScoreStats:
+    """A reward over the *whole* table, both images of every pair; extremes are stored beside the scores."""
+
+    low: float
+    high: float
+    count: int
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One evaluation prompt. `group` is the cluster for intervals: prompts of a group are not independent."""
+
+    text: str
+    group: str = ""
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What an objective wants to be shown. Left alone: pairs, both images with the pair's prompt."""
+
+    desirable: float | None = None
+    """Show single images instead of pairs, this share of them desirable (preferred at least once)."""
+    prefixes: tuple[str, str] | None = None
+    """Words put before the prompts of preferred and of dispreferred images; ties get none."""
+
+    @property
+    def paired(self) -> bool:
+        return self.desirable is None
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """One micro-batch as the engine sees it: everything frozen networks could compute is already computed.
+
+    `mean`, `std`: `[2B, C, H, W]` moments of the scaled latents, winners first. `position`: `[B]` the pair's place in
+    the endless stream of training samples; all randomness is keyed by it, so results don't depend on how samples are
+    spread over devices and micro-batches. `p`: `[B]` smoothed probability that the winner wins.
+
+    `desirable`: `[2B]`, set when the two images of a row have nothing to do with each other (`Sampling.desirable`);
+    each has its own timestep then, and p is 1. `unconditional`: the same rows with the empty prompt, for inversions
+    with guidance.
+    """
+
+    ids: Sequence[str]
+    position: Tensor
+    mean: Tensor
+    std: Tensor
+    conditioning: Conditioning
+    p: Tensor
+    desirable: Tensor | None = None
+    unconditional: Conditioning | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)

@@ -1,0 +1,61 @@
+"""Arguments and options that several commands take, each worded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smpo.cli import complete
+
+__all__ = ["Json", "Models", "NoCode", "OptionalModels", "Place", "Roots", "Run", "Runs", "Sets", "Spec"]
+
+Spec = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPEC",
+        help="A spec file, or the name of a shipped one (quickstart).",
+        autocompletion=complete.specs,
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="PATH=VALUE",
+        help="Change one value, as if written in the file. Repeatable.",
+        autocompletion=complete.set_paths,
+    ),
+]
+Roots = Annotated[
+    list[Path] | None, typer.Option("--registry", metavar="DIR", help="One more folder of cards. Repeatable.")
+]
+NoCode = Annotated[
+    bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")
+]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Runs, diffusers folders, LoRA folders, hub names; `label=` before one names it.",
+    ),
+]
+OptionalModels = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[MODEL...]", help="As for `smpo eval`."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
+Place = Annotated[
+    str, typer.Argument(metavar="SPEC|FOLDER", help="A spec, or the folder of a cache (runs/cache).")
+]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder, the beginning of its spec hash, or an experiment's name.",
+        autocompletion=complete.run_ids,
+    ),
+]
+Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]

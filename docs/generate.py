@@ -106,7 +106,7 @@ def registry(have: Catalogue) -> str:
 
 
 def _kind_text(component: type[Component] | None) -> str:
-    bases = [b for b in component.__mro__ if b.__module__ == "smpo.kinds"] if component else []
+    bases = [b for b in component.__mro__ if b.__module__.startswith("smpo.kinds.")] if component else []
     return inspect.cleandoc(bases[0].__doc__ or "") if bases else ""
 
 

@@ -24,7 +24,7 @@ from smpo.evaluation.sampling import slots, spread
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Denoiser, Model, Runtime
 from smpo.registry.resolve import Resolved, resolve
-from smpo.runs.store import RunFolder, find_runs
+from smpo.runs.store import RunFolder, find_runs, is_run
 
 if TYPE_CHECKING:
     from smpo.evaluation.sampling import Slot
@@ -145,7 +145,7 @@ def hold(
 
 def _find(place: str, runs: Path) -> Contender:
     path = Path(place)
-    if (path / "status.json").exists():
+    if is_run(path):
         return contender_of(RunFolder(path))
     if (path / LORA).exists():
         return Contender(path.name, None, lora=path)

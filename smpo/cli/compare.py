@@ -10,7 +10,7 @@ from typing import Any
 from smpo.cli.show import find_run
 from smpo.cli.words import find_spec, out, print_json, resolve_spec
 from smpo.errors import MachineError
-from smpo.runs.store import RunFolder
+from smpo.runs.store import RunFolder, is_run
 from smpo.spec.diff import Absent, diff
 from smpo.spec.identity import UNHASHED
 from smpo.spec.leaves import leaves
@@ -79,7 +79,7 @@ def _verdict(one: _Side, two: _Side, changed: bool) -> str:
 
 def _side(word: str, runs: Path, roots: Sequence[Path] | None, no_local_code: bool) -> _Side:
     path = Path(word)
-    if (path / "status.json").exists() or not find_spec(word).exists():
+    if is_run(path) or not find_spec(word).exists():
         run = find_run(word, runs)
         return _Side(word, run.spec_hash, _group(run), _run_leaves(run))
     resolved = resolve_spec(word, [], roots=roots, no_local_code=no_local_code)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpo.cli.words import find_spec, out, print_json
+from smpo.cli.words import card_folders, find_spec, out, print_json
 
 if TYPE_CHECKING:
     from smpo.app.contest import Held
@@ -32,10 +32,10 @@ def held_contest(
 
     contenders = find_contenders(words, runs)
     source = find_spec(spec) if spec is not None else spec_of(contenders)
-    resolved = resolve_for(source, sets, roots or ())
+    resolved = resolve_for(source, sets, card_folders(roots))
     quiet_libraries()
     with Console(quiet=quiet) as console:
-        console.phase(f"{len(contenders)} models and their base")
+        console.phase(f"{len(contenders)} model{'s' * (len(contenders) != 1)} and their base")
         return hold(resolved, contenders, console.progress)
 
 

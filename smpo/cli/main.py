@@ -7,11 +7,10 @@ imports what it needs when it is called.
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from smpo.cli.commands import data, models, proof, registry, specs, train
+from smpo.cli.door import open_streams, through
 
 __all__ = ["app", "main"]
 
@@ -67,22 +66,9 @@ app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:
-    """The console script. What smpo raises on purpose is worded; anything else is a bug and keeps its traceback."""
-    from smpo.errors import SmpoError
-
-    try:
-        app()
-    except SmpoError as error:
-        from smpo.cli.words import print_error
-
-        print_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:  # `smpo ... | head`: the reader has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    """The console script."""
+    open_streams()
+    through(app)
 
 
 if __name__ == "__main__":

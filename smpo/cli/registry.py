@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.cli.words import out, print_json
+from smpo.cli.words import card_folders, out, print_json
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.component import Component, summary_of
@@ -19,7 +19,7 @@ __all__ = ["check_command", "limits_in_words", "list_command", "schema_command",
 
 
 def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | None) -> None:
-    have, warnings = catalogue(extra_roots=roots or ())
+    have, warnings = catalogue(extra_roots=card_folders(roots))
     kinds = have.registry.kinds()
     if kind is not None and kind not in kinds:
         close = nearest(kind, kinds)
@@ -63,7 +63,7 @@ def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | Non
 
 
 def show_command(name: str, *, as_json: bool, roots: Sequence[Path] | None) -> None:
-    have, _ = catalogue(extra_roots=roots or ())
+    have, _ = catalogue(extra_roots=card_folders(roots))
     found: list[dict[str, Any]] = []
     everything: set[str] = set()
     for kind in have.registry.kinds():
@@ -105,7 +105,7 @@ def check_command(*, as_json: bool, roots: Sequence[Path] | None) -> None:
     from smpo.registry.check import check_cards
     from smpo.spec.problems import SpecProblems
 
-    have, warnings = catalogue(extra_roots=roots or ())
+    have, warnings = catalogue(extra_roots=card_folders(roots))
     problems = [*check_cards(have, ExperimentSpec), *warnings]
     if as_json:
         print_json({"problems": [as_data(problem) for problem in problems]})
@@ -123,7 +123,7 @@ def schema_command(write: Path | None, roots: Sequence[Path] | None, *, shipped:
     from smpo.registry.plugins import own
     from smpo.registry.schema import spec_schema
 
-    have, _ = catalogue(extra_roots=roots or ())
+    have, _ = catalogue(extra_roots=card_folders(roots))
     if shipped:
         have = Catalogue(own(have.registry), Cards([builtin_root()]))
     schema = spec_schema(ExperimentSpec, have)

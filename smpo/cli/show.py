@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from smpo.cli.words import out, print_json
-from smpo.errors import RunError
-from smpo.runs.store import RunFolder, find_runs
+from smpo.errors import MachineError, RunError
+from smpo.runs.store import RunFolder, find_runs, is_run
 
-__all__ = ["show_command", "show_saved", "sync_command", "ui_command"]
+__all__ = ["existing", "find_run", "list_command", "show_command", "show_saved", "sync_command", "ui_command"]
 
 
 def list_command(runs: Path, *, as_json: bool) -> None:
     """All runs, oldest first, with what came out."""
     rows = []
-    for run in find_runs(runs):
+    for run in find_runs(existing(runs)):
         evaluation = _json(run.path / "evaluation.json") or {}
         rows.append(
             {"name": run.name, "run": run.id, "state": run.summary(), "update": run.status().step,
@@ -121,16 +121,28 @@ def _say(text: str) -> None:
 def find_run(word: str, runs: Path) -> RunFolder:
     """By folder, by the beginning of its id, or the latest of an experiment. Raises `RunError`."""
     path = Path(word)
-    if (path / "status.json").exists():
+    if word and is_run(path):
         return RunFolder(path)
-    found = find_runs(runs, spec_hash=word) or [run for run in find_runs(runs) if run.name == word]
-    if not found:
-        names = sorted({run.name for run in find_runs(runs)})
+    known = find_runs(existing(runs))
+    found = [run for run in known if run.id.startswith(word)] or [run for run in known if run.name == word]
+    if found and word:
+        return found[-1]
+    names = sorted({run.name for run in known})
+    there = f"experiments with runs: {', '.join(names)}" if names else "nothing has been run there yet"
+    if word and path.is_dir():
         raise RunError(
-            f"there is no run `{word}` in {runs}",
-            help=f"experiments with runs: {', '.join(names)}" if names else "nothing has been run there yet",
+            f"`{word}` is a folder, and not that of a run; nor is there a run of that name", help=there
         )
-    return found[-1]
+    raise RunError(f"there is no run `{word}` in {runs}", help=there)
+
+
+def existing(runs: Path) -> Path:
+    """The folder of run folders. One that isn't there yet is empty; a file is a mistake, and raises `MachineError`."""
+    if runs.exists() and not runs.is_dir():
+        raise MachineError(
+            f"`--runs {runs}` is a file", help="name the folder in which runs have their folders"
+        )
+    return runs
 
 
 def _json(path: Path) -> Any:

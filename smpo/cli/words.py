@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import Resolved
 
-__all__ = ["find_spec", "out", "print_error", "print_json", "resolve_spec", "shipped_specs"]
+__all__ = ["card_folders", "find_spec", "out", "print_error", "print_json", "resolve_spec", "shipped_specs"]
 
 
 def print_error(error: SmpoError) -> None:
@@ -37,7 +37,9 @@ def print_error(error: SmpoError) -> None:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """As it is where the reader takes UTF-8, else escaped: data must not become question marks."""
+    plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=plain, default=str) + "\n")
 
 
 def out() -> Console:
@@ -69,6 +71,14 @@ def find_spec(word: str) -> Path:
     return path  # the reader of specs says what is wrong with it
 
 
+def card_folders(roots: Sequence[Path] | None) -> Sequence[Path]:
+    """What `--registry` names. Raises `MachineError` where there is no such folder: its cards would be missed."""
+    for root in roots or ():
+        if not root.is_dir():
+            raise MachineError(f"`--registry {root}`: there is no such folder")
+    return roots or ()
+
+
 def resolve_spec(
     word: str, sets: Sequence[str], *, roots: Sequence[Path] | None = None, no_local_code: bool = False
 ) -> Resolved[ExperimentSpec]:
@@ -76,13 +86,10 @@ def resolve_spec(
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
-    for root in roots or ():
-        if not root.is_dir():
-            raise MachineError(f"`--registry {root}`: there is no such folder")
     return resolve(
         find_spec(word),
         skeleton=ExperimentSpec,
         sets=sets,
-        extra_roots=roots or (),
+        extra_roots=card_folders(roots),
         no_local_code=no_local_code,
     )

@@ -7,6 +7,7 @@ torch, so that looking is quick.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -229,11 +230,21 @@ def _unsound(file: Path) -> str:
 
 
 def _all(file: Path, question: str, *values: Any) -> list[tuple[Any, ...]] | None:
-    try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
-            return database.execute(question, values).fetchall()
-    except sqlite3.Error:
-        return None
+    """Rows, or None where it isn't a database.
+
+    A database in a folder that may only be read can't make the files beside it that it works with; that is no
+    damage. It is opened as one that nobody changes.
+    """
+    for how in ("mode=ro", "mode=ro&immutable=1"):
+        try:
+            with closing(
+                sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=5)
+            ) as database:
+                return database.execute(question, values).fetchall()
+        except sqlite3.Error:
+            if os.access(file.parent, os.W_OK):
+                return None
+    return None
 
 
 def _one(file: Path, question: str, *values: Any) -> Any:

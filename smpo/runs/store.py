@@ -13,7 +13,17 @@ from filelock import FileLock
 from smpo.errors import RunError
 from smpo.runs.folder import RunFolder, State, Status
 
-__all__ = ["RunExists", "RunFolder", "RunInterrupted", "RunLive", "State", "Status", "find_runs", "open_run"]
+__all__ = [
+    "RunExists",
+    "RunFolder",
+    "RunInterrupted",
+    "RunLive",
+    "State",
+    "Status",
+    "find_runs",
+    "is_run",
+    "open_run",
+]
 
 _FOLDER = re.compile(r"(?P<spec>[0-9a-f]{6,64})-(?P<attempt>[1-9][0-9]*)")
 
@@ -36,6 +46,13 @@ class RunInterrupted(_RunTaken):
 
 class RunLive(_RunTaken):
     """This identity is running right now, in another process."""
+
+
+def is_run(path: Path) -> bool:
+    """Whether this is a run's folder, and not that of another program that has a `status.json`."""
+    run = RunFolder(path)
+    named = _FOLDER.fullmatch(run.path.name) is not None
+    return (run.path / "status.json").is_file() and (named or run.resolved.is_file() or run.spec.is_file())
 
 
 def find_runs(root: Path, name: str | None = None, spec_hash: str | None = None) -> list[RunFolder]:

@@ -1,0 +1,124 @@
+"""Between smpo and the shell: streams that are closed, full or speak no Unicode, and how a command ends.
+
+Imports nothing heavy: every command passes here, `--help` too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+__all__ = ["TRACEBACK", "open_streams", "through"]
+
+TRACEBACK = "SMPO_TRACEBACK"
+"""Environment variable: set it to see where an error of the system came from."""
+
+
+_DATABASE = (
+    "is its disk full, its folder read-only, or another process writing? `smpo cache verify` looks at caches, "
+    f"`smpo doctor` at the tracking store; {TRACEBACK}=1 shows where this came from"
+)
+
+
+def open_streams() -> None:
+    """Make standard streams that anything can be written to.
+
+    A closed one becomes the null device at its own number: the next file that is opened would get that number, and
+    whatever a library prints would end up in it. One that can't show a character shows `?` instead of failing.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced by somebody, as tests do
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def through(command: Callable[[], object]) -> None:
+    """Run a command, and end the process as it should end.
+
+    What smpo raises on purpose is worded. So is what the system refuses: a full disk, a missing right, a file in the
+    way. Anything else is a bug and keeps its traceback.
+    """
+    from smpo.errors import SmpoError
+
+    try:
+        code = _exit_code(command)
+        sys.stdout.flush()  # what can't be written should be said, not be Python's complaint at the very end
+        sys.exit(code)
+    except SmpoError as error:
+        from smpo.cli.words import print_error
+
+        with contextlib.suppress(OSError, ValueError):
+            print_error(error)
+        _leave(error.exit_code)
+    except KeyboardInterrupt:
+        _say("\ninterrupted\n")
+        _leave(130)
+    except BrokenPipeError:  # `smpo ... | head`: the reader has seen enough
+        _leave(0)
+    except OSError as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        _say(f"error: {_worded(error)}\nhelp: {TRACEBACK}=1 shows where this came from\n")
+        _leave(1)
+    except UnicodeEncodeError as error:
+        _say(
+            f"error: {error.object[error.start : error.end]!a} can't be written: the locale is {error.encoding}\n"
+            "help: a UTF-8 locale can: `export LC_ALL=C.UTF-8`, or PYTHONUTF8=1\n"
+        )
+        _leave(1)
+    except MemoryError:
+        _say(
+            "error: out of memory\nhelp: smaller batches: `--set runtime.micro_batch=1 --set runtime.encode_batch=1`\n"
+        )
+        _leave(1)
+    except Exception as error:
+        # By its name: a database is opened by few commands, and this module by all.
+        if not type(error).__module__.startswith("sqlite3") or os.environ.get(TRACEBACK):
+            raise
+        _say(f"error: a database could not be used: {error}\nhelp: {_DATABASE}\n")
+        _leave(1)
+
+
+def _exit_code(command: Callable[[], object]) -> int:
+    """What Typer ends with: it leaves by `SystemExit`."""
+    try:
+        command()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _worded(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    files = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    if files:
+        return f"{' → '.join(_text(name) for name in files)}: {reason}"
+    return f"the system refused: {reason}"
+
+
+def _text(name: str | bytes) -> str:
+    return os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+
+
+def _leave(code: int) -> None:
+    """End with this code, without Python's complaints about streams that can't be flushed."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    sys.exit(code)

@@ -65,6 +65,9 @@ class StableDiffusion(Model):
     """What the network predicts, where its scheduler's configuration says otherwise or nothing."""
     zero_terminal_snr: Annotated[bool | None, Neutral(None)] = None
     """Whether the schedule ends in pure noise (Lin et al. 2023), where the scheduler's configuration says otherwise."""
+    compare: Annotated[Literal["epsilon", "output"], Neutral("epsilon")] = "epsilon"
+    """In which space the errors of policy and reference are compared: of the noise, so that beta means the same for all
+    models, or of the network's own `output`, which for velocities weighs an error by 1 / alpha-bar more."""
     sizes: Annotated[Literal["real", "square"], Neutral("real")] = "real"
     """What SDXL is told of its images: their `real` sizes and cuts, or, as by the official SmPO code, that each is a
     whole `square` of the right size."""
@@ -98,7 +101,10 @@ class StableDiffusion(Model):
                 vae_revision=self.vae_revision,
             ),
             reading=Reading(
-                prediction=self.prediction, zero_terminal_snr=self.zero_terminal_snr, sizes=self.sizes
+                prediction=self.prediction,
+                zero_terminal_snr=self.zero_terminal_snr,
+                compare=self.compare,
+                sizes=self.sizes,
             ),
         )
 

@@ -114,9 +114,9 @@ def prepare(
     if objective.needs_reference:
         with torch.no_grad():
             output = denoiser.predict(noised.x_t, t, cond, reference=True)
-            reference = schedule.epsilon(output, noised.x_t, t)
+            reference = schedule.compared(output, noised.x_t, t)
     seen = Predicted(
-        target=noised.noise,
+        target=schedule.compared_target(x0, noised.noise, t),
         policy=reference,
         reference=reference,
         t=t,
@@ -131,7 +131,7 @@ def predict(prepared: Prepared, denoiser: Denoiser) -> Predicted:
     """The policy's turn, with gradients if the caller has them on."""
     seen = prepared.seen
     output = denoiser.predict(prepared.x_t, seen.t, prepared.conditioning)
-    return replace(seen, policy=denoiser.schedule.epsilon(output, prepared.x_t, seen.t))
+    return replace(seen, policy=denoiser.schedule.compared(output, prepared.x_t, seen.t))
 
 
 def judge(

@@ -7,7 +7,8 @@ checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickle
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from smpo.errors import MachineError, RunError
 from smpo.families.lora import Adapter, attach
 from smpo.families.networks import store_in_half
 from smpo.families.stacks import SDStack, stack_for
-from smpo.maths.schedule import NoiseSchedule
+from smpo.maths.schedule import Compare, NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
 
 __all__ = [
@@ -41,12 +42,14 @@ class Reading:
     """What is to be read otherwise than a folder says; None leaves it as it is.
 
     `vae`: a folder with another autoencoder. `prediction`, `zero_terminal_snr`: what the network was really trained
-    for. `sizes`: what SDXL is told of its images, see `stacks.SDXLStack`.
+    for. `compare`: in which space errors are compared, see `NoiseSchedule`. `sizes`: what SDXL is told of its images,
+    see `stacks.SDXLStack`.
     """
 
     vae: Path | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     zero_terminal_snr: bool | None = None
+    compare: Literal["epsilon", "output"] = "epsilon"
     sizes: Literal["real", "square"] = "real"
 
 
@@ -106,16 +109,21 @@ def open_stack(
     pipeline = getattr(diffusers, stack_class.pipeline_class)(**parts, **stack_class.options, **extra)
     pipeline.set_progress_bar_config(disable=True)
     stack = stack_class(pipeline, resolution or _own_resolution(pipeline))
-    stack.sizes = reading.sizes
+    stack.sizes, stack.compare = reading.sizes, reading.compare
     stack.latent_shape()  # says no before gigabytes are hashed and moved
     return stack
 
 
+def _vae_place(folder: Path) -> Path:
+    """Where an autoencoder lies: at the root of its own repository, or in a pipeline's `vae`."""
+    return folder if (folder / "config.json").is_file() else folder / "vae"
+
+
 def _other_vae(folder: Path) -> Any:
-    """An autoencoder of its own, such as sdxl-vae-fp16-fix: a repository's root, or a pipeline's `vae` folder."""
+    """An autoencoder from elsewhere, such as sdxl-vae-fp16-fix."""
     import diffusers
 
-    place = folder if (folder / "config.json").is_file() else folder / "vae"
+    place = _vae_place(folder)
     name = read_json(place / "config.json").get("_class_name", "")
     if name != "AutoencoderKL":
         raise RunError(f"{folder} holds no AutoencoderKL, which `model.vae` asks for")
@@ -138,7 +146,7 @@ def _scheduler(scheduler: Any, reading: Reading) -> Any:
         told["rescale_betas_zero_snr"] = reading.zero_terminal_snr
         if reading.zero_terminal_snr:
             told["timestep_spacing"] = "trailing"
-        if "rescale_betas_zero_snr" not in scheduler.config:
+        if "rescale_betas_zero_snr" not in inspect.signature(type(scheduler)).parameters:
             scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False)
     return type(scheduler).from_config(scheduler.config, **told) if told else scheduler
 
@@ -198,7 +206,7 @@ def content_keys(
     }
     if reading.sizes != "real":  # rows that are stored with the images' latents
         facts["sizes"] = reading.sizes
-    vae = folder / "vae" if reading.vae is None else reading.vae
+    vae = folder / "vae" if reading.vae is None else _vae_place(reading.vae)
     places = [(vae, variant if reading.vae is None else None)]
     places += [(folder / part, variant) for part in (*stack.encoders, *stack.tokenizers)]
     encoders = content_key(facts, [file for place, kind in places for file in model_files(place, kind)])
@@ -208,10 +216,10 @@ def content_keys(
     return encoders, content_key({"encoders": encoders, **known}, [folder / "model_index.json", *network])
 
 
-def schedule_of(pipeline: Any) -> NoiseSchedule:
+def schedule_of(pipeline: Any, compare: Compare = "epsilon") -> NoiseSchedule:
     """The schedule that the folder's scheduler stands for; how the scheduler samples is its own affair."""
     try:
-        return NoiseSchedule.from_config(pipeline.scheduler.config)
+        return replace(NoiseSchedule.from_config(pipeline.scheduler.config), compare=compare)
     except ValueError as error:
         raise RunError(f"the model's noise schedule can't be used: {error}") from error
 

@@ -56,6 +56,8 @@ class SDStack:
 
     sizes: Literal["real", "square"] = "real"
     """What an SDXL is told about how its images were cut."""
+    compare: Literal["epsilon", "output"] = "epsilon"
+    """In which space errors are compared."""
 
     def __init__(self, pipeline: Any, resolution: int) -> None:
         self.pipeline = pipeline

@@ -48,7 +48,7 @@ class UNetDenoiser:
     ) -> None:
         self.networks = networks
         self.device = networks.arithmetic.device
-        self.schedule = schedule_of(stack.pipeline).to(self.device)
+        self.schedule = schedule_of(stack.pipeline, stack.compare).to(self.device)
         self.encoder_key, self.weights_key = keys
         self.opening = opening
         """With which class and line of Python strangers open the base."""

@@ -72,6 +72,11 @@ def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
     return scale.to(x.dtype) * x + shift.to(x.dtype) * eps
 
 
+def noise_of(x: Tensor, clean: Tensor, abar: Tensor) -> Tensor:
+    """(x - √ᾱ x̂0)/√(1-ᾱ): the noise in x, at level ᾱ, if `clean` is the image in it. Not finite at ᾱ = 1."""
+    return (x - abar.sqrt().to(x.dtype) * clean) / (1 - abar).sqrt().to(x.dtype)
+
+
 def inversion_steps(
     x0: Tensor,
     t: Tensor,
@@ -144,6 +149,7 @@ def invert(
     skip_first: bool = False,
     where: Where = "every",
     spacing: Spacing = "even",
+    half_alphas: bool = False,
 ) -> Noised:
     """Carry clean latents up to their timesteps along the model's own path, without gradients.
 
@@ -160,6 +166,7 @@ def invert(
                    isn't t while τ uses ᾱ_t; lt_0_22 even asks the network about negative times. What
                    differs from the official code: its batches follow the first sample's t, ours each its own.
     `skip_first`   leave out the trivial hop to the first grid level ("exact" only).
+    `half_alphas`  τ from an ᾱ that was rounded to float16, as the official code has it (method 2b, D13).
 
     States are kept in at least float32; `predict` gets the dtype of x0. A v-prediction is converted with ᾱ
     at the time the network was told (level 0 if that is negative); diffusers uses the source level. Only
@@ -186,7 +193,7 @@ def invert(
     ):
         x[step.rows] = step.x
         passes += step.passes
-    return Noised(x, schedule.noise_between(x0, x, t), passes)
+    return Noised(x, schedule.noise_between(x0, x, t, half=half_alphas), passes)
 
 
 def denoise(
@@ -251,9 +258,18 @@ def _hop(
 ) -> tuple[Tensor, Tensor]:
     """One ReNoised move between the two ᾱ in `ends`: the direction taken, and where it led."""
 
+    told = time.clamp(min=0)
+
     def evaluate(point: Tensor) -> Tensor:
         output = predict(point.to(dtype), time, rows).to(point.dtype)
-        return schedule.epsilon(output, point, time.clamp(min=0))
+        noise = schedule.epsilon(output, point, told)
+        if not schedule.ends_in_noise:
+            return noise
+        # Where nothing of the image is left, ε̂ is the point itself, whatever the network says: the hop would stand
+        # still, and take the rest of the image along as noise. What the network does say is x̂0: what remains of x
+        # without it is the noise, and DDIM's step back from there ends at x again.
+        rest = noise_of(x, schedule.x0(output, point, told), ends[0])
+        return torch.where((ends[1] == 0) & (ends[0] < 1), rest, noise)
 
     def hop(eps: Tensor) -> Tensor:
         return move(x, eps, *ends)

@@ -15,12 +15,14 @@ the latent's dtype. The official SmPO code rounds ᾱ itself to float16: 1-ᾱ_t
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
+Compare = Literal["epsilon", "output"]
 
 
 # Compared by identity: an elementwise == of two tables has no truth value.
@@ -30,10 +32,14 @@ class NoiseSchedule:
 
     `alphas_cumprod`: [T], decreasing, in [0, 1); float64 on the CPU until `to` moves it.
     The last entry may be 0 (zero terminal SNR); then only v-prediction makes sense at t = T-1.
+    `compare`: in which space errors are compared, that of the noise, or that of the network's own output. They are
+    the same for noise predictions; for velocities the second weighs an error by 1/ᾱ_t more (method 8), so that β has
+    another meaning, and doesn't fall silent where ᾱ_t = 0.
     """
 
     alphas_cumprod: Tensor
     prediction: Prediction = "epsilon"
+    compare: Compare = "epsilon"
 
     def __post_init__(self) -> None:
         table = self.alphas_cumprod
@@ -43,6 +49,11 @@ class NoiseSchedule:
             raise ValueError(
                 f"prediction type {self.prediction!r} is not supported; use one of {get_args(Prediction)}."
             )
+
+    @cached_property
+    def ends_in_noise(self) -> bool:
+        """Whether velocities are predicted up to ᾱ = 0, where they say nothing about the noise."""
+        return self.prediction == "v_prediction" and bool(self.alphas_cumprod[-1] == 0)
 
     # ---- where the table comes from -----------------------------------------------------------------------
 
@@ -152,13 +163,17 @@ class NoiseSchedule:
         signal, noise = self.coefficients(t, x0)
         return signal * x0 + noise * eps
 
-    def noise_between(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def noise_between(self, x0: Tensor, x_t: Tensor, t: Tensor, *, half: bool = False) -> Tensor:
         """τ = (x_t - √ᾱ_t x0) / √(1-ᾱ_t), the noise that turns x0 into x_t.
 
-        Inputs below float32 are widened first: at t = 0 the division magnifies rounding 34 times.
+        Inputs below float32 are widened first: at t = 0 the division magnifies rounding 34 times. `half` rounds ᾱ_t
+        and all that is made of it to float16, for comparison with the official code.
         """
         x0, x_t = widen(x0), widen(x_t)
         signal, noise = self.coefficients(t, x0)
+        if half:
+            a = self.abar_exact(t, x0).half()
+            signal, noise = a.sqrt().to(x0.dtype), (1 - a).sqrt().to(x0.dtype)
         return (x_t - signal * x0) / noise
 
     def epsilon(self, model_output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -177,6 +192,14 @@ class NoiseSchedule:
         if self.prediction == "epsilon":
             return (x_t - noise * model_output) / signal
         return signal * x_t - noise * model_output
+
+    def compared(self, model_output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """A prediction in the space in which errors are compared."""
+        return model_output if self.compare == "output" else self.epsilon(model_output, x_t, t)
+
+    def compared_target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What `compared` should have been at x_t = add_noise(x0, ε, t)."""
+        return self.target_from_noise(x0, eps, t) if self.compare == "output" else eps
 
     def target_from_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should output at x_t = add_noise(x0, ε, t): ε, or v = √ᾱ_t ε - √(1-ᾱ_t) x0.

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from smpo.errors import MachineError, RunError
-from smpo.families.loading import load_unet
+from smpo.families.loading import Extras, load_unet
+from smpo.families.pipelines import Reading
 from smpo.kinds import Runtime
 
 
@@ -92,3 +93,62 @@ def test_variants_are_taken_where_they_exist(sd_folder: Path, tmp_path: Path) ->
     assert plain.weights_key != stored.weights_key
     with pytest.raises(MachineError, match="holds no bf16 weights"):
         load_unet(folder, variant="bf16", runtime=Runtime())
+
+
+def test_what_a_scheduler_does_not_say_can_be_told(sd_folder: Path, tmp_path: Path) -> None:
+    plain = load_unet(sd_folder, runtime=Runtime())
+    reading = Reading(prediction="v_prediction", zero_terminal_snr=True, compare="output")
+    told = load_unet(sd_folder, runtime=Runtime(), reading=reading)
+    assert told.schedule.prediction == "v_prediction" and float(told.schedule.alphas_cumprod[-1]) == 0
+    assert (plain.schedule.compare, told.schedule.compare) == ("epsilon", "output")
+    assert told.encoder_key == plain.encoder_key and told.weights_key != plain.weights_key
+    told.save(tmp_path / "saved")
+    again = load_unet(tmp_path / "saved", runtime=Runtime())
+    assert torch.equal(again.schedule.alphas_cumprod, told.schedule.alphas_cumprod), (
+        "strangers sample it right"
+    )
+    assert again.stack.pipeline.scheduler.config.timestep_spacing == "trailing"
+
+
+def test_schedulers_that_know_no_zero_snr_become_ddim(sd_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sd_folder, tmp_path / "copy")
+    from diffusers import DDIMScheduler, PNDMScheduler
+
+    DDIMScheduler.from_pretrained(folder / "scheduler")
+    PNDMScheduler.from_pretrained(folder / "scheduler", skip_prk_steps=True).save_pretrained(
+        folder / "scheduler"
+    )
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "PNDMScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    told = load_unet(folder, runtime=Runtime(), reading=Reading(zero_terminal_snr=True))
+    scheduler = told.stack.pipeline.scheduler
+    assert type(scheduler) is DDIMScheduler and scheduler.config.clip_sample is False
+    assert float(scheduler.alphas_cumprod[-1]) < 1e-6 and float(told.schedule.alphas_cumprod[-1]) == 0
+    told.save(tmp_path / "saved")
+    assert (
+        json.loads((tmp_path / "saved" / "model_index.json").read_text())["scheduler"][1] == "DDIMScheduler"
+    )
+
+
+def test_another_autoencoder_takes_the_place_of_the_folder_s(sd_folder: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    other = AutoencoderKL.from_pretrained(sd_folder / "vae")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.01)
+    other.register_to_config(scaling_factor=0.5)
+    other.save_pretrained(tmp_path / "vae")
+    plain = load_unet(sd_folder, runtime=Runtime())
+    found = [
+        load_unet(sd_folder, runtime=Runtime(), extras=Extras(vae=str(place)))
+        for place in (tmp_path / "vae", tmp_path)
+    ]
+    assert {one.stack.latent_scale().factor for one in found} == {0.5}
+    assert found[0].encoder_key == found[1].encoder_key != plain.encoder_key
+    found[0].save(tmp_path / "saved")
+    saved = AutoencoderKL.from_pretrained(tmp_path / "saved" / "vae")
+    assert saved.config.scaling_factor == 0.5, "what was trained with it is saved with it"
+    with pytest.raises(RunError, match="holds no AutoencoderKL"):
+        load_unet(sd_folder, runtime=Runtime(), extras=Extras(vae=str(sd_folder / "unet")))

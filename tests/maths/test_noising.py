@@ -134,8 +134,23 @@ def test_velocity_inverts_and_samples_through_zero_terminal_snr() -> None:
     noised = invert(x0, t, policy, schedule, steps=10, refinements=60, combine="last")
     torch.testing.assert_close(noised.x_t[0], noised.noise[0])  # at ᾱ = 0 a latent is nothing but noise
     back = denoise(noised.x_t, t, policy, schedule, steps=10)
-    assert torch.isfinite(back).all()
-    torch.testing.assert_close(back[1], x0[1])
+    torch.testing.assert_close(back, x0)
+
+
+def test_a_hop_into_pure_noise_leaves_the_image_behind() -> None:
+    """At ᾱ = 0 a velocity names the image alone: what is left of the latent without it is the noise."""
+    schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=True, prediction="v_prediction")
+    x0, t = random(2, 3), torch.tensor([999, 999])
+
+    def knowing(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
+        return schedule.target_from_noise(x0, torch.zeros_like(x0), t)
+
+    *_, before, last = inversion_steps(x0, t, knowing, schedule, steps=10, refinements=1)
+    signal, noise = schedule.coefficients(before.target, x0)
+    torch.testing.assert_close(last.x, (before.x - signal * x0) / noise)
+    # From the clean latent in one hop nothing tells image and noise apart: finite, no more.
+    noised = invert(x0, t, knowing, schedule, steps=1, refinements=1, skip_first=True)
+    assert torch.isfinite(noised.x_t).all() and torch.equal(noised.x_t, noised.noise)
 
 
 @pytest.mark.parametrize(

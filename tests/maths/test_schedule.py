@@ -1,5 +1,7 @@
 """Schedules and conversions against golden values and against diffusers' own schedulers."""
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -102,6 +104,37 @@ def test_squared_error_in_v_space_is_that_in_noise_space_over_abar() -> None:
     t = torch.tensor([3, 473, 990])
     gap = (s.epsilon(v, x, t) - s.epsilon(w, x, t)).square()
     torch.testing.assert_close(gap / s.abar(t, x), (v - w).square())
+
+
+def test_errors_are_compared_in_the_space_that_was_asked_for() -> None:
+    x0, eps, v = random(3, 4), random(3, 4, seed=1), random(3, 4, seed=2)
+    t = torch.tensor([3, 473, 999])
+    for prediction in ("epsilon", "v_prediction"):
+        noise = NoiseSchedule.scaled_linear(prediction=prediction)
+        own = dataclasses.replace(noise, compare="output")
+        x = noise.add_noise(x0, eps, t)
+        torch.testing.assert_close(noise.compared_target(x0, eps, t), eps)
+        assert torch.equal(own.compared(v, x, t), v)
+        right = own.target_from_noise(x0, eps, t)  # the network's output without error: none in either space
+        for space in (noise, own):
+            torch.testing.assert_close(space.compared(right, x, t), space.compared_target(x0, eps, t))
+    # Through ᾱ = 0 only the network's own space has anything to say.
+    zero = NoiseSchedule.scaled_linear(zero_terminal_snr=True, prediction="v_prediction")
+    last, other = torch.tensor([999]), random(1, 4, seed=3)
+    assert torch.equal(zero.compared(v[:1], x[:1], last), zero.compared(other, x[:1], last))
+    assert zero.ends_in_noise and not noise.ends_in_noise
+
+
+def test_the_official_rounding_is_what_float16_makes_of_it() -> None:
+    s, x0, x = NoiseSchedule.scaled_linear(), random(2, 4).float(), random(2, 4, seed=1).float()
+    t = torch.tensor([0, 473])
+    rounded = s.noise_between(x0, x, t, half=True)
+    for i, level in enumerate(t.tolist()):
+        a = s.alphas_cumprod[level].half()
+        expected = (x[i] - float(a**0.5) * x0[i]) / float((1 - a) ** 0.5)
+        torch.testing.assert_close(rounded[i], expected)
+    exact = s.noise_between(x0, x, t)
+    assert float((rounded[0] / exact[0] - 1).abs().max()) > 0.05, "this is how much it matters at t = 0"
 
 
 def test_half_precision_latents_get_coefficients_rounded_once() -> None:

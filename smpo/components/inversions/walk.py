@@ -41,6 +41,9 @@ class Walk(Inversion):
     guidance: Annotated[float, Neutral(1.0)] = Field(1.0, ge=0, le=30)
     """Classifier-free guidance on the way up; 1 means none (the paper), anything else costs twice as many passes."""
 
+    alphas: Annotated[Literal["exact", "float16"], Neutral("exact")] = "exact"
+    """`float16` rounds alpha-bar before the target noise is made of it, as the official code does."""
+
     def _refinements(self) -> int:
         return 0
 
@@ -80,6 +83,7 @@ class Walk(Inversion):
             convention=self.convention,
             skip_first=self.skip_first,
             spacing=self.spacing,
+            half_alphas=self.alphas == "float16",
         )
         return noised._replace(passes=noised.passes * self._networks())
 

@@ -102,7 +102,8 @@ class RuntimeSpec(_Block):
     devices: int = Field(1, ge=1)
     """Processes, one a device."""
     micro_batch: int | None = Field(None, gt=0)
-    """Pairs a device holds at once; null takes the whole batch of the device."""
+    """Pairs a device holds at once; null takes the whole batch of the device. Where it doesn't divide that, the last
+    micro-batch of an update is smaller: every pair counts the same."""
     threads: int | None = Field(None, ge=1)
     """CPU threads a process; null leaves torch's choice."""
     encode_batch: int = Field(32, gt=0)
@@ -179,18 +180,10 @@ class ExperimentSpec(_Block):
                 raise SpecError(
                     where, f"timesteps of this model run from 0 to {timesteps - 1}", related=["model"]
                 )
-        per_device, rest = divmod(self.train.batch, self.runtime.devices)
-        if rest:
+        if self.train.batch % self.runtime.devices:
             raise SpecError(
                 "train.batch",
                 f"a batch of {self.train.batch} pairs can't be dealt evenly to {self.runtime.devices} devices",
                 related=["runtime.devices"],
-            )
-        micro = self.runtime.micro_batch
-        if micro is not None and per_device % micro:
-            raise SpecError(
-                "runtime.micro_batch",
-                f"micro_batch {micro} does not divide the {per_device} pairs that each device takes per update",
-                related=["train.batch", "runtime.devices"],
             )
         return self

@@ -36,6 +36,9 @@ class Plan:
     devices: int
     micro_batch: int
     accumulate: int
+    """Micro-batches a device takes per update; the last may be smaller (`ragged`)."""
+    ragged: int
+    """Pairs in the last micro-batch of an update, where that is smaller than the others; else 0."""
     steps: int
     pairs: int
     """Pairs seen in training."""
@@ -70,7 +73,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     spec = resolved.spec
     train, runtime = spec.train, spec.runtime
     share = train.batch // runtime.devices
-    micro = runtime.micro_batch or share
+    micro = min(runtime.micro_batch or share, share)
     facts = spec.model.facts()
     timesteps = facts.timesteps or 1000
     t_max = timesteps - 1 if train.t_max is None else train.t_max
@@ -104,7 +107,8 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     return Plan(
         devices=runtime.devices,
         micro_batch=micro,
-        accumulate=share // micro,
+        accumulate=-(-share // micro),
+        ragged=share % micro,
         steps=train.steps,
         pairs=pairs,
         rows=rows,
@@ -239,8 +243,29 @@ def _unpinned(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
                 )
 
 
+def _dealing(spec: ExperimentSpec) -> Iterator[str]:
+    """Micro-batches that come out uneven. The update is the same; memory or time may be wasted."""
+    share, micro = spec.train.batch // spec.runtime.devices, spec.runtime.micro_batch
+    if micro is None or share % micro == 0:
+        return
+    if micro > share:
+        yield (
+            f"`runtime.micro_batch` {micro} is more than the {share} pair{'s' * (share > 1)} that a device takes per "
+            "update: it holds them all at once"
+        )
+        return
+    count = -(-share // micro)
+    even = -(-share // count)
+    better = f"; {even} makes as many, of equal size" if share % even == 0 else ""
+    yield (
+        f"`runtime.micro_batch` {micro} does not divide the {share} pairs that a device takes per update: the last of "
+        f"{count} micro-batches holds {share % micro}. The result is the same{better}"
+    )
+
+
 def _warnings(spec: ExperimentSpec) -> Iterator[str]:
     yield from _company(spec)
+    yield from _dealing(spec)
     if spec.evaluate is None:
         yield "nothing is evaluated: add an `evaluate:` block to learn whether the policy got better"
         return

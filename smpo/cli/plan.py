@@ -170,8 +170,7 @@ def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
 def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
     rows = "" if plan.rows is None else f" of at most {plan.rows:,} rows"
     lines = [
-        f"batch      {plan.devices} device{'s' * (plan.devices > 1)} × micro {plan.micro_batch} × accumulate "
-        f"{plan.accumulate} = {spec.train.batch}",
+        f"batch      {plan.devices} device{'s' * (plan.devices > 1)} × {_dealt(plan)} = {spec.train.batch}",
         f"pairs      {plan.pairs:,} visits{rows}",
         f"passes     {plan.passes_per_pair:.4g} UNet forwards a pair ({plan.inversion_passes:.4g} an image for the "
         f"inversion; a backward counts as two), {plan.total_passes:,.0f} in all",
@@ -191,6 +190,12 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
             f"{plan.sampling_passes:,} UNet forwards"
         )
     return lines
+
+
+def _dealt(plan: Plan) -> str:
+    if plan.ragged:
+        return f"({plan.accumulate - 1} × micro {plan.micro_batch} + {plan.ragged})"
+    return f"micro {plan.micro_batch} × accumulate {plan.accumulate}"
 
 
 def _stored(plan: Plan) -> list[str]:

@@ -29,6 +29,22 @@ def test_accumulation_is_derived_from_the_global_batch(plan):
     assert plan().accumulate == 1 and plan().pairs == 4 * 16
 
 
+@pytest.mark.parametrize(
+    ("micro", "expected", "said"),
+    [
+        (5, (5, 4, 1), "the last of 4 micro-batches holds 1. The result is the same; 4 makes as many"),
+        (6, (6, 3, 4), "the last of 3 micro-batches holds 4. The result is the same"),
+        (32, (16, 1, 0), "32 is more than the 16 pairs that a device takes per update"),
+        (8, (8, 2, 0), None),
+    ],
+)
+def test_a_micro_batch_that_does_not_divide_is_a_word_not_an_end(plan, micro, expected, said):
+    one = plan(f"runtime.micro_batch={micro}")
+    assert (one.micro_batch, one.accumulate, one.ragged) == expected
+    about = [warning for warning in one.warnings if "runtime.micro_batch" in warning]
+    assert not about if said is None else said in about[0]
+
+
 @pytest.mark.parametrize(("steps", "calls"), [(5, 7.58), (10, 12.76)])
 def test_inversion_costs_what_the_official_code_costs_under_its_own_convention(plan, steps, calls):
     one = plan(f"inversion.steps={steps}", "inversion.convention=lt_0_22", "inversion.start=alpha0")

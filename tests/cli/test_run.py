@@ -131,7 +131,7 @@ def test_a_poisoned_run_fails_in_words_and_keeps_its_checkpoint(spec, capfd, mon
         (["--set", "objective=smppo"], 2, "did you mean `smpo`?"),
         (["--set", "model.weights=nowhere/at/all"], 3, "neither a folder here nor a hub id"),
         (["--set", "data.path=nowhere.safetensors"], 3, "there is no file `nowhere.safetensors`"),
-        (["--set", "runtime.micro_batch=5"], 2, "micro_batch 5 does not divide"),
+        (["--set", "runtime.devices=3"], 2, "can't be dealt evenly to 3 devices"),
         (["--set", "train.warmup=9"], 2, "longer than the run"),
         (["--set", "reward=null"], 2, "no reward is chosen"),
         (["--set", "train.precision=fp16", "--set", "runtime.device=cpu"], 3, "fp16 needs a GPU"),
@@ -149,3 +149,16 @@ def test_a_missing_spec_says_so(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = smpo(capfd, "run", "nowhere.yaml")
     assert said.code in (2, 3) and "nowhere.yaml" in said.err
+
+
+def test_a_ragged_micro_batch_trains_the_same_policy(spec, capfd):
+    """16 pairs as 5 + 5 + 5 + 1: planned with a warning, run with the update that 16 at once give."""
+    planned = smpo(capfd, "plan", spec, "-s", "runtime.micro_batch=5")
+    assert planned.code == 0 and "(3 × micro 5 + 1) = 16" in planned.out
+    assert "warning" in planned.out and "does not divide the 16 pairs" in planned.out
+    losses = []
+    for words in (["runtime.runs=whole"], ["runtime.runs=ragged", "runtime.micro_batch=5"]):
+        assert smpo(capfd, "run", spec, "-q", *(f"--set={word}" for word in words)).code == 0
+        (run,) = spec.parent.glob(f"{words[0].removeprefix('runtime.runs=')}/small/*-1")
+        losses.append([line["train/loss"] for line in metrics(run) if "train/loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 4

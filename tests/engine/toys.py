@@ -65,11 +65,11 @@ def toy_batches(batch: int, micro: int, p: float | None = None, *, single: bool 
 
     def batches(step: int) -> Iterator[PairBatch]:
         for first in range(step * batch, (step + 1) * batch, micro):
-            position = torch.arange(first, first + micro)
+            position = torch.arange(first, min(first + micro, (step + 1) * batch))
             draws = PositionDraws(7, position)
             winner, loser = draws.normal("w", (1, 2, 2)) + 0.5, draws.normal("l", (1, 2, 2)) - 0.5
             mean = torch.cat([winner, loser])
-            chance = draws.uniform("p").float() if p is None else torch.full((micro,), p)
+            chance = draws.uniform("p").float() if p is None else torch.full((len(position),), p)
             cond = Conditioning({"c": draws.uniform("c").float()}).doubled()
             desirable = torch.cat([draws.uniform("one"), draws.uniform("two")]) < 0.8 if single else None
             yield PairBatch(

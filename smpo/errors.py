@@ -1,4 +1,4 @@
-"""The ways in which smpo says no. Imports nothing, so that everything may import it.
+"""The ways in which smpo says no. Imports nothing of ours, so that everything may import it.
 
 `exit_code` is what the command line ends with: 1 failed while running, 2 the spec is wrong, 3 not possible on
 this machine. Messages are one sentence in the user's words; `help` is one thing to do about it.
@@ -6,9 +6,10 @@ this machine. Messages are one sentence in the user's words; `help` is one thing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-__all__ = ["MachineError", "RunError", "SmpoError", "SpecError", "SpecErrors"]
+__all__ = ["MachineError", "RunError", "SmpoError", "SpecError", "SpecErrors", "readable"]
 
 
 class SmpoError(Exception):
@@ -59,3 +60,24 @@ class SpecErrors(SmpoError, ValueError):
     def __init__(self, errors: Sequence[SpecError]) -> None:
         super().__init__("; ".join(error.message for error in errors))
         self.errors = tuple(errors)
+
+
+@contextmanager
+def readable(what: str, place: object) -> Iterator[None]:
+    """Round libraries that read a file which somebody else wrote. Whatever they raise is `MachineError`.
+
+    They expect files that they wrote themselves. A file that is torn, altered or made to hurt fails wherever the first
+    wrong value is used, as any exception; all of them mean that it can't be read. Memory that runs out is not a fault
+    of the file and passes through.
+    """
+    try:
+        yield
+    except (SmpoError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise MachineError(
+            f"{what} in {place} can't be read: {(str(error).strip().splitlines() or [type(error).__name__])[0][:300]}",
+            help="is the file whole? smpo loads safetensors only; a folder with .bin files must be saved again",
+        ) from error

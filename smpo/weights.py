@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from smpo.errors import MachineError
+from smpo.errors import MachineError, readable
 
 __all__ = [
     "commit_of",
@@ -27,8 +27,10 @@ __all__ = [
     "opened",
     "quiet",
     "read_json",
+    "sane_config",
     "weight_files",
     "weight_patterns",
+    "whole",
 ]
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
@@ -92,14 +94,71 @@ def locate(source: str | Path, *, what: str, patterns: Sequence[str], revision: 
 @contextmanager
 def opened(what: str, folder: Path) -> Iterator[None]:
     """Round `from_pretrained`: quietly, and with failures as `MachineError` in words that help."""
-    try:
-        with quiet():
-            yield
-    except (OSError, ValueError) as error:
+    for name in ("config.json", "scheduler_config.json"):
+        sane_config(folder / name, what)
+    with readable(what, folder), quiet():
+        yield
+
+
+def whole(loader: Any, what: str, folder: Path, **options: Any) -> Any:
+    """A network in float32 from a folder of safetensors, with every one of its weights.
+
+    Libraries fill weights that a file lacks with random numbers, or leave them without memory, and go on: a reward
+    that was cut off would give scores, and wrong ones. Raises `MachineError` instead.
+    """
+    with opened(what, folder):
+        network, found = loader.from_pretrained(
+            folder, dtype=_float32(), use_safetensors=True, output_loading_info=True, **options
+        )
+        absent = sorted({*found["missing_keys"], *(str(one) for one in found["mismatched_keys"])})
+        absent += [
+            name for name, weights in network.named_parameters() if weights.is_meta and name not in absent
+        ]
+    if absent:
+        more = f" and {len(absent) - 1} more of its weights" if len(absent) > 1 else ""
         raise MachineError(
-            f"{what} in {folder} can't be read: {_first_line(error)}",
-            help="smpo loads safetensors only; a folder with .bin files must be saved again with safetensors",
-        ) from error
+            f"{what} in {folder} is not whole: {absent[0]}{more} can't be found in its files",
+            help="fetch it again; do its config.json and its weights belong together?",
+        )
+    return network
+
+
+def _float32() -> Any:
+    import torch  # importing this module loads no torch
+
+    return torch.float32
+
+
+def sane_config(path: Path, what: str) -> None:
+    """Refuse a configuration whose numbers would fill any machine, before a library builds what it asks for.
+
+    Raises `MachineError`. The limits are far above those of published models.
+    """
+    config = read_json(path)
+    todo: list[tuple[str, Any]] = list(config.items())
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Mapping):
+            todo += [(str(key), one) for key, one in value.items()]
+        elif isinstance(value, list):
+            todo += [(name, one) for one in value[:10_000]]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            limit = next((most for word, most in _LIMITS if word in name), _WIDEST)
+            if not -limit <= value <= limit:  # NaN, too
+                raise MachineError(f"{what}: {path} sets {name} to {value:.4g}, which no model has")
+
+
+_WIDEST = 65_536
+_LIMITS = (
+    ("layers", 1_000),
+    ("blocks", 1_000),
+    ("_id", 10_000_000),
+    ("vocab", 10_000_000),
+    ("position", 10_000_000),
+    ("timesteps", 100_000),
+    ("length", 1e31),  # unset, transformers writes 1e30
+)
+"""The largest number that a setting may have, by a part of its name; `_WIDEST` for the rest."""
 
 
 @contextmanager
@@ -148,7 +207,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MachineError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise MachineError(f"{path} should hold a JSON object")
@@ -177,7 +236,7 @@ def _file_digest(path: Path) -> str:
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if isinstance(content, dict):
             kept = {key: value for key, value in content.items() if key not in _VOLATILE}

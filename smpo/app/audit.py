@@ -94,7 +94,7 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Callable[[Sequence[str]], list[int
         from transformers import AutoTokenizer
 
         with quiet(), opened("the tokenizer", folder / "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
     except SmpoError:
         return None, None
     reads = read_json(folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)

@@ -90,7 +90,7 @@ _PUBLISHED = {
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -107,7 +107,7 @@ def _shapes(file: Path) -> dict[str, int]:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, 100_000_000)))
         return {name: _product(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpo.errors import MachineError
+from smpo.errors import MachineError, readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +100,25 @@ def open_file(file: Path, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile:
             f"{file} can't be read as parquet: {error}", help="fetch the file again; it may be cut off"
         ) from error
     check_columns(file, opened.schema_arrow, wanted)
+    twice = sorted({name for name in opened.schema_arrow.names if opened.schema_arrow.names.count(name) > 1})
+    if twice:
+        raise MachineError(f"{file} has several columns called {', '.join(twice)}")
     return opened
+
+
+def check_pictures(file: Path, schema: pa.Schema, names: Sequence[str]) -> None:
+    """Raises `MachineError` unless these columns hold bytes, plainly or as the `{bytes, path}` of `datasets`."""
+    import pyarrow.types as of
+
+    for name in names:
+        kind = schema.field(name).type
+        inner = [field.type for field in kind if field.name == "bytes"] if of.is_struct(kind) else [kind]
+        stored = (of.is_binary, of.is_large_binary, of.is_fixed_size_binary, of.is_binary_view, of.is_null)
+        if len(inner) != 1 or not any(one(inner[0]) for one in stored):
+            raise MachineError(
+                f"{file}: pictures are bytes, and column {name} holds {kind}",
+                help="smpo opens no paths that are written in a table; the full data set holds its pictures as bytes",
+            )
 
 
 def count_rows(path: Path, split: str | None = None, wanted: Sequence[str] = REQUIRED) -> int:
@@ -150,7 +168,8 @@ class PictureBytes:
         if self._open is None or self._open[0] != file:
             self._open = (file, open_file(self._files[file], self._names))
         name = self._names[side]
-        column = image_column(self._open[1].read_row_group(group, columns=[name]).column(name))
+        with readable("the pictures", self._files[file]):
+            column = image_column(self._open[1].read_row_group(group, columns=[name]).column(name))
         while self._columns and self._held + column.nbytes > self._capacity:
             self._held -= self._columns.popitem(last=False)[1].nbytes
         self._columns[file, group, side] = column

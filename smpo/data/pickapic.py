@@ -13,12 +13,14 @@ from smpo.data.parquet import (
     OPTIONAL,
     REQUIRED,
     PictureBytes,
+    check_pictures,
     count_rows,
     find_files,
     image_column,
     open_file,
 )
 from smpo.data.source import Claim, Part, Source, Stated, file_digest, of_labels
+from smpo.errors import readable
 
 if TYPE_CHECKING:
     from smpo.data.table import VoteTable
@@ -66,11 +68,17 @@ class ParquetPairs(Source):
 
     def claims(self, part: int) -> Iterator[list[Claim]]:
         opened = open_file(self._files[part], self._wanted)
+        check_pictures(self._files[part], opened.schema_arrow, self._images)
         columns = [*self._wanted, *(name for name in self._optional if name in opened.schema_arrow.names)]
         number = 0
         for group in range(opened.num_row_groups):
             row = 0
-            for batch in opened.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns):
+            batches = opened.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
+            while True:
+                with readable("the rows", self._files[part]):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
                 yield self._claims(batch, group, row, number)
                 row += batch.num_rows
                 number += batch.num_rows

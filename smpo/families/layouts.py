@@ -86,7 +86,7 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, 100_000_000)))
         return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MachineError(
             f"{file} is not a safetensors file",
             help="smpo never opens pickles (.ckpt, .bin): convert the file to safetensors where you trust it",

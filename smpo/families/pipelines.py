@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +16,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from smpo.errors import MachineError, RunError
+from smpo.errors import MachineError, RunError, readable
 from smpo.families.lora import Adapter, attach
 from smpo.families.networks import store_in_half
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import Compare, NoiseSchedule
-from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns
+from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns, whole
 
 __all__ = [
     "AS_IT_IS",
@@ -54,6 +55,14 @@ class Reading:
 
 
 AS_IT_IS = Reading()
+_CLASSES = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel(WithProjection)?",
+    "tokenizer": "CLIPTokenizer(Fast)?",
+    "scheduler": "[A-Za-z0-9]{1,60}Scheduler",
+}
+"""Which classes a `model_index.json` may name for a part."""
 
 
 def pipeline_patterns(variant: str | None = None) -> list[str]:
@@ -79,8 +88,13 @@ def open_stack(
 
     def named(part: str) -> str:
         entry = index.get(part)
-        if not isinstance(entry, list) or not entry[-1]:
+        if not isinstance(entry, list) or not entry or not entry[-1]:
             raise RunError(f"{folder / 'model_index.json'} names no {part}")
+        if not re.fullmatch(_CLASSES[part.removesuffix("_2")], str(entry[-1])):
+            raise RunError(
+                f"{folder / 'model_index.json'} makes {entry[-1]} of its {part}, which smpo does not train",
+                help="a name in that file chooses code of diffusers or transformers, so only known ones are followed",
+            )
         return str(entry[-1])
 
     def loaded(library: Any, part: str, **options: Any) -> Any:
@@ -89,7 +103,7 @@ def open_stack(
 
     def network(library: Any, part: str) -> Any:
         stored = {"variant": variant} if _has_variant(folder / part, variant) else {}
-        return loaded(library, part, dtype=torch.float32, use_safetensors=True, **stored)
+        return whole(getattr(library, named(part), None), f"the {part}", folder / part, **stored)
 
     if variant is not None and not _has_variant(folder / "unet", variant):
         raise MachineError(f"{folder} holds no {variant} weights of the unet", help="leave `variant` out")
@@ -99,18 +113,24 @@ def open_stack(
     parts |= {part: loaded(transformers, part) for part in stack_class.tokenizers}
     parts["scheduler"] = _scheduler(loaded(diffusers, "scheduler"), reading)
     for tokenizer, encoder in zip(stack_class.tokenizers, stack_class.encoders, strict=True):
-        longest = parts[encoder].config.max_position_embeddings
-        parts[tokenizer].model_max_length = min(
-            parts[tokenizer].model_max_length, longest
-        )  # unset, it is 1e30
+        with readable(f"the {tokenizer}", folder / tokenizer):
+            longest = parts[encoder].config.max_position_embeddings  # the tokenizer's, when unset, is 1e30
+            parts[tokenizer].model_max_length = min(parts[tokenizer].model_max_length, longest)
+            parts[tokenizer]([""], padding="max_length", truncation=True)
     for part in ("vae", *stack_class.encoders):
         parts[part].requires_grad_(False).eval()
     extra = {name: index[name] for name in ("force_zeros_for_empty_prompt",) if name in index}
     pipeline = getattr(diffusers, stack_class.pipeline_class)(**parts, **stack_class.options, **extra)
     pipeline.set_progress_bar_config(disable=True)
-    stack = stack_class(pipeline, resolution or _own_resolution(pipeline))
+    with readable("the unet", folder / "unet"):
+        size = resolution or _own_resolution(pipeline)
+    stack = stack_class(pipeline, size)
     stack.sizes, stack.compare = reading.sizes, reading.compare
     stack.latent_shape()  # says no before gigabytes are hashed and moved
+    with readable("the scheduler", folder / "scheduler"):
+        type(pipeline.scheduler).from_config(pipeline.scheduler.config).set_timesteps(2)
+    with readable("what encodes prompts", folder):
+        stack.rows([""])
     return stack
 
 
@@ -127,8 +147,7 @@ def _other_vae(folder: Path) -> Any:
     name = read_json(place / "config.json").get("_class_name", "")
     if name != "AutoencoderKL":
         raise RunError(f"{folder} holds no AutoencoderKL, which `model.vae` asks for")
-    with opened("the vae", place):
-        return diffusers.AutoencoderKL.from_pretrained(place, dtype=torch.float32, use_safetensors=True)
+    return whole(diffusers.AutoencoderKL, "the vae", place)
 
 
 def _scheduler(scheduler: Any, reading: Reading) -> Any:
@@ -177,10 +196,7 @@ def fetch_reference(
 ) -> nn.Module:
     """The folder's UNet, of the class of `like`, as `policy_and_reference` would have held it."""
     stored = {"variant": variant} if _has_variant(folder / "unet", variant) else {}
-    loader: Any = type(like)
-    with opened("the unet", folder / "unet"):
-        unet = loader.from_pretrained(folder / "unet", dtype=torch.float32, use_safetensors=True, **stored)
-    return _frozen(unet, half)
+    return _frozen(whole(type(like), "the unet", folder / "unet", **stored), half)
 
 
 def _frozen(network: nn.Module, half: torch.dtype | None) -> nn.Module:

@@ -21,7 +21,7 @@ from smpo.kinds import Runtime
 from smpo.rewards.clip_like import vectors
 from smpo.rewards.pictures import ShortSide
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
-from smpo.weights import content_key, locate, opened, weight_files, weight_patterns
+from smpo.weights import content_key, locate, weight_files, weight_patterns, whole
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -94,8 +94,7 @@ def load_aesthetic_scorer(
     path = checkpoint_file(path_or_id, file, what=what, revision=revision)
     patterns = ["config.json", *weight_patterns()]
     folder = locate(clip, what="the predictor's CLIP", patterns=patterns, revision=clip_revision)
-    with opened("the predictor's CLIP", folder):
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model = whole(CLIPModel, "the predictor's CLIP", folder)
     preprocessing = ShortSide(int(model.config.vision_config.image_size))
     head = linear_head(int(model.config.projection_dim))
     tensors = {

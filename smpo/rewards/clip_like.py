@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from smpo.errors import RunError
+from smpo.errors import MachineError, RunError, readable
 from smpo.kinds import Runtime
 from smpo.rewards.open_clip import renamed, unescaped
 from smpo.rewards.pictures import ShortSide, WholePicture
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
-from smpo.weights import content_key, locate, opened, read_json, weight_files, weight_patterns
+from smpo.weights import content_key, locate, opened, read_json, weight_files, weight_patterns, whole
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -49,6 +49,7 @@ __all__ = [
 
 _VERSION = "clip/1"
 """Part of `key`: raise it when the same weights would give other scores."""
+_LARGEST_SIDE = 8192
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -219,8 +220,7 @@ def load_clip_scorer(
     else:
         folder = locate(path_or_id, what="the reward", patterns=clip_patterns(), revision=revision)
         words = words or folder
-        with opened("the reward", folder):
-            model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model = whole(CLIPModel, "the reward", folder)
         files = [folder / "config.json", *weight_files(folder)]
     tokenizer = load_tokenizer(words)
     side = int(model.config.vision_config.image_size)
@@ -233,15 +233,20 @@ def load_clip_scorer(
     facts["vocabulary"] = vocabulary(tokenizer)
     if pictures != "processor":
         facts["pictures"] = pictures
-    return ClipScorer(
-        model,
-        tokenizer,
-        layout,
-        scaled=scaled,
-        key=content_key(facts, files),
-        runtime=runtime,
-        words=str if pictures == "processor" else unescaped,
-    )
+    with readable("the reward", words):
+        scorer = ClipScorer(
+            model,
+            tokenizer,
+            layout,
+            scaled=scaled,
+            key=content_key(facts, files),
+            runtime=runtime,
+            words=str if pictures == "processor" else unescaped,
+        )
+        scorer(
+            [Image.new("RGB", (8, 8))], [""]
+        )  # parts that don't fit each other show now, not in the middle of a run
+    return scorer
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -249,12 +254,23 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     with opened("the tokenizer", folder):
-        return CLIPTokenizer.from_pretrained(folder)
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+        tokenizer([""], padding="max_length", truncation=True, max_length=min(77, tokenizer.model_max_length))
+        return tokenizer
 
 
 def preprocessing_of(folder: Path) -> ClipPreprocessing:
     """What a CLIP folder says about pictures. Raises `RunError` when it says nothing."""
-    return ClipPreprocessing.from_config(_processor_config(folder))
+    config = _processor_config(folder)
+    with readable("the image processor", folder):
+        layout = ClipPreprocessing.from_config(config)
+        sides = [
+            side for side in (layout.short, *(layout.exact or ()), *(layout.crop or ())) if side is not None
+        ]
+        if not all(isinstance(side, int) and 0 < side <= _LARGEST_SIDE for side in sides):
+            raise MachineError(f"the image processor in {folder} asks for pictures of {sides}")
+        layout(Image.new("RGB", (8, 8)))  # whatever else makes no sense shows now, not after the first update
+    return layout
 
 
 def token_length(tokenizer: Any, model: Any) -> int:

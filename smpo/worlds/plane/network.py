@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from smpo.errors import MachineError
+from smpo.errors import MachineError, readable
 from smpo.maths.noising import ddim_sample
 from smpo.maths.schedule import NoiseSchedule
 from smpo.worlds.plane.world import CONDITIONS
@@ -48,6 +48,10 @@ _AT_ONCE = 500
 def schedule() -> NoiseSchedule:
     """Stable Diffusion's noise levels, so that its timesteps and betas mean the same here."""
     return NoiseSchedule.scaled_linear()
+
+
+_LARGEST = 4096
+"""No axis of a network of points is longer; a file that asks for more is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,14 @@ def read_network(weights: Path) -> PlaneNet:
             f"there are no plane weights at {weights}",
             help="make them with `python -m smpo.worlds.plane.make`",
         )
-    with safe_open(weights, framework="pt") as file:
+    with readable("the plane's network", weights), safe_open(weights, framework="pt") as file:
         notes = json.loads((file.metadata() or {}).get("plane", "{}"))
         if "shape" not in notes:
             raise MachineError(f"{weights} holds no plane network: its header names no shape")
-        network = PlaneNet(Shape(**notes["shape"]))
+        shape = Shape(**notes["shape"])
+        if not all(isinstance(size, int) and 0 < size <= _LARGEST for size in astuple(shape)):
+            raise MachineError(f"{weights} holds no plane network: its header asks for {shape}")
+        network = PlaneNet(shape)
         network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     return network
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from smpo.errors import MachineError
+from smpo.errors import MachineError, readable
 from smpo.kinds import Pair
 from smpo.worlds.plane.annotators import Votes
 from smpo.worlds.plane.world import CONDITIONS, Floats, Ints
@@ -86,7 +86,7 @@ def read_plane_pairs(
         raise MachineError(
             f"there are no pairs at {path}", help="make them with `python -m smpo.worlds.plane.make`"
         )
-    table = load_file(path)
+    table = _read(path)
     votes = table["votes"].astype(np.int64)  # [P, 3]
     rows = votes.sum(axis=1)
     tied = votes[:, 0] == votes[:, 1]
@@ -112,6 +112,29 @@ def read_plane_pairs(
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps({**counts, "dropped_pairs": listed}, indent=1))
     return PlanePairs(pairs, points, counts)
+
+
+_COLUMNS = {"first": (2,), "second": (2,), "votes": (3,), "condition": ()}
+"""The tensors of a file, and the shape of a row of each."""
+
+
+def _read(path: Path) -> Mapping[str, NDArray[Any]]:
+    """The table. Raises `MachineError` for a file that isn't one."""
+    with readable("the plane's pairs", path):
+        table: Mapping[str, NDArray[Any]] = load_file(path)
+        if missing := sorted(_COLUMNS.keys() - table.keys()):
+            raise MachineError(f"{path} holds no pairs of the plane: it has no {', '.join(missing)}")
+        rows = len(table["condition"])
+        wrong = [name for name, row in _COLUMNS.items() if table[name].shape != (rows, *row)]
+        whole = all(np.issubdtype(table[name].dtype, np.integer) for name in ("votes", "condition"))
+        if wrong or not whole or not np.isfinite([table["first"], table["second"]]).all():
+            raise MachineError(f"{path} holds no pairs of the plane: its tensors have other shapes or values")
+        votes, conditions = table["votes"].astype(np.int64), table["condition"]
+        if not rows or votes.min() < 0 or votes.max() > 10**6 or votes.sum(axis=1).min() < 1:
+            raise MachineError(f"{path} holds no pairs of the plane: its votes are none")
+        if conditions.min() < 0 or conditions.max() >= len(CONDITIONS):
+            raise MachineError(f"{path} holds no pairs of the plane: there are {len(CONDITIONS)} conditions")
+    return table
 
 
 def _name(index: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpo.app.plan import judge_names
+from smpo.app.counts import judge_names
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.contest import Contest, Judge, rank

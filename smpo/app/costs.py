@@ -1,12 +1,14 @@
 """What training costs on which GPU: the numbers behind the estimates of `smpo plan`, and where they come from.
 
-FLOPs, parameters and activations were counted on meta tensors of the public architectures; they are exact for these,
-at these resolutions. What share of a GPU's peak is reached is not: it was read off public results and a roofline
-model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL on H100 and A100, MosaicML's SD2), for batched,
-eager, 16-bit training as smpo does it. Expect a quarter more or less; the paper's own SDXL run (151 A800-hours, with
-the waiting of eight GPUs for the slowest pair in it) is met within that. No torch here.
+FLOPs, parameters and activations were counted on meta tensors of the public architectures (benchmarks/costs.py); they
+are exact for these, at these resolutions. What share of a GPU's peak is reached is not: it was read off public
+results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL on H100 and A100, MosaicML's
+SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or less; the paper's own SDXL run
+(151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within that. No torch here.
 
-GB are 10^9 bytes throughout. Scoring the pairs and decoding their images are not counted.
+Encoders and rewards run in float32 whatever `train.precision` says: convolutions in TensorFloat-32, as torch leaves
+them, matrix products in full. GB are 10^9 bytes throughout. Reading image files, text encoders and the optimiser's own
+arithmetic are not counted.
 """
 
 from __future__ import annotations
@@ -85,15 +87,18 @@ class Gpu:
     name: str
     memory_gb: float
     peak_16: float
+    peak_tf32: float
     peak_32: float
 
 
 GPUS = (
-    Gpu("24 GB (RTX 4090)", 25.7, 165, 82.6),
-    Gpu("A100-80", 85.0, 312, 19.5),
-    Gpu("H100", 85.0, 989, 67),
-    Gpu("H200", 150.7, 989, 67),
+    Gpu("24 GB (RTX 4090)", 25.7, 165, 82.6, 82.6),
+    Gpu("A100-80", 85.0, 312, 156, 19.5),
+    Gpu("H100", 85.0, 989, 494, 67),
+    Gpu("H200", 150.7, 989, 494, 67),
 )
+FULL_SHARE = 0.6
+"""Of the float32 peak that matrix products of frozen rewards reach: without tensor cores it is easier to come near."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +111,23 @@ class Workload:
     encoded: float
     """Images that the VAE encodes."""
     sampling_passes: int
+    """Forwards for the evaluation's and the previews' samples."""
     samples: int
+    diagnosis_passes: int
+    """Forwards for looks at held-out pairs."""
+    scoring_tflop: float
+    """Of the reward, over the pairs that aren't scored yet."""
+    judging_tflop: float
+    """Of all judges, over the samples."""
     micro_batch: int
+    levels: int
+    """Timesteps at which a pair is looked at in one loss: so many times its activations are held."""
     share_of_device: int
     """Pairs a device takes per update; micro-batches divide it."""
     precision: Literal["fp32", "bf16", "fp16"]
     checkpointing: bool
-    adapter: bool
-    """A low-rank adapter is trained: its own weights, gradients and state hardly weigh anything."""
+    trainable: int | None
+    """Numbers of the adapter that is trained while the network stays as it is; None trains the network."""
     average: bool
     state_bytes: float
     """Of the optimiser, for each trained parameter."""
@@ -126,7 +140,12 @@ class GpuCost:
 
     gpu: str
     hours: float
-    """GPU-hours of training, encoding and sampling."""
+    """GPU-hours in all: the sum of the next three."""
+    training_hours: float
+    preparing_hours: float
+    """Scores and latents that aren't cached yet."""
+    judging_hours: float
+    """Samples, their scores, and looks at held-out pairs."""
     seconds_per_pair: float
     memory_gb: float
     fits: bool
@@ -145,16 +164,22 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
     """Hours and memory of a spec on one kind of GPU."""
     peak = gpu.peak_32 if work.precision == "fp32" else gpu.peak_16
     reached = peak * (network.share_of_one if work.micro_batch == 1 else network.share)
-    recomputed = 2 if work.checkpointing else 0
+    recomputed = 2 * work.levels if work.checkpointing else 0
     pair = network.forward_tflop * (work.passes_per_pair + recomputed) / reached
-    rest = network.encode_tflop * work.encoded + network.decode_tflop * work.samples
-    rest += network.forward_tflop * work.sampling_passes
+    pictures, scores = gpu.peak_tf32 * network.share, gpu.peak_32 * FULL_SHARE
+    training = work.pairs * pair / 3600
+    preparing = (network.encode_tflop * work.encoded / pictures + work.scoring_tflop / scores) / 3600
+    passes = network.forward_tflop * (work.sampling_passes + work.diagnosis_passes) / (peak * network.share)
+    judging = (passes + network.decode_tflop * work.samples / pictures + work.judging_tflop / scores) / 3600
     memory = memory_gb(network, work)
     room = gpu.memory_gb * SLACK
     fitting = [size for size in _divisors(work.share_of_device) if memory_gb(network, work, size) <= room]
     return GpuCost(
         gpu=gpu.name,
-        hours=(work.pairs * pair + rest / (peak * network.share)) / 3600,
+        hours=training + preparing + judging,
+        training_hours=training,
+        preparing_hours=preparing,
+        judging_hours=judging,
         seconds_per_pair=pair,
         memory_gb=memory,
         fits=memory <= room,
@@ -166,16 +191,17 @@ def memory_gb(network: Architecture, work: Workload, micro_batch: int | None = N
     """Weights, gradients, state and activations in one process, at the peak of the backward."""
     full = work.precision == "fp32"
     stored = 4 if full else 2
-    if work.adapter:
-        bytes_each = float(stored)  # the reference is the same network
+    trained = 4 + 4 + work.state_bytes + 4 * work.average  # master copy, gradient, state, moving average
+    if work.trainable is not None:  # the reference is the same network
+        weights = network.parameters * stored + work.trainable * trained
     else:
-        master, cast, gradient = 4, 0 if full else 2, 4
-        bytes_each = master + cast + gradient + work.state_bytes + 4 * work.average + stored * work.reference
-    images = 2 * (work.micro_batch if micro_batch is None else micro_batch)
+        cast = 0 if full else 2
+        weights = network.parameters * (trained + cast + stored * work.reference)
+    images = 2 * work.levels * (work.micro_batch if micro_batch is None else micro_batch)
     each = network.checkpointed_gb if work.checkpointing else network.activations_gb
     if full:
         each *= 2 / 1.25  # autocast keeps some of them, mostly norms, in float32 already
-    return network.parameters * bytes_each / GB + network.encoders_gb + images * each
+    return weights / GB + network.encoders_gb + images * each
 
 
 def _divisors(number: int) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
-from smpo.app.plan import looks_every
+from smpo.app.counts import looks_every
 from smpo.experiment import ExperimentSpec
 from smpo.runs.store import RunFolder
 

@@ -55,7 +55,9 @@ def disk_use(
     written = _checkpoints(spec)
     checkpoints = None if checkpoint is None else checkpoint * min(written, spec.runtime.keep + 1)
     model = None
-    if facts.trainable is not None and facts.parameters is not None:
+    if facts.adapter:  # in both layouts, diffusers' and kohya's
+        model = None if facts.trainable is None else 2 * 4 * facts.trainable
+    elif facts.trainable is not None and facts.parameters is not None:
         model = 4 * facts.parameters + round((network.encoders_gb if network else 0) * GB)
     here, there = _free(Path(spec.runtime.cache)), _free(Path(spec.runtime.runs))
     runs = (checkpoints or 0) + (model or 0)
@@ -86,7 +88,9 @@ def disk_use(
 
 
 def in_gb(size: float) -> str:
-    """`12 GB`, `3.4 GB`, `210 MB`."""
+    """`12 GB`, `3.4 GB`, `210 MB`, `40 kB`."""
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
     if size < GB:
         return f"{size / 1e6:.0f} MB"
     return f"{size / GB:.1f} GB" if size < 10 * GB else f"{size / GB:,.0f} GB"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
-from smpo.app.plan import judge_names
+from smpo.app.counts import judge_names
 from smpo.app.prompted import prompted
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache

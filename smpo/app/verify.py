@@ -174,8 +174,8 @@ def _draw(
 
     from smpo.app.assemble import live_runtime
     from smpo.app.contest import contender_of, load_contender
+    from smpo.app.counts import judge_names
     from smpo.app.locked import device_name
-    from smpo.app.plan import judge_names
     from smpo.app.prompted import prompted
     from smpo.evaluation.base_cache import BaseCache
     from smpo.evaluation.evaluate import Settings, score_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from smpo.cli.words import find_spec, out, resolve_spec, shipped_specs
+from smpo.cli.words import find_spec, out, print_json, resolve_spec, shipped_specs
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.slots import kind_of, model_of
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _MODELINE = re.compile(r"\A# yaml-language-server:.*\n")
 
 
-def new_command(name: str, start: str, *, force: bool) -> None:
+def new_command(name: str, start: str, *, force: bool, as_json: bool = False) -> None:
     """Write `NAME.yaml`; an existing file is kept unless `force`."""
     target = Path(name) if name.endswith((".yaml", ".yml")) else Path(f"{name}.yaml")
     if not _NAME.fullmatch(target.stem):
@@ -39,9 +39,13 @@ def new_command(name: str, start: str, *, force: bool) -> None:
             f"there is no spec `{start}` to start from",
             help=f"did you mean `{close}`?" if close else f"choose one of {', '.join(shipped_specs())}",
         )
-    resolve_spec(str(source), [])  # what starts from something unsound is unsound
+    resolved = resolve_spec(str(source), [])  # what starts from something unsound is unsound
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(new_text(source, target), encoding="utf-8")
+    if as_json:
+        facts = {"file": str(target), "name": target.stem, "from": str(source)}
+        print_json({**facts, "spec": resolved.identity.spec_hash})
+        return
     out().print(f"{target}: try `smpo plan {target}`, then `smpo run {target}`", soft_wrap=True, markup=False)
 
 

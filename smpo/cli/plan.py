@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from smpo.app.counts import looks_every
 from smpo.app.disk import in_gb
-from smpo.app.plan import Plan, looks_every, make_plan
+from smpo.app.plan import Plan, make_plan
 from smpo.cli.ladder import ladder_of, rungs_data, show_rungs
 from smpo.cli.words import out, print_json, resolve_spec
 from smpo.experiment import ExperimentSpec
@@ -133,6 +134,8 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
     if plan.gpus:
         console.print()
         console.print(_gpus(plan))
+        for words in plan.uncounted:
+            console.print(escape(f"not in it: {words}"), style="dim")
         console.print()
     for warning in plan.warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}")
@@ -177,6 +180,8 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
     ]
     if plan.training_tflop is not None:
         lines.append(f"compute    {plan.training_tflop:,.0f} TFLOP of UNet in training")
+    if plan.trainable is not None:
+        lines.append(f"trained    {plan.trainable:,} numbers")
     if plan.diagnosis_passes:
         lines.append(
             f"held out   {spec.train.holdout} pairs, asked every {looks_every(spec)} updates; "
@@ -188,6 +193,7 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
             f"evaluate   {plan.prompts} prompts ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at "
             f"guidance {e.guidance:g}, {len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; "
             f"{plan.sampling_passes:,} UNet forwards"
+            + (f", {plan.preview_passes:,} more for previews" if plan.preview_passes else "")
         )
     return lines
 
@@ -232,24 +238,24 @@ def _gpus(plan: Plan) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(f"estimate for {plan.network}, ± 25 %", no_wrap=True)
-    for title in ("GPU-hours", "seconds a pair", "memory"):
+    table.add_column(f"{plan.network}, ± 25 %", no_wrap=True)
+    for title in ("GPU-hours", "training", "caches", "evaluation", "s a pair", "memory"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
     for one in plan.gpus:
         most = one.largest_micro_batch
         room = (
-            "does not fit, not even one pair"
+            "too large even for one pair"
             if most is None
-            else f"fits; micro_batch {most} would too"
+            else f"fits; micro_batch {most} too"
             if one.fits and most > plan.micro_batch
             else "fits"
             if one.fits
-            else f"does not fit; micro_batch {most} would"
+            else f"too large; micro_batch {most} fits"
         )
-        table.add_row(
-            one.gpu, f"{one.hours:,.3g}", f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room
-        )
+        hours = (one.hours, one.training_hours, one.preparing_hours, one.judging_hours)
+        told = (f"{value:,.3g}" for value in hours)
+        table.add_row(one.gpu, *told, f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room)
     return table
 
 

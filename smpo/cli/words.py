@@ -21,16 +21,25 @@ __all__ = ["card_folders", "find_spec", "out", "print_error", "print_json", "res
 
 
 def print_error(error: SmpoError) -> None:
-    """The error in words; problems of a spec with frames, and as annotations too where CI shows them."""
+    """The error in words; problems of a spec with frames, and as annotations too where CI shows them.
+
+    A command that was asked for `--json` answers in JSON even then: `{"problems": [...]}` for a spec, else
+    `{"error": ..., "help": ...}`, on standard output; the words go to standard error as always.
+    """
     from smpo.spec.problems import SpecProblems
 
+    as_json = "--json" in sys.argv[1:]
     if isinstance(error, SpecProblems):
-        from smpo.diagnostics.render import github, render
+        from smpo.diagnostics.render import as_data, github, render
 
         sys.stderr.write(render(error.problems) + "\n")
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            sys.stdout.write(github(error.problems) + "\n")
+            (sys.stderr if as_json else sys.stdout).write(github(error.problems) + "\n")
+        if as_json:
+            print_json({"problems": [as_data(problem) for problem in error.problems]})
         return
+    if as_json:
+        print_json({"error": error.message, **({"help": error.help} if error.help else {})})
     sys.stderr.write(f"error: {error.message}\n")
     if error.help:
         sys.stderr.write(f"help: {error.help}\n")

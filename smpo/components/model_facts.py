@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,40 +27,67 @@ class Found:
     parameters: int | None = None
     known: ModelFacts | None = None
     """What is published of it."""
+    layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """The UNet's layers by name: inputs and outputs of each (of a convolution: numbers in a filter, and filters)."""
 
-    def adapted(self, weights: str, resolution: int | None, *, whole: bool) -> ModelFacts:
-        """The facts of a training at `resolution` (None: the pipeline's own), of the whole network or an adapter."""
+    def adapter_size(self, rank: int, targets: Sequence[str], *, dora: bool) -> int | None:
+        """Numbers in a LoRA: `rank (inputs + outputs)` for each layer whose name ends in a target, and with DoRA one
+        more for each output. None when the layers aren't known, or a target isn't among those that were counted."""
+        widths = _WIDTHS.get(self._parameters() or 0, {})
+        size = 0
+        for target in targets:
+            ends = [
+                wide for name, wide in self.layers.items() if name == target or name.endswith(f".{target}")
+            ]
+            if not ends and target not in widths:
+                return None
+            for inputs, outputs in ends or [widths[target]]:
+                size += rank * (inputs + outputs) + dora * outputs
+        return size
+
+    def _parameters(self) -> int | None:
+        return self.parameters or (self.known.parameters if self.known else None)
+
+    def adapted(
+        self, weights: str, resolution: int | None, *, whole: bool, trainable: int | None = None
+    ) -> ModelFacts:
+        """The facts of a training at `resolution` (None: the pipeline's own), of the whole network, or of an adapter
+        with `trainable` numbers."""
         known = self.known or ModelFacts(weights, timesteps=None)
         side = resolution or self.resolution or known.resolution
-        parameters = self.parameters or known.parameters
+        parameters = self._parameters()
         return ModelFacts(
             weights=weights,
             timesteps=self.timesteps or known.timesteps,
             resolution=side,
             parameters=parameters,
-            trainable=parameters if whole else None,
+            trainable=parameters if whole else trainable,
+            adapter=not whole,
             forward_tflop=known.forward_tflop if side == known.resolution else None,
         )
 
 
 def folder_facts(folder: Path, weights: str) -> Found:
     """Of a folder in the diffusers layout, or of a hub id that is known."""
-    known = _PUBLISHED.get(weights)
-    return Found(_timesteps(folder), _own_side(folder), _count(folder / "unet"), known)
+    known, shapes = _PUBLISHED.get(weights), _folder_shapes(folder / "unet")
+    count = sum(map(prod, shapes.values())) or None
+    return Found(_timesteps(folder), _own_side(folder), count, known, _layers(shapes))
 
 
 def file_facts(file: Path, config: str | None) -> Found:
     """Of a single file and the folder with its configurations, if that is here; else of the model it looks like."""
-    shapes = _shapes(file)
-    count = sum(size for name, size in shapes.items() if name.startswith(_UNET)) or None
+    shapes = {
+        name.removeprefix(_UNET): shape for name, shape in _shapes(file).items() if name.startswith(_UNET)
+    }
+    count = sum(map(prod, shapes.values())) or None
     known = next((facts for facts in _PUBLISHED.values() if facts.parameters == count), None)
     folder = Path(locate(config)) if config else Path("/nonexistent")
-    return Found(_timesteps(folder), _own_side(folder), count, known)
+    return Found(_timesteps(folder), _own_side(folder), count, known, _layers(shapes))
 
 
 def tensors(file: Path) -> int:
     """Numbers in a safetensors file, from its header alone; 0 when it isn't one."""
-    return sum(_shapes(file).values())
+    return sum(map(prod, _shapes(file).values()))
 
 
 def _timesteps(folder: Path) -> int | None:
@@ -86,6 +115,25 @@ _PUBLISHED = {
     ),
 }
 
+# Sums of inputs and of outputs over the layers called so, by the UNet's parameters (benchmarks/costs.py).
+_WIDTHS: Mapping[int, Mapping[str, tuple[int, int]]] = {
+    859_520_964: {
+        "to_q": (24_960, 24_960), "to_k": (24_768, 24_960), "to_v": (24_768, 24_960), "to_out.0": (24_960, 24_960),
+        "ff.net.0.proj": (12_480, 99_840), "ff.net.2": (49_920, 12_480), "proj_in": (12_480, 12_480),
+        "proj_out": (12_480, 12_480),
+    },
+    865_910_724: {
+        "to_q": (24_960, 24_960), "to_k": (28_864, 24_960), "to_v": (28_864, 24_960), "to_out.0": (24_960, 24_960),
+        "ff.net.0.proj": (12_480, 99_840), "ff.net.2": (49_920, 12_480), "proj_in": (12_480, 12_480),
+        "proj_out": (12_480, 12_480),
+    },
+    2_567_463_684: {
+        "to_q": (166_400, 166_400), "to_k": (226_560, 166_400), "to_v": (226_560, 166_400),
+        "to_out.0": (166_400, 166_400), "ff.net.0.proj": (83_200, 665_600), "ff.net.2": (332_800, 83_200),
+        "proj_in": (10_880, 10_880), "proj_out": (10_880, 10_880),
+    },
+}  # fmt: skip
+
 
 def _json(path: Path) -> dict[str, Any]:
     try:
@@ -95,24 +143,29 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _count(folder: Path) -> int | None:
-    """Parameters in a folder's safetensors, from their headers alone."""
-    return sum(tensors(file) for file in sorted(folder.glob("*.safetensors"))) or None
+def _folder_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes of a folder's tensors, from the headers of its safetensors alone. Of several variants (fp16 beside full
+    precision) one counts: a tensor is there once."""
+    return {
+        name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in _shapes(file).items()
+    }
 
 
-def _shapes(file: Path) -> dict[str, int]:
-    """Numbers in each tensor of a safetensors file, by name."""
+def _layers(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
+    return {
+        name.removesuffix(".weight"): (prod(shape[1:]), shape[0])
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) in (2, 4)
+    }
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """The shape of each tensor of a safetensors file, by name."""
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, 100_000_000)))
-        return {name: _product(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        return shapes if all(isinstance(axis, int) for shape in shapes.values() for axis in shape) else {}
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _product(shape: list[int]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size

@@ -111,7 +111,11 @@ class StableDiffusion(Model):
     def facts(self) -> ModelFacts:
         place = Path(locate(self.weights))
         found = file_facts(place, self.config) if is_file(self.weights) else folder_facts(place, self.weights)
-        return found.adapted(self.weights, self.resolution, whole=self.lora is None)
+        lora = self.lora
+        if lora is None:
+            return found.adapted(self.weights, self.resolution, whole=True)
+        size = found.adapter_size(lora.rank, lora.targets, dora=lora.dora)
+        return found.adapted(self.weights, self.resolution, whole=False, trainable=size)
 
     def check(self) -> str | None:
         needed = [self.weights, *(place for place in (self.config, self.vae) if place)]

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from smpo.components.locations import locate, missing
+from smpo.components.reward_facts import blip_tflop, clip_tflop
 from smpo.errors import MachineError, SpecError
 from smpo.kinds import Reward, Runtime, Scorer
 from smpo.registry.component import register
@@ -104,6 +105,9 @@ class ClipPreference(_Learned):
     def check(self) -> str | None:
         return _missing(self.weights, self.file) or _missing(self.processor)
 
+    def tflop(self) -> float | None:
+        return clip_tflop(self.processor or self.weights) or clip_tflop(self.weights)
+
 
 @register
 class ImageReward(_Learned):
@@ -140,6 +144,9 @@ class ImageReward(_Learned):
 
     def check(self) -> str | None:
         return _missing(self.weights, self.file) or _missing(self.tokenizer)
+
+    def tflop(self) -> float | None:
+        return blip_tflop()
 
 
 @register
@@ -178,6 +185,9 @@ class LaionAesthetic(_Learned):
 
     def check(self) -> str | None:
         return _missing(self.weights, self.file) or _missing(self.clip)
+
+    def tflop(self) -> float | None:
+        return clip_tflop(self.clip, words=False)
 
 
 @register
@@ -225,6 +235,9 @@ class MPS(_Learned):
 
     def check(self) -> str | None:
         return _missing(self.weights, self.file) or _missing(self.clip)
+
+    def tflop(self) -> float | None:
+        return clip_tflop(self.clip)
 
 
 @register
@@ -381,6 +394,10 @@ class Mix(Reward):
     def check(self) -> str | None:
         found = (member.reward.check() for member in self.members)
         return next((reason for reason in found if reason), None)
+
+    def tflop(self) -> float | None:
+        counted = [member.reward.tflop() for member in self.members]
+        return None if None in counted else sum(filter(None, counted))
 
     def _knots(self, member: Member) -> list[float]:
         return member.knots or list(member.band or ())

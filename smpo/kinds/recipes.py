@@ -31,6 +31,10 @@ class Reward(Component):
         """Why this reward can't be loaded here, in a sentence, or None. Never imports torch."""
         return None
 
+    def tflop(self) -> float | None:
+        """What scoring one picture with its prompt takes, for `smpo plan`; None where nobody counted. No torch."""
+        return None if self.learned else 0.0
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -41,6 +45,9 @@ class ModelFacts:
     resolution: int | None = None
     parameters: int | None = None
     trainable: int | None = None
+    """Of them, or of the adapter."""
+    adapter: bool = False
+    """Whether an adapter is trained and the network itself stays as it is."""
     forward_tflop: float | None = None
 
 

@@ -1,15 +1,12 @@
-"""What is sound and still worth a word: long chains, cards out of place, packages that aren't here."""
+"""What is sound and still worth a word: long chains, cards out of place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from smpo.diagnostics.phrases import listed
 from smpo.registry.cards import Card
-from smpo.registry.component import Component
 from smpo.registry.expand import Catalogue
-from smpo.registry.requirements import unmet
 from smpo.registry.slots import Slot, slot_nodes
 from smpo.spec.layers import Layer
 from smpo.spec.problems import Note, Problem
@@ -28,7 +25,6 @@ def advise(
     catalogue: Catalogue,
     *,
     slots: tuple[Slot, ...],
-    components: Mapping[str, Component],
 ) -> Iterator[Problem]:
     """Warnings about a sound spec, with their places."""
     if len(layers) > DEEP:
@@ -40,8 +36,6 @@ def advise(
         card = catalogue.card(slot.kind.kind, node.via) if node.via else None
         if card is not None:
             yield from _out_of_place(card, dotted(path), chosen)
-    for problem in unmet(components):
-        yield replace(problem, span=_named_at(chosen[problem.path]))
 
 
 def _out_of_place(card: Card, path: str, chosen: Mapping[str, Node]) -> Iterator[Problem]:

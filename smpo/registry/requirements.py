@@ -13,7 +13,7 @@ __all__ = ["require", "unmet"]
 
 
 def unmet(components: Mapping[str, Component]) -> tuple[Problem, ...]:
-    """A warning for every slot whose component could not do its work on this machine."""
+    """A warning for every slot whose component could not do its work on this machine; `smpo plan` ends with 3 then."""
     return tuple(
         Problem(_message(component, missing), path=path, level="warning", help=_command(component, missing))
         for path, component in components.items()

@@ -104,7 +104,7 @@ def resolve(
         identity=identity,
         origins={path: written.get(path, "default") for path in found},
         sources=_sources(layers, tree, set_layers, slots, have),
-        warnings=(*warnings, *advise(layers, tree, have, slots=slots, components=components)),
+        warnings=(*warnings, *advise(layers, tree, have, slots=slots)),
         local_files=local_files,
         sweep_node=sweep.node if sweep else None,
         ladder_entry=next((layer.ladder for layer in reversed(layers) if layer.ladder is not None), None),

@@ -7,10 +7,14 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import torch
 
 from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known, memory_gb
 from smpo.app.plan import make_plan
+from smpo.components.model_facts import Found
+from smpo.components.reward_facts import blip_tflop, clip_tflop
 from smpo.experiment import ExperimentSpec
+from smpo.kinds import Runtime
 from smpo.registry.resolve import resolve
 from tests.cli.words import SMALL_PLANE, smpo
 
@@ -21,8 +25,9 @@ A100 = next(gpu for gpu in GPUS if gpu.name == "A100-80")
 
 def work(**changes):
     plain = {
-        "pairs": 204_800, "passes_per_pair": 31.92, "encoded": 0, "sampling_passes": 0, "samples": 0, "micro_batch": 4,
-        "share_of_device": 128, "precision": "fp16", "checkpointing": False, "adapter": False, "average": False,
+        "pairs": 204_800, "passes_per_pair": 31.92, "encoded": 0, "sampling_passes": 0, "samples": 0,
+        "diagnosis_passes": 0, "scoring_tflop": 0, "judging_tflop": 0, "micro_batch": 4, "levels": 1,
+        "share_of_device": 128, "precision": "fp16", "checkpointing": False, "trainable": None, "average": False,
         "state_bytes": 8.0, "reference": True,
     }  # fmt: skip
     return Workload(**{**plain, **changes})
@@ -42,13 +47,118 @@ def test_the_paper_s_sdxl_hours_are_met_within_what_lock_step_explains():
 
 
 def test_an_adapter_holds_one_network_and_checkpointing_trades_memory_for_time():
-    full, adapter = memory_gb(SDXL, work()), memory_gb(SDXL, work(adapter=True))
+    full, adapter = memory_gb(SDXL, work()), memory_gb(SDXL, work(trainable=23_224_320))
     assert adapter < full - 40
+    assert adapter - memory_gb(SDXL, work(trainable=0)) == pytest.approx(23_224_320 * 16 / 1e9)
     light = estimate(SDXL, work(checkpointing=True), A100)
     heavy = estimate(SDXL, work(), A100)
     assert light.memory_gb < heavy.memory_gb and light.hours > heavy.hours
     assert not heavy.fits and light.fits
     assert heavy.largest_micro_batch == 1 and 128 % light.largest_micro_batch == 0
+
+
+def test_several_levels_of_a_pair_hold_as_many_activations():
+    one, four = work(), work(levels=4, passes_per_pair=4 * 31.92)
+    held = 2 * 4 * SDXL.activations_gb
+    assert memory_gb(SDXL, four) - memory_gb(SDXL, one) == pytest.approx(3 * held)
+    assert memory_gb(SDXL, four, 1) == pytest.approx(memory_gb(SDXL, one, 4))
+    slow, slower = (
+        estimate(SDXL, work(checkpointing=True, levels=n, passes_per_pair=n * 31.92), A100) for n in (1, 4)
+    )
+    assert slower.seconds_per_pair == pytest.approx(4 * slow.seconds_per_pair)
+
+
+def test_hours_are_a_sum_of_what_comes_before_during_and_after():
+    bare = estimate(SDXL, work(), A100)
+    assert (bare.preparing_hours, bare.judging_hours) == (0, 0) and bare.hours == bare.training_hours
+    scored = estimate(SDXL, work(encoded=1000, scoring_tflop=500.0), A100)
+    drawn = estimate(SDXL, work(sampling_passes=5000, samples=50, judging_tflop=20.0), A100)
+    watched = estimate(SDXL, work(diagnosis_passes=5000), A100)
+    assert scored.preparing_hours > 0 and scored.judging_hours == 0
+    assert drawn.judging_hours > watched.judging_hours > 0 == drawn.preparing_hours
+    for one in (scored, drawn, watched):
+        assert one.training_hours == bare.training_hours
+        assert one.hours == pytest.approx(one.training_hours + one.preparing_hours + one.judging_hours)
+
+
+COUNTED = json.loads((HERE / "benchmarks" / "results" / "costs.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "network"),
+    [("SD 1.5", 512, SD15), ("SDXL", 1024, SDXL), ("SDXL at 512 px", 512, ARCHITECTURES[2])],
+)
+def test_tables_hold_what_was_counted(name, pixels, network):
+    counted, vae = COUNTED["unets"][name], COUNTED["vae"][str(pixels)]
+    assert (network.parameters, network.forward_tflop) == (counted["parameters"], counted["forward_tflop"])
+    assert network.encode_tflop == pytest.approx(vae["encode_tflop"], rel=0.01)
+    assert network.decode_tflop == pytest.approx(vae["decode_tflop"], rel=0.01)
+    for target, (inputs, outputs) in counted["adapters"].items():
+        found = Found(parameters=counted["parameters"])
+        assert found.adapter_size(4, [target], dora=True) == 4 * (inputs + outputs) + outputs
+
+
+def test_scorers_cost_what_the_counter_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from smpo.rewards.blip import BertShape, CrossBert, VisionTransformer
+
+    for name, place in (
+        ("CLIP ViT-L/14", "openai/clip-vit-large-patch14"),
+        ("CLIP ViT-H/14", "yuvalkirstain/PickScore_v1"),
+    ):
+        counted = COUNTED["scorers"][name]
+        assert clip_tflop(place, words=False) == pytest.approx(counted["picture_tflop"], rel=0.01)
+        assert clip_tflop(place) == pytest.approx(
+            counted["picture_tflop"] + counted["prompt_tflop"], rel=0.01
+        )
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        eye = VisionTransformer(side=224, patch=16, width=1024, depth=24, heads=16, inner=4096)
+        words = CrossBert(BertShape(seen=1024))
+        words(
+            torch.zeros(1, 35, dtype=torch.long),
+            torch.ones(1, 35, dtype=torch.long),
+            eye(torch.empty(1, 3, 224, 224)),
+        )
+    assert blip_tflop() == pytest.approx(counter.get_total_flops() / 1e12, rel=0.01)
+    assert clip_tflop("smpo:worlds/shapes/weights/reward") < 0.001 and clip_tflop("somebody/else") is None
+
+
+@pytest.mark.parametrize(
+    "lora", ["{rank: 4}", "{rank: 3, dora: true}", "{rank: 2, targets: [to_q, ff.net.2, conv1]}"]
+)
+def test_an_adapter_is_as_large_as_planned(planned, lora):
+    resolved = resolve(
+        HERE / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=[f"model.lora={lora}"]
+    )
+    facts = resolved.spec.model.facts()
+    policy = resolved.spec.model.load(Runtime()).policy
+    assert facts.adapter
+    assert facts.trainable == sum(one.numel() for one in policy.parameters() if one.requires_grad)
+    assert planned("quickstart", f"model.lora={lora}").disk.checkpoint == facts.trainable * 12
+
+
+def test_a_lora_s_checkpoints_are_small_and_an_unknown_target_is_not_guessed(planned):
+    whole, adapter = planned("sd15_smpo"), planned("sd15_smpo", "model.lora.rank=16")
+    assert adapter.trainable == 16 * (6 * 24_960 + 2 * 24_768)
+    assert adapter.disk.checkpoint < whole.disk.checkpoint / 200 and adapter.disk.model < 30e6
+    assert planned("sd15_smpo", "model.lora={rank: 16, targets: [to_x]}").disk.checkpoint is None
+
+
+def test_what_the_estimate_leaves_out_is_said(planned):
+    plan = planned("sdxl_smpo")
+    assert any("whose number can't be known" in words for words in plan.uncounted)
+    other = planned("sdxl_smpo", "reward={use: clip-preference, weights: somebody/else}")
+    assert any("scoring the pairs by `clip-preference`" in words for words in other.uncounted)
+
+
+def test_previews_are_counted(planned):
+    spec = "quickstart"
+    none, some = planned(spec, "runtime.preview_every=null"), planned(spec, "runtime.preview_every=20")
+    assert none.preview_passes == 0
+    assert some.preview_passes == 3 * 8 * 10 * 2, (
+        "before training, after 20 and 40 of 60; 10 steps with guidance"
+    )
 
 
 def test_only_what_was_counted_is_known():

@@ -54,6 +54,28 @@ def test_new_keeps_what_is_there_and_knows_its_names(capfd):
     assert "can't be the name" in smpo(capfd, "new", "a b").err
 
 
+def test_new_says_in_json_what_it_wrote(capfd):
+    said = json.loads(smpo(capfd, "new", "mine", "--json").out)
+    assert said["file"] == "mine.yaml" and said["name"] == "mine" and said["from"].endswith("quickstart.yaml")
+    assert said["spec"] == resolve(Path("mine.yaml"), skeleton=ExperimentSpec).identity.spec_hash
+    refused = smpo(capfd, "new", "mine", "--json")
+    assert refused.code == 3 and "already a file" in json.loads(refused.out)["error"]
+
+
+@pytest.mark.parametrize(
+    "words", [("plan",), ("new", "mine", "--from"), ("diff", "quickstart"), ("check",), ("score",), ("data", "audit")],
+    ids=" ".join,
+)  # fmt: skip
+def test_commands_that_speak_json_complain_in_json(words, capfd, monkeypatch):
+    """Even on GitHub, where annotations are wanted too: standard output stays JSON."""
+    Path("bad.yaml").write_text(SMALL_PLANE + "trian: {steps: 3}\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    said = smpo(capfd, *words, "bad.yaml", "--json")
+    (problem,) = json.loads(said.out)["problems"]
+    assert said.code == 2 and problem["label"] == "did you mean `train`?"
+    assert (problem["origin"], problem["line"], problem["column"]) == ("bad.yaml", 15, 1)
+
+
 def test_diff_of_files_and_runs(capfd):
     Path("small.yaml").write_text(SMALL_PLANE)
     Path("other.yaml").write_text("extends: small.yaml\nname: other\ntrain: {steps: 5}\n")

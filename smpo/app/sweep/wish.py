@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from smpo.app.plan import judge_names
+from smpo.app.counts import judge_names
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve

@@ -57,11 +57,12 @@ def new(
         typer.Option("--from", metavar="SPEC", help="A spec to start from.", autocompletion=complete.specs),
     ] = "quickstart",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json: Json = False,
 ) -> None:
     """Write a commented spec to start from."""
     from smpo.cli.new import new_command
 
-    new_command(name, start, force=force)
+    new_command(name, start, force=force, as_json=json)
 
 
 def diff(

@@ -1,0 +1,109 @@
+"""How often each network is asked, beyond training: samples, scores, looks at held-out pairs. Never imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from smpo.app.forecast import Forecast
+from smpo.experiment import ExperimentSpec
+from smpo.kinds import HELD_TIMESTEPS
+from smpo.registry.resolve import Resolved
+
+__all__ = ["Sampled", "Scored", "diagnosis_passes", "judge_names", "looks_every", "sampled", "scored"]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Pictures that are drawn; a forward with guidance counts as two."""
+
+    prompts: int | None = None
+    """Of the evaluation; None where they can't be read here."""
+    samples: int = 0
+    """Of the evaluation, both models together."""
+    passes: int = 0
+    previews: int = 0
+    preview_passes: int = 0
+
+
+def sampled(spec: ExperimentSpec) -> Sampled:
+    """The evaluation's pictures, at most (the base's may lie in the cache), and the previews'."""
+    wanted = spec.evaluate
+    if wanted is None or wanted.prompts.check() is not None:
+        return Sampled()
+    prompts = len(wanted.prompts.load())
+    each = wanted.steps * (2 if wanted.guidance > 1 else 1)
+    limited = min(prompts, wanted.limit or prompts)
+    samples = 2 * limited * wanted.images
+    previews = min(prompts, spec.runtime.preview_images) * _previews(spec)
+    return Sampled(limited, samples, samples * each, previews, previews * each)
+
+
+def _previews(spec: ExperimentSpec) -> int:
+    """How many grids there are: one before training, none after the last update."""
+    every = spec.runtime.preview_every
+    return 1 + (spec.train.steps - 1) // every if every else 0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """TFLOP of rewards, and what nobody counted, in words."""
+
+    reward: float = 0.0
+    """Over the pairs' images that aren't scored yet."""
+    judges: float = 0.0
+    """Over the evaluation's samples."""
+    unknown: list[str] = field(default_factory=list)
+
+
+def scored(resolved: Resolved[ExperimentSpec], caches: Forecast, samples: int) -> Scored:
+    """What scoring takes."""
+    spec, unknown = resolved.spec, []
+    training = judging = 0.0
+    if spec.reward is not None and spec.smoothing.needs_reward and not caches.scores_complete:
+        each = spec.reward.tflop()
+        if each is None:
+            unknown.append(f"scoring the pairs by {_named(resolved, 'reward')}")
+        elif caches.scores is None:
+            unknown.append("scoring the pairs, whose number can't be known before they are here")
+        else:
+            training = each * max(0, caches.scores - caches.scores_stored)
+    for name, judge in zip(
+        judge_names(resolved), spec.evaluate.rewards if spec.evaluate else (), strict=True
+    ):
+        each = judge.tflop()
+        if each is None:
+            unknown.append(f"judging by `{name}`")
+        else:
+            judging += each * samples
+    if spec.evaluate is not None and spec.evaluate.prompts.check() is not None:
+        unknown.append("the evaluation, whose prompts can't be read here")
+    return Scored(training, judging, unknown)
+
+
+def _named(resolved: Resolved[ExperimentSpec], slot: str) -> str:
+    card = resolved.card_of(slot)
+    return f"`{card.name if card else resolved.components()[slot].use}`"
+
+
+def judge_names(resolved: Resolved[ExperimentSpec]) -> list[str]:
+    """What the judges are called in tables and metrics: card or component, numbered when one occurs twice."""
+    names: list[str] = []
+    for i, reward in enumerate(resolved.spec.evaluate.rewards if resolved.spec.evaluate else ()):
+        card = resolved.card_of(f"evaluate.rewards.{i}")
+        name = card.name if card else reward.use
+        names.append(name if name not in names else f"{name}-{i + 1}")
+    return names
+
+
+def looks_every(spec: ExperimentSpec) -> int:
+    """Updates between looks at the held-out pairs."""
+    return spec.runtime.diagnose_every or max(1, spec.train.steps // 10)
+
+
+def diagnosis_passes(spec: ExperimentSpec) -> int:
+    """Forwards for the looks at held-out pairs, beside training."""
+    if not spec.train.holdout:
+        return 0
+    steps, every = spec.train.steps, looks_every(spec)
+    looks = steps // every + (steps % every > 0) + 1  # the first is the base's
+    return looks * 2 * spec.train.holdout * HELD_TIMESTEPS

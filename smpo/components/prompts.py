@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from smpo.components.locations import locate
+from smpo.components.locations import is_hub_id, locate, missing
+from smpo.components.prompt_files import HPDv2Prompts, Role, TablePrompts
 from smpo.errors import MachineError
 from smpo.kinds import Prompt, PromptSet
 from smpo.registry.component import register
+from smpo.spec.identity import Neutral
 
-__all__ = ["ParquetPrompts", "PlanePrompts", "ShapesPrompts", "TextPrompts"]
-
-Role = Literal["training", "tuning", "untouched"]
+__all__ = ["HPDv2Prompts", "ParquetPrompts", "PlanePrompts", "ShapesPrompts", "TablePrompts", "TextPrompts"]
 
 
 @register
@@ -96,34 +96,53 @@ class TextPrompts(PromptSet):
 
 @register
 class ParquetPrompts(PromptSet):
-    """The captions of a parquet file, such as Pick-a-Pic's `validation_unique`."""
+    """The captions of parquet files, such as Pick-a-Pic's `validation_unique`: one prompt each, however many pairs."""
 
     use: Literal["parquet-prompts"] = "parquet-prompts"
     version: ClassVar[int] = 1
 
     path: str
-    """The file; `smpo:...` ships with smpo."""
+    """File or folder; `smpo:...` ships with smpo; a hub id (owner/name) is fetched into the hub's cache."""
     column: str = "caption"
     """Which column holds the prompts."""
     purpose: Role = "untouched"
     """What the set may be used for."""
+    split: Annotated[str | None, Neutral(None)] = None
+    """Which files of a folder or data set: those called `test_unique-00000-of-00001-….parquet`, for example."""
+    revision: Annotated[str | None, Neutral(None)] = None
+    """Commit or tag on the hub; pin it."""
 
     @property
     def role(self) -> Role:
         return self.purpose
 
     def load(self) -> list[Prompt]:
+        from pyarrow import ArrowException
         from pyarrow.parquet import read_table
 
+        from smpo.data.parquet import find_files
+
+        place = Path(locate(self.path))
+        if is_hub_id(self.path):
+            from smpo.data.hub import fetch_data
+
+            wanted = f"*{self.split}*.parquet" if self.split else "*.parquet"
+            place = fetch_data(self.path, self.revision, [wanted, f"*{self.split}/*.parquet"])
+        captions: list[object] = []
         try:
-            captions = read_table(Path(locate(self.path)), columns=[self.column])[self.column].to_pylist()
-        except (OSError, KeyError, ValueError) as error:
+            for file in find_files(place, self.split):
+                captions += read_table(file, columns=[self.column])[self.column].to_pylist()
+        except (OSError, KeyError, ValueError, ArrowException) as error:
             raise MachineError(
                 f"the prompts in `{self.path}` (column `{self.column}`) can't be read: {error}",
                 help="point `evaluate.prompts.path` at the file",
             ) from error
         texts = dict.fromkeys(str(c).strip() for c in captions if c and str(c).strip())
+        if not texts:
+            raise MachineError(f"`{self.path}` holds no prompts")
         return [Prompt(text, group=text) for text in texts]
 
     def check(self) -> str | None:
-        return None if Path(locate(self.path)).is_file() else f"there is no file `{self.path}`"
+        if is_hub_id(self.path):
+            return missing(self.path, "datasets")
+        return None if Path(locate(self.path)).exists() else f"there is no file `{self.path}`"

@@ -70,8 +70,14 @@ class TestOptimisers(Ours, OptimiserContract):
 
 
 class TestPrompts(Ours, PromptsContract):
-    @pytest.fixture(params=["plane", "shapes", "text", "parquet"])
+    @pytest.fixture(params=["plane", "shapes", "text", "parquet", "table", "hpdv2"])
     def component(self, request, tmp_path):
+        if request.param == "table":
+            (tmp_path / "prompts.csv").write_text("prompt,kind\na dog,animals\ntwo birds,animals\n")
+            return prompts.TablePrompts(path=str(tmp_path / "prompts.csv"), category="kind")
+        if request.param == "hpdv2":
+            (tmp_path / "photo.json").write_text('["a dog", "two birds"]')
+            return prompts.HPDv2Prompts(path=str(tmp_path), styles=["photo"])
         if request.param == "text":
             (tmp_path / "prompts.txt").write_text("# mine\na dog\n\ntwo birds\na dog\n")
             return prompts.TextPrompts(path=str(tmp_path / "prompts.txt"))

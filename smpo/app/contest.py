@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,17 @@ from smpo.app.counts import judge_names
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.contest import Contest, Judge, rank
+from smpo.evaluation.drift import PICTURES, Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, score_model
-from smpo.evaluation.sampling import slots, spread
+from smpo.evaluation.sampling import slots, spread, spread_numbers
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import Denoiser, Model, Runtime
+from smpo.kinds import Denoiser, Model, Prompt, Runtime, Scorer
 from smpo.registry.resolve import Resolved, resolve
 from smpo.runs.store import RunFolder, find_runs, is_run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from smpo.evaluation.sampling import Slot
     from smpo.kinds import Picture
 
@@ -110,7 +113,9 @@ def hold(
     ]
     settings = Settings.of(wanted, batch=spec.runtime.encode_batch)
     everybody = (Contender(BASE, None), *contenders)
-    scores, caches = {}, {}
+    scores, caches, drift = {}, {}, {}
+    drawn = tuple(slots(prompts, images=wanted.images, seed=wanted.seed))
+    near = _Nearness(prompts, drawn, scorers, runtime.batch)
     for one in everybody:
         denoiser, key = load_contender(spec.model, one, runtime)
         told = {
@@ -123,6 +128,8 @@ def hold(
         scores[one.name] = score_model(
             one.name, denoiser, prompts, scorers, settings=settings, cache=caches[one.name], progress=progress
         )
+        if (far := near.measure(denoiser, caches[one.name])) is not None:
+            drift[one.name] = far
         del denoiser
         gc.collect()
     card = resolved.card_of("evaluate.prompts")
@@ -138,9 +145,38 @@ def hold(
         },
         prompt_set=card.name if card else wanted.prompts.use,
         role=wanted.prompts.role,
+        drift=drift,
     )
-    drawn = tuple(slots(prompts, images=wanted.images, seed=wanted.seed))
     return Held(contest, resolved, everybody, caches, drawn)
+
+
+class _Nearness:
+    """Measures how far each model is from the first that is shown to it, the base. One network is in memory at a time,
+    so what the base said is kept."""
+
+    def __init__(
+        self, prompts: Sequence[Prompt], drawn: Sequence[Slot], scorers: Mapping[str, Scorer], batch: int
+    ) -> None:
+        chosen = set(spread_numbers(prompts, PICTURES))
+        self._slots = [slot for slot in drawn if slot.prompt in chosen and slot.image == 0]
+        self._prompts = [prompts[slot.prompt] for slot in self._slots]
+        self._scorers, self._batch = scorers, batch
+        self._base: tuple[list[Picture], Probe, Tensor] | None = None
+
+    def measure(self, denoiser: Denoiser, cache: BaseCache) -> Drift | None:
+        """None for the base itself, and for a model whose pictures can't be read."""
+        found = [cache.picture(slot) for slot in self._slots]
+        pictures = [picture for picture in found if picture is not None]
+        if len(pictures) < len(found):
+            return None
+        if self._base is None:
+            texts, seeds = [slot.text for slot in self._slots], [slot.seed for slot in self._slots]
+            probe = Probe.of(denoiser, texts, seeds, pictures, self._batch)
+            self._base = pictures, probe, probe.predictions(denoiser)
+            return None
+        base, probe, said = self._base
+        errors = (probe.predictions(denoiser), said)
+        return distances(self._prompts, self._scorers, pictures, base, errors, passes=probe.passes)
 
 
 def _find(place: str, runs: Path) -> Contender:

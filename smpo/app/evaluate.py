@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,13 @@ from smpo.app.counts import judge_names
 from smpo.app.prompted import prompted
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
+from smpo.evaluation.drift import PICTURES, Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, evaluate
 from smpo.evaluation.grid import before_after, contact_sheet
 from smpo.evaluation.result import Evaluation
-from smpo.evaluation.sampling import slots, spread
+from smpo.evaluation.sampling import slots, spread, spread_numbers
 from smpo.experiment import EvaluateSpec, ExperimentSpec
+from smpo.kinds import Scorer
 from smpo.registry.resolve import Resolved
 from smpo.runs.store import RunFolder
 
@@ -32,18 +35,20 @@ def evaluate_run(
     progress: Callable[[str, int, int], None],
     **cheaper: int | None,
 ) -> Evaluation:
-    """Policy against base on the spec's prompts, by all of its judges.
+    """Policy against base on the spec's prompts, by all of its judges, and how far it has gone.
 
-    `cheaper` replaces settings of the evaluation, such as `limit`, for looks that don't have to be as exact.
+    `cheaper` replaces settings of the evaluation, such as `limit`, for looks that don't have to be as exact; they leave
+    distances out.
     """
     spec, wanted = resolved.spec, _wanted(resolved.spec).model_copy(update=cheaper)
     names = judge_names(resolved)
     rewards = dict(zip(names, wanted.rewards, strict=True))
     card = resolved.card_of("evaluate.prompts")
-    return evaluate(
+    scorers = {name: reward.load(live.runtime) for name, reward in rewards.items()}
+    found = evaluate(
         prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
-        {name: reward.load(live.runtime) for name, reward in rewards.items()},
+        scorers,
         settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
         training_reward=live.reward_key,
         learned={name: reward.learned for name, reward in rewards.items()},
@@ -52,6 +57,23 @@ def evaluate_run(
         role=wanted.prompts.role,
         progress=progress,
     )
+    return found if cheaper else replace(found, drift=_drift(found, live, scorers))
+
+
+def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drift | None:
+    """Distances at the prompts whose pictures were kept, first images only."""
+    numbers = [
+        n for n in spread_numbers(found.prompts, PICTURES) if n in found.kept_base and n in found.kept_policy
+    ]
+    if not numbers:
+        return None
+    denoiser, prompts = live.session.denoiser, [found.prompts[n] for n in numbers]
+    base, policy = ([kept[n][0] for n in numbers] for kept in (found.kept_base, found.kept_policy))
+    todo = slots(found.prompts, images=1, seed=found.seed)
+    seeds = [todo[n].seed for n in numbers]
+    probe = Probe.of(denoiser, [p.text for p in prompts], seeds, base, live.runtime.batch)
+    errors = (probe.predictions(denoiser), probe.predictions(denoiser, reference=True))
+    return distances(prompts, scorers, policy, base, errors, passes=2 * probe.passes)
 
 
 def write_evaluation(

@@ -241,6 +241,8 @@ def _conclude(
         console.phase("evaluating")
         with clock("evaluate"):
             result.evaluation = evaluate_run(resolved, live, console.progress)
+            if result.evaluation.drift is not None:
+                clock.diagnosed(result.evaluation.drift.passes)
         result.grid = write_evaluation(folder, result.evaluation, spec, tracker)
         for warning in result.evaluation.warnings:
             console.warn(warning)

@@ -87,6 +87,9 @@ def show_contest(held: Held, place: Path) -> None:
     if rows and len(rows[0]) > 1 and len(rows[0]) <= 10:
         console.print(f"\n[bold]wins by category[/], judged by {escape(believed)}")
         console.print(judges_table(rows))
+    if far := contest.distances():
+        console.print("\n[bold]distance from the base[/]")
+        console.print(judges_table(far))
     console.print(f"\n{escape(contest.about())}")
     for line in contest.remarks():
         console.print(escape(line))

@@ -61,6 +61,8 @@ def show_result(result: Result, runs: str) -> None:
         console.print(judges_table(result.evaluation.table()))
         console.print(f"\n[bold]{escape(result.evaluation.headline())}[/]")
         console.print(escape(result.evaluation.panel.verdict))
+        if result.evaluation.drift is not None:
+            console.print(f"drift      {escape(result.evaluation.drift.sentence())}", soft_wrap=True)
     console.print()
     if result.grid is not None:
         console.print(f"pictures   {escape(_short(result.grid))}")

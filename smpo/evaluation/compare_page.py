@@ -162,6 +162,8 @@ def _scores(contest: Contest) -> str:
                 shares = {name: _share(found[name].win_rate) if name in found else "–" for name in named}
                 rows.append({"wins by category": model, **shares})
             parts.append(_table(rows))
+    if far := contest.distances():
+        parts.append("<h2>distance from the base</h2>" + _table(far))
     return "".join(parts)
 
 

@@ -7,13 +7,14 @@ that took part before only has its new pictures drawn. What comes back knows no 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smpo.errors import RunError
+from smpo.evaluation.drift import Drift
 from smpo.evaluation.result import decimals, percent
 from smpo.evaluation.statistics import Comparison, compare, holm
 from smpo.kinds import Prompt
@@ -59,6 +60,8 @@ class Contest:
     settings: Mapping[str, Any]
     prompt_set: str = ""
     role: str = ""
+    drift: Mapping[str, Drift] = field(default_factory=dict)
+    """How far each model is from the base, where that was measured."""
 
     @property
     def base(self) -> str:
@@ -133,6 +136,17 @@ class Contest:
             rows.append(cells)
         return rows
 
+    def distances(self) -> list[dict[str, str]]:
+        """A row a model: how far it has gone, beside what it gained by the judge that is believed first."""
+        judge = self.believed().name
+        rows = []
+        for model in self.models[1:]:
+            if model in self.drift:
+                c = self.standing(model, judge).comparison
+                gain = _span(c.gain, c.gain_low, c.gain_high, f"+.{decimals(c)}f")
+                rows.append({"model": model, f"gain, {judge}": gain, **self.drift[model].cells()})
+        return rows
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures; ready for JSON."""
         return {
@@ -154,6 +168,7 @@ class Contest:
                 for one in self.standings
             ],
             "agreement": self.agreement(),
+            "drift": {model: drift.to_dict() for model, drift in self.drift.items()},
             "scores": {
                 model: {judge: _plain(rows) for judge, rows in by_judge.items()}
                 for model, by_judge in self.scores.items()
@@ -163,13 +178,10 @@ class Contest:
     def markdown(self) -> str:
         parts = [f"# {len(self.models) - 1} models against {self.base}", self.about()]
         for judge in self.judges:
-            rows = self.table(judge.name)
-            lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
             mark = " (made the training labels)" if judge.made_labels else ""
-            parts.append(f"## {judge.name}{mark}")
-            parts.append(
-                "\n".join("| " + " | ".join(c.replace("|", "/") for c in line) + " |" for line in lines)
-            )
+            parts += [f"## {judge.name}{mark}", _grid(self.table(judge.name))]
+        if rows := self.distances():
+            parts += ["## distance from the base", _grid(rows)]
         parts += self.remarks()
         return "\n\n".join(parts) + "\n"
 
@@ -211,6 +223,7 @@ def rank(
     settings: Mapping[str, Any],
     prompt_set: str = "",
     role: str = "",
+    drift: Mapping[str, Drift] | None = None,
 ) -> Contest:
     """Compare every model with the first. Holm's correction is over all models and judges together."""
     base, *others = scores
@@ -235,13 +248,27 @@ def rank(
             f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(others)} models"
         )
     return Contest(
-        tuple(prompts), tuple(scores), tuple(judges), scores, standings, settings, prompt_set, role
+        tuple(prompts),
+        tuple(scores),
+        tuple(judges),
+        scores,
+        standings,
+        settings,
+        prompt_set,
+        role,
+        drift or {},
     )
 
 
 def clusters(prompts: Sequence[Prompt]) -> list[str]:
     """Prompts that aren't independent of each other; one text twice is one cluster."""
     return [prompt.group or f"text: {prompt.text}" for prompt in prompts]
+
+
+def _grid(rows: Sequence[Mapping[str, str]]) -> str:
+    """A markdown table; bars inside cells would end them."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 
 
 def _span(value: float | None, low: float | None, high: float | None, form: str) -> str:

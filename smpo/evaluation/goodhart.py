@@ -1,10 +1,11 @@
 """Did pictures get better, or did the reward get fooled? What an optimised reward says against everything else.
 
-Four gauges that no reward looks at are read on pairs of pictures, policy and base at the same prompt and seed:
+Gauges that no reward looks at are read on pairs of pictures, policy and base at the same prompt and seed:
 
 * saturation: mean of max(RGB) - min(RGB); preference tuning likes it garish;
 * high-frequency energy: share of the power above a quarter of the sampling rate; grids of hacked rewards live there;
-* drift: root mean square difference from the base's picture, at 64 x 64 at most, or distance in the plane;
+* drift: root mean square difference from the base's picture, or distance in the plane; and, where they were measured,
+  the distances in features and in predicted noise (`smpo.evaluation.drift`);
 * diversity: mean distance between a model's pictures of different prompts; a collapse makes them alike.
 
 Each is reported as policy over base with an interval over prompts. The verdict counts what the intervals resolve, in
@@ -85,7 +86,7 @@ def goodhart(evaluation: Evaluation) -> Panel:
     if made is not None and (told := [g for one in others if (g := gains[one.name]) is not None]):
         ours = gains[made.name]
         gap = None if ours is None else ours - float(np.mean(told))
-    gauges = _gauges(evaluation.kept_base, evaluation.kept_policy)
+    gauges = _gauges(evaluation.kept_base, evaluation.kept_policy) + _measured(evaluation)
     return Panel(made.name if made else None, gains, gap, gauges, _verdict(made, others, gauges))
 
 
@@ -121,6 +122,17 @@ def _gauges(
         _compared("high frequencies", *(np.array([_high(p) for p in side]) for side in images)),
         _absolute("drift", drift),
         _compared("diversity", *(_spread(side) for side in flat)),
+    )
+
+
+def _measured(evaluation: Evaluation) -> tuple[Gauge, ...]:
+    """Distances for which the networks or a judge's embedding had to be asked."""
+    drift = evaluation.drift
+    found = [one for one in drift.distances if one.kind != "picture"] if drift else []
+    names = [f"{one.kind} drift" + (f" ({one.by})" if one.by else "") for one in found]
+    return tuple(
+        Gauge(name, 0.0, one.value, None, None, None, drift.prompts if drift else 0)
+        for name, one in zip(names, found, strict=True)
     )
 
 

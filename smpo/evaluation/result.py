@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smpo.evaluation.drift import Drift
 from smpo.evaluation.goodhart import Panel, goodhart
 from smpo.evaluation.statistics import Comparison
 from smpo.kinds import Prompt
@@ -91,6 +92,8 @@ class Evaluation:
     kept_policy: Mapping[int, list[Picture]] = field(default_factory=dict)
     reused: int = 0
     """Pictures of the base that came from the cache."""
+    drift: Drift | None = None
+    """How far the policy has gone, if that was measured."""
 
     def judgement(self, name: str | None = None) -> Judgement:
         """The named judge's, or that of the least doubtful judge, the first listed among equals."""
@@ -154,7 +157,7 @@ class Evaluation:
                 value = getattr(judgement.comparison, name)
                 if value is not None:
                     found[f"eval/{judgement.name}/{name}"] = float(value)
-        return found | self.panel.metrics()
+        return found | self.panel.metrics() | (self.drift.metrics() if self.drift else {})
 
     def table(self) -> list[dict[str, str]]:
         """A row a judge, under `COLUMNS`; means over prompts. A star marks the reward that made the
@@ -188,6 +191,7 @@ class Evaluation:
             "headline": self.headline(),
             "warnings": list(self.warnings),
             "goodhart": self.panel.to_dict(),
+            "drift": self.drift.to_dict() if self.drift else None,
             "prompts": [{"text": p.text, "group": p.group, "category": p.category} for p in self.prompts],
             "judgements": [judgement.to_dict() for judgement in self.judgements],
             "kept": sorted(self.kept_policy),

@@ -99,7 +99,8 @@ class Denoiser(Protocol):
 
 
 class Scorer(Protocol):
-    """A reward in memory, frozen."""
+    """A reward in memory, frozen. One that looks at pictures through an embedding may show it: `embed(pictures)`,
+    `[N, D]` on the CPU; evaluation then measures how far pictures have moved in it."""
 
     key: str
     """Identifies weights and preprocessing: scores are cached under it."""

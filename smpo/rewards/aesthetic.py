@@ -67,11 +67,20 @@ class AestheticScorer:
         parts = [self._some(pictures[start : start + self._batch]) for start in starts]
         return torch.cat(parts) if parts else torch.empty(0)
 
-    def _some(self, pictures: Sequence[Picture]) -> Tensor:
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def embed(self, pictures: Sequence[Picture]) -> Tensor:
+        """`[N, D]` unit vectors on the CPU: how the tower sees pictures."""
+        starts = range(0, len(pictures), self._batch)
+        parts = [self._units(pictures[start : start + self._batch]).float().cpu() for start in starts]
+        return torch.cat(parts) if parts else torch.empty(0, 1)
+
+    def _units(self, pictures: Sequence[Picture]) -> Tensor:
         pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))
         found = vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
-        unit = found / found.norm(dim=-1, keepdim=True)
-        scores: Tensor = self._head(unit)[:, 0].float().cpu()
+        return found / found.norm(dim=-1, keepdim=True)
+
+    def _some(self, pictures: Sequence[Picture]) -> Tensor:
+        scores: Tensor = self._head(self._units(pictures))[:, 0].float().cpu()
         return scores
 
 

@@ -7,7 +7,7 @@ far outside what others report, which is worth one warning.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -36,6 +36,12 @@ class BandedScorer:
         self._band, self._name = band, name
         self._seen = self._outside = 0
         self._said = False
+
+    @property
+    def embed(self) -> Callable[[Sequence[Picture]], Tensor] | None:
+        """The scorer's own, if it has one."""
+        found: Callable[[Sequence[Picture]], Tensor] | None = getattr(self.scorer, "embed", None)
+        return found
 
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         scores = self.scorer(pictures, prompts)

@@ -153,6 +153,10 @@ class ClipScorer:
         rows = torch.tensor([unique[prompt] for prompt in prompts], dtype=torch.long)
         return (images * texts[rows]).sum(dim=-1) * self._factor
 
+    def embed(self, pictures: Sequence[Picture]) -> Tensor:
+        """`[N, D]` unit vectors on the CPU: how the tower sees pictures, whatever the prompt."""
+        return self._all(self._images, pictures)
+
     def _all(self, encode: Any, items: Sequence[Any]) -> Tensor:
         """Unit vectors `[N, D]` on the CPU, in batches."""
         size = self._batch

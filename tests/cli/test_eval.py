@@ -31,6 +31,16 @@ def test_any_number_of_models_on_common_ground(trained, capfd):
     one = next(s for s in found["standings"] if (s["model"], s["judge"]) == ("slow", "plane-radius"))
     assert one["comparison"]["gain"] == pytest.approx(run["comparison"]["gain"])
     assert "east" in one["categories"]
+    told = json.loads((slow / "evaluation.json").read_text())["drift"]
+    assert [far["kind"] for far in told["distances"]] == ["picture", "error"], "points have no features"
+    for ours, theirs in zip(found["drift"]["slow"]["distances"], told["distances"], strict=True):
+        assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3)
+    far = {name: one["distances"][1]["value"] for name, one in found["drift"].items()}
+    assert far["slow"] == far["folder"] < min(v for k, v in far.items() if k not in ("slow", "folder"))
+    assert (
+        "distance from the base" in said.out
+        and "distance from the base" in Path("found/contest.md").read_text()
+    )
 
     from smpo.worlds.plane import network
 

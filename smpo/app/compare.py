@@ -22,7 +22,7 @@ __all__ = ["convert_votes", "write_page"]
 
 CURVES = (
     "train/loss", "train/implicit_accuracy", "train/margin", "train/gap/winner", "train/gap/loser", "train/grad_norm",
-    "train/tau_squared", "heldout/accuracy",
+    "train/tau_squared", "holdout/accuracy", "holdout/margin", "holdout/gap/winner",
 )  # fmt: skip
 """Metrics that are drawn, where a run has them."""
 

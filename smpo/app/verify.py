@@ -173,7 +173,7 @@ def _draw(
     import gc
 
     from smpo.app.assemble import live_runtime
-    from smpo.app.contest import contender_of, load_contender
+    from smpo.app.contenders import contender_of, load_contender
     from smpo.app.counts import judge_names
     from smpo.app.locked import device_name
     from smpo.app.prompted import prompted

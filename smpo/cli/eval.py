@@ -26,13 +26,16 @@ def held_contest(
     quiet: bool,
 ) -> Held:
     """The models that the words mean, evaluated; what is known already isn't drawn again."""
-    from smpo.app.contest import find_contenders, hold, resolve_for, spec_of
+    from smpo.app.contenders import find_contenders, spec_of
+    from smpo.app.contest import hold
     from smpo.cli.run import quiet_libraries
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import resolve
     from smpo.tracking.console import Console
 
     contenders = find_contenders(words, runs)
     source = find_spec(spec) if spec is not None else spec_of(contenders)
-    resolved = resolve_for(source, sets, card_folders(roots))
+    resolved = resolve(source, skeleton=ExperimentSpec, sets=sets, extra_roots=card_folders(roots))
     quiet_libraries()
     with Console(quiet=quiet) as console:
         console.phase(f"{len(contenders)} model{'s' * (len(contenders) != 1)} and their base")

@@ -184,7 +184,7 @@ def _curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> 
 
 def _chart(name: str, lines: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str:
     """One metric over updates, a line a model."""
-    width, height, left, bottom = 380, 200, 54, 24
+    width, height, left, bottom = 380, 200, 62, 24
     finite = [(s, v) for _, points in lines for s, v in points if math.isfinite(v)]
     if not finite:
         return ""
@@ -205,7 +205,7 @@ def _chart(name: str, lines: Sequence[tuple[int, Sequence[tuple[int, float]]]]) 
             f'points="{" ".join(at(s, v) for s, v in kept)}"/>'
         )
     marks = [
-        f'<text x="{left - 6}" y="{y}" text-anchor="end">{value:.4g}</text>'
+        f'<text x="{left - 6}" y="{y}" text-anchor="end">{value:.3g}</text>'
         for y, value in ((14, high), (height - bottom, low))
     ]
     marks += [

@@ -143,7 +143,7 @@ class Contest:
         for model in self.models[1:]:
             if model in self.drift:
                 c = self.standing(model, judge).comparison
-                gain = _span(c.gain, c.gain_low, c.gain_high, f"+.{decimals(c)}f")
+                gain = "–" if c.gain is None else f"{c.gain:+.{decimals(c)}f}"
                 rows.append({"model": model, f"gain, {judge}": gain, **self.drift[model].cells()})
         return rows
 

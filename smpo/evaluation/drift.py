@@ -82,8 +82,8 @@ class Drift:
         return {f"drift/{one.kind}" + (f"_{one.by}" if one.by else ""): one.value for one in self.distances}
 
     def cells(self) -> dict[str, str]:
-        """A column a distance, with intervals."""
-        return {f"{one.name} [95 %]": _span(one) for one in self.distances}
+        """A column a distance; ± is half of its 95 % interval."""
+        return {one.name: _short(one) for one in self.distances}
 
     def sentence(self) -> str:
         told = ", ".join(f"{one.name} {_span(one)}" for one in self.distances)
@@ -229,6 +229,12 @@ def _pixels(picture: Image.Image) -> Floats:
     if max(small.size) > SIDE:
         small = small.resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float64) / 255
+
+
+def _short(one: Distance) -> str:
+    if one.low is None or one.high is None:
+        return f"{one.value:.3g}"
+    return f"{one.value:.3g} ± {(one.high - one.low) / 2:.1g}"
 
 
 def _span(one: Distance) -> str:

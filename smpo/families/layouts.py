@@ -19,6 +19,7 @@ from smpo.errors import MachineError, RunError
 __all__ = [
     "LAYOUTS",
     "Layout",
+    "is_lora",
     "layout_of",
     "parameters_of",
     "read_shapes",
@@ -93,9 +94,14 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
+def is_lora(shapes: Shapes) -> bool:
+    """Whether these are an adapter's tensors, by diffusers' names or kohya's."""
+    return any(".lora" in name or name.startswith("lora_") for name in shapes)
+
+
 def layout_of(shapes: Shapes, file: Path) -> Layout:
     """Which layout a file has. Raises `RunError`, in words, for LoRAs, bare UNets and everything else."""
-    if any(".lora_" in name or name.startswith("lora_") for name in shapes):
+    if is_lora(shapes):
         raise RunError(
             f"{file} is a LoRA, not a model", help="`model.weights` takes the model it was made for"
         )

@@ -1,6 +1,7 @@
 """`smpo eval` and `smpo compare` on the plane: runs and folders, what is drawn once, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ def trained(tmp_path, monkeypatch, capfd):
     spec = tmp_path / "small.yaml"
     spec.write_text(SMALL_PLANE)
     for lr in ("1e-4", "1e-3"):
-        assert smpo(capfd, "run", spec, "-q", "--set", f"train.lr={lr}").code == 0
+        assert (
+            smpo(capfd, "run", spec, "-q", "--set", f"train.lr={lr}", "--set", "train.holdout=20").code == 0
+        )
     return sorted(tmp_path.glob("runs/small/*-1"), key=lambda run: (run / "status.json").stat().st_mtime)
 
 
@@ -53,11 +56,13 @@ def test_any_number_of_models_on_common_ground(trained, capfd):
         assert smpo(capfd, "compare", *words, "--out", "page.html", "--prompts", "5", "-q").code == 0
     page = Path("page.html").read_text()
     assert "train.lr" in page and "<polyline" in page and page.count("data:image/png") > 5
+    assert ">holdout/accuracy<" in page and "distance from the base" in page
 
 
 def test_what_is_no_model_is_said(trained, capfd):
     said = smpo(capfd, "eval", "nothing-like-it")
     assert said.code == 1 and "neither a run nor a model" in said.err
-    said = smpo(capfd, "eval", str(trained[0] / "model"))
+    shutil.copytree(trained[0] / "model", "elsewhere")
+    said = smpo(capfd, "eval", "elsewhere")
     assert said.code == 1 and "--spec" in said.err
     assert smpo(capfd, "compare").code == 1

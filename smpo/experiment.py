@@ -53,6 +53,13 @@ class TrainSpec(_Block):
     """Smallest timestep that is drawn. Near 0 the inverted noise is poorly determined (method 2c)."""
     t_max: int | None = Field(None, ge=1)
     """Largest timestep that is drawn; null means the last of the schedule."""
+    timesteps_per_pair: Annotated[int, Neutral(1)] = Field(1, ge=1, le=64)
+    """Timesteps at which each pair is looked at, one in each of as many equal parts of the range, each with a loss of
+    its own. They share one walk of the inversion: cheaper per loss, and the same expected gradient, but losses of one
+    pair resemble each other (`smpo measure rho` tells how much)."""
+    stratified: Annotated[bool, Neutral(False)] = False
+    """Spread the timesteps of an update's pairs evenly over the range instead of drawing each by itself: the same
+    expected gradient with less variance."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of policy and reference alike; weights that are trained stay in fp32."""
     holdout: Annotated[int, Neutral(0)] = Field(0, ge=0)
@@ -104,6 +111,13 @@ class RuntimeSpec(_Block):
     micro_batch: int | None = Field(None, gt=0)
     """Pairs a device holds at once; null takes the whole batch of the device. Where it doesn't divide that, the last
     micro-batch of an update is smaller: every pair counts the same."""
+    window: int | None = Field(None, gt=0)
+    """Pairs whose inversions are done together, so that no pass is half empty; null takes the whole batch of the
+    device. Their latents and prompts have to fit into memory, no activations."""
+    inversion_batch: int | None = Field(None, gt=0)
+    """Images in one pass of an inversion, which keeps no activations; null takes those of a micro-batch."""
+    even_batches: bool = False
+    """Fill up an inversion's last pass, so that all have one shape: what `torch.compile` and CUDA graphs like."""
     threads: int | None = Field(None, ge=1)
     """CPU threads a process; null leaves torch's choice."""
     encode_batch: int = Field(32, gt=0)

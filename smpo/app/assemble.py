@@ -18,8 +18,9 @@ from smpo.data.loader import PairLoader, Stream
 from smpo.data.scores import ScoreTable
 from smpo.engine.ema import Average
 from smpo.engine.loop import Session
+from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
-from smpo.engine.step import Settings
+from smpo.engine.step import Settings, climbs
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import PairTable, Runtime, ScoreStats
@@ -98,6 +99,15 @@ def assemble(
     if accelerator.num_processes > 1:
         denoiser.policy = accelerator.prepare_model(denoiser.policy)
     rank, world = accelerator.process_index, accelerator.num_processes
+    settings = Settings(
+        seed=spec.train.seed,
+        t_min=spec.train.t_min,
+        t_max=facts - 1 if spec.train.t_max is None else spec.train.t_max,
+        posterior=spec.train.posterior == "sample",
+        timesteps=spec.train.timesteps_per_pair,
+        strata=spec.train.batch if spec.train.stratified else None,
+        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
+    )
     session = Session(
         denoiser=denoiser,
         objective=spec.objective,
@@ -105,18 +115,14 @@ def assemble(
         optimiser=optimiser,
         rate=LearningRate(spec.train.lr, spec.train.steps, spec.train.warmup, spec.train.schedule),
         accelerator=accelerator,
-        batches=lambda step: loader.batches(step, rank, world),
+        batches=lambda step: loader.batches(step, rank, world, lambda places: climbs(settings, places)),
         draws=lambda position: PositionDraws(spec.train.seed, position, denoiser.device),
-        settings=Settings(
-            seed=spec.train.seed,
-            t_min=spec.train.t_min,
-            t_max=facts - 1 if spec.train.t_max is None else spec.train.t_max,
-            posterior=spec.train.posterior == "sample",
-        ),
+        settings=settings,
         steps=spec.train.steps,
         pairs_per_update=spec.train.batch,
         clip=spec.train.clip,
         average=average,
+        window=spec.runtime.window,
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
     )
     return Live(session, table, loader, runtime, key, stats, p, held)

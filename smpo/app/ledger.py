@@ -75,7 +75,7 @@ class Ledger:
 
     def update(self, report: StepReport, objective: Objective) -> None:
         """Add an optimiser update."""
-        rows = 2 * report.pairs * objective.levels_per_pair()
+        rows = 2 * report.pairs * report.visits * objective.levels_per_pair()
         asked = {
             "invert": report.metrics.get("passes", 0.0) * rows,
             "policy": rows * (2 if objective.needs_means else 1),

@@ -142,6 +142,7 @@ def _passes(spec: ExperimentSpec, facts: ModelFacts) -> tuple[float, float]:
     train, objective = spec.train, spec.objective
     timesteps = facts.timesteps or 1000
     t_max = timesteps - 1 if train.t_max is None else train.t_max
-    inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max)
+    levels = objective.levels_per_pair() * train.timesteps_per_pair
+    inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max, levels)
     others = objective.needs_reference + objective.needs_means
-    return inversion, 2 * objective.levels_per_pair() * (inversion + 3 + others)
+    return inversion, 2 * levels * (inversion + 3 + others)

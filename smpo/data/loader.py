@@ -10,7 +10,7 @@ Latents are kept as the moments of the posterior, so that a new one can be drawn
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from smpo.data.encoded import EncodedStore
 from smpo.data.index import Progress
-from smpo.data.order import Order
+from smpo.data.order import Order, dealt
 from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
@@ -82,22 +82,30 @@ class PairLoader:
             self._ensure_images(ids, progress)
         self._ready = positions
 
-    def samples(self, step: int, rank: int = 0, world: int = 1) -> list[Sample]:
+    def samples(
+        self, step: int, rank: int = 0, world: int = 1, cost: Callable[[range], Tensor] | None = None
+    ) -> list[Sample]:
         """What process `rank` of `world` is shown in update `step` (counted from 0), in the order of the
-        stream."""
+        stream. With `cost` (of the samples at these positions), processes get equal shares of that too."""
         share, rest = divmod(self._stream.batch, world)
         if rest:
             raise ValueError(f"{self._stream.batch} pairs can't be dealt to {world} processes")
-        first = step * self._stream.batch + rank * share
-        return self._samples(range(first, first + share))
+        first = step * self._stream.batch
+        if cost is None or world == 1:
+            return self._samples(range(first + rank * share, first + (rank + 1) * share))
+        update = range(first, first + self._stream.batch)
+        every = self._samples(update)
+        return [every[i] for i in dealt(cost(update), rank, world)]
 
-    def batches(self, step: int, rank: int = 0, world: int = 1) -> Iterator[PairBatch]:
+    def batches(
+        self, step: int, rank: int = 0, world: int = 1, cost: Callable[[range], Tensor] | None = None
+    ) -> Iterator[PairBatch]:
         """The micro-batches of an update for one process. Tensors are on the denoiser's device, `position` is
         not.
 
-        Promise: the samples of an update, and every number about each, are the same for any `micro_batch` and
-        `world`."""
-        samples = self.samples(step, rank, world)
+        Promise: the samples of an update, and every number about each, are the same for any `micro_batch`,
+        `world` and `cost`."""
+        samples = self.samples(step, rank, world, cost)
         size = self._stream.micro_batch or len(samples)
         for start in range(0, len(samples), size):
             yield self._batch(samples[start : start + size])

@@ -55,6 +55,8 @@ class StepReport:
     metrics: dict[str, float]
     seconds: float
     pairs: int
+    visits: int = 1
+    """Timesteps at which each pair was looked at, each with a loss of its own."""
 
 
 class Tracker(Protocol):

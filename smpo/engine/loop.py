@@ -1,5 +1,8 @@
 """The training loop. It knows no algorithm: what is inverted, compared and smoothed is decided by the components.
 
+Inside an update no device is asked for a number: work is queued, and what is worth reading is read once, together with
+the verdict whether the update may be applied. Processes meet once an update too, so nobody waits for the dearest pair.
+
 `fit` is a generator of step reports; logging, checkpoints, previews, pruning and stopping are its caller's business.
 Nothing random lives here: order, timesteps and noise are functions of (seed, sample position), so a run that is
 interrupted after update k and continued from there ends where an uninterrupted one does.
@@ -9,18 +12,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from smpo.engine.alarms import NonFiniteLoss, assert_starts_at_reference
+from smpo.engine.alarms import assert_starts_at_reference
 from smpo.engine.ema import Average
 from smpo.engine.events import StepReport
 from smpo.engine.metrics import Meter
+from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
-from smpo.engine.step import Prepared, Settings, judge, predict, prepare
+from smpo.engine.step import Noisy, Prepared, Settings, judge, noise, predict, refer
+from smpo.engine.window import parts, windows
 from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch
 
 __all__ = ["Session", "fit"]
@@ -46,6 +51,8 @@ class Session:
     """Over all processes."""
     clip: float | None = None
     average: Average | None = None
+    window: int | None = None
+    """Pairs that are inverted together; None: all of an update."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
 
     @property
@@ -55,8 +62,8 @@ class Session:
 
 def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     """Run updates `start .. steps-1`, yielding a report after each. Raises `NonFiniteLoss` before harm is done."""
-    accelerator, optimiser = session.accelerator, session.optimiser
-    share = session.pairs_per_update // accelerator.num_processes
+    accelerator, optimiser, visits = session.accelerator, session.optimiser, session.settings.timesteps
+    share = session.pairs_per_update // accelerator.num_processes * visits
     for step in range(start, session.steps):
         began, meter = time.perf_counter(), Meter(accelerator, session.settings)
         torch.manual_seed(
@@ -66,40 +73,50 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
 
         batches = list(session.batches(step))
         kept, means = _over_the_update(session, batches)
-        for number, batch in enumerate(batches, 1):
-            with _sync(session, last=number == len(batches)):
-                prepared = kept[number - 1] if kept else _prepare(session, batch)
+        for noisy in kept or _noised(session, batches):
+            with _sync(session, last=meter.pairs + len(noisy.batch) == share):
+                prepared = noisy if isinstance(noisy, Prepared) else _referred(session, noisy)
                 outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
-                if step == start == 0 and number == 1:
+                if step == start == 0 and not meter.pairs:
                     assert_starts_at_reference(session.objective, outcome)
                 session.scaler.scale(outcome.loss.sum() / share).backward()
-            meter.add(batch, outcome)
+            meter.add(prepared.batch, outcome)
 
-        meter.raise_unless_finite(step)
-        norm = _clipped(session)
-        if torch.isfinite(norm) or session.scaler.is_enabled():  # the scaler itself skips what overflowed
-            session.scaler.step(optimiser)
-            session.scaler.update()
-        else:
-            raise NonFiniteLoss(step, "the gradient's norm is not finite", meter.suspects())
+        metrics = meter.settle(step, _clipped(session), overflows=session.scaler.is_enabled())
+        session.scaler.step(optimiser)  # the scaler itself skips what overflowed
+        session.scaler.update()
         optimiser.zero_grad(set_to_none=True)
         if session.average is not None:
             session.average.update(step)
 
         seconds = time.perf_counter() - began
-        metrics = {**meter.means(), "grad_norm": float(norm), "lr": session.rate.at(step)}
-        yield StepReport(step=step + 1, metrics=metrics, seconds=seconds, pairs=session.pairs_per_update)
+        metrics["lr"] = session.rate.at(step)
+        yield StepReport(step + 1, metrics, seconds, session.pairs_per_update, visits)
 
 
-def _prepare(session: Session, batch: PairBatch) -> Prepared:
-    return prepare(
-        batch,
-        session.draws(batch.position),
-        denoiser=session.denoiser,
-        inversion=session.inversion,
-        objective=session.objective,
-        settings=session.settings,
-    )
+def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
+    """Micro-batches with their noise, of the size in which they came; windows of them are inverted together."""
+    size = len(batches[0])
+    for window in windows(batches, session.window):
+        noisy = noise(
+            window,
+            session.draws(window.position),
+            denoiser=session.denoiser,
+            inversion=session.inversion,
+            objective=session.objective,
+            settings=replace(session.settings, passes=_passes(session, size)),
+        )
+        yield from parts(noisy, size)
+
+
+def _passes(session: Session, pairs: int) -> Passes:
+    """As many images at once as in a pass with gradients, unless told."""
+    told = session.settings.passes
+    return replace(told, rows=told.rows or 2 * pairs * session.objective.levels_per_pair())
+
+
+def _referred(session: Session, noisy: Noisy) -> Prepared:
+    return refer(noisy, session.denoiser, session.objective)
 
 
 def _over_the_update(
@@ -113,15 +130,14 @@ def _over_the_update(
         return [], {}
     kept, sums = [], dict[str, Tensor]()
     with torch.no_grad():
-        for batch in batches:
-            kept.append(_prepare(session, batch))
+        for noisy in _noised(session, batches):
+            kept.append(_referred(session, noisy))
             seen = predict(kept[-1], session.denoiser)
-            for name, values in session.objective.batch_means(seen, batch.p).items():
+            for name, values in session.objective.batch_means(seen, noisy.batch.p).items():
                 sums[name] = sums.get(name, 0) + values.sum()
     reduce = session.accelerator.reduce
-    return kept, {
-        name: reduce(total, reduction="sum") / session.pairs_per_update for name, total in sums.items()
-    }
+    pairs = session.pairs_per_update * session.settings.timesteps
+    return kept, {name: reduce(total, reduction="sum") / pairs for name, total in sums.items()}
 
 
 def _sync(session: Session, *, last: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from smpo.engine.alarms import NonFiniteLoss, Suspect
 from smpo.engine.step import PairOutcome, Settings
 from smpo.kinds import PairBatch
+from smpo.maths.schedule import carried
 
 __all__ = ["Meter", "bins"]
 
@@ -53,15 +55,36 @@ class Meter:
         for name, value in rows.items():
             self._rows.setdefault(name, []).append(value.float())
 
-    def means(self) -> dict[str, float]:
-        """One number per metric, the same on every process; what a person looks at first comes first."""
+    @property
+    def pairs(self) -> int:
+        """How many were added here; a pair counts once for each of its losses."""
+        return len(self._ids)
+
+    def settle(self, step: int, norm: Tensor, *, overflows: bool = False) -> dict[str, float]:
+        """One number per metric, the same on every process, and the gradient's `norm` beside them.
+
+        Raises `NonFiniteLoss`, before anything was applied. `overflows`: an infinite norm is nothing unusual, because
+        gradients are scaled. This is the only place in which an update waits for its device.
+        """
         names = sorted(self._rows)
-        sums = torch.stack([torch.cat(self._rows[name]).sum() for name in names])
-        count = torch.tensor([float(len(self._ids))], device=sums.device)
-        passes = torch.tensor([sum(p * n for p, n in self._passes)], device=sums.device)
-        total = self._accelerator.reduce(torch.cat([sums, count, passes]), reduction="sum").tolist()
-        found = dict(zip(names, total, strict=False))
-        pairs, inverted = total[-2], total[-1]
+        values = [torch.cat(self._rows[name]) for name in names]
+        broken = (~values[names.index("loss")].isfinite()).sum()
+        here = [*(value.sum() for value in values), broken.float()]
+        host = torch.tensor([float(self.pairs), sum(p * n for p, n in self._passes)])
+        summed = self._accelerator.reduce(
+            torch.cat([torch.stack(here), carried(host, here[0].device)]), reduction="sum"
+        )
+        *total, broken_pairs, pairs, inverted, length = torch.cat(
+            [summed, norm.detach().float()[None]]
+        ).tolist()
+        if broken_pairs:
+            raise NonFiniteLoss(step, f"the loss of {int(broken_pairs)} pairs is not finite", self.suspects())
+        if not (math.isfinite(length) or overflows):
+            raise NonFiniteLoss(step, "the gradient's norm is not finite", self.suspects())
+        return {**self._named(dict(zip(names, total, strict=True)), pairs, inverted), "grad_norm": length}
+
+    def _named(self, found: dict[str, float], pairs: float, inverted: float) -> dict[str, float]:
+        """Sums over pairs to what is reported; what a person looks at first comes first."""
         right, decided = found.pop("_right"), found.pop("_decided")
         by_t = {}
         for low, high in self._bins:
@@ -80,12 +103,6 @@ class Meter:
         bad = [i for i in order if _badness(rows["loss"][i]) == float("inf")] or order[:8]
         shown = [name for name in rows if not name.startswith("_")]
         return [Suspect(self._ids[i], {name: rows[name][i] for name in shown}) for i in bad[:32]]
-
-    def raise_unless_finite(self, step: int) -> None:
-        loss = torch.cat(self._rows["loss"])
-        broken = self._accelerator.reduce((~loss.isfinite()).sum().float(), reduction="sum")
-        if broken > 0:
-            raise NonFiniteLoss(step, f"the loss of {int(broken)} pairs is not finite", self.suspects())
 
 
 def bins(t_min: int, t_max: int, count: int = 4) -> list[tuple[int, int]]:

@@ -1,6 +1,9 @@
-"""One micro-batch from clean latents to one loss per pair: the method, in the order in which the paper tells it.
+"""One batch from clean latents to one loss per pair: the method, in the order in which the paper tells it.
 
 latents -> timestep -> inversion -> reference and policy predictions -> objective(smoothed preference).
+
+What needs no gradients (`noise`) may be done for many micro-batches at once, see `smpo.engine.window`. Nothing here
+asks a device for a number.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from smpo.engine.passes import EACH, Passes, followers
 from smpo.kinds import (
     Conditioning,
     Denoiser,
@@ -18,15 +22,19 @@ from smpo.kinds import (
     Inversion,
     Objective,
     PairBatch,
-    Predict,
     Predicted,
     Predictors,
 )
+from smpo.maths.draws import PositionDraws, stratified
+from smpo.maths.schedule import carried
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PairOutcome", "Prepared", "Settings", "judge", "pair_step", "predict", "prepare"]
+__all__ = [
+    "Noisy", "PairOutcome", "Prepared", "Settings", "climbs", "judge", "noise", "pair_step", "predict", "prepare",
+    "refer", "timesteps",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,30 @@ class Settings:
     """Largest timestep, inclusive."""
     posterior: bool
     """Sample latents from the VAE's posterior (True) or take its mean."""
+    timesteps: int = 1
+    """Timesteps of a pair, m: each gives a loss of its own, and they share one walk of the inversion."""
+    strata: int | None = None
+    """Pairs per update, if their timesteps are to lie one in each of as many equal parts of the range."""
+    passes: Passes = EACH
+    """In which portions networks are asked without gradients."""
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Pairs with the noise that belongs to them, before anybody's opinion. B counts a pair once for each of its losses.
+
+    `x0`, `x_t`, `noise` `[2 * levels * B, C, H, W]`, `t` and conditioning likewise: sides, then the levels that one
+    loss looks at, then pairs. `passes`: network passes per row that the inversion took.
+    """
+
+    batch: PairBatch
+    x0: Tensor
+    x_t: Tensor
+    noise: Tensor
+    t: Tensor
+    conditioning: Conditioning
+    levels: int
+    passes: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +78,7 @@ class Prepared:
     """A micro-batch with its noise and the reference's opinion: all that is settled before gradients flow.
 
     `seen` lacks only the policy's prediction. `x_t`, `conditioning`: what the networks are asked about, one row for
-    each side, level and pair. `passes`: network passes per image that the inversion took.
+    each side, level and pair. `passes`: network passes per row that the inversion took.
     """
 
     batch: PairBatch
@@ -99,32 +131,66 @@ def prepare(
     settings: Settings,
 ) -> Prepared:
     """Latents, timesteps, noise and the reference's prediction. No gradients."""
-    schedule, levels = denoiser.schedule, objective.levels_per_pair()
-    x0 = _spread(_latents(batch, draws, settings), levels)  # [2 * levels * B, C, H, W]
-    t = _timesteps(batch, draws, settings, levels).to(x0.device)
-    rows = torch.arange(2 * len(batch), device=x0.device)
-    cond = batch.conditioning if levels == 1 else batch.conditioning.take(_spread(rows, levels))
-    empty = batch.unconditional
-    if empty is not None and levels > 1:
-        empty = empty.take(_spread(rows, levels))
-    noised = inversion(
-        x0, t, _predictors(denoiser, cond, empty), schedule, _Levels(draws, levels) if levels > 1 else draws
+    noisy = noise(
+        batch, draws, denoiser=denoiser, inversion=inversion, objective=objective, settings=settings
     )
-    reference = noised.noise  # nobody's opinion, in the right shape
+    return refer(noisy, denoiser, objective)
+
+
+def noise(
+    batch: PairBatch,
+    draws: Draws,
+    *,
+    denoiser: Denoiser,
+    inversion: Inversion,
+    objective: Objective,
+    settings: Settings,
+) -> Noisy:
+    """Latents, timesteps, and the inversion's noise. No gradients."""
+    levels, together = objective.levels_per_pair(), objective.levels_per_pair() * settings.timesteps
+    x0 = _spread(_latents(batch, draws, settings), together)  # [2 * together * B, C, H, W]
+    t = _timesteps(batch, draws, settings, together)
+    cond, empty = batch.conditioning, batch.unconditional
+    if together > 1:
+        rows = carried(_spread(torch.arange(2 * len(batch)), together), x0.device)
+        cond, empty = cond.take(rows), None if empty is None else empty.take(rows)
+    noised = inversion(
+        x0,
+        t,
+        Predictors(**followers(denoiser, cond, empty, settings.passes), levels=together),
+        denoiser.schedule,
+        _Levels(draws, together) if together > 1 else draws,
+    )
+    return Noisy(
+        batch.repeated(settings.timesteps),
+        x0,
+        noised.x_t,
+        noised.noise,
+        carried(t, x0.device),
+        cond,
+        levels,
+        noised.passes / len(x0),
+    )
+
+
+def refer(noisy: Noisy, denoiser: Denoiser, objective: Objective) -> Prepared:
+    """The reference's turn: in the same company as the policy later, so that rounding cancels in their difference."""
+    schedule, t = denoiser.schedule, noisy.t
+    reference = noisy.noise  # nobody's opinion, in the right shape
     if objective.needs_reference:
         with torch.no_grad():
-            output = denoiser.predict(noised.x_t, t, cond, reference=True)
-            reference = schedule.compared(output, noised.x_t, t)
+            output = denoiser.predict(noisy.x_t, t, noisy.conditioning, reference=True)
+            reference = schedule.compared(output, noisy.x_t, t)
     seen = Predicted(
-        target=schedule.compared_target(x0, noised.noise, t),
+        target=schedule.compared_target(noisy.x0, noisy.noise, t),
         policy=reference,
         reference=reference,
         t=t,
-        abar=schedule.alphas_cumprod[t.to(schedule.alphas_cumprod.device)].to(t.device),
-        levels=levels,
-        desirable=batch.desirable,
+        abar=schedule.alphas_cumprod[carried(t, schedule.alphas_cumprod.device)].to(t.device),
+        levels=noisy.levels,
+        desirable=noisy.batch.desirable,
     )
-    return Prepared(batch, noised.x_t, cond, seen, noised.passes / len(x0))
+    return Prepared(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes)
 
 
 def predict(prepared: Prepared, denoiser: Denoiser) -> Predicted:
@@ -179,15 +245,31 @@ def timesteps(uniform: Tensor, settings: Settings) -> Tensor:
 
 
 def _timesteps(batch: PairBatch, draws: Draws, settings: Settings, levels: int) -> Tensor:
-    """`[2 * levels * B]`: the images of a pair share theirs; several levels lie evenly spread, one in each stratum."""
+    """`[2 * levels * B]`, on the CPU: the images of a pair share theirs; several levels lie evenly spread, one in each
+    stratum. With `strata`, the pairs of an update are spread evenly too."""
 
     def drawn(name: str) -> Tensor:
-        uniform = draws.uniform(name)
+        uniform = _heights(draws, batch.position, settings, name)
         strata = torch.arange(levels, dtype=uniform.dtype)[:, None]
         return timesteps((uniform + strata) / levels, settings).flatten()
 
     first = drawn("timestep")
     return torch.cat([first, first if batch.desirable is None else drawn("timestep/second")])
+
+
+def climbs(settings: Settings, positions: Sequence[int]) -> Tensor:
+    """`[B]`: how far the samples at these positions have to be inverted, in any unit; what they cost, to whoever deals
+    them out."""
+    draws = PositionDraws(settings.seed, positions)
+    return _heights(draws, positions, settings, "timestep")
+
+
+def _heights(draws: Draws, positions: Tensor | Sequence[int], settings: Settings, name: str) -> Tensor:
+    """`[B]` in [0, 1): where in the range a sample's timestep lies."""
+    uniform = draws.uniform(name)
+    if settings.strata is None:
+        return uniform
+    return stratified(uniform, positions, settings.seed, settings.strata, name)
 
 
 def _spread(x: Tensor, levels: int) -> Tensor:
@@ -200,6 +282,7 @@ class _Levels:
 
     def __init__(self, draws: Draws, levels: int) -> None:
         self._draws, self._levels = draws, levels
+        self.positions = getattr(draws, "positions", None)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
         return torch.cat([self._draws.normal(f"{name}/{level}", shape) for level in range(self._levels)])
@@ -215,21 +298,3 @@ def _latents(batch: PairBatch, draws: Draws, settings: Settings) -> Tensor:
     shape = batch.mean.shape[1:]
     noise = torch.cat([draws.normal("posterior/winner", shape), draws.normal("posterior/loser", shape)])
     return batch.mean + batch.std * noise.to(batch.mean)
-
-
-def _predictors(denoiser: Denoiser, cond: Conditioning, empty: Conditioning | None) -> Predictors:
-    """Policy and reference without gradients, on any rows of the batch."""
-
-    def follow(reference: bool, about: Conditioning) -> Predict:
-        def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
-            with torch.no_grad():
-                return denoiser.predict(x, t, about.take(rows), reference=reference)
-
-        return predict
-
-    return Predictors(
-        policy=follow(False, cond),
-        reference=follow(True, cond),
-        policy_empty=None if empty is None else follow(False, empty),
-        reference_empty=None if empty is None else follow(True, empty),
-    )

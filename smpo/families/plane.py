@@ -66,7 +66,9 @@ class PlaneDenoiser:
         self._half = _HALF.get(precision)
         self.device = torch.device(device)
         self.schedule = schedule().to(self.device)
-        self.policy: nn.Module = policy.to(self.device)
+        self.network = policy.to(self.device)
+        """The trained network itself, never wrapped."""
+        self.policy: nn.Module = self.network
         known = reference if isinstance(reference, PlaneNet) else policy
         self.weights_key = f"plane-{_digest(known)}"
         self._fetch = reference if not isinstance(reference, PlaneNet) else None
@@ -78,7 +80,8 @@ class PlaneDenoiser:
 
     def _network(self, reference: bool) -> nn.Module:
         if not reference:
-            return self.policy
+            # The wrapped twin wants to talk to other processes at each pass; only gradients need that.
+            return self.policy if torch.is_grad_enabled() else self.network
         if self._reference is None:
             assert self._fetch is not None
             self._reference = self._freeze(self._fetch())
@@ -118,8 +121,10 @@ class PlaneDenoiser:
         reference: bool = False,
     ) -> list[Picture]:
         """One point `[2]` (float32) a prompt, by DDIM from a start that its seed alone determines."""
+        with torch.no_grad():
+            network = self._network(reference)
         points = sample_points(
-            self._network(reference),
+            network,
             start_noise(seeds).to(self.device),
             self.encode_prompts(prompts)["condition"],
             self.schedule,

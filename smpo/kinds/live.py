@@ -46,6 +46,8 @@ class Predictors:
     reference: Predict
     policy_empty: Predict | None = None
     reference_empty: Predict | None = None
+    levels: int = 1
+    """Timesteps of each image: rows run over sides, then levels, then pairs. Those of one image may share their way."""
 
 
 class Denoiser(Protocol):

@@ -71,11 +71,16 @@ class Inversion(Component):
     ) -> Noised:
         """`Noised(x_t, noise)`, both `[2B, C, H, W]`, with `x_t = alpha(t) x0 + sigma(t) noise` exactly.
 
-        `t` `[2B]` may differ per pair; a winner and its loser share theirs. Randomness comes only from `draws`.
+        `t` `[2B]` may differ per pair; a winner and its loser share theirs. It is on the CPU, so that a walk can be
+        planned without waiting for the device; `schedule` and `predict` carry it over. Randomness comes only from
+        `draws`.
         """
 
-    def expected_passes(self, timesteps: int, t_min: int, t_max: int) -> float:
-        """Mean network passes per image over uniform t; `smpo plan` multiplies by it. No torch."""
+    def expected_passes(self, timesteps: int, t_min: int, t_max: int, levels: int = 1) -> float:
+        """Mean network passes per image and timestep, over uniform t; `smpo plan` multiplies by it. No torch.
+
+        With several `levels`, the timesteps of an image lie one in each of as many equal parts of the range.
+        """
         return 0.0
 
     def max_steps(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,3 +151,17 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def repeated(self, times: int) -> PairBatch:
+        """Each pair so many times, the whole batch one after another. Moments of latents are left as they are: whoever
+        repeats has drawn from them."""
+        if times == 1:
+            return self
+        one = self.desirable
+        return replace(
+            self,
+            ids=[*self.ids] * times,
+            position=self.position.repeat(times),
+            p=self.p.repeat(times),
+            desirable=None if one is None else one.reshape(2, -1).repeat(1, times).flatten(),
+        )

@@ -21,7 +21,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-__all__ = ["PositionDraws", "random_bits"]
+__all__ = ["PositionDraws", "random_bits", "stratified"]
 
 
 def _signed(word: int) -> int:
@@ -44,7 +44,7 @@ class PositionDraws:
         self, seed: int, positions: Tensor | Sequence[int], device: torch.device | str = "cpu"
     ) -> None:
         self.seed = seed
-        self.positions = [int(position) for position in positions]
+        self.positions = _integers(positions)
         self.device = torch.device(device)
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
@@ -65,6 +65,29 @@ class PositionDraws:
 
     def _keys(self, name: str) -> list[tuple[int, int]]:
         return [row_key(self.seed, name, position) for position in self.positions]
+
+
+def stratified(
+    uniform: Tensor, positions: Tensor | Sequence[int], seed: int, strata: int, name: str
+) -> Tensor:
+    """`[B]` uniform numbers -> (place + u) / strata, place being the position's in a permutation of its update.
+
+    Positions k·strata .. (k+1)·strata - 1 are update k; each of them falls into another stratum, so an update's mean
+    over the whole range varies less. Alone, each number is uniform on [0, 1) as before.
+    """
+    places: dict[int, Tensor] = {}
+    found = []
+    for position in _integers(positions):
+        update, index = divmod(position, strata)
+        if update not in places:
+            words = random_bits([row_key(seed, f"{name}/strata", update)], strata)[0]
+            places[update] = torch.argsort(words, stable=True)
+        found.append(places[update][index])
+    return (torch.stack(found).to(uniform) + uniform) / strata
+
+
+def _integers(positions: Tensor | Sequence[int]) -> list[int]:
+    return positions.tolist() if isinstance(positions, Tensor) else [int(one) for one in positions]
 
 
 def row_key(seed: int, name: str, position: int) -> tuple[int, int]:

@@ -9,7 +9,10 @@ K = 0 refinements are DDIM inversion; SmPO uses K = 1 and the average of both pr
 official code does (the paper may mean one correction at the end); K → ∞ with the last iterate solves the
 implicit equation, and DDIM sampling then returns exactly to the start.
 
-Every sample has its own t. There is no loop over samples: a hop takes all those that haven't arrived yet.
+Every sample has its own t. There is no loop over samples: a hop takes all those that haven't arrived yet. Samples
+that start from one image share their way for as long as it is the same (`images`): their x̃_t and τ are those that
+each would have found alone, and the network is asked once. Who moves when is settled on the host before the first
+hop, so that a GPU is never waited for.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +22,9 @@ import torch
 from torch import Tensor
 
 from smpo.maths.counting import Combine, Convention, Spacing, Where, grid, itinerary
+from smpo.maths.legs import plan_legs
 from smpo.maths.renoise import iterate_weights, renoise
-from smpo.maths.schedule import NoiseSchedule, widen
+from smpo.maths.schedule import NoiseSchedule, sent, widen
 
 Start = Literal["one", "alpha0"]
 
@@ -67,9 +71,15 @@ def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
     `abar_*` broadcast against x; give them in float64, the two coefficients are rounded to x's dtype at the
     end. ᾱ_from must not be 0 (use v-prediction and `ddim_sample`, which moves through x̂0, there).
     """
+    scale, shift = _line(abar_from, abar_to, x.dtype)
+    return scale * x + shift * eps
+
+
+def _line(abar_from: Tensor, abar_to: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`move` as scale · x + shift · ε."""
     scale = (abar_to / abar_from).sqrt()
     shift = (1 - abar_to).sqrt() - scale * (1 - abar_from).sqrt()
-    return scale.to(x.dtype) * x + shift.to(x.dtype) * eps
+    return scale.to(dtype), shift.to(dtype)
 
 
 def noise_of(x: Tensor, clean: Tensor, abar: Tensor) -> Tensor:
@@ -93,6 +103,7 @@ def inversion_steps(
     skip_first: bool = False,
     where: Where = "every",
     spacing: Spacing = "even",
+    images: Sequence[int] | None = None,
 ) -> Iterator[InversionStep]:
     """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there."""
     if t.shape != x0.shape[:1]:
@@ -101,36 +112,40 @@ def inversion_steps(
     hops = itinerary(
         steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing
     )
-    nexts = [hop.after for hop in hops[1:]] + [schedule.T]
-    # Sorted by t, those still on their way are always the first n: slices, and only one wait for the device.
-    order = torch.argsort(t, descending=True, stable=True)
-    goal = t[order]
-    bound_for = goal.tolist()
-    x = widen(x0.detach())[order]
-    for hop, onward in zip(hops, nexts, strict=True):
-        n = sum(g > hop.after for g in bound_for)
-        if n == 0:
-            return  # `after` never decreases, so everyone has arrived
-        plain = sum(g > onward for g in bound_for) if where == "last" else 0  # these go on, unrefined
-        rows = order[:n]
-        source, target = goal.new_full((n,), hop.source), goal.new_full((n,), hop.target)
-        if convention == "exact":
-            source, target = source.minimum(goal[:n]), target.minimum(goal[:n])
+    # Sorted by t, those still on their way are always the first n: slices.
+    goal = t.tolist()
+    order = sorted(range(len(goal)), key=lambda i: -goal[i])
+    goal = [goal[i] for i in order]
+    image = None if images is None else [images[i] for i in order]
+    legs = plan_legs(
+        goal, hops, schedule.T, image=image, exact=convention == "exact", last_only=where == "last"
+    )
+    on_device = sent(order, x0.device)
+    x = widen(x0.detach())[on_device]
+    for leg in legs:
+        n, asked = leg.moving, None if leg.spread is None else sent(leg.asked, x.device)
+        source, target = sent(leg.source, x.device), sent(leg.target, x.device)
         time = source if convention == "lt_0_22" else target
+        rows = on_device[:n] if asked is None else on_device[asked]
         # Not round the yield: a suspended generator would leave gradients off for its caller.
         with torch.no_grad():
-            ends = _abar(schedule, source, x[:n], start), _abar(schedule, target, x[:n], start)
+            old = x[:n] if asked is None else x[asked]
+            ends = _abar(schedule, source, old, start), _abar(schedule, target, old, start)
             parts = [
                 _hop(
-                    predict, schedule, x[some], time[some], rows[some],
+                    predict, schedule, old[some], time[some], rows[some],
                     (ends[0][some], ends[1][some]), v, x0.dtype,
                 )
-                for some, v in ((slice(0, plain), (1.0,)), (slice(plain, n), w))
+                for some, v in ((slice(0, leg.plain), (1.0,)), (slice(leg.plain, len(leg.source)), w))
                 if some.start < some.stop
             ]  # fmt: skip
             noise, new = (torch.cat(column) for column in zip(*parts, strict=True))
+            if leg.spread is not None:
+                spread = sent(leg.spread, x.device)
+                noise, new, source, target, time = (v[spread] for v in (noise, new, source, target, time))
             x = torch.cat([new, x[n:]])
-        yield InversionStep(rows, source, target, time, noise, new, plain + len(w) * (n - plain))
+        price = leg.plain + len(w) * (len(leg.source) - leg.plain)
+        yield InversionStep(on_device[:n], source, target, time, noise, new, price)
 
 
 def invert(
@@ -150,10 +165,12 @@ def invert(
     where: Where = "every",
     spacing: Spacing = "even",
     half_alphas: bool = False,
+    images: Sequence[int] | None = None,
 ) -> Noised:
     """Carry clean latents up to their timesteps along the model's own path, without gradients.
 
-    x0 [N, ...], t [N] integers in 0..T-1, free to differ. Returns x̃_t and τ = (x̃_t - √ᾱ_t x0)/√(1-ᾱ_t).
+    x0 [N, ...], t [N] integers in 0..T-1, free to differ (on the CPU, or the device is waited for). Returns
+    x̃_t and τ = (x̃_t - √ᾱ_t x0)/√(1-ᾱ_t).
 
     `steps`        size of the grid, n; per sample all levels below t and then t itself ("exact").
     `refinements`  K, extra network passes per hop; `combine` and `weights`: see `iterate_weights`.
@@ -166,6 +183,8 @@ def invert(
                    isn't t while τ uses ᾱ_t; lt_0_22 even asks the network about negative times. What
                    differs from the official code: its batches follow the first sample's t, ours each its own.
     `skip_first`   leave out the trivial hop to the first grid level ("exact" only).
+    `images`       [N] numbers: samples with the same number start from the same latent (and are told the same),
+                   so that they share all hops but the last. None: each has its own.
     `half_alphas`  τ from an ᾱ that was rounded to float16, as the official code has it (method 2b, D13).
 
     States are kept in at least float32; `predict` gets the dtype of x0. A v-prediction is converted with ᾱ
@@ -190,6 +209,7 @@ def invert(
         skip_first=skip_first,
         where=where,
         spacing=spacing,
+        images=images,
     ):
         x[step.rows] = step.x
         passes += step.passes
@@ -271,8 +291,10 @@ def _hop(
         rest = noise_of(x, schedule.x0(output, point, told), ends[0])
         return torch.where((ends[1] == 0) & (ends[0] < 1), rest, noise)
 
+    scale, shift = _line(*ends, x.dtype)
+
     def hop(eps: Tensor) -> Tensor:
-        return move(x, eps, *ends)
+        return scale * x + shift * eps
 
     noise = renoise(x, evaluate, hop, weights)
     return noise, hop(noise)

@@ -144,7 +144,7 @@ class NoiseSchedule:
         For forming coefficients. Raises IndexError (a device assertion on a GPU) for t outside 0..T-1.
         """
         table = self.alphas_cumprod
-        value = table.index_select(0, t.to(table.device))
+        value = table.index_select(0, carried(t, table.device))
         return value.to(like.device).reshape(-1, *(1,) * (like.ndim - 1))
 
     def abar(self, t: Tensor, like: Tensor) -> Tensor:
@@ -210,6 +210,16 @@ class NoiseSchedule:
             return eps
         signal, noise = self.coefficients(t, x0)
         return signal * eps - noise * x0
+
+
+def sent(values: Sequence[int], device: torch.device) -> Tensor:
+    """Integers from the host to a device, without waiting for it."""
+    return carried(torch.tensor(values, dtype=torch.int64), device)
+
+
+def carried(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on `device`. From host to GPU nobody waits; the other way round one has to."""
+    return x.to(device, non_blocking=device.type == "cuda")
 
 
 def widen(x: Tensor) -> Tensor:

@@ -26,6 +26,12 @@ class _Network:
         return self.gain * x
 
 
+def _predictors(networks: dict[str, _Network]) -> Predictors:
+    return Predictors(
+        networks["policy"], networks["reference"], networks["policy_empty"], networks["reference_empty"]
+    )
+
+
 class InversionContract(ComponentContract):
     """A noisy latent and the noise in it, at the price that was announced."""
 
@@ -51,7 +57,7 @@ class InversionContract(ComponentContract):
         self, component: Inversion, schedule: NoiseSchedule, networks: dict[str, _Network], latents: Tensor
     ) -> None:
         t = torch.arange(10, 1000, 33).repeat(2)
-        noised = component(latents, t, Predictors(**networks), schedule, PositionDraws(0, range(30)))
+        noised = component(latents, t, _predictors(networks), schedule, PositionDraws(0, range(30)))
         assert noised.x_t.shape == noised.noise.shape == latents.shape
         assert bool(noised.x_t.isfinite().all())
         if self.explains_exactly:
@@ -66,7 +72,7 @@ class InversionContract(ComponentContract):
         noised = component(
             torch.zeros(2 * len(every), 1, 1, 1),
             every.repeat(2),
-            Predictors(**networks),
+            _predictors(networks),
             schedule,
             PositionDraws(0, range(len(every))),
         )
@@ -78,7 +84,7 @@ class InversionContract(ComponentContract):
         self, component: Inversion, schedule: NoiseSchedule, networks: dict[str, _Network], latents: Tensor
     ) -> None:
         t = torch.full((60,), 700)
-        component(latents, t, Predictors(**networks), schedule, PositionDraws(0, range(30)))
+        component(latents, t, _predictors(networks), schedule, PositionDraws(0, range(30)))
         asked = {name for name, network in networks.items() if network.asked}
         assert component.needs_reference == bool(asked & {"reference", "reference_empty"})
         assert component.needs_unconditional == bool(asked & {"policy_empty", "reference_empty"})
@@ -88,10 +94,10 @@ class InversionContract(ComponentContract):
     ) -> None:
         t = torch.tensor([1, 250, 473, 999])
         few = latents[:8]
-        whole = component(few, t.repeat(2), Predictors(**networks), schedule, PositionDraws(0, range(4)))
+        whole = component(few, t.repeat(2), _predictors(networks), schedule, PositionDraws(0, range(4)))
         for i in range(4):
             rows = torch.tensor([i, 4 + i])
-            alone = component(few[rows], t[[i, i]], Predictors(**networks), schedule, PositionDraws(0, [i]))
+            alone = component(few[rows], t[[i, i]], _predictors(networks), schedule, PositionDraws(0, [i]))
             torch.testing.assert_close(alone.x_t, whole.x_t[rows], rtol=0, atol=1e-9)
 
     def test_chance_comes_from_the_draws_alone(
@@ -101,6 +107,6 @@ class InversionContract(ComponentContract):
         t, results = torch.full((60,), 400), []
         for seed in (1, 2):
             torch.manual_seed(seed)
-            noised = component(latents, t, Predictors(**networks), schedule, PositionDraws(0, range(30)))
+            noised = component(latents, t, _predictors(networks), schedule, PositionDraws(0, range(30)))
             results.append(noised.x_t)
         assert torch.equal(*results)

@@ -55,7 +55,7 @@ def networks() -> Predictors:
 
 
 def asked(predictors: Predictors) -> dict[str, int]:
-    return {name: network.asked for name, network in vars(predictors).items()}
+    return {name: one.asked for name, one in vars(predictors).items() if isinstance(one, Network)}
 
 
 def latents(pairs: int, *shape: int) -> torch.Tensor:

@@ -73,6 +73,17 @@ def test_dealing_changes_nothing(
         assert torch.equal(one[name], other[name]), name
 
 
+def test_dealing_by_cost_changes_only_who_does_what(pictures: VoteTable, tmp_path: Path) -> None:
+    def cost(positions: range) -> torch.Tensor:
+        return torch.tensor([7.0 * position % 5 for position in positions])
+
+    feed = loader(pictures, tmp_path, **EVERYTHING)
+    whole = {sample.position: sample for sample in feed.samples(2)}
+    hands = [feed.samples(2, rank, 4, cost) for rank in range(4)]
+    assert {sample.position: sample for hand in hands for sample in hand} == whole
+    assert [len(hand) for hand in hands] == [2, 2, 2, 2]
+
+
 def test_updates_follow_each_other_through_the_epochs(pictures: VoteTable, tmp_path: Path) -> None:
     feed = loader(pictures, tmp_path)
     positions = [

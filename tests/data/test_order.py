@@ -1,8 +1,10 @@
 """Each epoch is a permutation, and its own."""
 
 import pytest
+import torch
 
-from smpo.data.order import Order
+from smpo.data.order import Order, dealt
+from smpo.maths.draws import PositionDraws
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
@@ -37,3 +39,15 @@ def test_rows_are_equally_likely_everywhere() -> None:
 def test_an_empty_table_has_no_order() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         Order(0, 0)
+
+
+def test_dealing_by_cost_is_even_and_loses_nobody():
+    """The dearest of eight hands is within a hundredth of the mean; dealt blindly it is far above it."""
+    cost = PositionDraws(0, range(1024)).uniform("timestep")
+    hands = [dealt(cost, rank, 8) for rank in range(8)]
+    assert sorted(i for hand in hands for i in hand) == list(range(1024))
+    assert all(len(hand) == 128 and hand == sorted(hand) for hand in hands)
+    sums = torch.stack([cost[hand].sum() for hand in hands])
+    blind = cost.reshape(8, 128).sum(1)
+    assert sums.max() < 1.01 * sums.mean() < 1.01 * blind.max() and blind.max() > 1.02 * blind.mean()
+    assert dealt(cost[:6], 0, 1) == list(range(6))

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predict, Predictors
-from smpo.maths.counting import Combine, Convention, Spacing, Where, expected_passes
+from smpo.maths.counting import Combine, Convention, Spacing, Where
+from smpo.maths.legs import shared_passes
 from smpo.spec.identity import Neutral
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Walk(Inversion):
             skip_first=self.skip_first,
             spacing=self.spacing,
             half_alphas=self.alphas == "float16",
+            images=_images(len(x0), predict.levels),
         )
         return noised._replace(passes=noised.passes * self._networks())
 
@@ -104,8 +106,9 @@ class Walk(Inversion):
     def _networks(self) -> int:
         return 2 if self.needs_unconditional else 1
 
-    def expected_passes(self, timesteps: int, t_min: int, t_max: int) -> float:
-        return self._networks() * expected_passes(
+    def expected_passes(self, timesteps: int, t_min: int, t_max: int, levels: int = 1) -> float:
+        return self._networks() * shared_passes(
+            levels,
             self.steps,
             self._refinements(),
             timesteps,
@@ -168,6 +171,14 @@ class Refined(Walk):
 
     def _where(self) -> Where:
         return self.where
+
+
+def _images(rows: int, levels: int) -> list[int] | None:
+    """To which image each row belongs; rows run over sides, then levels, then pairs."""
+    if levels == 1:
+        return None
+    pairs = rows // (2 * levels)
+    return [side * pairs + pair for side in (0, 1) for _ in range(levels) for pair in range(pairs)]
 
 
 def fresh_noise(x0: Tensor, draws: Draws, *, shared: bool) -> Tensor:

@@ -70,6 +70,7 @@ def worker(path: Path) -> None:
     try:
         with Terminal(quiet=not main) as console:
             work(resolved, folder, console, main=main)
+            _leave()
     except KeyboardInterrupt:
         _say(ending, "stopped", main=main)
     except Exception as error:
@@ -77,6 +78,14 @@ def worker(path: Path) -> None:
         raise
     else:
         _say(ending, "done", main=main)
+
+
+def _leave() -> None:
+    """Say good-bye to the other processes: one that just ends while they still work may be aborted by its threads."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _say(ending: Path, words: str, *, main: bool) -> None:

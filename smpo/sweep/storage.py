@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +14,21 @@ from smpo.errors import MachineError, RunError
 __all__ = ["open_storage", "shown"]
 
 
+_PATIENCE = 20.0
+"""Seconds that a database may take to be there: several processes that create its tables at once get in each other's
+way, and a server may be starting."""
+
+
 def open_storage(where: str) -> Any:
     """An Optuna storage for a file (journal) or a URL: `postgresql+psycopg://…`, `mysql+pymysql://…`, `sqlite:///…`,
-    `grpc://host:port`. Several processes may open a new one at once."""
+    `grpc://host:port`. Several processes may open a new one at once. Raises `RunError` where it can't be reached."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     if "://" not in where:
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        path = Path(where).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
-    if where.startswith("grpc://"):
-        return _proxy(where)
-    from optuna.storages import RDBStorage
-
-    last: Exception | None = None
-    for attempt in range(6):
-        try:
-            return RDBStorage(where, engine_kwargs=_engine(where))
-        except ImportError as error:
-            raise MachineError(
-                f"the driver of {shown(where)} isn't installed ({error})",
-                help="`pip install 'psycopg[binary]'` for postgresql+psycopg://, `pip install pymysql` for MySQL",
-            ) from error
-        except Exception as error:  # several processes that create the tables at once get in each other's way
-            last = error
-            time.sleep((0.2 + random.random() * 0.3) * 2**attempt)  # noqa: S311
-    raise RunError(
-        f"the storage {shown(where)} can't be opened: {_first_line(last)}",
-        help="create the database first, and look at user, password and host",
-    )
+        return _journal(where)
+    return _proxy(where) if where.startswith("grpc://") else _database(where)
 
 
 def shown(where: str) -> str:
@@ -59,24 +43,83 @@ def shown(where: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def _journal(where: str) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    if re.match(r"[a-z0-9+]+:/", where):
+        raise RunError(
+            f"{shown(where)} is neither a file nor an address", help="addresses begin as in `grpc://`"
+        )
+    path = Path(where).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise RunError(f"{where} can't be opened: {error.strerror or error}") from error
+    except (ValueError, KeyError) as error:
+        raise RunError(
+            f"{where} is no journal of studies: {_first_line(error)}",
+            help="another file name begins a new one; a database of SQLite is `sqlite:///FILE`",
+        ) from error
+
+
+def _database(where: str) -> Any:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import ArgumentError
+
+    until, wait = time.monotonic() + _PATIENCE, 0.2
+    while True:
+        try:
+            return RDBStorage(where, engine_kwargs=_engine(where))
+        except ImportError as error:
+            raise MachineError(
+                f"the driver of {shown(where)} isn't installed ({error})",
+                help="`pip install 'smpo[postgresql]'` for postgresql+psycopg://, `pip install 'smpo[mysql]'` for "
+                "mysql+pymysql://",
+            ) from error
+        except Exception as error:
+            if isinstance(error, ArgumentError) or time.monotonic() > until:
+                raise RunError(
+                    f"the storage {shown(where)} can't be opened: {_without_password(_first_line(error), where)}",
+                    help="create the database first, and look at user, password and host",
+                ) from error
+            time.sleep(wait * (1 + random.random()))  # noqa: S311
+            wait *= 2
+
+
+def _proxy(where: str) -> Any:
+    """Optuna's proxy before a database: <https://optuna.readthedocs.io>, `run_grpc_proxy_server`."""
+    from urllib.parse import urlsplit
+
+    try:
+        from optuna.storages import GrpcStorageProxy
+    except ImportError as error:
+        raise MachineError("Optuna's gRPC proxy needs `grpcio`", help="`pip install 'smpo[grpc]'`") from error
+    try:
+        parts = urlsplit(where)
+        storage = GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or 13000)
+        storage.wait_server_ready(timeout=_PATIENCE)
+    except (ConnectionError, ValueError) as error:
+        raise RunError(
+            f"nobody answers at {shown(where)}: {_first_line(error)}",
+            help="the proxy is started beside the database: `optuna.storages.run_grpc_proxy_server`",
+        ) from error
+    return storage
+
+
 def _engine(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}
     return {"pool_pre_ping": True, "pool_size": 2, "pool_recycle": 600}
 
 
-def _proxy(where: str) -> Any:
+def _without_password(text: str, where: str) -> str:
     from urllib.parse import urlsplit
 
-    try:
-        from optuna.storages import GrpcStorageProxy
-    except ImportError as error:
-        raise MachineError(
-            "Optuna's gRPC proxy needs `grpcio`", help="`pip install grpcio protobuf`"
-        ) from error
-    parts = urlsplit(where)
-    return GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or 13000)
+    password = urlsplit(where).password
+    return text.replace(password, "***") if password else text
 
 
-def _first_line(error: Exception | None) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

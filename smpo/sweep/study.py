@@ -151,7 +151,9 @@ class Study:
                     self.optuna.tell(one.number, state=TrialState.FAIL)
                 except (UpdateFinishedTrialError, ValueError):
                     continue  # another worker has done it
-                self._again(one.number, one.params, one.user_attrs, lost=True)
+                # Killed while it asked, it has only what it was enqueued with.
+                fixed = one.system_attrs.get("fixed_params", {})
+                self._again(one.number, {**fixed, **one.params}, one.user_attrs, lost=True)
                 reaped.append(read_trial(one))
         return reaped
 

@@ -65,6 +65,16 @@ def test_leases_decide_where_workers_cannot_be_seen(tmp_path, monkeypatch):
     assert [one.number for one in study.reap({})] == [trial.number]
 
 
+def test_a_worker_that_died_while_it_asked_loses_no_settings(tmp_path, monkeypatch):
+    study, _ = study_of(tmp_path)
+    study.optuna.ask()  # the spec as it stands, which is in line; killed before a lease was written
+    later = time.time() + 1000
+    monkeypatch.setattr("smpo.sweep.study.time.time", lambda: later)
+    (lost,) = study.reap({})
+    trial, values = study.take(1)
+    assert trial.user_attrs["again"] == lost.number and values["objective.beta"] == 500
+
+
 def test_an_interrupted_trial_costs_no_retry(tmp_path):
     study, _ = study_of(tmp_path)
     for _ in range(5):

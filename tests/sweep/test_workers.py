@@ -2,16 +2,12 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-
-import pytest
 
 from smpo.app.sweep.begin import find_study
 from smpo.app.sweep.work import sweep
@@ -75,6 +71,8 @@ def four_workers_and_a_murder(folder: Path, trials: int, storage: str = ""):
     assert len(lost) <= 1
     for one in lost:
         again = [other for other in all_trials if other.attributes.get("again") == one.number]
+        if not one.params:  # killed while it asked: there is nothing yet that could be tried again
+            continue
         assert len(again) == 1 and again[0].params == one.params and again[0].finished
     assert len({tuple(sorted(one.params.items())) for one in all_trials if one.finished}) == trials, (
         "no duplicates"
@@ -151,71 +149,3 @@ def test_a_budget_of_time_ends_it_and_more_goes_on(tmp_path, monkeypatch):
     assert 1 <= ending.counts.finished < 50 and ending.counts.running == 0
     ending = sweep(small(tmp_path, trials=50, gpu_hours=1e-9), Quiet(), starter=start_fake)
     assert ending.why == "gpu hours"
-
-
-# ------------------------------------------------------------------------------------------ a real database
-
-
-def _programs() -> Path | None:
-    found = (
-        sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        if Path("/usr/lib/postgresql").exists()
-        else []
-    )
-    if found:
-        return found[-1].parent
-    where = shutil.which("initdb")
-    return Path(where).parent if where else None
-
-
-@pytest.fixture
-def postgres(tmp_path_factory):
-    """A PostgreSQL server of our own on loopback, for as long as the test."""
-    pytest.importorskip("psycopg", reason="the driver of PostgreSQL (psycopg) is not installed")
-    programs = _programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    home = tmp_path_factory.mktemp("pg")
-    user: dict[str, object] = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        import pwd
-
-        try:
-            entry = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user `postgres`")
-        for folder in (home, *home.parents):
-            if folder == Path("/tmp") or folder == Path("/"):
-                break
-            folder.chmod(folder.stat().st_mode | 0o755)
-        os.chown(home, entry.pw_uid, entry.pw_gid)
-        user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = home / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **user}
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-A", "trust", "-U", "smpo", "--no-sync"], check=True, **quiet
-    )
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", home, "-F"], **quiet
-    )
-    try:
-        ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        wait_for(lambda: subprocess.run(ready, check=False, **quiet).returncode == 0)
-        subprocess.run(
-            [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "smpo", "sweeps"],
-            check=True,
-            **quiet,
-        )
-        yield f"postgresql+psycopg://smpo@127.0.0.1:{port}/sweeps"
-    finally:
-        server.send_signal(signal.SIGINT)  # a fast shutdown: it waits for nobody's connections
-        server.wait(30)
-
-
-@pytest.mark.slow
-def test_four_workers_one_killed_on_postgresql(tmp_path, postgres):
-    small(tmp_path)
-    four_workers_and_a_murder(tmp_path, 10, storage=postgres)

@@ -19,7 +19,7 @@ from typing import Any
 
 from smpo.evaluation.result import COLUMNS, Evaluation
 
-__all__ = ["CardFacts", "markdown", "model_card", "write_card"]
+__all__ = ["CardFacts", "harmless", "markdown", "model_card", "write_card"]
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """`owner/name`. The Hub refuses a card whose base model or data set is a path or a word."""
@@ -98,6 +98,12 @@ def markdown(value: Any) -> str:
     if len(text) > LONGEST:
         text = text[: LONGEST - 1] + "…"
     return SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
+
+
+def harmless(text: str) -> str:
+    """A line for tables that people also read as plain text: no HTML, no cells and no links of its own."""
+    line = " ".join(html.escape(text, quote=False).replace("|", "/").split())
+    return line.replace("](", "]\\(").replace("![", "!\\[")
 
 
 def _tags(facts: CardFacts) -> list[str]:

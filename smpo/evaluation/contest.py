@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smpo.errors import RunError
+from smpo.evaluation.card import harmless
 from smpo.evaluation.drift import Drift
 from smpo.evaluation.result import decimals, percent
 from smpo.evaluation.statistics import Comparison, compare, holm
@@ -176,13 +177,13 @@ class Contest:
         }
 
     def markdown(self) -> str:
-        parts = [f"# {len(self.models) - 1} models against {self.base}", self.about()]
+        parts = [f"# {len(self.models) - 1} models against {harmless(self.base)}", harmless(self.about())]
         for judge in self.judges:
             mark = " (made the training labels)" if judge.made_labels else ""
-            parts += [f"## {judge.name}{mark}", _grid(self.table(judge.name))]
+            parts += [f"## {harmless(judge.name)}{mark}", _grid(self.table(judge.name))]
         if rows := self.distances():
             parts += ["## distance from the base", _grid(rows)]
-        parts += self.remarks()
+        parts += [harmless(line) for line in self.remarks()]
         return "\n\n".join(parts) + "\n"
 
     def about(self) -> str:
@@ -267,8 +268,8 @@ def clusters(prompts: Sequence[Prompt]) -> list[str]:
 
 def _grid(rows: Sequence[Mapping[str, str]]) -> str:
     """A markdown table; bars inside cells would end them."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+    head, *body = ([harmless(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows)))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
 
 
 def _span(value: float | None, low: float | None, high: float | None, form: str) -> str:

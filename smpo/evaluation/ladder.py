@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smpo.evaluation.card import harmless
 from smpo.evaluation.seeds import Contrast, Estimate, contrast
 from smpo.evaluation.statistics import holm
 
@@ -233,12 +234,12 @@ class Outcome:
     def markdown(self) -> str:
         """Tables and findings as a document."""
         parts = [
-            f"# {self.name}",
+            f"# {harmless(self.name)}",
             f"{self.prompts:,} {self.role} prompts. Intervals are 95 % over prompts and seeds together; `p` is "
             "corrected by Holm over rungs and judges; `spread` is the standard deviation of the gain between seeds.",
         ]
         for judge in self.judges:
-            parts += [f"## {judge}", _grid(self.table(judge))]
+            parts += [f"## {harmless(judge)}", _grid(self.table(judge))]
         parts += ["## cost", _grid(self.costs()), *self.findings()]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -394,5 +395,5 @@ def _grid(rows: Sequence[Mapping[str, str]]) -> str:
     """A markdown table; bars inside cells would end them."""
     if not rows:
         return ""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
+    head, *body = ([harmless(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows)))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))

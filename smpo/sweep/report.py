@@ -96,7 +96,9 @@ def html(study: Study, *, confirmed: Sequence[str] = (), notes: Sequence[str] = 
     said = "".join(f"<p>{escape(line)}</p>" for line in (*confirmed, *notes))
     aims = ", ".join(f"{goal.direction} {goal.metric}" for goal in goals)
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(study.id)}</title><style>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{escape(study.id)}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; color: #1a202c; margin: 2rem auto; max-width: 1200px; padding: 0 1rem }}
 h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
 figure {{ display: inline-block; margin: 0 .6rem .6rem 0; border: 1px solid #e2e8f0 }}

@@ -20,6 +20,10 @@ __all__ = ["EvaluateSpec", "ExperimentSpec", "RuntimeSpec", "TrainSpec"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
 
 
+_TAKEN = ("artifacts", "cache", "evaluations")
+"""What else lies in the folder of runs, beside MLflow's database."""
+
+
 class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -175,6 +179,10 @@ class ExperimentSpec(_Block):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:
+        if self.name.lower() in _TAKEN or self.name.lower().startswith("mlflow.db"):
+            raise SpecError(
+                "name", f"the runs of `{self.name}` would lie in a folder that smpo needs for itself"
+            )
         if self.smoothing.needs_reward and self.reward is None:
             raise SpecError(
                 "smoothing",

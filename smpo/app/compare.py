@@ -67,7 +67,7 @@ def convert_votes(file: Path, to: Path) -> int:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         rows, kind = data["rows"], data["format"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(f"{file} can't be read as votes: {error}") from error
     if kind != "smpo-votes-1" or not isinstance(rows, list):
         raise RunError(
@@ -108,7 +108,7 @@ def _curves(file: Path) -> dict[str, list[tuple[int, float]]]:
             for name in CURVES:
                 if isinstance(row.get(name), int | float):
                     found.setdefault(name, []).append((int(row["step"]), float(row[name])))
-        except (ValueError, LookupError, AttributeError):
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
             continue  # the last line of a run that was killed
     return found
 

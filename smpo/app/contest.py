@@ -177,6 +177,6 @@ def _label_maker(one: Contender) -> str | None:
         return None
     try:
         key = json.loads(one.run.lock_file.read_text(encoding="utf-8"))["weights"].get("reward")
-    except (OSError, ValueError, LookupError, AttributeError):
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         return None
     return key if isinstance(key, str) else None

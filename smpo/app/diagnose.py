@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
@@ -76,9 +77,9 @@ def diagnosis(
     size = spec.runtime.micro_batch or spec.train.batch // spec.runtime.devices
     share = torch.tensor([live.table[row].share for row in rows], dtype=torch.float64)
     holdout = Holdout(list(live.loader.fixed(rows, size)), share, live.session.settings)
-    stored = folder.path / FILE
-    if stored.exists():
-        base = torch.tensor(json.loads(stored.read_text())["errors"], dtype=torch.float64)
+    known = _stored(folder.path / FILE, len(holdout.timesteps))
+    if known is not None:
+        base = known
     else:
         # Before the first update the policy is the reference: no second network has to be loaded for this.
         base = holdout.errors(denoiser, reference=start > 0)
@@ -90,3 +91,16 @@ def diagnosis(
         "either"
     )
     return Look(holdout, base, live, looks_every(spec), spec.train.steps, spend)
+
+
+def _stored(file: Path, timesteps: int) -> Tensor | None:
+    """The base's errors `[2, T, M]` as an earlier part of the run wrote them; None where they must be computed."""
+    import torch
+
+    try:
+        errors: Tensor = torch.tensor(
+            json.loads(file.read_text(encoding="utf-8"))["errors"], dtype=torch.float64
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return errors if errors.ndim == 3 and errors.shape[:2] == (2, timesteps) else None

@@ -110,19 +110,27 @@ class Ledger:
     def close(self, folder: RunFolder) -> Path:
         """Add what an earlier, interrupted part of the run has written, and write the sum."""
         self.peak_bytes = _peak()
-        earlier: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            earlier = json.loads((folder.path / COST).read_text(encoding="utf-8"))
-        if folder.resumed and earlier:
-            for mine, before in ((self.seconds, earlier["seconds"]), (self.passes, earlier["passes"])):
-                for name, value in before.items():
-                    mine[name] = mine.get(name, 0.0) + value
-            self.backwards += earlier["backwards"]
-            self.pairs += earlier["pairs"]
-            self.pictures += earlier["pictures"]
-            self.peak_bytes = max(self.peak_bytes, earlier["peak_bytes"])
-            self.flop_per_pass = self.flop_per_pass or earlier["flop_per_pass"]
+        if folder.resumed:
+            # A file that was damaged meanwhile costs its figures, not the run.
+            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                self._add(json.loads((folder.path / COST).read_text(encoding="utf-8")))
         return folder.write_text(COST, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    def _add(self, earlier: Any) -> None:
+        seconds, passes = (
+            {str(name): float(value) for name, value in earlier[part].items()}
+            for part in ("seconds", "passes")
+        )
+        counts = [int(earlier[name]) for name in ("pairs", "pictures", "peak_bytes")]
+        backwards, flops = float(earlier["backwards"]), earlier["flop_per_pass"]
+        for mine, before in ((self.seconds, seconds), (self.passes, passes)):
+            for name, value in before.items():
+                mine[name] = mine.get(name, 0.0) + value
+        self.backwards += backwards
+        self.pairs += counts[0]
+        self.pictures += counts[1]
+        self.peak_bytes = max(self.peak_bytes, counts[2])
+        self.flop_per_pass = self.flop_per_pass or (None if flops is None else float(flops))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -101,7 +101,7 @@ def _group(run: RunFolder) -> str:
 
     try:
         lock = json.loads(run.lock_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     found = lock.get("group", "") if isinstance(lock, dict) else ""
     return found if isinstance(found, str) else ""

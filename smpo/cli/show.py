@@ -18,10 +18,11 @@ def list_command(runs: Path, *, as_json: bool) -> None:
     """All runs, oldest first, with what came out."""
     rows = []
     for run in find_runs(existing(runs)):
-        evaluation = _json(run.path / "evaluation.json") or {}
+        evaluation = _json(run.path / "evaluation.json")
+        said = evaluation.get("headline", "") if isinstance(evaluation, dict) else ""
         rows.append(
             {"name": run.name, "run": run.id, "state": run.summary(), "update": run.status().step,
-             "result": evaluation.get("headline", "")}
+             "result": str(said)}
         )  # fmt: skip
     if as_json:
         print_json(rows)
@@ -59,7 +60,7 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
     show_saved(run.path)
     console.print()
     if run.resolved.exists():
-        sys.stdout.write(run.resolved.read_text(encoding="utf-8"))
+        sys.stdout.write(run.resolved.read_text(encoding="utf-8", errors="replace"))
 
 
 def show_saved(folder: Path) -> None:
@@ -67,27 +68,38 @@ def show_saved(folder: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console, evaluation = out(), _json(folder / "evaluation.json") or {}
-    judged = [
-        one for one in evaluation.get("judgements", []) if one["comparison"].get("win_rate") is not None
-    ]
-    if judged:
+    console, file = out(), folder / "evaluation.json"
+    evaluation = _json(file)
+    if evaluation is None and not file.exists():
+        return
+    try:
+        rows, headline = _judged(evaluation), str(evaluation["headline"])
+    except (LookupError, TypeError, ValueError, AttributeError):
+        console.print(
+            f"{file} can't be read: its content isn't that of an evaluation", markup=False, soft_wrap=True
+        )
+        return
+    if rows:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("judge", no_wrap=True)
         for title in ("win rate [95 %]", "base", "policy", "prompts"):
             table.add_column(title, justify="right", no_wrap=True)
-        for judge in judged:
-            c = judge["comparison"]
-            table.add_row(
-                escape(judge["name"]),
-                f"{c['win_rate']:.3f} \\[{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]",
-                _number(c.get("mean_base")),
-                _number(c.get("mean_policy")),
-                str(c["prompts"]),
-            )
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
         console.print(table)
-    if evaluation:
-        console.print(escape(evaluation["headline"]))
+    console.print(escape(headline))
+
+
+def _judged(evaluation: Any) -> list[tuple[str, ...]]:
+    """A row for each judge that could tell the two apart."""
+    rows: list[tuple[str, ...]] = []
+    for judge in evaluation["judgements"]:
+        c = judge["comparison"]
+        if c.get("win_rate") is not None:
+            share = f"{c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]"
+            figures = (_number(c.get("mean_base")), _number(c.get("mean_policy")))
+            rows.append((str(judge["name"]), share, *figures, str(c["prompts"])))
+    return rows
 
 
 def _number(value: float | None) -> str:
@@ -148,5 +160,5 @@ def existing(runs: Path) -> Path:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

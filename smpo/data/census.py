@@ -44,7 +44,10 @@ def note(cache: Path, recipe: BaseModel, facts: Mapping[str, Any]) -> None:
 def noted(cache: Path, recipe: BaseModel) -> dict[str, Any]:
     """What the last run with this recipe noted; empty when there was none."""
     found = _ask(cache / "recipes.db", "SELECT facts FROM recipe WHERE recipe = ?", _name(recipe))
-    facts = json.loads(found[0]) if found else {}
+    try:
+        facts = json.loads(found[0]) if found else {}
+    except (ValueError, TypeError, RecursionError):  # a forecast is all that is lost
+        facts = {}
     return facts if isinstance(facts, dict) else {}
 
 

@@ -34,7 +34,7 @@ def read_records(file: Path) -> list[Mapping[str, Any]]:
             found = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
         else:
             found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise MachineError(
             f"{file} can't be read: {error}", help="fetch the file again; it may be cut off"
         ) from error

@@ -7,6 +7,7 @@ lack (D12)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
@@ -77,6 +78,8 @@ class ScoreTable:
                     column[row] = value
             both = torch.cat([winner, loser])
             stats = _stats(both)
+            digest = hashlib.sha256(both.numpy().tobytes()).hexdigest()
+            _compare(database, key, table.digest, digest)
             with database:
                 database.execute(
                     "INSERT OR REPLACE INTO extremes VALUES (?, ?, ?, ?, ?)",
@@ -84,7 +87,7 @@ class ScoreTable:
                 )
                 database.execute(
                     "INSERT OR REPLACE INTO summary VALUES (?, ?, ?)",
-                    (key, table.digest, json.dumps(asdict(stats))),
+                    (key, table.digest, json.dumps({**asdict(stats), "scores": digest})),
                 )
         return winner, loser, stats
 
@@ -138,6 +141,25 @@ class ScoreTable:
     def _lock(self, purpose: str) -> FileLock:
         name = "".join(letter if letter.isalnum() else "-" for letter in purpose)[-60:]
         return FileLock(self._path.with_name(f"{self._path.name}.{name}.lock"))
+
+
+def _compare(database: sqlite3.Connection, key: str, pairs: str, digest: str) -> None:
+    """Scores never change once all are there. sqlite doesn't notice a flipped bit in a number; this does.
+
+    Raises `RunError`.
+    """
+    found = database.execute(
+        "SELECT facts FROM summary WHERE scorer = ? AND pairs = ?", (key, pairs)
+    ).fetchone()
+    try:
+        before = json.loads(found[0])["scores"] if found else digest
+    except (ValueError, LookupError, TypeError, RecursionError):  # an older smpo wrote none
+        return
+    if before != digest:
+        raise RunError(
+            f"the stored scores of {key} are not those that were computed: the cache is damaged",
+            help="`smpo cache clean CACHE --what scores` discards them all, and the next run computes them again",
+        )
 
 
 def _stats(scores: Tensor) -> ScoreStats:

@@ -132,7 +132,7 @@ class TarPairs(Source):
             return {}, f"{sample.key}.json has {found[1]:,} bytes"
         try:
             values = json.loads(self.read(part, *found, 0))
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}, f"{sample.key}.json can't be read"
         return (values, "") if isinstance(values, dict) else ({}, f"{sample.key}.json is no object")
 

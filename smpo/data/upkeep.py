@@ -191,7 +191,8 @@ def _empty(folder: Path) -> int:
     """Everything but the locks, whose holders may be waiting."""
     gone = [file for file in folder.iterdir() if file.name not in {"lock", "opening"}]
     for file in gone:
-        shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        # A link is deleted, never what it leads to.
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)
     return len(gone)
 
 

@@ -38,9 +38,12 @@ class BaseCache:
         self._points: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
         for file in sorted(self.folder.glob("*.json")):
             try:
-                for row in json.loads(file.read_text(encoding="utf-8")):
+                content = file.read_bytes()
+                if file.stem != _name(content):
+                    continue  # altered since it was written
+                for row in json.loads(content):
                     self._remember(row)
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue  # half a file, or somebody else's: what it held is drawn again
 
     def scores(self, slot: Slot) -> Mapping[str, float]:
@@ -85,7 +88,7 @@ class BaseCache:
             rows.append(row)
             self._remember(row)
         content = json.dumps(rows).encode()
-        self._put(self.folder / f"{hashlib.sha256(content).hexdigest()[:24]}.json", content)
+        self._put(self.folder / f"{_name(content)}.json", content)
 
     def _remember(self, row: Mapping[str, Any]) -> None:
         place = (str(row["text"]), int(row["seed"]))
@@ -110,3 +113,7 @@ class BaseCache:
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise
+
+
+def _name(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:24]

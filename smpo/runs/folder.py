@@ -115,7 +115,7 @@ class RunFolder:
         try:
             facts = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
             status = Status(**{name: type(value)(facts[name]) for name, value in asdict(Status()).items()})
-        except (OSError, LookupError, ValueError, TypeError):
+        except (OSError, LookupError, ValueError, TypeError, OverflowError, RecursionError):
             return Status()
         return status if status.state in get_args(State) else Status()
 

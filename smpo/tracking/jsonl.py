@@ -198,7 +198,7 @@ def as_point(line: Mapping[str, Any]) -> Point | None:
     try:
         values = {name: float(value) for name, value in line.items() if name not in _RESERVED}
         return Point(step=int(line["step"]), time=float(line["time"]), values=values)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
@@ -210,7 +210,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         line = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 

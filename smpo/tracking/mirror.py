@@ -167,7 +167,7 @@ def read_place(folder: Path) -> dict[str, Any]:
     """Where a run is mirrored (`tracking.json`): address, ids, how far it got. Empty when unknown."""
     try:
         place = json.loads((folder / PLACE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return place if isinstance(place, dict) else {}
 

@@ -149,7 +149,7 @@ class MlflowRun:
         elif what == "image":
             self._log_image(event)
         elif what == "artefact":
-            self._log_artefact(self._folder / event["file"], event["folder"])
+            self._log_artefact(self._inside(event["file"]), event["folder"])
         elif what == "dataset":
             self._log_dataset(event)
         elif what == "model":
@@ -227,7 +227,7 @@ class MlflowRun:
     def _log_image(self, event: Mapping[str, Any]) -> None:
         from PIL import Image
 
-        path = self._folder / event["file"]
+        path = self._inside(event["file"])
         try:
             picture = Image.open(path)
         except OSError as error:
@@ -255,6 +255,18 @@ class MlflowRun:
         else:
             self._call("log_artifact", self._run, str(path), folder or None)
 
+    def _inside(self, file: str) -> Path:
+        """A file or folder of the run. Raises `Refused` for anything else.
+
+        A log is a text that came with a folder, perhaps from somebody else: it must not name the files of whoever
+        sends it. Links that lead out of the folder are such names, too.
+        """
+        home, path = self._folder.resolve(), self._folder / file
+        parts = [path, *path.rglob("*")] if path.is_dir() else [path]
+        if not all(part.resolve().is_relative_to(home) for part in parts):
+            raise Refused(f"{file} lies outside of the run's folder, or leads there")
+        return path
+
     def _log_dataset(self, event: Mapping[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -276,7 +288,7 @@ class MlflowRun:
         """
         from mlflow.entities import LoggedModelOutput
 
-        folder = self._folder / event["file"]
+        folder = self._inside(event["file"])
         self._log_artefact(folder, "")
         facts = {key(name): cut(words(value), LONGEST_PARAM) for name, value in event["facts"].items()}
         model = self._call(

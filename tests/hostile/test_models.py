@@ -4,6 +4,7 @@ Anything but an `SmpoError` fails the test. What still loads must work.
 """
 
 import json
+import os
 import random
 import resource
 import shutil
@@ -26,7 +27,7 @@ BASE, REWARD = WORLDS / "shapes/weights/base", WORLDS / "shapes/weights/reward"
 PLANE = WORLDS / "plane/weights"
 PROMPT = "a red circle on a black background"
 fuzzed = settings(
-    max_examples=25,
+    max_examples=int(os.environ.get("SMPO_FUZZ", "25")),
     deadline=None,
     database=None,
     derandomize=True,

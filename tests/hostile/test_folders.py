@@ -111,7 +111,7 @@ def test_a_damaged_run_folder_is_looked_at_without_a_traceback(seed, finished, h
 def test_a_damaged_cache_ends_no_run_in_a_traceback(seed, finished, here, capfd):
     """And a run that gets through has the same numbers: what can't be trusted is computed again.
 
-    Except where an index was altered so that sqlite finds it sound: rows then lead to other rows (docs/security.md).
+    Except where a database was altered in several places so that sqlite finds it sound (docs/security.md).
     """
     afresh(finished, here)
     lot = random.Random(seed)
@@ -119,13 +119,22 @@ def test_a_damaged_cache_ends_no_run_in_a_traceback(seed, finished, here, capfd)
     spoil(file := lot.choice(files), lot)
     said = smpo(capfd, "run", "small.yaml", "--again", "-q")
     assert said.code in (0, 1, 3), said.err
-    if said.code == 0 and file.suffix != ".sqlite":
+    if said.code == 0 and file.suffix not in (".sqlite", ".db"):
         one, two = (json.loads((run.path / "evaluation.json").read_text()) for run in find_runs(Path("runs")))
         assert one["judgements"] == two["judgements"], file
     else:
         assert said.err.startswith("error: ") or "\nerror: " in said.err
     assert smpo(capfd, "cache", "list", "runs/cache").code in (0, 1)
     assert smpo(capfd, "cache", "verify", "runs/cache").code in (0, 1)
+
+
+def test_a_stored_score_that_was_altered_is_noticed(here, capfd):
+    with sqlite3.connect("runs/cache/scores.db") as database:
+        database.execute("UPDATE score SET value = value + 0.001 WHERE image = (SELECT MIN(image) FROM score)")
+    said = smpo(capfd, "run", "small.yaml", "--again", "-q")
+    assert said.code == 1 and "the cache is damaged" in said.err
+    assert smpo(capfd, "cache", "clean", "runs/cache", "--what", "scores").code == 0
+    assert smpo(capfd, "run", "small.yaml", "--again", "-q").code == 0
 
 
 # ------------------------------------------------------------------------------------------------ nothing leaves them

@@ -122,7 +122,7 @@ def test_a_damaged_cache_ends_no_run_in_a_traceback(seed, finished, here, capfd)
     if said.code == 0 and file.suffix not in (".sqlite", ".db"):
         one, two = (json.loads((run.path / "evaluation.json").read_text()) for run in find_runs(Path("runs")))
         assert one["judgements"] == two["judgements"], file
-    else:
+    if said.code:
         assert said.err.startswith("error: ") or "\nerror: " in said.err
     assert smpo(capfd, "cache", "list", "runs/cache").code in (0, 1)
     assert smpo(capfd, "cache", "verify", "runs/cache").code in (0, 1)
@@ -130,7 +130,9 @@ def test_a_damaged_cache_ends_no_run_in_a_traceback(seed, finished, here, capfd)
 
 def test_a_stored_score_that_was_altered_is_noticed(here, capfd):
     with sqlite3.connect("runs/cache/scores.db") as database:
-        database.execute("UPDATE score SET value = value + 0.001 WHERE image = (SELECT MIN(image) FROM score)")
+        database.execute(
+            "UPDATE score SET value = value + 0.001 WHERE image = (SELECT MIN(image) FROM score)"
+        )
     said = smpo(capfd, "run", "small.yaml", "--again", "-q")
     assert said.code == 1 and "the cache is damaged" in said.err
     assert smpo(capfd, "cache", "clean", "runs/cache", "--what", "scores").code == 0

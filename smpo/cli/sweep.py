@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from smpo.app.sweep.begin import find_study
+from smpo.app.sweep.cluster import Engine
 from smpo.app.sweep.estimate import estimate
 from smpo.app.sweep.screen import Ending, Running
 from smpo.app.sweep.wish import Prepared, Wish, prepare
@@ -31,8 +32,8 @@ _ROWS = 12
 
 def sweep_command(
     spec: str, sets: Sequence[str], *, trials: int | None, jobs: int, timeout: str | None, gpu_hours: float | None,
-    storage: str | None, quiet: bool, best: Path | None, confirm: bool,
-    roots: Sequence[Path] | None, no_local_code: bool,
+    trial_timeout: str | None, storage: str | None, quiet: bool, best: Path | None, confirm: bool,
+    workers: int | None, on: Engine, options: Sequence[str], roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
     from smpo.app.sweep.conclude import conclude
 
@@ -46,8 +47,12 @@ def sweep_command(
         gpu_hours=gpu_hours,
         jobs=jobs,
         storage=storage,
+        trial_timeout=seconds_of(trial_timeout) if trial_timeout else None,
     )
     prepared = prepare(wish)
+    if workers is not None:
+        _submit(prepared, workers, on, options, words_of(wish, timeout, best, confirm))
+        return
     with Screen(prepared, quiet=quiet) as screen:
         ending = sweep(
             prepared,
@@ -55,6 +60,46 @@ def sweep_command(
             then=lambda one, coordinator: conclude(one, coordinator, screen, best=best, confirm=confirm),
         )
     show_ending(ending)
+
+
+def words_of(wish: Wish, timeout: str | None, best: Path | None, confirm: bool) -> list[str]:
+    """The command line of a worker elsewhere: what was typed here, from an absolute path."""
+    words = ["sweep", str(wish.spec.absolute()), "--quiet", "--jobs", str(wish.jobs)]
+    given = {
+        "--trials": wish.trials, "--timeout": timeout, "--gpu-hours": wish.gpu_hours, "--storage": wish.storage,
+        "--trial-timeout": wish.trial_timeout, "--best": best,
+    }  # fmt: skip
+    words += [str(part) for name, value in given.items() if value is not None for part in (name, value)]
+    words += [part for one in wish.sets for part in ("--set", one)]
+    words += [part for root in wish.roots for part in ("--registry", str(root.absolute()))]
+    words += ["--no-confirm"] if not confirm else []
+    return words + (["--no-local-code"] if wish.no_local_code else [])
+
+
+def _submit(
+    prepared: Prepared, workers: int, on: Engine, options: Sequence[str], words: Sequence[str]
+) -> None:
+    """The study is made here, so that its mistakes are seen here, and no two workers make it."""
+    from smpo.app.sweep.begin import open_prepared
+    from smpo.app.sweep.cluster import submit, worker_command
+
+    wrong = next((one for one in options if "=" not in one.strip("=")), None)
+    if wrong is not None:
+        raise RunError(f"`{wrong}` is not an option", help="options are `-o partition=gpu`")
+    study, _ = open_prepared(prepared)
+    jobs = submit(
+        worker_command(words), workers=workers, on=on, folder=prepared.folder / "cluster", name=prepared.name,
+        options=dict(one.split("=", 1) for one in options),
+    )  # fmt: skip
+    console = out()
+    console.print(f"study {escape(study.id)} in {escape(prepared.storage_shown)}")
+    if "://" not in prepared.storage:
+        console.print(
+            "           a file: every worker must see it at this path, and the `runs` folder as well"
+        )
+    console.print(f"submitted  {workers} workers to {on}: {jobs[0]}{f' … {jobs[-1]}' if workers > 1 else ''}")
+    console.print(f"their words {escape(str(prepared.folder / 'cluster'))}/*.out")
+    console.print(f"watch      smpo sweep show {escape(str(prepared.wish.spec))}")
 
 
 def show_command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from smpo.errors import MachineError, RunError
 
-__all__ = ["open_storage", "shown"]
+__all__ = ["open_storage", "shown", "trouble"]
 
 
 _PATIENCE = 20.0
@@ -43,9 +44,22 @@ def shown(where: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def trouble() -> tuple[type[Exception], ...]:
+    """What a storage raises when it can't be reached, or can't write, just now."""
+    from optuna.exceptions import StorageInternalError
+
+    found: list[type[Exception]] = [OSError, StorageInternalError]
+    if (grpc := sys.modules.get("grpc")) is not None:
+        found.append(grpc.RpcError)
+    if (alchemy := sys.modules.get("sqlalchemy.exc")) is not None:
+        found.append(alchemy.SQLAlchemyError)
+    return tuple(found)
+
+
 def _journal(where: str) -> Any:
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from smpo.sweep.journal import Journal
 
     if re.match(r"[a-z0-9+]+:/", where):
         raise RunError(
@@ -54,7 +68,7 @@ def _journal(where: str) -> Any:
     path = Path(where).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        return JournalStorage(Journal(path))
     except OSError as error:
         raise RunError(f"{where} can't be opened: {error.strerror or error}") from error
     except (ValueError, KeyError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
@@ -122,16 +122,17 @@ class Study:
         if self.end(trial, "failed", outcome, reason):
             self._again(number, trial.params, attributes, lost=outcome == "lost")
 
-    def reap(self, alive: Mapping[str, bool]) -> list[Trial]:
+    def reap(self, alive: Mapping[str, bool], mine: Collection[int] | None = None) -> list[Trial]:
         """Take back the trials of dead workers. `alive` tells of workers that can be seen from here; of others only
-        the lease counts."""
+        the lease counts. Of this worker's own, those that aren't `mine` any more were lost when the storage was away
+        (None: all are)."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         dead = [
             one
             for one in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if self._gone(one, alive)
+            if self._gone(one, alive, mine)
         ]
         if not dead:
             return []
@@ -157,14 +158,14 @@ class Study:
                 reaped.append(read_trial(one))
         return reaped
 
-    def _gone(self, trial: Any, alive: Mapping[str, bool]) -> bool:
+    def _gone(self, trial: Any, alive: Mapping[str, bool], mine: Collection[int] | None) -> bool:
         lease = trial.user_attrs.get("lease")
         if lease is None:
             # Asked for a moment ago, or by a worker that died in that moment.
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > LEASE
         if lease["worker"] == self.worker:
-            return False
+            return mine is not None and trial.number not in mine
         known = alive.get(lease["worker"])
         return not known if known is not None else time.time() > float(lease["until"])
 

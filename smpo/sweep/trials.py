@@ -19,6 +19,7 @@ Outcome = Literal[
     "crashed",
     "out of memory",
     "killed",
+    "timed out",
     "lost",
     "interrupted",
     "surplus",

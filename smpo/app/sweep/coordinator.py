@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from smpo.app.sweep.record import record
 from smpo.app.sweep.screen import Ending, Running, Screen, Why
 from smpo.app.sweep.watch import follow
 from smpo.app.sweep.wish import Prepared
+from smpo.errors import RunError
 from smpo.spec.problems import SpecProblems
+from smpo.sweep.identity import study_id
+from smpo.sweep.storage import trouble
 from smpo.sweep.study import LEASE, Study, unless_taken_back
 from smpo.tracking.jsonl import METRICS, Tail
 from smpo.tracking.parent import SweepRun
@@ -28,6 +31,8 @@ __all__ = ["Coordinator"]
 _TICK = 0.1
 _LOOK = 1.0
 """Seconds between looks at the study while nothing happens here: others may be working on it."""
+_OUTAGE = 600.0
+"""Seconds for which a storage that doesn't answer is waited for."""
 _GRACE = 30.0
 """Seconds in which trials that are stopped may write a checkpoint."""
 
@@ -48,9 +53,10 @@ class Coordinator:
         self._began = time.monotonic()
         self._last_shown = self._last_renewed = self._last_reaped = self._last_looked = 0.0
         self._changed = True
+        self._troubled: float | None = None
         self._presence, self._wish = presence, prepared.wish
         self._results: dict[str, dict[str, Any]] = {}
-        self._launcher = Launcher(prepared, starter)
+        self._launcher = Launcher(prepared, starter, screen.warn)
         self.parent = self._open_parent()
 
     def _open_parent(self) -> SweepRun:
@@ -83,26 +89,48 @@ class Coordinator:
     def run(self) -> Ending:
         why: Why | None = None
         try:
-            while True:
-                self._keep_alive()
-                for job in list(self.jobs):
-                    self._look_after(job)
-                if why is None and (self._changed or time.monotonic() - self._last_looked > _LOOK):
-                    self._changed, self._last_looked = False, time.monotonic()
-                    why = self._enough()
-                    if why is None:
-                        self._fill()
-                if why is not None and not self.jobs:
-                    break
-                self._show()
+            while why is None or self.jobs:
+                with self._patience():
+                    self._keep_alive()
+                    for job in list(self.jobs):
+                        self._look_after(job)
+                    if why is None and (self._changed or time.monotonic() - self._last_looked > _LOOK):
+                        why = self._enough()
+                        if why is None:
+                            self._fill()
+                        self._changed, self._last_looked = False, time.monotonic()
+                    self._show()
                 time.sleep(_TICK)
         except KeyboardInterrupt:
             why = "interrupted"
             self._stop()
+        except Exception:  # whatever it was: trials leave a checkpoint before this process leaves them
+            self._stop()
+            raise
         trials = self.study.trials()
         self.screen.show(trials, [], self.study.counts(trials))
         self.parent.status("done" if why == "finished" else "stopped")
         return Ending(why, self.study, trials, self.prepared)
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """A storage that is away, or a disk that is full, is waited for; trials go on meanwhile. Raises what it raised
+        after ten minutes."""
+        try:
+            yield
+        except trouble() as error:
+            now = time.monotonic()
+            if self._troubled is None:
+                self._troubled = now
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                self.screen.warn(f"the study can't be reached ({reason}); trying for ten minutes")
+            if now - self._troubled > _OUTAGE:
+                raise
+            time.sleep(_LOOK)
+        else:
+            if self._troubled is not None:
+                self.screen.note(f"the study answers again, after {time.monotonic() - self._troubled:.0f} s")
+            self._troubled = None
 
     def _enough(self) -> Why | None:
         trials = self.study.trials()
@@ -124,25 +152,36 @@ class Coordinator:
             taken = self.study.take(self.prepared.wanted)
             if taken is None:
                 return  # others are at the last ones; should one fail, it is needed here
-            trial, params = taken
-            settings = self.prepared.sweep.space.settings(params)
             try:
-                resolved = self.prepared.at(settings)
+                self._begin(*taken)
             except SpecProblems as error:
-                self.study.end(trial, "failed", "refused", error.problems[0].message)
-                continue
-            trial.set_user_attr("spec", resolved.identity.spec_hash)
-            tags = {
-                "smpo.study": self.study.id,
-                "smpo.sweep": self.study.id,
-                "smpo.trial": str(trial.number),
-                **{f"smpo.param.{name}": str(value) for name, value in params.items()},
-            }
-            job = self._launcher.job(
-                f"trial-{trial.number}", settings, resolved, tags, parent=self.parent.id, taken=self._slots
+                self.study.end(taken[0], "failed", "refused", error.problems[0].message)
+            except (RunError, OSError):  # not the settings' fault
+                with contextlib.suppress(*trouble()):
+                    self.study.give_back(taken[0], "interrupted", "it could not be started")
+                raise
+
+    def _begin(self, trial: Any, params: Mapping[str, Any]) -> None:
+        prepared = self.prepared
+        settings = prepared.sweep.space.settings(params)
+        resolved = prepared.at(settings)
+        if study_id(resolved, prepared.sweep) != prepared.id:
+            raise RunError(
+                f"{prepared.wish.spec}, or code that it uses, was edited while the sweep ran",
+                help="undo that, or begin again: another spec is another study. What ended is kept",
             )
-            job.trial, job.params = trial, params
-            self._start(job)
+        trial.set_user_attr("spec", resolved.identity.spec_hash)
+        tags = {
+            "smpo.study": self.study.id,
+            "smpo.sweep": self.study.id,
+            "smpo.trial": str(trial.number),
+            **{f"smpo.param.{name}": str(value) for name, value in params.items()},
+        }
+        job = self._launcher.job(
+            f"trial-{trial.number}", settings, resolved, tags, parent=self.parent.id, taken=self._slots
+        )
+        job.trial, job.params = trial, params
+        self._start(job)
 
     def _start(self, job: Job) -> None:
         self._launcher.start(job)
@@ -161,20 +200,34 @@ class Coordinator:
                 self._start(job)
             return
         code = job.child.poll()
+        self._hurry(job)
         answer = read_json(Path(job.order.answer))
         if job.tail is None and answer.get("folder"):
             job.tail = Tail(Path(answer["folder"]) / METRICS)
         with unless_taken_back():
             follow(job, self.prepared.sweep)
         if code is not None:
-            with unless_taken_back():
-                self._ended(job, code, read_json(Path(job.order.answer)))
+            self._ended(job, code, read_json(Path(job.order.answer)))
+
+    def _hurry(self, job: Job) -> None:
+        """A trial that takes too long is asked to end, and then made to."""
+        limit, spent = self._wish.trial_timeout, time.monotonic() - job.began
+        if limit is None or job.child is None or spent < limit:
+            return
+        if job.overdue is None:
+            job.overdue = limit
+            job.child.terminate()
+        elif spent > limit + _GRACE:
+            job.child.kill()
 
     def _ended(self, job: Job, code: int, answer: Mapping[str, Any]) -> None:
         if answer.get("state") == "live":
             job.child, job.not_before = None, time.monotonic() + 2.0
             return
-        self.jobs.remove(job)
+        if job.trial is not None:
+            with unless_taken_back():
+                record(job, code, answer, self.study, self.prepared)
+        self.jobs.remove(job)  # only now: had the study not answered, it would be told again
         self._changed = True
         if job.trial is None:
             self._results[job.label] = {
@@ -182,7 +235,6 @@ class Coordinator:
                 "folder": answer.get("folder"), "code": code,
             }  # fmt: skip
             return
-        record(job, code, answer, self.study, self.prepared)
         self._tell_parent()
 
     def _tell_parent(self) -> None:
@@ -207,7 +259,8 @@ class Coordinator:
                         self.study.renew(job.trial)
         if now - self._last_reaped > 2.0:
             self._last_reaped = now
-            for lost in self.study.reap(self._presence.others()):
+            mine = {job.trial.number for job in self.jobs if job.trial is not None}
+            for lost in self.study.reap(self._presence.others(), mine):
                 self._changed = True
                 self.screen.warn(f"trial {lost.number}: its worker is gone; its settings are in line again")
 
@@ -240,9 +293,11 @@ class Coordinator:
                     if job.child is None:
                         self.jobs.remove(job)
                         if job.trial is not None:
-                            self.study.give_back(job.trial, "interrupted", "stopped")
+                            with contextlib.suppress(*trouble()):
+                                self.study.give_back(job.trial, "interrupted", "stopped")
                     else:
-                        self._look_after(job)
+                        with contextlib.suppress(*trouble()):
+                            self._look_after(job)
                 time.sleep(_TICK)
         except KeyboardInterrupt:
             pass
@@ -250,7 +305,8 @@ class Coordinator:
             if job.child is not None:
                 job.child.kill()
             if job.trial is not None:
-                self.study.give_back(job.trial, "interrupted", "killed while stopping")
+                with contextlib.suppress(*trouble()):  # then its lease runs out
+                    self.study.give_back(job.trial, "interrupted", "killed while stopping")
 
     # ------------------------------------------------------------------------------------------ other runs
 
@@ -268,8 +324,9 @@ class Coordinator:
                 )  # fmt: skip
                 job.label = label
                 self._start(job)
-            for job in list(self.jobs):
-                self._look_after(job)
-            self._show()
+            with self._patience():
+                for job in list(self.jobs):
+                    self._look_after(job)
+                self._show()
             time.sleep(_TICK)
         return self._results

@@ -10,6 +10,8 @@ from smpo.experiment import ExperimentSpec
 
 __all__ = ["environment", "may_fork", "visible_gpus"]
 
+_DEVICES = Path("/dev")
+
 
 def environment(spec: ExperimentSpec, gpus: list[str], slot: int) -> dict[str, str]:
     """What a trial in this slot finds in its environment."""
@@ -26,12 +28,13 @@ def visible_gpus(spec: ExperimentSpec) -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [one for one in given.split(",") if one]
-    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    numbers = [path.name.removeprefix("nvidia") for path in _DEVICES.glob("nvidia[0-9]*")]
+    return sorted((one for one in numbers if one.isdigit()), key=int)
 
 
 def may_fork(spec: ExperimentSpec) -> bool:
     """Only where no GPU can be involved, and where forking exists and is sound."""
     cpu = spec.runtime.device == "cpu" or (
-        spec.runtime.device == "auto" and not Path("/dev/nvidiactl").exists()
+        spec.runtime.device == "auto" and not (_DEVICES / "nvidiactl").exists()
     )
     return sys.platform == "linux" and cpu

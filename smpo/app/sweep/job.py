@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Job:
     step: int = 0
     reports: dict[int, float] = field(default_factory=dict)
     asked_to_stop: bool = False
+    overdue: float | None = None
+    """Seconds after which it was told to end, since it took too long."""
     not_before: float = 0.0
     last_report: int = 0
 
@@ -45,9 +47,13 @@ class Job:
 class Launcher:
     """Writes orders and starts their processes."""
 
-    def __init__(self, prepared: Prepared, starter: Starter | None = None) -> None:
+    def __init__(
+        self, prepared: Prepared, starter: Starter | None = None, say: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._prepared, self._spec = prepared, prepared.resolved.spec
         self._gpus = visible_gpus(self._spec)
+        if self._gpus and prepared.wish.jobs > len(self._gpus):
+            say(f"{prepared.wish.jobs} trials at once share {len(self._gpus)} GPUs, and their memory")
         self._nursery: Nursery | None = None
         for part in ("orders", "logs", "answers"):
             (prepared.folder / part).mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,10 @@ def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepare
         study.end(trial, "pruned", "diverged", message)
     elif state in ("diverged", "crashed", "out of memory", "refused"):
         study.end(trial, "failed", state, f"{message} (log: logs/{job.log.name})")  # type: ignore[arg-type]
+    elif job.overdue is not None:
+        study.end(
+            trial, "failed", "timed out", f"took longer than {job.overdue:.0f} s (log: logs/{job.log.name})"
+        )
     elif state == "stopped" or job.asked_to_stop:
         study.give_back(trial, "interrupted", message or "stopped")
     elif int(trial.user_attrs.get("tries", 0)) < retries:

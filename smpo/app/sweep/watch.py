@@ -59,7 +59,6 @@ def _answer_rungs(job: Job, sweep: Sweep) -> None:
         if step in job.reports or not (found := read_json(rung_file(folder, step))):
             continue
         value = float(found["figures"].get(watched, math.nan))
-        job.reports[step] = value
         sign = goal.sign(watched)
         if prune.paired:
             scores = found["scores"].get(watched.split("/")[0 if rungs.by else 1]) or []
@@ -72,6 +71,7 @@ def _answer_rungs(job: Job, sweep: Sweep) -> None:
         hopeless = job.trial.should_prune()
         reason = _no_hope(sweep, rungs.by or goal.metric, value, step)
         write_json(verdict_file(folder, step), {"go": not hopeless, "reason": reason})
+        job.reports[step] = value
 
 
 def _no_hope(sweep: Sweep, metric: str, value: float, step: int) -> str:

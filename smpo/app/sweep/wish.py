@@ -36,6 +36,8 @@ class Wish:
     """Seconds after which no trial is begun."""
     gpu_hours: float | None = None
     """Hours of trials, all together, after which none is begun."""
+    trial_timeout: float | None = None
+    """Seconds after which a trial is ended, and counts as failed: it hangs, or its settings are too slow."""
     jobs: int = 1
     storage: str | None = None
     fork: bool | None = None

@@ -20,6 +20,8 @@ from smpo.app.sweep.nursery import Starter
 from smpo.app.sweep.presence import Presence
 from smpo.app.sweep.screen import Ending, Screen
 from smpo.app.sweep.wish import Prepared
+from smpo.errors import RunError
+from smpo.sweep.storage import trouble
 
 __all__ = ["sweep"]
 
@@ -37,6 +39,14 @@ def sweep(
     their processes.
     """
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    with _in_words(prepared):
+        return _work(prepared, screen, then, starter, worker)
+
+
+def _work(
+    prepared: Prepared, screen: Screen, then: Callable[[Ending, Coordinator], None] | None,
+    starter: Starter | None, worker: str,
+) -> Ending:  # fmt: skip
     study, created = open_prepared(prepared, worker=worker)
     say_what(prepared, study, created, screen)
     with _terminated_is_interrupted(), Presence(prepared.folder / "workers", worker) as presence:
@@ -48,6 +58,21 @@ def sweep(
             return ending
         finally:
             coordinator.close()
+
+
+@contextlib.contextmanager
+def _in_words(prepared: Prepared) -> Iterator[None]:
+    """A storage that stays away, in a sentence."""
+    try:
+        yield
+    except trouble() as error:
+        if isinstance(error, OSError):  # the disk's own words are plain enough
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"the study in {prepared.storage_shown} can't be reached: {reason}",
+            help="nothing that ended is lost, and what runs leaves a checkpoint; the same command goes on",
+        ) from error
 
 
 @contextlib.contextmanager

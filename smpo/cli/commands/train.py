@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from smpo.cli.options import NoCode, Roots, Sets, Spec
+from smpo.errors import RunError
 
 __all__ = ["run", "sweep"]
 
@@ -57,11 +58,22 @@ def sweep(
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Begin no trial after 90s, 15m, 2h.")
     ] = None,
+    trial_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End a trial that takes longer; it counts as failed.")
+    ] = None,
     gpu_hours: Annotated[
         float | None, typer.Option(min=0, help="Begin no trial after so many hours of trials in all.")
     ] = None,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Database for many machines; default: a file.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Submit so many workers to a cluster, and return.")
+    ] = None,
+    on: Annotated[Literal["slurm", "local"], typer.Option(help="Where `--workers` work.")] = "slurm",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="For Slurm: partition, time… Repeatable."),
     ] = None,
     best: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the best spec goes.")] = None,
     no_confirm: Annotated[
@@ -80,12 +92,18 @@ def sweep(
     if show:
         show_command(spec, sets or [], storage=storage, roots=roots, no_local_code=no_local_code)
         return
+    if options and workers is None:
+        raise RunError("`--option` is for workers on a cluster", help="add `--workers N`")
     sweep_command(
         spec,
         sets or [],
         trials=trials,
         jobs=jobs,
+        workers=workers,
+        on=on,
+        options=options or [],
         timeout=timeout,
+        trial_timeout=trial_timeout,
         gpu_hours=gpu_hours,
         storage=storage,
         quiet=quiet,

@@ -96,17 +96,21 @@ def show_outcome(result: LadderResult) -> None:
     from rich.markup import escape
 
     from smpo.cli.run import judges_table
+    from smpo.evaluation.outcome_text import costs, distances, findings, table
 
     console = out()
     wide = console if console.width >= 150 else _wide()
     for judge in result.outcome.judges:
         made = any(v.made_labels for row in result.outcome.rows for v in row.verdicts if v.judge == judge)
         wide.print(f"\n[bold]{escape(judge)}[/]{'  (made the training labels)' if made else ''}")
-        wide.print(judges_table(result.outcome.table(judge)))
+        wide.print(judges_table(table(result.outcome, judge)))
+    if far := distances(result.outcome):
+        wide.print("\n[bold]distance from the base[/], means over seeds, ± their standard deviation")
+        wide.print(judges_table(far))
     wide.print("\n[bold]cost[/], means over seeds")
-    wide.print(judges_table(result.outcome.costs()))
+    wide.print(judges_table(costs(result.outcome)))
     console.print()
-    for line in result.outcome.findings():
+    for line in findings(result.outcome):
         console.print(escape(line))
     console.print(
         f"\nIntervals: 95 % over prompts and seeds together; p: Holm over rungs and judges. {result.seconds:.0f} s.",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from smpo.evaluation.ladder import Outcome
+from smpo.evaluation.outcome import Outcome
 from smpo.evaluation.seeds import Estimate
 
 __all__ = ["forest"]

@@ -100,7 +100,12 @@ def test_a_ladder_ends_in_a_table_and_is_not_run_twice(spec, capfd):
     (folder,) = spec.parent.glob("runs/small/ladder-*")
     outcome = json.loads((folder / "ladder.json").read_text())
     assert outcome["complete"] and [rung["seeds"] for rung in outcome["rungs"]] == [[0, 1]] * 3
-    dpo, inverted, _ = outcome["rungs"]
+    dpo, inverted, slow = outcome["rungs"]
+    assert [far["name"] for far in dpo["drift"]] == [
+        "picture",
+        "error",
+    ] and "distance from the base" in said.out
+    assert 0 < slow["drift"][1]["mean"] < dpo["drift"][1]["mean"], "a lower rate goes less far"
     judge = inverted["judges"][0]
     assert judge["against_rung"]["prompts"] == 32 and judge["against_base"]["win_rate"]["seeds"] is not None
     assert dpo["cost"]["passes"] < inverted["cost"]["passes"] and dpo["cost"]["pairs"] == 32
@@ -117,7 +122,7 @@ def test_a_ladder_ends_in_a_table_and_is_not_run_twice(spec, capfd):
 
 
 def test_one_rung_that_fails_costs_itself_alone(spec, capfd, monkeypatch):
-    import smpo.app.ladder as module
+    import smpo.app.ladder_work as module
 
     run = module.run
 

@@ -9,6 +9,7 @@ on where it was. Ladders of many rungs have a command of their own: `smpo run ex
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import time
@@ -35,8 +36,8 @@ class Quiet:
         print(f"    warning: {text}", flush=True)
 
 
-def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
-    """The evaluation of this variation; a finished run of the same identity is read instead of repeated."""
+def run_folder(spec: Path, sets: list[str], runs: Path) -> tuple[Path, str]:
+    """`(folder, identity)` of this variation; a finished run of the same identity is found instead of repeated."""
     from smpo.app.plan import make_plan
     from smpo.app.run import run
     from smpo.experiment import ExperimentSpec
@@ -46,9 +47,14 @@ def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
     place = [f"runtime.runs={runs}", f"runtime.cache={runs / 'cache'}", "runtime.tracking=none"]
     resolved = resolve(spec, skeleton=ExperimentSpec, sets=[*sets, *place])
     try:
-        folder = run(resolved, make_plan(resolved), Quiet(), resume=True).folder
+        return run(resolved, make_plan(resolved), Quiet(), resume=True).folder, resolved.identity.spec_hash
     except RunExists as known:
-        folder = known.folder
+        return known.folder, resolved.identity.spec_hash
+
+
+def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
+    """What this variation's run found."""
+    folder, identity = run_folder(spec, sets, runs)
     evaluation = json.loads((folder / "evaluation.json").read_text())
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = {k: v for line in lines for k, v in line.items() if k.startswith("seconds/")}
@@ -56,7 +62,17 @@ def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
     judges = {
         j["name"]: {**j["comparison"], "made_labels": j["made_labels"]} for j in evaluation["judgements"]
     }
-    return {"spec": resolved.identity.spec_hash, "judges": judges, "seconds": seconds, "tau_squared_max": tau}
+    return {"spec": identity, "judges": judges, "seconds": seconds, "tau_squared_max": tau}
+
+
+def world() -> str:
+    """Names the shapes world's weights and pairs by content: runs on other ones are other runs, whatever their spec."""
+    from smpo.worlds.shapes import WEIGHTS
+
+    content = hashlib.sha256()
+    for file in sorted(WEIGHTS.rglob("*.safetensors")) + sorted(WEIGHTS.rglob("*.parquet")):
+        content.update(file.read_bytes())
+    return content.hexdigest()[:12]
 
 
 def machine() -> dict[str, Any]:
@@ -82,7 +98,7 @@ def main() -> None:
     for name, sets in RUNGS.items():
         found[name] = []
         for seed in range(options.seeds):
-            one = run_one(SPEC, [*sets, *options.sets, f"train.seed={seed}"], options.runs)
+            one = run_one(SPEC, [*sets, *options.sets, f"train.seed={seed}"], options.runs / world())
             found[name].append({"seed": seed, **one})
             said = "  ".join(
                 f"{judge} {c['gain']:+.4f} win {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]"
@@ -94,7 +110,7 @@ def main() -> None:
             )
     out = options.out or Path(__file__).parent / "results" / "quickstart.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    body = {"spec": SPEC.name, "sets": options.sets, "machine": machine(), "rungs": found}
+    body = {"spec": SPEC.name, "sets": options.sets, "world": world(), "machine": machine(), "rungs": found}
     out.write_text(json.dumps(body, indent=1) + "\n")
 
 

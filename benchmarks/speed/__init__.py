@@ -1,0 +1,1 @@
+"""What `benchmarks/side_by_side.py` is made of: two independent arms over the same networks, pairs and timesteps."""

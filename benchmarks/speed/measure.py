@@ -1,0 +1,118 @@
+"""Clocks, counters, and what the machine can do at best."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def seconds(device: torch.device) -> float:
+    """Of this process' CPU time, so that other work on the machine doesn't count; on a GPU of the wall, when it is
+    done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+class Phases:
+    """Seconds by phase. What a block inside a block takes is that one's, not this one's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device, self._inner = device, [0.0]
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = seconds(self._device)
+        self._inner.append(0.0)
+        yield
+        taken = seconds(self._device) - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + taken - self._inner.pop()
+        self._inner[-1] += taken
+
+
+@contextmanager
+def unwatched(_name: str) -> Iterator[None]:
+    """No phases: for the runs that are timed whole."""
+    yield
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that start work on a device: everything but views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.count += 1
+        return out
+
+
+def counted(update: Callable[[Any], int]) -> dict[str, float]:
+    """FLOPs and launches of one update, for each of its losses."""
+    with Launches() as launches, FlopCounterMode(display=False) as flops:
+        samples = update(unwatched)
+    return {"tflop": flops.get_total_flops() / samples / 1e12, "launches": launches.count / samples}
+
+
+def interleaved(
+    arms: dict[str, Callable[[Any], int]], device: torch.device, repeats: int
+) -> dict[str, dict[str, Any]]:
+    """A B C A B C ...: what changes on the machine meanwhile meets all arms alike. Seconds per loss."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    peaks: dict[str, float] = {}
+    for _ in range(repeats):
+        for name, update in arms.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            began = seconds(device)
+            samples = update(unwatched)
+            times[name].append((seconds(device) - began) / samples)
+            if device.type == "cuda":
+                peaks[name] = torch.cuda.max_memory_allocated() / 1e9
+    return {
+        name: {"seconds": median(found), "spread": [min(found), max(found)], "peak_gb": peaks.get(name)}
+        for name, found in times.items()
+    }
+
+
+def ceiling(device: torch.device, half: torch.dtype | None) -> float:
+    """TFLOP/s of a large matrix product on random numbers, in this process and precision."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device, dtype=half or torch.float32) for _ in range(2))
+    times = []
+    for _ in range(5):
+        began = seconds(device)
+        for _ in range(4):
+            a @ b
+        times.append((seconds(device) - began) / 4)
+    return 2 * side**3 / min(times) / 1e12
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What kind of machine this was, and the versions."""
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name()
+    else:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        kind = f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} thread"
+    return {
+        "device": kind,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("torch", "diffusers", "transformers")},
+    }

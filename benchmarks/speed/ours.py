@@ -1,0 +1,212 @@
+"""smpo's own loop (`smpo.engine.loop.fit`) on the same networks and pairs, in its modes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smpo.app.inverted import reused
+from smpo.components.inversions import ReNoise
+from smpo.components.objectives import SmPO
+from smpo.components.optimisers import AdamW
+from smpo.engine.loop import Session, fit
+from smpo.engine.passes import Passes
+from smpo.engine.rates import LearningRate
+from smpo.engine.step import Settings
+from smpo.families.networks import Arithmetic, Networks, store_in_half
+from smpo.families.stacks import SDStack, SDXLStack
+from smpo.families.unet import UNetDenoiser
+from smpo.kinds import Conditioning, PairBatch
+from speed.archs import BETA, GRID, World
+
+CONVENTION = {"0.20": "lt_0_22", "0.22": "ge_0_22"}
+Phase = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How smpo is asked to work. `window`: pairs inverted together, None for all of the update."""
+
+    micro: int
+    window: int | None = None
+    timesteps: int = 1
+    frozen: bool = False
+    """Invert along the frozen reference, and keep what was found."""
+
+
+class FixedDraws:
+    """Draws that are read off a list instead of being drawn: the same noise and timesteps for all arms."""
+
+    def __init__(self, world: World, positions: Tensor, timesteps: int) -> None:
+        self.positions = positions.tolist()
+        self._world, self._timesteps = world, timesteps
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._world.noise[int("loser" in name), self.positions].to(self._world.device)
+
+    def uniform(self, name: str) -> Tensor:
+        """The listed timesteps; where a pair has several, as many places within a stratum, evenly spread."""
+        if self._timesteps > 1:
+            return (torch.tensor(self.positions, dtype=torch.float64) + 0.5) / len(self._world.t)
+        return (self._world.t[self.positions].double() + 0.5) / 1000
+
+
+class Ours:
+    """`update()` is one update of smpo's loop over all pairs of the world."""
+
+    def __init__(
+        self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None
+    ) -> None:
+        self.world, self.mode = world, mode
+        if precision != "fp32":
+            store_in_half(world.reference, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
+        stack = (SDStack if world.arch == "sd15" else SDXLStack)(world.pipeline, world.images.shape[-1])
+        networks = Networks(
+            world.policy, world.reference, arithmetic=Arithmetic(world.device, precision, 2 * mode.micro)
+        )
+        self.denoiser = UNetDenoiser(stack, networks, keys=("bench", "bench"), opening=("", ""), origin={})
+        inversion = ReNoise(
+            steps=GRID[world.arch],
+            convention=CONVENTION[grid],  # type: ignore[arg-type]
+            start="alpha0",
+            by="reference" if mode.frozen else "policy",
+        )
+        if mode.frozen and cache is not None:
+            inversion = self._remembered(inversion, precision, cache)
+        optimiser = AdamW().build(world.policy.parameters(), 0.0)
+        self.seen: list[Any] = []
+        self.session = Session(
+            denoiser=self.denoiser,
+            objective=SmPO(beta=BETA[world.arch], gamma=10.0),
+            inversion=inversion,
+            optimiser=optimiser,
+            rate=LearningRate(0.0, 10**9),
+            accelerator=_Alone(),
+            batches=lambda _step: self._batches(),
+            draws=lambda position: FixedDraws(world, position, mode.timesteps),  # type: ignore[arg-type, return-value]
+            settings=Settings(
+                seed=0, t_min=0, t_max=999, posterior=True, timesteps=mode.timesteps, passes=Passes()
+            ),
+            steps=10**9,
+            pairs_per_update=len(world.t),
+            clip=1.0,
+            window=mode.window,
+            scaler=torch.amp.GradScaler(world.device.type, enabled=precision == "fp16"),
+        )
+        self.moments = self.encode()
+        self._number = itertools.count(1)  # not 0: there the loop asserts that policy and reference are equal
+
+    def encode(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The caching pass: moments `[2, P, ...]` of all images and rows of all prompts, once."""
+        world, size = self.world, 2 * self.mode.micro
+        with torch.no_grad():
+            found = [
+                world.vae.encode(part.to(world.device)).latent_dist
+                for part in world.images.transpose(0, 1).flatten(0, 1).split(size)
+            ]
+            text = [world.encoded(part.to(world.device)) for part in world.tokens.split(size)]
+        mean, std = (
+            torch.cat([getattr(one, name) * world.scale for one in found]).unflatten(0, (2, -1))
+            for name in ("mean", "std")
+        )
+        return mean, std, {name: torch.cat([one[name] for one in text]) for name in text[0]}
+
+    def update(self, phase: Phase, *, step: bool = True) -> int:
+        """Runs one update; returns how many losses it had."""
+        session = self.session
+        with watched(session, phase, step=step):
+            next(iter(fit(session, next(self._number))))
+        return len(self.world.t) * self.mode.timesteps
+
+    def _batches(self) -> Iterator[PairBatch]:
+        mean, std, told = self.moments
+        for some in torch.arange(len(self.world.t)).split(self.mode.micro):
+            rows = some.to(self.world.device)
+            yield PairBatch(
+                ids=[str(i) for i in some.tolist()],
+                position=some,
+                mean=mean[:, rows].flatten(0, 1),
+                std=std[:, rows].flatten(0, 1),
+                conditioning=Conditioning({name: tensor[rows] for name, tensor in told.items()}).doubled(),
+                p=self.world.p[some].to(self.world.device),
+            )
+
+    def _remembered(self, inversion: Any, precision: str, cache: Path) -> Any:
+        runtime = SimpleNamespace(precision=precision, device=str(self.world.device), cache=cache)
+        spec = SimpleNamespace(
+            runtime=SimpleNamespace(reuse_inversions=True),
+            inversion=inversion,
+            train=SimpleNamespace(seed=0, prompt_dropout=0.0),
+        )
+        return reused(spec, self.denoiser, SimpleNamespace(digest="bench"), runtime)  # type: ignore[arg-type]
+
+
+class _Alone:
+    """As much of an accelerator as the engine uses."""
+
+    num_processes = 1
+
+    @staticmethod
+    def reduce(tensor: Tensor, reduction: str = "sum") -> Tensor:
+        return tensor
+
+    @staticmethod
+    @contextmanager
+    def no_sync(_model: Any) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def watched(session: Session, phase: Phase, *, step: bool) -> Iterator[None]:
+    """Phases of an update, by wrapping what the loop calls; `step=False` leaves weights and gradients as they are."""
+    kept = session.inversion, session.denoiser, session.optimiser
+    session.inversion = _During(session.inversion, phase, "inversion")  # type: ignore[assignment]
+    session.denoiser = _Asked(session.denoiser, phase)  # type: ignore[assignment]
+    session.optimiser = _Stepped(session.optimiser, phase, step)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        session.inversion, session.denoiser, session.optimiser = kept
+
+
+class _During:
+    def __init__(self, inner: Any, phase: Phase, name: str) -> None:
+        self._inner, self._phase, self._name = inner, phase, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, *arguments: Any) -> Any:
+        with self._phase(self._name):
+            return self._inner(*arguments)
+
+
+class _Asked(_During):
+    def __init__(self, inner: Any, phase: Phase) -> None:
+        super().__init__(inner, phase, "")
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        with self._phase("reference" if reference else "policy"):
+            return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
+
+
+class _Stepped(_During):
+    def __init__(self, inner: torch.optim.Optimizer, phase: Phase, wanted: bool) -> None:
+        super().__init__(inner, phase, "optimiser")
+        self._wanted = wanted
+
+    def step(self, *arguments: Any, **named: Any) -> Any:
+        with self._phase("optimiser"):
+            return self._inner.step(*arguments, **named) if self._wanted else None
+
+    def zero_grad(self, *, set_to_none: bool = True) -> None:
+        if self._wanted:
+            self._inner.zero_grad(set_to_none=set_to_none)

@@ -1,0 +1,105 @@
+"""Before anything is timed: do both arms compute the same thing?
+
+Pair by pair the noisy latent, the target noise, errors, margin and loss, and at the end the gradient. Both arms run in
+float32 on the device; what is left is rounding.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smpo.engine import loop
+from speed.archs import BETA, World
+from speed.official import Official, habits_of
+from speed.ours import Mode, Ours
+
+LIMIT = {"gradient_norm": 1e-4}
+"""1e-5, but for the gradient: the loss multiplies differences of errors by 25,000 (2p - 1), and with them the last bits
+in which two orders of summation differ."""
+
+
+def parity(world: World, grid: str, micro: int) -> dict[str, float]:
+    """Largest relative differences; raises AssertionError where one is above its `LIMIT`."""
+    official = Official(world, grid, None, habits_of(world.arch))
+    official.update(_silent, step=False)
+    theirs = _gradient(world)
+    ours = Ours(world, grid, "fp32", Mode(micro))
+    with _spied() as outcomes:
+        _unclipped(ours)
+    mine = _gradient(world)
+    found: dict[str, list[float]] = {}
+    for index, (x_t, target, errors, margin, loss) in enumerate(_by_pair(outcomes)):
+        other = official.seen[index]
+        weight = float(10 * (2 * world.p[index] - 1))
+        # A margin is a small difference of errors times thousands: compared is what the errors say of it.
+        amplified = 0.5 * BETA[world.arch] * abs(weight) * max(other["errors"])
+        # The target is what is left of x_t without the image, over sigma: at small t a little of much.
+        abar = float(official.scheduler.alphas_cumprod[world.t[index]])
+        terms = float(other["x_t"].norm()) / (1 - abar) ** 0.5
+        for name, one, two, scale in (
+            ("x_t", x_t, other["x_t"], None),
+            ("target", target, other["target"], terms),
+            ("errors", errors, torch.tensor(other["errors"]), None),
+            ("margin", weight * margin, torch.tensor(other["inside"]), amplified),
+            ("loss", loss, torch.tensor(other["loss"]), max(1.0, amplified)),
+        ):
+            found.setdefault(name, []).append(_apart(one, two, scale))
+    worst = {name: max(values) for name, values in found.items()}
+    worst["gradient_norm"] = abs(float(mine.norm() / theirs.norm()) - 1)
+    worst["gradient_cosine"] = 1 - float(torch.cosine_similarity(mine.double(), theirs.double(), dim=0))
+    bad = {name: value for name, value in worst.items() if not value <= LIMIT.get(name, 1e-5)}
+    assert not bad, f"the arms differ: {bad}"
+    return worst
+
+
+def _apart(one: Tensor, two: Tensor, scale: float | None) -> float:
+    one, two = one.detach().double().cpu(), two.detach().double().cpu()
+    return float((one - two).norm() / (two.norm() if scale is None else scale))
+
+
+def _gradient(world: World) -> Tensor:
+    gradient = torch.cat([p.grad.flatten() for p in world.policy.parameters() if p.grad is not None]).clone()
+    for p in world.policy.parameters():
+        p.grad = None
+    return gradient
+
+
+def _unclipped(ours: Ours) -> None:
+    ours.session.clip = None
+    ours.update(_silent, step=False)
+
+
+@contextmanager
+def _spied() -> Any:
+    """What the loop's `judge` is given and finds."""
+    outcomes: list[Any] = []
+    judge = loop.judge
+
+    def spy(prepared: Any, predicted: Any, *rest: Any) -> Any:
+        found = judge(prepared, predicted, *rest)
+        outcomes.append((prepared, predicted, found))
+        return found
+
+    loop.judge = spy  # type: ignore[assignment]
+    try:
+        yield outcomes
+    finally:
+        loop.judge = judge
+
+
+def _by_pair(outcomes: list[Any]) -> Any:
+    for prepared, predicted, found in outcomes:
+        pairs = len(prepared.batch)
+        errors = torch.stack([side.detach() for side in predicted.errors()], dim=1)
+        for i in range(pairs):
+            rows = [i, pairs + i]
+            yield prepared.x_t[rows], predicted.target[rows], errors[i], found.margin[i], found.loss[i]
+
+
+@contextmanager
+def _silent(_name: str) -> Any:
+    yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -56,8 +57,10 @@ def assemble(
     progress: Progress,
     say: Callable[[str], None],
     start: int = 0,
+    clock: Callable[[str], AbstractContextManager[None]] = lambda phase: nullcontext(),
 ) -> Live:
     """Load the model and the pairs, score and smooth, encode, and build the optimiser. What is cached isn't redone.
+    `clock` times what may take long: `score` and `encode`.
 
     In a run of several processes the main one computes what is missing while the others wait, and then read it.
     """
@@ -67,7 +70,8 @@ def assemble(
     facts = len(denoiser.schedule.alphas_cumprod)
     with accelerator.main_process_first():
         table = spec.data.load(runtime, report if accelerator.is_main_process else None)
-        p, key, stats = smoothed(spec, table, runtime, progress)
+        with clock("score"):
+            p, key, stats = smoothed(spec, table, runtime, progress)
     if accelerator.is_main_process:
         _note_keys(spec, runtime, table, denoiser.encoder_key, key)
     if bool((p == 0.5).all()):
@@ -90,7 +94,7 @@ def assemble(
     loader = PairLoader(
         table, p, denoiser, stream, cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained
     )
-    with accelerator.main_process_first():
+    with clock("encode"), accelerator.main_process_first():
         loader.prepare(spec.train.steps, start=start, progress=progress)
 
     parameters = trained(denoiser.policy)

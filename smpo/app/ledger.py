@@ -1,4 +1,4 @@
-"""What a run cost: seconds by phase, network passes by purpose, pairs seen, peak memory, and FLOPs.
+"""What a run cost: seconds by phase, network passes by purpose, pairs seen, peak memory, FLOPs, and joules if known.
 
     ledger = Ledger()
     with ledger("train"):
@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smpo.app.energy import EnergyMeter
 from smpo.engine.events import StepReport
 from smpo.kinds import Denoiser, Inversion, Objective
 
@@ -43,6 +44,7 @@ class Ledger:
         self.pictures = 0
         self.flop_per_pass: float | None = None
         self.peak_bytes = 0
+        self.energy = EnergyMeter()
         self._stack: list[float] = []
         _forget_peak()
 
@@ -58,6 +60,7 @@ class Ledger:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + taken - self._stack.pop()
             if self._stack:
                 self._stack[-1] += taken
+            self.energy.tick()
 
     @property
     def forwards(self) -> float:
@@ -85,6 +88,7 @@ class Ledger:
             self.passes[name] = self.passes.get(name, 0.0) + passes
         self.backwards += rows
         self.pairs += report.pairs
+        self.energy.tick()
 
     def diagnosed(self, passes: int) -> None:
         """Add a look at the held-out pairs."""
@@ -143,6 +147,7 @@ class Ledger:
             "peak_bytes": self.peak_bytes,
             "flop_per_pass": self.flop_per_pass,
             "training_tflop": self.training_tflop,
+            "joules": self.energy.joules,
         }
 
     def metrics(self) -> dict[str, float]:
@@ -155,6 +160,7 @@ class Ledger:
             "cost/pairs": float(self.pairs),
             "cost/peak_gib": _peak() / 2**30,
         }
+        found |= {f"cost/energy_kj_{device}": joules / 1e3 for device, joules in self.energy.joules.items()}
         return found | ({"cost/training_tflop": self.training_tflop} if self.training_tflop else {})
 
     def lines(self) -> list[str]:
@@ -164,10 +170,12 @@ class Ledger:
         flops = (
             "" if self.training_tflop is None else f", {_short(self.training_tflop * 1e12)}FLOP in training"
         )
+        joules = [f"{device} {value / 1e3:.3g} kJ" for device, value in self.energy.joules.items()]
         return [
             f"time       {seconds}",
             f"passes     {', '.join(parts)} forward, {self.backwards:,.0f} backward; {self.pairs:,} pairs{flops}",
             f"memory     {(self.peak_bytes or _peak()) / 2**30:.2f} GiB at the peak",
+            *([f"energy     {', '.join(joules)}, whatever else ran there included"] if joules else []),
         ]
 
 

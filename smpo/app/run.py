@@ -126,7 +126,7 @@ def work(
         console.phase("loading")
         report = folder.path / "data_report.json"
         with clock("prepare"):
-            live = assemble(spec, report=report, progress=console.progress, say=console.warn)
+            live = assemble(spec, report=report, progress=console.progress, say=console.warn, clock=clock)
         session = live.session
         clock.watch(session)
         parameters = _trained(live)

@@ -14,6 +14,7 @@ __all__ = ["is_file", "is_hub_id", "locate", "missing", "to_fetch"]
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
 _FILES = (".safetensors", ".ckpt", ".pt", ".bin")
+_DATA = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".tar", ".db")
 Kind = Literal["models", "datasets"]
 
 
@@ -34,8 +35,9 @@ def is_file(place: str) -> bool:
 
 
 def is_hub_id(place: str) -> bool:
-    """`owner/name`, and no such folder here."""
-    return bool(_HUB.match(place)) and not is_file(place) and not Path(place).exists()
+    """`owner/name`, and no such folder here. `folder/prompts.csv` is a file, whether it is there or not."""
+    spelt_as_file = is_file(place) or Path(place).suffix.lower() in _DATA
+    return bool(_HUB.match(place)) and not spelt_as_file and not Path(place).exists()
 
 
 def missing(place: str, kind: Kind = "models") -> str | None:

@@ -114,12 +114,14 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost | None:
         return None
     seconds = [one["seconds"].get("train", 0.0) + one["seconds"].get("invert", 0.0) for one in ledgers]
     flops = [one["training_tflop"] for one in ledgers]
+    joules = [float(sum(told.values())) for one in ledgers if (told := one.get("joules"))]
     return Cost(
         seconds=float(np.mean(seconds)),
         passes=float(np.mean([one["training_passes"] for one in ledgers])),
         pairs=float(np.mean([one["pairs"] for one in ledgers])),
         tflop=float(np.mean(flops)) if all(flop is not None for flop in flops) else None,
         peak_bytes=float(max(one["peak_bytes"] for one in ledgers)),
+        joules=float(np.mean(joules)) if len(joules) == len(ledgers) else None,
     )
 
 

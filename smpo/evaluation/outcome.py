@@ -22,6 +22,8 @@ class Cost:
     pairs: float
     tflop: float | None
     peak_bytes: float
+    joules: float | None = None
+    """Of all devices that tell; the whole run, evaluation included."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -30,6 +32,7 @@ class Cost:
             "pairs": self.pairs,
             "tflop": self.tflop,
             "peak_bytes": self.peak_bytes,
+            "joules": self.joules,
         }
 
 

@@ -66,6 +66,7 @@ def costs(outcome: Outcome) -> list[dict[str, str]]:
                 "pairs": f"{row.cost.pairs:,.0f}",
                 "TFLOP": "–" if row.cost.tflop is None else f"{row.cost.tflop:.3g}",
                 "memory": f"{row.cost.peak_bytes / 2**30:.2f} GiB",
+                "energy": "–" if row.cost.joules is None else f"{row.cost.joules / 1e3:.3g} kJ",
                 "win points per million passes": "–" if worth is None else f"{worth:.3g}",
             }
         )

@@ -1,14 +1,19 @@
 """The ledger: phases add up, passes are those that were made, a resumed run adds to what was there."""
 
 import json
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from smpo.app.energy import EnergyMeter
 from smpo.app.ledger import COST, Ledger
 from smpo.components.objectives import DiffusionDPO, SupervisedFineTuning
 from smpo.engine.events import StepReport
 from smpo.runs.store import open_run
+from tests.cli.words import SMALL_PLANE, smpo
 
 
 def test_phases_never_overlap():
@@ -47,3 +52,71 @@ def test_a_resumed_run_adds_to_its_ledger(tmp_path):
     first, both = part(False), part(True)
     assert both["pairs"] == 2 * first["pairs"] == 8 and both["seconds"]["train"] > first["seconds"]["train"]
     assert both["peak_bytes"] > 2**20 and (tmp_path / "x" / "abc123abc123-1" / COST).exists()
+
+
+@pytest.fixture
+def powercap(tmp_path):
+    """A machine with two packages, one of which has parts."""
+    for zone, name in (
+        ("intel-rapl:0", "package-0"),
+        ("intel-rapl:1", "package-1"),
+        ("intel-rapl:0:0", "core"),
+    ):
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "name").write_text(name + "\n")
+        (tmp_path / zone / "energy_uj").write_text("90000000\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text("100000000\n")
+    return tmp_path
+
+
+def test_energy_is_what_the_packages_counters_rose_by(powercap):
+    meter = EnergyMeter(powercap)
+    (powercap / "intel-rapl:0" / "energy_uj").write_text("95000000\n")
+    meter.tick()
+    assert meter.joules == {"cpu": pytest.approx(5)}
+    (powercap / "intel-rapl:1" / "energy_uj").write_text("3000000\n")  # past its range, from the start again
+    (powercap / "intel-rapl:0:0" / "energy_uj").write_text("99000000\n")  # is in its package already
+    meter.tick()
+    assert meter.joules == {"cpu": pytest.approx(5 + 13)}
+    (powercap / "intel-rapl:0" / "energy_uj").unlink()
+    meter.tick()
+    assert meter.joules == {"cpu": pytest.approx(18)}
+
+
+def test_where_nothing_is_told_nothing_is_reported(tmp_path):
+    ledger = Ledger()
+    ledger.energy = EnergyMeter(tmp_path)
+    assert not any("energy" in name for name in ledger.metrics()) and len(ledger.lines()) == 3
+    ledger.energy.joules["gpu"] = 12_340.0
+    assert (
+        ledger.metrics()["cost/energy_kj_gpu"] == pytest.approx(12.34) and "gpu 12.3 kJ" in ledger.lines()[-1]
+    )
+
+
+def test_a_gpus_counter_is_read_where_there_is_one(monkeypatch, tmp_path):
+    counter = iter([1_000, 251_000])
+    nvml = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda name: {"GPU-cafe": "handle"}[name],
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(counter),  # in thousandths
+        NVMLError=RuntimeError,
+    )
+    gpu = SimpleNamespace(
+        is_available=lambda: True,
+        current_device=lambda: 0,
+        get_device_properties=lambda index: SimpleNamespace(uuid="cafe"),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=gpu))
+    meter = EnergyMeter(tmp_path)
+    meter.tick()
+    assert meter.joules == {"gpu": pytest.approx(250)}
+
+
+def test_scoring_and_encoding_have_their_own_seconds(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL_PLANE)
+    assert smpo(capfd, "run", "small.yaml", "-q").code == 0
+    (cost,) = tmp_path.glob("runs/small/*-1/cost.json")
+    seconds = json.loads(cost.read_text())["seconds"]
+    assert {"prepare", "score", "encode", "invert", "train", "sample", "evaluate", "save"} <= set(seconds)

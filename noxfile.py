@@ -45,7 +45,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that needs neither a network nor a GPU nor minutes."""
+    """Everything that needs neither a network nor a GPU nor minutes. Pages are opened in Chromium where there is one;
+    SMPO_BROWSER=required fails without it."""
     _setup(session)
     session.run("pytest", "-n", "2", *session.posargs, env=ENV)
 

@@ -3,8 +3,6 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -16,11 +14,9 @@ from smpo.evaluation.compare_page import Background, Shown, compare_page
 from smpo.evaluation.contest import Judge, rank
 from smpo.evaluation.sampling import slots
 from smpo.kinds import Prompt
+from tests.browser import browse, in_browser
 
 NASTY = '</script><img src=x onerror="document.title=1"> %DATA% & "quotes"'
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to open the page in")
 
 
 def page(count: int = 6, side: int = 32) -> str:
@@ -58,28 +54,6 @@ def page(count: int = 6, side: int = 32) -> str:
 
 def data(text: str):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
-
-
-def browse(text: str, folder, *flags: str, tab: str = "pictures") -> str:
-    """The page's DOM after its script has run, in a headless browser."""
-    file = folder / "page.html"
-    file.write_text(text, encoding="utf-8")
-    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    command = [
-        CHROMIUM,
-        *fixed,
-        "--disable-background-networking",
-        f"--user-data-dir={folder / 'profile'}",
-        *flags,
-    ]
-    done = subprocess.run(
-        [*command, "--dump-dom", f"{file.as_uri()}#show-{tab}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
 
 
 def test_nothing_is_fetched_and_nothing_from_outside_is_markup():
@@ -128,7 +102,7 @@ def test_blind_votes_become_pairs_that_train(tmp_path):
       const told = JSON.stringify({ format: "smpo-votes-1", rows: rows() });
       document.body.append(make("pre", { id: "out", textContent: told }));
     </script>"""
-    dom = browse(page().replace("</body>", script + "</body>"), tmp_path, tab="blind")
+    dom = browse(page().replace("</body>", script + "</body>"), tmp_path, anchor="#show-blind")
     assert "4 votes, 14 pairs left" in dom
     votes = tmp_path / "votes.json"
     votes.write_text(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]))

@@ -7,8 +7,6 @@ a Chromium, the pages are opened in it too, and nothing may run.
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,10 +14,10 @@ import markdown
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from smpo.evaluation.contest import Judge, rank
 from smpo.kinds import Prompt
+from tests.browser import CHROMIUM, REQUIRED, browse, in_browser
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.data.worlds import SCHEMA, jpeg, vote
 
@@ -39,9 +37,6 @@ NASTY = [
     "\u202e]]><!--<script>",
     f"a | b |\n\n<script>{PWNED}</script>\n",
 ]
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 class Parsed(HTMLParser):
@@ -74,7 +69,7 @@ def assert_harmless(text: str, folder: Path, scripts: int = 0) -> None:
     )
     assert "evil.example" not in addresses
     assert ">49 " not in text, "a template ran what it was given"
-    if CHROMIUM is not None:
+    if CHROMIUM is not None or REQUIRED:
         assert "pwned" not in re.sub(re.escape(html.escape(PWNED)), "", _root(opened(text, folder)))
 
 
@@ -86,16 +81,10 @@ def _root(dom: str) -> str:
 
 
 def opened(text: str, folder: Path) -> str:
-    file = folder / "page.html"
-    file.write_text(text, encoding="utf-8")
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", file.as_uri(),
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return browse(text, folder, "--virtual-time-budget=2000")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; the pages are parsed all the same")
+@in_browser
 def test_the_browser_would_run_it(tmp_path):
     """Unescaped, the payload does leave its mark: the tests below can fail."""
     assert "pwned" in _root(opened(f"<html><body>{NASTY[0]}</body></html>", tmp_path))
@@ -155,7 +144,7 @@ def test_the_comparison_page(tmp_path):
 
 def test_tables_of_contests_and_ladders_as_markdown(tmp_path):
     """As a forge or MLflow would show them, but with HTML let through: nothing may be left to sanitise."""
-    from smpo.evaluation.ladder import _grid
+    from smpo.evaluation.outcome_text import _grid
 
     text = contest().markdown() + _grid([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
     assert_harmless(f"<html>{markdown.markdown(text, extensions=['tables'])}</html>", tmp_path)

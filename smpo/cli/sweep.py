@@ -147,7 +147,7 @@ def plan_sweep_command(
     for param in prepared.sweep.space.every():
         table.add_row(escape(param.name), escape(str(param)))
     console.print(table)
-    aims = ", ".join(f"{goal.direction} {goal.metric}" for goal in prepared.sweep.goals)
+    aims = ", ".join(f"{goal.verb} {goal.metric}" for goal in prepared.sweep.goals)
     pruner = f"prune {block.prune.use}" if block.prune else "no pruning"
     console.print(f"\naim        {escape(aims)}; sampler {block.sampler.use}, {pruner}")
     console.print(f"sound      {cost.corners} corners of the space, each a valid spec")
@@ -241,7 +241,7 @@ class Screen:
             f"  {_clock(spent)}"
             + (f"  [dim]about {_clock(left * pace)} to go[/]" if pace and left > 0 else "")
         )
-        goal = "  ".join(f"{goal.direction.removesuffix('e')}ing {goal.metric}" for goal in goals)
+        goal = "  ".join(f"{goal.verb.removesuffix('e')}ing {goal.metric}" for goal in goals)
         return Group(head, f"[dim]{escape(goal)}[/]", table)
 
 
@@ -279,7 +279,7 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
         mark = "★ " if trial.number in best else ""
         table.add_row(
             f"{mark}{trial.number}", trial.outcome, *(_cell(trial.params, name) for name in names), *values,
-            f"{trial.seconds:.0f} s", escape(trial.reason), style=colour,
+            f"{trial.seconds:.0f} s", escape(trial.remark), style=colour,
         )  # fmt: skip
     for one in running:
         reports = "  ".join(f"{step}: {value:.3f}" for step, value in one.reports.items())

@@ -21,6 +21,8 @@ class Axis:
     label: str
     log: bool = False
     words: Sequence[str] = ()
+    marks: Sequence[float] = ()
+    """Where its numbers are written; empty leaves that to the chart."""
     low: float = math.inf
     high: float = -math.inf
 
@@ -36,6 +38,8 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         if self.words:
             return [(float(index), word) for index, word in enumerate(self.words)]
+        if self.marks:
+            return [(one, f"{one:.4g}") for one in self.marks if self.low <= one <= self.high]
         if not self.low < self.high:
             return [(self.low, f"{self.low:.4g}")] if math.isfinite(self.low) else []
         if self.log:

@@ -17,6 +17,8 @@ from smpo.sweep.trials import Trial, front
 
 __all__ = ["charts", "html", "importance", "table_csv"]
 
+_MARKS = 12
+"""Whole numbers that are all named below a chart."""
 _ENOUGH = 8
 """Finished trials before importances are worth a picture."""
 
@@ -73,7 +75,10 @@ def charts(study: Study) -> dict[str, str]:
         if chart is not None:
             found[f"slice-{_file(param.name)}"] = chart.svg()
     if any(trial.reports for trial in trials):
-        found["rungs"] = _curves(trials, goals[0]).svg()
+        spec = sweep.spec
+        found["rungs"] = _curves(
+            trials, (spec.rungs.by if spec.rungs else spec.report) or goals[0].metric
+        ).svg()
     if len(goals) == 2:
         found["pareto"] = _pareto(trials, goals).svg()
     return found
@@ -94,18 +99,24 @@ def html(study: Study, *, confirmed: Sequence[str] = (), notes: Sequence[str] = 
         f"<tr><td>{escape(param.name)}</td><td>{escape(str(param))}</td></tr>" for param in space.every()
     )
     said = "".join(f"<p>{escape(line)}</p>" for line in (*confirmed, *notes))
-    aims = ", ".join(f"{goal.direction} {goal.metric}" for goal in goals)
+    beyond = (
+        ""
+        if all(trial.feasible for trial in trials)
+        else "; pink dots broke a limit (<code>constraints</code>)"
+    )
+    aims = ", ".join(f"{goal.verb} {goal.metric}" for goal in goals)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{escape(study.id)}</title><style>
 body {{ font: 14px/1.5 system-ui, sans-serif; color: #1a202c; margin: 2rem auto; max-width: 1200px; padding: 0 1rem }}
 h1 {{ font-size: 1.4rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
-figure {{ display: inline-block; margin: 0 .6rem .6rem 0; border: 1px solid #e2e8f0 }}
+figure {{ display: inline-block; vertical-align: top; margin: 0 .6rem .6rem 0; border: 1px solid #e2e8f0 }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 td, th {{ padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #edf2f7; white-space: nowrap }}
 th {{ color: #4a5568; font-weight: 500 }} tr.best {{ background: #f0fff4; font-weight: 600 }}
 tr.bad {{ color: #9b2c2c }}
+.quiet {{ color: #4a5568 }}
 .scroll {{ overflow-x: auto }}
 </style></head><body>
 <h1>{escape(study.id)}</h1>
@@ -113,6 +124,8 @@ tr.bad {{ color: #9b2c2c }}
 {counts.seconds / 3600:.2f} hours of trials.</p>
 {said}
 <h2>Pictures</h2>
+<p class="quiet">Dots are trials that finished, crosses those given up early{beyond}.
+Settings appear where the mouse rests.</p>
 {pictures}
 <h2>Searched</h2>
 <table>{searched}</table>
@@ -155,7 +168,12 @@ def table_csv(study: Study) -> str:
 def _note(trial: Trial) -> str:
     params = ", ".join(f"{name} {written(value)}" for name, value in trial.params.items())
     values = " ".join(f"{value:.5g}" for value in trial.values)
-    return f"trial {trial.number} ({trial.outcome}): {values}\n{params}"
+    beyond = "" if trial.feasible else ", beyond its limits"
+    return f"trial {trial.number} ({trial.outcome}{beyond}): {values}\n{params}"
+
+
+def _colour(trial: Trial) -> str:
+    return COLOURS[0] if trial.feasible else COLOURS[4]
 
 
 def _history(trials: Sequence[Trial], goal: Goal, index: int) -> Chart:
@@ -168,9 +186,11 @@ def _history(trials: Sequence[Trial], goal: Goal, index: int) -> Chart:
         if trial.state == "pruned":
             chart.point(trial.number, value, _note(trial), COLOURS[5], "x")
             continue
-        chart.point(trial.number, value, _note(trial))
+        chart.point(trial.number, value, _note(trial), _colour(trial))
         if trial.feasible:
             top = best[-1][1] if best else value
+            if best:
+                best.append((trial.number, top))  # steps: in between, nothing was better
             best.append((trial.number, value if goal.better(value, top) else top))
     chart.line(best, "best so far", COLOURS[1])
     return chart
@@ -178,7 +198,10 @@ def _history(trials: Sequence[Trial], goal: Goal, index: int) -> Chart:
 
 def _slice(param: Param, trials: Sequence[Trial], goal: Goal) -> Chart | None:
     words = [written(branch.label) for branch in param.branches]
-    chart = Chart(param.name, Axis(param.name, log=param.form == "log", words=words), Axis(goal.metric))
+    steps = range(int(param.low), int(param.high) + 1, param.step) if param.form == "int" else ()
+    marks = steps if len(steps) <= _MARKS else ()
+    axis = Axis(param.name, log=param.form == "log", words=words, marks=[float(one) for one in marks])
+    chart = Chart(param.name, axis, Axis(goal.metric))
     drawn = 0
     for trial in trials:
         if param.name not in trial.params or not trial.finished or not trial.values:
@@ -188,15 +211,16 @@ def _slice(param: Param, trials: Sequence[Trial], goal: Goal) -> Chart | None:
         if trial.state == "pruned":
             chart.point(at, trial.values[0], _note(trial), COLOURS[5], "x")
         else:
-            chart.point(at, trial.values[0], _note(trial))
+            chart.point(at, trial.values[0], _note(trial), _colour(trial))
         drawn += 1
     return chart if drawn else None
 
 
-def _curves(trials: Sequence[Trial], goal: Goal) -> Chart:
-    chart = Chart("What trials reported on their way", Axis("report"), Axis(goal.metric))
+def _curves(trials: Sequence[Trial], metric: str) -> Chart:
+    chart = Chart("What trials reported on their way", Axis("update"), Axis(metric))
     for trial in trials:
-        points = sorted(trial.reports.items())
+        rungs: Mapping[str, float] = trial.attributes.get("rungs") or {}
+        points = sorted((int(step), value) for step, value in (rungs or trial.reports).items())
         colour = COLOURS[0] if trial.state == "done" else COLOURS[5]
         chart.line([(float(step), value) for step, value in points], _note(trial), colour)
         if trial.state == "pruned" and points:
@@ -211,7 +235,7 @@ def _pareto(trials: Sequence[Trial], goals: Sequence[Goal]) -> Chart:
         if trial.state == "done":
             on_front = any(one.number == trial.number for one in best)
             x, y = trial.values
-            chart.point(x, y, _note(trial), COLOURS[1] if on_front else COLOURS[0])
+            chart.point(x, y, _note(trial), COLOURS[1] if on_front else _colour(trial))
     chart.line([(trial.values[0], trial.values[1]) for trial in best], "front", COLOURS[1])
     return chart
 
@@ -222,7 +246,7 @@ def _row(trial: Trial, names: Sequence[str], goals: int, best: bool) -> str:
     cells = [
         f"{'★ ' if best else ''}{trial.number}", trial.outcome,
         *(written(params[name]) if name in params else "" for name in names), *values,
-        f"{trial.seconds:.1f}", str(trial.attributes.get("run", "")), trial.reason,
+        f"{trial.seconds:.1f}", str(trial.attributes.get("run", "")), trial.remark,
     ]  # fmt: skip
     kind = "best" if best else "bad" if trial.state == "failed" else ""
     return f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

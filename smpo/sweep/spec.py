@@ -154,6 +154,11 @@ class Goal:
         return one > other if self.direction == "maximize" else one < other
 
     @property
+    def verb(self) -> str:
+        """As specs spell it."""
+        return self.direction.replace("ize", "ise")
+
+    @property
     def cheap(self) -> str:
         """The same figure at a rung."""
         return "rung/" + self.metric.removeprefix("eval/")

@@ -50,6 +50,11 @@ class Trial:
         return str(self.attributes.get("reason", ""))
 
     @property
+    def remark(self) -> str:
+        """Why it ended as it did, or why it can't be the best."""
+        return self.reason if self.feasible or self.state != "done" else "beyond its limits"
+
+    @property
     def seconds(self) -> float:
         return float(self.attributes.get("seconds", 0.0))
 

@@ -201,7 +201,10 @@ class MlflowRun:
         if self._parent:
             tags["mlflow.parentRunId"] = self._parent
         run = self._client.create_run(
-            self._experiment, start_time=round(start["time"] * 1000), tags=tags, run_name=start["run_id"]
+            self._experiment,
+            start_time=round(start["time"] * 1000),
+            tags=tags,
+            run_name=tags["mlflow.runName"],
         )
         return str(run.info.run_id)
 

@@ -22,7 +22,7 @@ def run_tags(start: Mapping[str, Any]) -> dict[str, str]:
         "smpo.attempt": start["attempt"],
         "smpo.commit": start["commit"],
         "smpo.folder": start["folder"],
-        "mlflow.runName": start["run_id"],
+        "mlflow.runName": start["tags"].get("smpo.title") or start["run_id"],
         "mlflow.note.content": start["notes"],
         "mlflow.source.git.commit": start["commit"],
         **start["tags"],

@@ -86,7 +86,7 @@ def test_a_storage_that_goes_away_is_waited_for(tmp_path, monkeypatch):
     ending = sweep(prepared, screen, starter=start_fake)
     assert ending.why == "finished" and ending.counts.finished == 4 and ending.counts.running == 0
     assert any("No space left" in line for line in screen.said), screen.said
-    assert any("answers again" in line for line in screen.said)
+    assert any("it goes on again" in line for line in screen.said)
     runs = [one.attributes["run"] for one in ending.trials if one.finished]
     assert len(set(runs)) == len(runs) == 4
 

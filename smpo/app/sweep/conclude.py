@@ -83,7 +83,10 @@ def _confirm(
         if spec.evaluate is not None:
             fresh["evaluate.seed"] = (spec.evaluate.seed + (1 + seed) * FIRST_FRESH_SEED) % 2**31
         for label, own in settings.items():
-            tags = {"smpo.study": study.id, "smpo.confirms": label, "smpo.fresh": str(seed)}
+            tags = {
+                "smpo.study": study.id, "smpo.confirms": label, "smpo.fresh": str(seed),
+                "smpo.title": f"{label}, fresh seed {seed}",
+            }  # fmt: skip
             runs.append((f"{label} fresh {seed}", {**own, **confirm.set, **fresh}, tags))
     screen.note(f"{len(runs)} runs on {confirm.seeds} fresh seeds: the best, and the spec as it stands")
     parent = SweepRun(

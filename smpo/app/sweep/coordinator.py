@@ -68,7 +68,7 @@ class Coordinator:
                 params={
                     "sampler": block.spec.sampler.use,
                     "pruner": block.spec.prune.use if block.spec.prune else "none",
-                    "goals": " ".join(f"{goal.direction} {goal.metric}" for goal in block.goals),
+                    "goals": " ".join(f"{goal.verb} {goal.metric}" for goal in block.goals),
                     **{f"search.{param.name}": str(param) for param in block.space.every()},
                 },
             )  # fmt: skip
@@ -123,13 +123,13 @@ class Coordinator:
             if self._troubled is None:
                 self._troubled = now
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                self.screen.warn(f"the study can't be reached ({reason}); trying for ten minutes")
+                self.screen.warn(f"the sweep has to wait ({reason}); it tries for ten minutes")
             if now - self._troubled > _OUTAGE:
                 raise
             time.sleep(_LOOK)
         else:
             if self._troubled is not None:
-                self.screen.note(f"the study answers again, after {time.monotonic() - self._troubled:.0f} s")
+                self.screen.note(f"it goes on again, after {time.monotonic() - self._troubled:.0f} s")
             self._troubled = None
 
     def _enough(self) -> Why | None:
@@ -175,6 +175,7 @@ class Coordinator:
             "smpo.study": self.study.id,
             "smpo.sweep": self.study.id,
             "smpo.trial": str(trial.number),
+            "smpo.title": f"trial {trial.number}",
             **{f"smpo.param.{name}": str(value) for name, value in params.items()},
         }
         job = self._launcher.job(

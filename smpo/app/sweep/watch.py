@@ -72,6 +72,8 @@ def _answer_rungs(job: Job, sweep: Sweep) -> None:
         reason = _no_hope(sweep, rungs.by or goal.metric, value, step)
         write_json(verdict_file(folder, step), {"go": not hopeless, "reason": reason})
         job.reports[step] = value
+        # For people: what Optuna keeps is signed, and by prompt where prompts are compared one by one.
+        job.trial.set_user_attr("rungs", {str(at): one for at, one in job.reports.items()})
 
 
 def _no_hope(sweep: Sweep, metric: str, value: float, step: int) -> str:

@@ -38,7 +38,7 @@ class PlacedPrompts(PromptSet):
         if is_hub_id(self.path):
             from smpo.data.hub import fetch_data
 
-            return fetch_data(self.path, self.revision, patterns)
+            return fetch_data(self.path, self.revision, patterns, setting="evaluate.prompts.path")
         return Path(locate(self.path))
 
     def check(self) -> str | None:

@@ -127,7 +127,8 @@ class ParquetPrompts(PromptSet):
             from smpo.data.hub import fetch_data
 
             wanted = f"*{self.split}*.parquet" if self.split else "*.parquet"
-            place = fetch_data(self.path, self.revision, [wanted, f"*{self.split}/*.parquet"])
+            patterns = [wanted, f"*{self.split}/*.parquet"]
+            place = fetch_data(self.path, self.revision, patterns, setting="evaluate.prompts.path")
         captions: list[object] = []
         try:
             for file in find_files(place, self.split):

@@ -10,9 +10,12 @@ from smpo.errors import MachineError
 __all__ = ["fetch_data"]
 
 
-def fetch_data(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
+def fetch_data(
+    repo: str, revision: str | None, patterns: Sequence[str], *, setting: str = "data.path"
+) -> Path:
     """The folder of a snapshot. What lies in the cache isn't asked for again when a commit is pinned, or when there is
-    no network. Raises `MachineError` in words for what is gone, gated or out of reach."""
+    no network. Raises `MachineError` in words for what is gone, gated or out of reach; `setting` takes a
+    copy instead."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -22,7 +25,7 @@ def fetch_data(repo: str, revision: str | None, patterns: Sequence[str]) -> Path
         RevisionNotFoundError,
     )
 
-    here = "or give the path of a copy: `--set data.path=FOLDER`"
+    here = f"or give the path of a copy: `--set {setting}=FOLDER`"
     wanted = {"repo_type": "dataset", "revision": revision, "allow_patterns": list(patterns)}
     try:
         return Path(snapshot_download(repo, **wanted))

@@ -102,7 +102,8 @@ def test_pickapic_splits_are_told_apart(tmp_path):
 def test_a_hub_name_is_fetched_at_its_pinned_commit(tmp_path, monkeypatch):
     asked = []
 
-    def fetch(repo, revision, patterns):
+    def fetch(repo, revision, patterns, *, setting):
+        assert setting == "evaluate.prompts.path"
         asked.append((repo, revision, list(patterns)))
         return tmp_path
 

@@ -16,6 +16,8 @@ from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.contest import Contest, Judge, rank
 from smpo.evaluation.drift import PICTURES, Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, score_model
+from smpo.evaluation.goodhart import Panel
+from smpo.evaluation.result import Evaluation, Judgement
 from smpo.evaluation.sampling import slots, spread, spread_numbers
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Denoiser, Prompt, Scorer
@@ -115,6 +117,7 @@ def hold(
         role=wanted.prompts.role,
         drift=drift,
     )
+    contest = replace(contest, panels=_panels(contest, everybody, caches, near.slots, settings))
     return Held(contest, resolved, everybody, caches, drawn)
 
 
@@ -126,19 +129,19 @@ class _Nearness:
         self, prompts: Sequence[Prompt], drawn: Sequence[Slot], scorers: Mapping[str, Scorer], batch: int
     ) -> None:
         chosen = set(spread_numbers(prompts, PICTURES))
-        self._slots = [slot for slot in drawn if slot.prompt in chosen and slot.image == 0]
-        self._prompts = [prompts[slot.prompt] for slot in self._slots]
+        self.slots = [slot for slot in drawn if slot.prompt in chosen and slot.image == 0]
+        self._prompts = [prompts[slot.prompt] for slot in self.slots]
         self._scorers, self._batch = scorers, batch
         self._base: tuple[list[Picture], Probe, Tensor] | None = None
 
     def measure(self, denoiser: Denoiser, cache: BaseCache) -> Drift | None:
         """None for the base itself, and for a model whose pictures can't be read."""
-        found = [cache.picture(slot) for slot in self._slots]
+        found = [cache.picture(slot) for slot in self.slots]
         pictures = [picture for picture in found if picture is not None]
         if len(pictures) < len(found):
             return None
         if self._base is None:
-            texts, seeds = [slot.text for slot in self._slots], [slot.seed for slot in self._slots]
+            texts, seeds = [slot.text for slot in self.slots], [slot.seed for slot in self.slots]
             probe = Probe.of(denoiser, texts, seeds, pictures, self._batch)
             self._base = pictures, probe, probe.predictions(denoiser)
             return None
@@ -169,6 +172,49 @@ def _told(contenders: Sequence[Contender]) -> _Told:
         except (OSError, ValueError, LookupError, TypeError):
             continue  # a run that wasn't evaluated, or long ago
     return told
+
+
+def _panels(
+    contest: Contest,
+    contenders: Sequence[Contender],
+    caches: Mapping[str, BaseCache],
+    looked_at: Sequence[Slot],
+    settings: Settings,
+) -> dict[str, Panel]:
+    """What an evaluation of each model alone would say of its gain, from the cached pictures."""
+
+    def kept(model: str) -> dict[int, list[Picture]]:
+        found = {slot.prompt: caches[model].picture(slot) for slot in looked_at}
+        return {number: [picture] for number, picture in found.items() if picture is not None}
+
+    base, panels = kept(contest.base), dict[str, Panel]()
+    for one in contenders[1:]:
+        made = _label_maker(one)
+        judgements = tuple(
+            Judgement(
+                name=judge.name,
+                key=judge.key,
+                made_labels=judge.key == made,
+                learned=judge.learned,
+                base=contest.scores[contest.base][judge.name],
+                policy=contest.scores[one.name][judge.name],
+                comparison=(standing := contest.standing(one.name, judge.name)).comparison,
+                p_holm=standing.p_holm,
+            )
+            for judge in contest.judges
+        )
+        panels[one.name] = Evaluation(
+            prompts=contest.prompts,
+            judgements=judgements,
+            guidance=settings.guidance,
+            steps=settings.steps,
+            images=settings.images,
+            seed=settings.seed,
+            kept_base=base,
+            kept_policy=kept(one.name),
+            drift=contest.drift.get(one.name),
+        ).panel
+    return panels
 
 
 def _label_maker(one: Contender) -> str | None:

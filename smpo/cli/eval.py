@@ -94,6 +94,8 @@ def show_contest(held: Held, place: Path) -> None:
         console.print("\n[bold]distance from the base[/]")
         console.print(judges_table(far))
     console.print(f"\n{escape(contest.about())}")
+    for model, panel in contest.panels.items():
+        console.print(f"[bold]{escape(model)}[/]: {escape(panel.verdict)}")
     for line in contest.remarks():
         console.print(escape(line))
     console.print(f"table      {escape(str(place / 'contest.md'))}, .json with every score", soft_wrap=True)

@@ -164,6 +164,10 @@ def _scores(contest: Contest) -> str:
             parts.append(_table(rows))
     if far := contest.distances():
         parts.append("<h2>distance from the base</h2>" + _table(far))
+    parts += [
+        f"<p><b>{html.escape(model)}</b>: {html.escape(panel.verdict)}</p>"
+        for model, panel in contest.panels.items()
+    ]
     return "".join(parts)
 
 

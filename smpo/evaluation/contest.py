@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from smpo.errors import RunError
 from smpo.evaluation.card import harmless
 from smpo.evaluation.drift import Drift
+from smpo.evaluation.goodhart import Panel
 from smpo.evaluation.result import decimals, percent
 from smpo.evaluation.statistics import Comparison, compare, holm
 from smpo.kinds import Prompt
@@ -63,6 +64,8 @@ class Contest:
     role: str = ""
     drift: Mapping[str, Drift] = field(default_factory=dict)
     """How far each model is from the base, where that was measured."""
+    panels: Mapping[str, Panel] = field(default_factory=dict)
+    """Whether a model's gain is one in pictures or in its reward alone, where pictures could be looked at."""
 
     @property
     def base(self) -> str:
@@ -170,6 +173,7 @@ class Contest:
             ],
             "agreement": self.agreement(),
             "drift": {model: drift.to_dict() for model, drift in self.drift.items()},
+            "goodhart": {model: panel.to_dict() for model, panel in self.panels.items()},
             "scores": {
                 model: {judge: _plain(rows) for judge, rows in by_judge.items()}
                 for model, by_judge in self.scores.items()
@@ -183,6 +187,7 @@ class Contest:
             parts += [f"## {harmless(judge.name)}{mark}", _grid(self.table(judge.name))]
         if rows := self.distances():
             parts += ["## distance from the base", _grid(rows)]
+        parts += [harmless(f"{model}: {panel.verdict}") for model, panel in self.panels.items()]
         parts += [harmless(line) for line in self.remarks()]
         return "\n\n".join(parts) + "\n"
 

@@ -293,7 +293,7 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
 
 def show_ending(ending: Ending, *, table: bool = True) -> None:
     """What is known now, what is left, and where things are."""
-    from smpo.app.sweep.conclude import confirmed_lines
+    from smpo.app.sweep.confirm import confirmed_lines
 
     console, prepared, counts = out(), ending.prepared, ending.counts
     if table:

@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+import smpo.app.sweep.conclude as conclude_module
 from smpo.app.sweep.begin import find_study
-from smpo.app.sweep.conclude import conclude, interval
+from smpo.app.sweep.conclude import conclude
+from smpo.app.sweep.confirm import confirmed_lines, interval
 from smpo.app.sweep.estimate import estimate
 from smpo.app.sweep.work import sweep
 from smpo.errors import RunError
@@ -68,6 +70,34 @@ def test_the_best_spec_is_the_best_trial(finished):
     assert "found by the sweep" in text
     assert str(folder) not in text.partition("name:")[2].partition("model:")[0]
     assert "runs:" not in text, "where it ran is not what was found"
+
+
+def test_a_best_spec_that_a_person_has_changed_is_left_alone(finished, monkeypatch):
+    folder, ending = finished
+    monkeypatch.chdir(folder)
+    file, screen = folder / "best.yaml", Quiet()
+    written, kept = file.read_text(), ending.prepared.folder / "small-best.yaml"
+    assert conclude_module._write_best(ending, ending.study.best(), file, screen) == [file]
+    assert file.read_text() == written and not screen.said
+    file.write_text(written.replace("batch: 16", "batch: 8"))
+    assert conclude_module._write_best(ending, ending.study.best(), file, screen) == [kept]
+    assert "batch: 8" in file.read_text() and "is left alone" in screen.said[0]
+    file.write_text(written)
+
+
+def test_a_front_is_confirmed_in_all_its_objectives_and_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_TENTHS", "0")
+    monkeypatch.chdir(tmp_path)
+    block = SWEEP.replace("  search:", "  minimise: seconds/train\n  search:") + "  confirm: {seeds: 2}\n"
+    prepared, screen = small(tmp_path, block, trials=6, jobs=2), Quiet()
+    ending = sweep(prepared, screen, lambda one, c: conclude(one, c, screen), starter=start_fake)
+    front = ending.study.best()
+    assert len(front) > 1 and [one["metric"] for one in ending.confirmed["others"]] == ["seconds/train"]
+    by_gain = max(front, key=lambda one: one.values[0])
+    text = (tmp_path / "experiments" / "small-best.yaml").read_text()
+    assert text.startswith(f"# Trial {by_gain.number} of study") and "On the Pareto front of 6 trials" in text
+    assert len(list((prepared.folder / "front").glob("*.yaml"))) == len(front)
+    assert "seconds/train" in " ".join(confirmed_lines(ending.confirmed))
 
 
 def test_the_report_is_one_sound_file(finished):

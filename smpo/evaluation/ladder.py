@@ -64,7 +64,8 @@ def _row(rung: RungRuns, other: RungRuns | None, judges: Sequence[str]) -> Row:
     cost = _cost([rung.costs[seed] for seed in seeds if seed in rung.costs])
     verdicts = []
     for judge in judges if seeds else ():
-        policy, base, groups, made = _scores(rung, judge, seeds)
+        policy, base, groups, found = _scores(rung, judge, seeds)
+        made = bool(found["made_labels"])
         on_base = contrast(policy, base, groups)
         if on_base is None:
             continue
@@ -88,25 +89,27 @@ def _row(rung: RungRuns, other: RungRuns | None, judges: Sequence[str]) -> Row:
                 against_rung=on_rung,
                 p_rung=None,
                 points_per_compute=points,
+                doubt=bool(found.get("learned", True)) * (1 + made),
             )
         )
     drift = _drift([rung.evaluations[seed] for seed in seeds])
     return Row(rung.name, rung.against, seeds, rung.failures, rung.folders, cost, tuple(verdicts), drift)
 
 
-def _scores(rung: RungRuns, judge: str, seeds: Sequence[int]) -> tuple[Scores, Scores, list[str], bool]:
-    """`(policy [S, P], base [S, P], cluster of each prompt, whether the judge made the labels)`."""
+def _scores(
+    rung: RungRuns, judge: str, seeds: Sequence[int]
+) -> tuple[Scores, Scores, list[str], Mapping[str, Any]]:
+    """`(policy [S, P], base [S, P], cluster of each prompt, what is said of the judge)`."""
     sides: dict[str, list[Scores]] = {"policy": [], "base": []}
-    made = False
+    found: Mapping[str, Any] = {}
     for seed in seeds:
         found = next(one for one in rung.evaluations[seed]["judgements"] if one["name"] == judge)
-        made = bool(found["made_labels"])
         for side, rows in sides.items():
             images = np.array(found[side], dtype=np.float64)  # None becomes NaN
             rows.append(images.mean(axis=1))
     prompts = rung.evaluations[seeds[0]]["prompts"]
     groups = [prompt["group"] or f"text: {prompt['text']}" for prompt in prompts]
-    return np.array(sides["policy"]), np.array(sides["base"]), groups, made
+    return np.array(sides["policy"]), np.array(sides["base"]), groups, found
 
 
 def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost | None:

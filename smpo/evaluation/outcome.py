@@ -53,6 +53,8 @@ class Verdict:
     p_rung: float | None
     points_per_compute: float | None
     """Points of win rate above one half that a million passes bought."""
+    doubt: int = 0
+    """0 for a formula, 1 for a learned judge, 2 for one that made this rung's labels, as in `result.Judgement`."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -106,6 +108,14 @@ class Outcome:
     role: str
     rows: tuple[Row, ...]
     complete: bool
+
+    def believed(self) -> str | None:
+        """The judge to look at first: the least doubtful over all rungs, the first listed among equals."""
+        doubts = {
+            judge: max((v.doubt for row in self.rows for v in row.verdicts if v.judge == judge), default=0)
+            for judge in self.judges
+        }
+        return min(doubts, key=lambda judge: doubts[judge], default=None)
 
     def to_dict(self) -> dict[str, Any]:
         return {

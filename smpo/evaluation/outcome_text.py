@@ -52,12 +52,12 @@ def table(outcome: Outcome, judge: str) -> list[dict[str, str]]:
 
 
 def costs(outcome: Outcome) -> list[dict[str, str]]:
-    """What each rung took, and what it bought by the first judge."""
-    lines = []
+    """What each rung took, and what it bought by the judge that is believed."""
+    lines, believed = [], outcome.believed()
     for row in outcome.rows:
         if row.cost is None:
             continue
-        worth = row.verdicts[0].points_per_compute if row.verdicts else None
+        worth = next((v.points_per_compute for v in row.verdicts if v.judge == believed), None)
         lines.append(
             {
                 "rung": row.name,
@@ -74,13 +74,12 @@ def costs(outcome: Outcome) -> list[dict[str, str]]:
 
 
 def distances(outcome: Outcome) -> list[dict[str, str]]:
-    """How far each rung's policies have gone, means over seeds, beside what they gained by the judge that is believed
-    first: one that made no labels, if there is one."""
-    rows = []
+    """How far each rung's policies have gone, means over seeds, beside their gain by the judge that is believed."""
+    rows, believed = [], outcome.believed()
     for row in outcome.rows:
         if not row.drift:
             continue
-        judge = min(row.verdicts, key=lambda verdict: verdict.made_labels, default=None)
+        judge = next((verdict for verdict in row.verdicts if verdict.judge == believed), None)
         cells = {"rung": row.name}
         if judge is not None:
             gain = judge.against_base.gain

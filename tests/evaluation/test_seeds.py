@@ -88,3 +88,43 @@ def test_prompts_without_a_score_in_some_run_are_dropped_from_all():
 def test_runs_with_other_prompts_are_not_compared():
     with pytest.raises(RunError, match="differ in their prompts"):
         contrast(np.ones((2, 4)), np.ones((2, 5)), range(4))
+
+
+def test_distances_and_costs_stand_beside_the_judge_that_is_believed():
+    """One for all rungs, though a reward made the labels of some rungs only."""
+    from smpo.evaluation.ladder import RungRuns, tabulate
+    from smpo.evaluation.outcome_text import costs, distances, markdown
+
+    def rung(name: str, gain: float, made: bool) -> RungRuns:
+        base = np.linspace(0, 1, 20)[:, None]
+        judged = [("reward", 2 * gain, made, True), ("judge", gain, False, False)]
+        evaluations = {
+            seed: {
+                "prompts": [{"text": f"p{k}", "group": ""} for k in range(20)],
+                "role": "untouched",
+                "drift": {"distances": [{"kind": "feature", "by": "reward", "value": gain + seed}]},
+                "judgements": [
+                    {"name": judge, "made_labels": labels, "learned": learned, "base": base.tolist(),
+                     "policy": (base + up * (1 + 0.1 * np.sin(np.arange(20)))[:, None]).tolist()}
+                    for judge, up, labels, learned in judged
+                ],
+            }
+            for seed in (0, 1)
+        }  # fmt: skip
+        cost = {
+            "seconds": {"train": 1.0},
+            "training_tflop": None,
+            "training_passes": 1e6,
+            "pairs": 8,
+            "peak_bytes": 1,
+            "joules": {"gpu": 3e3},
+        }
+        return RungRuns(name, None, evaluations, {0: cost, 1: cost})
+
+    outcome = tabulate("toy", [rung("DPO", 0.1, False), rung("SmPO", 0.2, True)], seeds=2)
+    assert outcome.believed() == "judge"
+    rows = distances(outcome)
+    assert [list(row) for row in rows] == [["rung", "gain, judge", "feature (reward)"]] * 2
+    assert rows[1]["feature (reward)"] == "0.7 ± 0.7" and rows[0]["gain, judge"].startswith("+0.1")
+    assert costs(outcome)[0]["energy"] == "3 kJ" and "## distance from the base" in markdown(outcome)
+    assert outcome.metrics()["ladder/SmPO/drift/feature_reward"] == pytest.approx(0.7)

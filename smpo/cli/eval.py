@@ -53,6 +53,8 @@ def eval_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
+    from smpo.evaluation.contest_text import markdown
+
     held = held_contest(words, spec=spec, sets=sets, runs=runs, roots=roots, quiet=quiet or as_json)
     contest = held.contest
     told = json.dumps(
@@ -61,7 +63,7 @@ def eval_command(
     place = folder or runs / "evaluations" / hashlib.sha256(told.encode()).hexdigest()[:12]
     place.mkdir(parents=True, exist_ok=True)
     (place / "contest.json").write_text(json.dumps(contest.to_dict(), indent=1) + "\n", encoding="utf-8")
-    (place / "contest.md").write_text(contest.markdown(), encoding="utf-8")
+    (place / "contest.md").write_text(markdown(contest), encoding="utf-8")
     if as_json:
         print_json({key: value for key, value in contest.to_dict().items() if key != "scores"})
         return
@@ -73,12 +75,13 @@ def show_contest(held: Held, place: Path) -> None:
     from rich.markup import escape
 
     from smpo.cli.run import judges_table
+    from smpo.evaluation.contest_text import about, distances, remarks, table
 
     console, contest = out(), held.contest
     for judge in contest.judges:
         mark = "  (made the training labels)" if judge.made_labels else ""
         console.print(f"\n[bold]{escape(judge.name)}[/]{mark}")
-        console.print(judges_table(contest.table(judge.name)))
+        console.print(judges_table(table(contest, judge.name)))
     believed = contest.believed().name
     rows = []
     for model in contest.models[1:]:
@@ -90,12 +93,12 @@ def show_contest(held: Held, place: Path) -> None:
     if rows and len(rows[0]) > 1 and len(rows[0]) <= 10:
         console.print(f"\n[bold]wins by category[/], judged by {escape(believed)}")
         console.print(judges_table(rows))
-    if far := contest.distances():
+    if far := distances(contest):
         console.print("\n[bold]distance from the base[/]")
         console.print(judges_table(far))
-    console.print(f"\n{escape(contest.about())}")
+    console.print(f"\n{escape(about(contest))}")
     for model, panel in contest.panels.items():
         console.print(f"[bold]{escape(model)}[/]: {escape(panel.verdict)}")
-    for line in contest.remarks():
+    for line in remarks(contest):
         console.print(escape(line))
     console.print(f"table      {escape(str(place / 'contest.md'))}, .json with every score", soft_wrap=True)

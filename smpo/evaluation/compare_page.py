@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 
 from smpo.errors import RunError
 from smpo.evaluation.contest import Contest
+from smpo.evaluation.contest_text import about, distances, remarks, table
 
 if TYPE_CHECKING:
     from smpo.evaluation.sampling import Slot
@@ -144,14 +145,14 @@ def _head(contest: Contest, shown: Sequence[Shown]) -> list[str]:
     few = ""
     if len(shown) < len(contest.prompts) * int(contest.settings.get("images", 1)):
         few = f"{len(shown)} pictures a model are shown, evenly over the prompts; scores and intervals are over all. "
-    return [contest.about(), few + " ".join(contest.remarks())]
+    return [about(contest), few + " ".join(remarks(contest))]
 
 
 def _scores(contest: Contest) -> str:
     parts = []
     for judge in contest.judges:
         mark = " (made the training labels)" if judge.made_labels else ""
-        parts.append(f"<h2>{html.escape(judge.name + mark)}</h2>" + _table(contest.table(judge.name)))
+        parts.append(f"<h2>{html.escape(judge.name + mark)}</h2>" + _table(table(contest, judge.name)))
         named = sorted(
             {name for model in contest.models[1:] for name in contest.standing(model, judge.name).categories}
         )
@@ -162,7 +163,7 @@ def _scores(contest: Contest) -> str:
                 shares = {name: _share(found[name].win_rate) if name in found else "–" for name in named}
                 rows.append({"wins by category": model, **shares})
             parts.append(_table(rows))
-    if far := contest.distances():
+    if far := distances(contest):
         parts.append("<h2>distance from the base</h2>" + _table(far))
     parts += [
         f"<p><b>{html.escape(model)}</b>: {html.escape(panel.verdict)}</p>"

@@ -1,7 +1,7 @@
 """Any number of models on the same prompts and seeds: each against the base, by every judge, with one correction.
 
-`contest` draws and scores them one after another; pictures and scores go through the cache of each model, so a model
-that took part before only has its new pictures drawn. What comes back knows no files and prints nothing.
+`rank` compares scores that were drawn and cached elsewhere (`smpo.app.contest`). What comes back knows no files and
+prints nothing; `contest_text` says it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smpo.errors import RunError
-from smpo.evaluation.card import harmless
 from smpo.evaluation.drift import Drift
 from smpo.evaluation.goodhart import Panel
-from smpo.evaluation.result import decimals, percent
 from smpo.evaluation.statistics import Comparison, compare, holm
 from smpo.kinds import Prompt
 
@@ -104,53 +102,6 @@ class Contest:
                 )
         return rows
 
-    def table(self, judge: str) -> list[dict[str, str]]:
-        """A row a model; the base's has no comparison."""
-        rows = []
-        for model in self.models:
-            scores = self.scores[model][judge].mean(axis=1)
-            known = scores[np.isfinite(scores)]
-            cells = {"model": model}
-            if model == self.base:
-                digits = (
-                    decimals(self.standing(self.models[1], judge).comparison) if len(self.models) > 1 else 4
-                )
-            else:
-                digits = decimals(self.standing(model, judge).comparison)
-            cells["mean"] = f"{known.mean():.{digits}f}" if known.size else "–"
-            cells["median"] = f"{np.median(known):.{digits}f}" if known.size else "–"
-            if model == self.base:
-                cells |= {
-                    "gain [95 %]": "–",
-                    "win rate [95 %]": "–",
-                    "p (Holm)": "–",
-                    "prompts for ±2 %": "–",
-                }
-            else:
-                one = self.standing(model, judge)
-                c, p = one.comparison, one.p_holm
-                cells["gain [95 %]"] = _span(c.gain, c.gain_low, c.gain_high, f"+.{digits}f")
-                cells["win rate [95 %]"] = (
-                    "–"
-                    if c.win_rate is None or c.win_rate_low is None or c.win_rate_high is None
-                    else f"{percent(c.win_rate)} % [{percent(c.win_rate_low)}, {percent(c.win_rate_high)}]"
-                )
-                cells["p (Holm)"] = "–" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}"
-                cells["prompts for ±2 %"] = f"{c.prompts_needed(0.02):,}"
-            rows.append(cells)
-        return rows
-
-    def distances(self) -> list[dict[str, str]]:
-        """A row a model: how far it has gone, beside what it gained by the judge that is believed first."""
-        judge = self.believed().name
-        rows = []
-        for model in self.models[1:]:
-            if model in self.drift:
-                c = self.standing(model, judge).comparison
-                gain = "–" if c.gain is None else f"{c.gain:+.{decimals(c)}f}"
-                rows.append({"model": model, f"gain, {judge}": gain, **self.drift[model].cells()})
-        return rows
-
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures; ready for JSON."""
         return {
@@ -179,43 +130,6 @@ class Contest:
                 for model, by_judge in self.scores.items()
             },
         }
-
-    def markdown(self) -> str:
-        parts = [f"# {len(self.models) - 1} models against {harmless(self.base)}", harmless(self.about())]
-        for judge in self.judges:
-            mark = " (made the training labels)" if judge.made_labels else ""
-            parts += [f"## {harmless(judge.name)}{mark}", _grid(self.table(judge.name))]
-        if rows := self.distances():
-            parts += ["## distance from the base", _grid(rows)]
-        parts += [harmless(f"{model}: {panel.verdict}") for model, panel in self.panels.items()]
-        parts += [harmless(line) for line in self.remarks()]
-        return "\n\n".join(parts) + "\n"
-
-    def about(self) -> str:
-        s = self.settings
-        name = f" of {self.prompt_set}" if self.prompt_set else ""
-        images = "one image" if s["images"] == 1 else f"{s['images']} images"
-        return (
-            f"{len(self.prompts):,} {self.role} prompts{name}, {images} each, guidance {s['guidance']:g}, "
-            f"{s['steps']} steps, the same seeds for all. Intervals are 95 % over prompts of one training run a model."
-        )
-
-    def remarks(self) -> list[str]:
-        """What a careful reader should know."""
-        found = []
-        if self.judges and all(judge.made_labels for judge in self.judges):
-            found.append(
-                "Every judge made training labels: the gains show what was optimised, not that it is better."
-            )
-        if self.role in ("training", "tuning"):
-            found.append(f"These prompts are for {self.role}: report numbers from an untouched set.")
-        for row in self.agreement():
-            if row["agree"] is not None:
-                found.append(
-                    f"{row['judges'][0]} and {row['judges'][1]} prefer the same side on {percent(row['agree'])} % of "
-                    f"{row['prompts']:,} comparisons."
-                )
-        return found
 
     def _gains(self, model: str, judge: str) -> Scores:
         return np.asarray((self.scores[model][judge] - self.scores[self.base][judge]).mean(axis=1))
@@ -269,18 +183,6 @@ def rank(
 def clusters(prompts: Sequence[Prompt]) -> list[str]:
     """Prompts that aren't independent of each other; one text twice is one cluster."""
     return [prompt.group or f"text: {prompt.text}" for prompt in prompts]
-
-
-def _grid(rows: Sequence[Mapping[str, str]]) -> str:
-    """A markdown table; bars inside cells would end them."""
-    head, *body = ([harmless(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows)))
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *body))
-
-
-def _span(value: float | None, low: float | None, high: float | None, form: str) -> str:
-    if value is None:
-        return "–"
-    return f"{value:{form}}" + ("" if low is None or high is None else f" [{low:{form}}, {high:{form}}]")
 
 
 def _plain(scores: Scores) -> list[list[float | None]]:

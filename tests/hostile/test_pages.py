@@ -144,9 +144,10 @@ def test_the_comparison_page(tmp_path):
 
 def test_tables_of_contests_and_ladders_as_markdown(tmp_path):
     """As a forge or MLflow would show them, but with HTML let through: nothing may be left to sanitise."""
+    from smpo.evaluation import contest_text
     from smpo.evaluation.outcome_text import _grid
 
-    text = contest().markdown() + _grid([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
+    text = contest_text.markdown(contest()) + _grid([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
     assert_harmless(f"<html>{markdown.markdown(text, extensions=['tables'])}</html>", tmp_path)
 
 

@@ -223,6 +223,27 @@ def figure(store: dict[str, Any], file: Path) -> None:
     canvas.save(file)
 
 
+def markdown(store: dict[str, Any]) -> str:
+    """The summary as a table for the docs."""
+    head = ["error distance", "method", "lr, beta", "seeds", "gain [95 %]", "wins, %", "over DPO [95 %]", "p"]
+    rows = [head, ["---"] * len(head)]
+    for row in store["summary"]:
+        chosen, p = store["chosen"][row["method"]], row["p_holm"]
+        rows.append(
+            [
+                f"{row['error']:.2g}",
+                row["method"],
+                f"{chosen['lr']}, {chosen['beta']}",
+                str(row["seeds"]),
+                _span(row, "gain", "low", "high"),
+                f"{100 * row['win_rate']:.0f}",
+                _span(row, "over_dpo", "over_dpo_low", "over_dpo_high") if "over_dpo" in row else "–",
+                "–" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}",
+            ]
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def _span(row: dict[str, Any], value: str, low: str, high: str) -> str:
     return f"{row[value]:+.4f} [{row[low]:+.4f}, {row[high]:+.4f}]"
 
@@ -304,11 +325,7 @@ def main() -> None:
     }
     options.out.write_text(json.dumps(store) + "\n")
     figure(store, options.figure)
-    for row in store["summary"]:
-        said = f"error {row['error']:.5f}  {row['method']:20s} {_span(row, 'gain', 'low', 'high')}"
-        if "over_dpo" in row:
-            said += "  over DPO " + _span(row, "over_dpo", "over_dpo_low", "over_dpo_high")
-        print(said)
+    print(markdown(store))
     return None
 
 

@@ -14,13 +14,13 @@ from smpo.app.prompted import prompted
 from smpo.errors import RunError
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.contest import Contest, Judge, rank
-from smpo.evaluation.drift import PICTURES, Drift, Probe, distances
+from smpo.evaluation.drift import Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, score_model
 from smpo.evaluation.goodhart import Panel
 from smpo.evaluation.result import Evaluation, Judgement
 from smpo.evaluation.sampling import slots, spread, spread_numbers
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import Denoiser, Prompt, Scorer
+from smpo.kinds import DRIFT_PROMPTS, Denoiser, Prompt, Scorer
 from smpo.registry.resolve import Resolved
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class _Nearness:
     def __init__(
         self, prompts: Sequence[Prompt], drawn: Sequence[Slot], scorers: Mapping[str, Scorer], batch: int
     ) -> None:
-        chosen = set(spread_numbers(prompts, PICTURES))
+        chosen = set(spread_numbers(prompts, DRIFT_PROMPTS))
         self.slots = [slot for slot in drawn if slot.prompt in chosen and slot.image == 0]
         self._prompts = [prompts[slot.prompt] for slot in self.slots]
         self._scorers, self._batch = scorers, batch

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from smpo.app.forecast import Forecast
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import HELD_TIMESTEPS
+from smpo.kinds import DRIFT_PROMPTS, DRIFT_TIMESTEPS, HELD_TIMESTEPS
 from smpo.registry.resolve import Resolved
 
 __all__ = ["Sampled", "Scored", "diagnosis_passes", "judge_names", "looks_every", "sampled", "scored"]
@@ -21,6 +21,7 @@ class Sampled:
     samples: int = 0
     """Of the evaluation, both models together."""
     passes: int = 0
+    """Of the evaluation; to draw, and to see how far the policy has gone."""
     previews: int = 0
     preview_passes: int = 0
 
@@ -28,14 +29,15 @@ class Sampled:
 def sampled(spec: ExperimentSpec) -> Sampled:
     """The evaluation's pictures, at most (the base's may lie in the cache), and the previews'."""
     wanted = spec.evaluate
-    if wanted is None or wanted.prompts.check() is not None:
+    if wanted is None or not wanted.prompts.here():
         return Sampled()
     prompts = len(wanted.prompts.load())
     each = wanted.steps * (2 if wanted.guidance > 1 else 1)
     limited = min(prompts, wanted.limit or prompts)
     samples = 2 * limited * wanted.images
     previews = min(prompts, spec.runtime.preview_images) * _previews(spec)
-    return Sampled(limited, samples, samples * each, previews, previews * each)
+    far = 2 * min(limited, DRIFT_PROMPTS) * DRIFT_TIMESTEPS
+    return Sampled(limited, samples, samples * each + far, previews, previews * each)
 
 
 def _previews(spec: ExperimentSpec) -> int:
@@ -75,8 +77,8 @@ def scored(resolved: Resolved[ExperimentSpec], caches: Forecast, samples: int) -
             unknown.append(f"judging by `{name}`")
         else:
             judging += each * samples
-    if spec.evaluate is not None and spec.evaluate.prompts.check() is not None:
-        unknown.append("the evaluation, whose prompts can't be read here")
+    if spec.evaluate is not None and not spec.evaluate.prompts.here():
+        unknown.append("the evaluation, whose prompts aren't here yet")
     return Scored(training, judging, unknown)
 
 

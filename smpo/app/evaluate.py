@@ -13,13 +13,13 @@ from smpo.app.counts import judge_names
 from smpo.app.prompted import prompted
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
-from smpo.evaluation.drift import PICTURES, Drift, Probe, distances
+from smpo.evaluation.drift import Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, evaluate
 from smpo.evaluation.grid import before_after, contact_sheet
 from smpo.evaluation.result import Evaluation
 from smpo.evaluation.sampling import slots, spread, spread_numbers
 from smpo.experiment import EvaluateSpec, ExperimentSpec
-from smpo.kinds import Scorer
+from smpo.kinds import DRIFT_PROMPTS, Scorer
 from smpo.registry.resolve import Resolved
 from smpo.runs.store import RunFolder
 
@@ -63,7 +63,9 @@ def evaluate_run(
 def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drift | None:
     """Distances at the prompts whose pictures were kept, first images only."""
     numbers = [
-        n for n in spread_numbers(found.prompts, PICTURES) if n in found.kept_base and n in found.kept_policy
+        n
+        for n in spread_numbers(found.prompts, DRIFT_PROMPTS)
+        if n in found.kept_base and n in found.kept_policy
     ]
     if not numbers:
         return None

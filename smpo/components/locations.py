@@ -58,9 +58,9 @@ def missing(place: str, kind: Kind = "models") -> str | None:
     return None
 
 
-def to_fetch(place: str) -> bool:
+def to_fetch(place: str, kind: Kind = "models") -> bool:
     """Whether `place` is a hub id of which no copy lies here."""
-    return is_hub_id(place) and not _cached(place)
+    return is_hub_id(place) and not _cached(place, kind)
 
 
 def _cached(repo: str, kind: Kind = "models") -> bool:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from smpo.components.locations import is_hub_id, locate, missing
+from smpo.components.locations import is_hub_id, locate, missing, to_fetch
 from smpo.errors import MachineError
 from smpo.kinds import Prompt, PromptSet
 from smpo.registry.component import register
@@ -40,6 +40,9 @@ class PlacedPrompts(PromptSet):
 
             return fetch_data(self.path, self.revision, patterns, setting="evaluate.prompts.path")
         return Path(locate(self.path))
+
+    def here(self) -> bool:
+        return not to_fetch(self.path, "datasets") and self.check() is None
 
     def check(self) -> str | None:
         if is_hub_id(self.path):

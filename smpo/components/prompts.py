@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from smpo.components.locations import is_hub_id, locate, missing
+from smpo.components.locations import is_hub_id, locate, missing, to_fetch
 from smpo.components.prompt_files import HPDv2Prompts, Role, TablePrompts
 from smpo.errors import MachineError
 from smpo.kinds import Prompt, PromptSet
@@ -142,6 +142,9 @@ class ParquetPrompts(PromptSet):
         if not texts:
             raise MachineError(f"`{self.path}` holds no prompts")
         return [Prompt(text, group=text) for text in texts]
+
+    def here(self) -> bool:
+        return not to_fetch(self.path, "datasets") and self.check() is None
 
     def check(self) -> str | None:
         if is_hub_id(self.path):

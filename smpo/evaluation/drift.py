@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smpo.evaluation.intervals import mean_interval
-from smpo.kinds import Conditioning, Denoiser, Placement, Prompt, Scorer
+from smpo.kinds import DRIFT_TIMESTEPS, Conditioning, Denoiser, Placement, Prompt, Scorer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from smpo.kinds import Picture
 
 __all__ = [
-    "PICTURES",
     "Distance",
     "Drift",
     "Probe",
@@ -42,9 +41,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-PICTURES = 64
-"""Prompts at which distances are measured, at most; evenly over the set."""
-TIMESTEPS = 8
 SIDE = 64
 """Pixels are compared at this side at most."""
 _SEED = 31_415
@@ -125,7 +121,7 @@ class Probe:
     @property
     def passes(self) -> int:
         """What one network costs."""
-        return len(self.x0) * TIMESTEPS
+        return len(self.x0) * DRIFT_TIMESTEPS
 
     def predictions(self, denoiser: Denoiser, *, reference: bool = False) -> Tensor:
         """`[N, T, C, H, W]` float32 on the CPU: the noise that this network sees. Prompts are asked as they stand."""
@@ -214,7 +210,7 @@ def distances(
 
 def _timesteps(count: int) -> list[int]:
     """The middles of equal parts of a schedule of `count` levels."""
-    parts = min(TIMESTEPS, count)
+    parts = min(DRIFT_TIMESTEPS, count)
     return [count * (2 * k + 1) // (2 * parts) for k in range(parts)]
 
 

@@ -13,7 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpo.kinds.live import Denoiser, Draws, PairTable, Predict, Predictors, Scorer
-from smpo.kinds.method import HELD_TIMESTEPS, Inversion, Objective, Optimiser, Smoothing
+from smpo.kinds.method import (
+    DRIFT_PROMPTS,
+    DRIFT_TIMESTEPS,
+    HELD_TIMESTEPS,
+    Inversion,
+    Objective,
+    Optimiser,
+    Smoothing,
+)
 from smpo.kinds.predicted import ObjectiveOut, Predicted
 from smpo.kinds.recipes import Model, ModelFacts, PairData, PromptSet, Reward
 from smpo.kinds.search import Pruner, Sampler
@@ -32,8 +40,8 @@ if TYPE_CHECKING:
     from smpo.kinds.values import Picture as Picture
 
 __all__ = [
-    "HELD_TIMESTEPS", "Conditioning", "Denoiser", "Draws", "Inversion", "Model", "ModelFacts", "Objective",
-    "ObjectiveOut", "Optimiser", "Pair", "PairBatch", "PairData", "PairTable", "Placement", "Predict", "Predicted",
-    "Predictors", "Prompt", "PromptSet", "Pruner", "Reward", "Runtime", "Sampler", "Sampling", "ScoreStats", "Scorer",
-    "Smoothing",
+    "DRIFT_PROMPTS", "DRIFT_TIMESTEPS", "HELD_TIMESTEPS", "Conditioning", "Denoiser", "Draws", "Inversion",
+    "Model", "ModelFacts", "Objective", "ObjectiveOut", "Optimiser", "Pair", "PairBatch", "PairData",
+    "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt", "PromptSet", "Pruner", "Reward",
+    "Runtime", "Sampler", "Sampling", "ScoreStats", "Scorer", "Smoothing",
 ]  # fmt: skip

@@ -23,6 +23,8 @@ __all__ = ["HELD_TIMESTEPS", "Inversion", "Objective", "Optimiser", "Smoothing"]
 
 HELD_TIMESTEPS = 4
 """At how many timesteps held-out pairs are looked at."""
+DRIFT_PROMPTS, DRIFT_TIMESTEPS = 64, 8
+"""At how many prompts, at most, and timesteps an evaluation measures how far the policy has gone."""
 
 
 class Smoothing(Component):

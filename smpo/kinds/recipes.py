@@ -101,6 +101,10 @@ class PromptSet(Component):
     def load(self) -> list[Prompt]:
         """All prompts of the set, in a fixed order. Raises `MachineError` when they can't be read."""
 
+    def here(self) -> bool:
+        """Whether `load` finds the prompts on this machine. A plan counts them then, and fetches nothing."""
+        return self.check() is None
+
     def check(self) -> str | None:
         """Why the prompts can't be read here, in a sentence, or None."""
         return None

@@ -116,6 +116,18 @@ def test_a_hub_name_is_fetched_at_its_pinned_commit(tmp_path, monkeypatch):
         assert len(prompts_of(tmp_path, card).revision) == 40
 
 
+def test_a_plan_fetches_no_prompts(tmp_path, monkeypatch):
+    """Where the hub can be reached the set is sound, and yet not here."""
+    from smpo.app.counts import sampled
+
+    monkeypatch.setattr("smpo.components.prompt_files.missing", lambda *_: None)
+    monkeypatch.setattr("smpo.data.hub.fetch_data", None)
+    found = prompts_of(tmp_path, "parti")
+    assert found.check() is None and not found.here()
+    spec = resolve(tmp_path / "spec.yaml", skeleton=ExperimentSpec).spec
+    assert sampled(spec).prompts is None
+
+
 def test_what_isnt_here_is_said_before_anything_runs(tmp_path):
     found = prompts_of(tmp_path, "parti")
     assert "nateraw/parti-prompts" in found.check() and "HF_HUB_OFFLINE" in found.check()

@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from smpo.evaluation.drift import (
-    TIMESTEPS,
     Probe,
     distances,
     error_distances,
@@ -14,7 +13,7 @@ from smpo.evaluation.drift import (
     picture_distances,
 )
 from smpo.families.plane import load_plane
-from smpo.kinds import Prompt
+from smpo.kinds import DRIFT_TIMESTEPS, Prompt
 
 WORDS = ["north", "east", "north", "south-west"]
 POINTS = list(np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32))
@@ -52,7 +51,7 @@ def test_a_network_that_is_off_by_a_constant_is_that_far_away():
     denoiser = shifted(0.25)
     asked = probe(denoiser)
     ours, base = asked.predictions(denoiser), asked.predictions(denoiser, reference=True)
-    assert ours.shape == (4, TIMESTEPS, 2, 1, 1) and asked.passes == 4 * TIMESTEPS
+    assert ours.shape == (4, DRIFT_TIMESTEPS, 2, 1, 1) and asked.passes == 4 * DRIFT_TIMESTEPS
     assert error_distances(ours, base) == pytest.approx(0.25**2, rel=1e-4)
     assert not error_distances(base, base).any()
 

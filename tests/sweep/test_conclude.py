@@ -88,7 +88,9 @@ def test_a_best_spec_that_a_person_has_changed_is_left_alone(finished, monkeypat
 def test_a_front_is_confirmed_in_all_its_objectives_and_written_whole(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_TENTHS", "0")
     monkeypatch.chdir(tmp_path)
-    block = SWEEP.replace("  search:", "  minimise: seconds/train\n  search:") + "  confirm: {seeds: 2}\n"
+    block = (
+        SWEEP.replace("\n  search:", "\n  minimise: seconds/train\n  search:", 1) + "  confirm: {seeds: 2}\n"
+    )
     prepared, screen = small(tmp_path, block, trials=6, jobs=2), Quiet()
     ending = sweep(prepared, screen, lambda one, c: conclude(one, c, screen), starter=start_fake)
     front = ending.study.best()

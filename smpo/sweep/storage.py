@@ -96,7 +96,9 @@ def _database(where: str) -> Any:
             if isinstance(error, ArgumentError) or time.monotonic() > until:
                 raise RunError(
                     f"the storage {shown(where)} can't be opened: {_without_password(_first_line(error), where)}",
-                    help="create the database first, and look at user, password and host",
+                    help="another process holds it: wait, or use a journal file, which is made for many at once"
+                    if "locked" in str(error)
+                    else "create the database first, and look at user, password and host",
                 ) from error
             time.sleep(wait * (1 + random.random()))  # noqa: S311
             wait *= 2

@@ -71,7 +71,7 @@ def test_what_is_no_journal_is_refused_and_left_alone(tmp_path, what, said):
 
 def test_a_storage_that_goes_away_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_TENTHS", "1")
-    monkeypatch.setattr(module, "_LOOK", 0.2)
+    monkeypatch.setattr("smpo.app.sweep.patience._PAUSE", 0.2)
     prepared, screen = small(tmp_path, trials=4), Quiet()
     real, away = Journal.append_logs, threading.Event()
 
@@ -92,8 +92,8 @@ def test_a_storage_that_goes_away_is_waited_for(tmp_path, monkeypatch):
 
 
 def test_a_storage_that_stays_away_ends_the_sweep_with_what_it_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_LOOK", 0.1)
-    monkeypatch.setattr(module, "_OUTAGE", 0.3)
+    monkeypatch.setattr("smpo.app.sweep.patience._PAUSE", 0.1)
+    monkeypatch.setattr("smpo.app.sweep.patience._OUTAGE", 0.3)
     monkeypatch.setattr(module, "_GRACE", 0.5)
     prepared, screen = small(tmp_path, trials=4), Quiet()
     open_prepared(prepared)

@@ -14,8 +14,9 @@ from smpo.errors import RunError
 from smpo.sweep.opening import find, open_study, siblings
 from smpo.sweep.storage import open_storage, shown
 from smpo.sweep.study import Study
+from smpo.tracking.parent import SweepRun
 
-__all__ = ["find_study", "open_prepared", "say_what"]
+__all__ = ["find_study", "open_parent", "open_prepared", "say_what"]
 
 
 def open_prepared(prepared: Prepared, *, worker: str = "reader") -> tuple[Study, bool]:
@@ -86,3 +87,23 @@ def _differences(facts: Mapping[str, Any], prepared: Prepared, study: Study) -> 
         "; ".join(found[:4]) + ("; …" if len(found) > 4 else "")
         or "versions of components or constraints differ"
     )
+
+
+def open_parent(prepared: Prepared, study: Study, screen: Screen) -> SweepRun:
+    """The MLflow run under which all workers' trials are shown."""
+    block = prepared.sweep
+    with FileLock(prepared.folder / ".parent.lock", timeout=300):
+        parent = SweepRun(
+            prepared.runs, prepared.resolved.spec.runtime.tracking, name=prepared.name, study=study.id,
+            run=study.optuna.user_attrs.get("smpo:parent"), say=screen.note,
+            params={
+                "sampler": block.spec.sampler.use,
+                "pruner": block.spec.prune.use if block.spec.prune else "none",
+                "goals": " ".join(f"{goal.verb} {goal.metric}" for goal in block.goals),
+                **{f"search.{param.name}": str(param) for param in block.space.every()},
+            },
+        )  # fmt: skip
+        if parent.id:
+            study.optuna.set_user_attr("smpo:parent", parent.id)
+    parent.status(None)
+    return parent

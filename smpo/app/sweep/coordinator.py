@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from smpo.app.sweep.begin import open_parent
 from smpo.app.sweep.job import Job, Launcher
 from smpo.app.sweep.nursery import Starter
 from smpo.app.sweep.order import read_json
+from smpo.app.sweep.patience import Patience
 from smpo.app.sweep.presence import Presence
 from smpo.app.sweep.record import record
 from smpo.app.sweep.screen import Ending, Running, Screen, Why
@@ -24,15 +24,12 @@ from smpo.sweep.identity import study_id
 from smpo.sweep.storage import trouble
 from smpo.sweep.study import LEASE, Study, unless_taken_back
 from smpo.tracking.jsonl import METRICS, Tail
-from smpo.tracking.parent import SweepRun
 
 __all__ = ["Coordinator"]
 
 _TICK = 0.1
 _LOOK = 1.0
 """Seconds between looks at the study while nothing happens here: others may be working on it."""
-_OUTAGE = 600.0
-"""Seconds for which a storage that doesn't answer is waited for."""
 _GRACE = 30.0
 """Seconds in which trials that are stopped may write a checkpoint."""
 
@@ -53,29 +50,11 @@ class Coordinator:
         self._began = time.monotonic()
         self._last_shown = self._last_renewed = self._last_reaped = self._last_looked = 0.0
         self._changed = True
-        self._troubled: float | None = None
+        self._patience = Patience(screen)
         self._presence, self._wish = presence, prepared.wish
         self._results: dict[str, dict[str, Any]] = {}
         self._launcher = Launcher(prepared, starter, screen.warn)
-        self.parent = self._open_parent()
-
-    def _open_parent(self) -> SweepRun:
-        prepared, study, block = self.prepared, self.study, self.prepared.sweep
-        with FileLock(prepared.folder / ".parent.lock", timeout=300):
-            parent = SweepRun(
-                prepared.runs, prepared.resolved.spec.runtime.tracking, name=prepared.name, study=study.id,
-                run=study.optuna.user_attrs.get("smpo:parent"), say=self.screen.note,
-                params={
-                    "sampler": block.spec.sampler.use,
-                    "pruner": block.spec.prune.use if block.spec.prune else "none",
-                    "goals": " ".join(f"{goal.verb} {goal.metric}" for goal in block.goals),
-                    **{f"search.{param.name}": str(param) for param in block.space.every()},
-                },
-            )  # fmt: skip
-            if parent.id:
-                study.optuna.set_user_attr("smpo:parent", parent.id)
-        parent.status(None)
-        return parent
+        self.parent = open_parent(prepared, study, screen)
 
     def close(self) -> None:
         """Nothing that was started here outlives this process."""
@@ -90,7 +69,7 @@ class Coordinator:
         why: Why | None = None
         try:
             while why is None or self.jobs:
-                with self._patience():
+                with self._patience:
                     self._keep_alive()
                     for job in list(self.jobs):
                         self._look_after(job)
@@ -111,26 +90,6 @@ class Coordinator:
         self.screen.show(trials, [], self.study.counts(trials))
         self.parent.status("done" if why == "finished" else "stopped")
         return Ending(why, self.study, trials, self.prepared)
-
-    @contextlib.contextmanager
-    def _patience(self) -> Iterator[None]:
-        """A storage that is away, or a disk that is full, is waited for; trials go on meanwhile. Raises what it raised
-        after ten minutes."""
-        try:
-            yield
-        except trouble() as error:
-            now = time.monotonic()
-            if self._troubled is None:
-                self._troubled = now
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                self.screen.warn(f"the sweep has to wait ({reason}); it tries for ten minutes")
-            if now - self._troubled > _OUTAGE:
-                raise
-            time.sleep(_LOOK)
-        else:
-            if self._troubled is not None:
-                self.screen.note(f"it goes on again, after {time.monotonic() - self._troubled:.0f} s")
-            self._troubled = None
 
     def _enough(self) -> Why | None:
         trials = self.study.trials()
@@ -325,7 +284,7 @@ class Coordinator:
                 )  # fmt: skip
                 job.label = label
                 self._start(job)
-            with self._patience():
+            with self._patience:
                 for job in list(self.jobs):
                     self._look_after(job)
                 self._show()

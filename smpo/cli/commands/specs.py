@@ -26,7 +26,7 @@ def plan(
 ) -> None:
     """Show what a spec amounts to; run nothing."""
     if sweep:
-        from smpo.cli.sweep import plan_sweep_command
+        from smpo.cli.sweep_plan import plan_sweep_command
 
         plan_sweep_command(spec, sets or [], as_json=json, roots=roots, no_local_code=no_local_code)
         return

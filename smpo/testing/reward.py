@@ -68,3 +68,13 @@ class RewardContract(ComponentContract):
         """Scores are filed under it: equal recipes give equal keys, in any process."""
         assert isinstance(scorer.key, str) and scorer.key
         assert component.load(Runtime(cache=tmp_path)).key == scorer.key
+
+    def test_an_embedding_has_a_row_for_each_picture(self, scorer: Scorer, pictures: Sequence[Any]) -> None:
+        """Optional: `embed` lets evaluation measure how far pictures have moved in what the reward sees."""
+        embed = getattr(scorer, "embed", None)
+        if embed is None:
+            return
+        rows = embed(pictures)
+        assert rows.ndim == 2 and len(rows) == len(pictures) and rows.device.type == "cpu"
+        assert bool(rows.isfinite().all()) and bool((rows.norm(dim=1) > 0).all())
+        torch.testing.assert_close(torch.cat([embed([x]) for x in pictures]), rows, rtol=1e-4, atol=1e-5)

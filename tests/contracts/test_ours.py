@@ -9,7 +9,7 @@ from PIL import Image
 from smpo.components import inversions, objectives, prompts, smoothings
 from smpo.components.datasets import PickAPic, PlanePairs
 from smpo.components.models import LoRA, Plane, StableDiffusion
-from smpo.components.rewards import PlaneOnAxis, PlaneRadius, ShapesJudge
+from smpo.components.rewards import ClipPreference, PlaneOnAxis, PlaneRadius, ShapesJudge
 from smpo.registry.component import REGISTRY
 from smpo.testing import (
     DataContract,
@@ -102,6 +102,18 @@ class TestShapesJudge(Ours, RewardContract):
     @pytest.fixture
     def prompts(self):
         return prompts.ShapesPrompts().load()[0].text, *(p.text for p in prompts.ShapesPrompts().load()[1:6])
+
+
+class TestShapesReward(Ours, RewardContract):
+    """A CLIP, with an embedding."""
+
+    @pytest.fixture
+    def component(self):
+        return ClipPreference(weights="smpo:worlds/shapes/weights/reward")
+
+    @pytest.fixture
+    def prompts(self):
+        return [p.text for p in prompts.ShapesPrompts().load()[:6]]
 
 
 class TestPlaneRewards(Ours, RewardContract):

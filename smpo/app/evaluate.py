@@ -61,7 +61,13 @@ def evaluate_run(
 
 
 def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drift | None:
-    """Distances at the prompts whose pictures were kept, first images only."""
+    """Distances at the prompts whose pictures were kept, first images only.
+
+    Training without a reference held one network; where a second doesn't fit beside it now, the distance that needs it
+    is left out rather than the evaluation lost.
+    """
+    import torch
+
     numbers = [
         n
         for n in spread_numbers(found.prompts, DRIFT_PROMPTS)
@@ -74,7 +80,10 @@ def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drif
     todo = slots(found.prompts, images=1, seed=found.seed)
     seeds = [todo[n].seed for n in numbers]
     probe = Probe.of(denoiser, [p.text for p in prompts], seeds, base, live.runtime.batch)
-    errors = (probe.predictions(denoiser), probe.predictions(denoiser, reference=True))
+    try:
+        errors = (probe.predictions(denoiser), probe.predictions(denoiser, reference=True))
+    except torch.OutOfMemoryError:
+        errors = None
     return distances(prompts, scorers, policy, base, errors, passes=2 * probe.passes)
 
 

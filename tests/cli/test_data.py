@@ -148,7 +148,7 @@ def test_caches_are_listed_verified_mended_and_cleaned(tmp_path, monkeypatch, ca
     kinds = {one["kind"]: one for one in listed["entries"]}
     assert set(kinds) == {"latents", "prompts", "scores"} and listed["strays"] == []
     assert kinds["scores"]["rows"] > 300 and all(one["bytes"] > 0 for one in kinds.values())
-    assert "MB in runs/cache" in smpo(capfd, "cache", "list", "runs/cache").out
+    assert "B in runs/cache" in smpo(capfd, "cache", "list", "runs/cache").out
 
     sound = smpo(capfd, "cache", "verify", "small.yaml")
     assert sound.code == 0 and "is what was written" in sound.out

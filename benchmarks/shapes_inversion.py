@@ -1,7 +1,7 @@
 """Why does inverted noise lag behind drawn noise on shapes? One factor at a time, over seeds, with intervals.
 
-    python benchmarks/shapes_inversion.py                   # two seeds; go on with the same command
-    python benchmarks/shapes_inversion.py --factors noise base --seeds 3
+    python benchmarks/shapes_inversion.py                   # two seeds, 50 minutes of one core; stopped, it goes on
+    python benchmarks/shapes_inversion.py --factors noise grid --seeds 3
     python benchmarks/shapes_inversion.py --part 1/2 & python benchmarks/shapes_inversion.py --part 2/2 & wait
     python benchmarks/shapes_inversion.py --quick           # two minutes, to see that it works; says nothing
 
@@ -107,11 +107,18 @@ FACTORS = {
             Arm("t from 200 to 800", (INVERTED, "train.t_min=200", "train.t_max=800")),
         ),
     ),
-    "base": Factor(
-        "Does a worse base hurt inversion more? Its weights are blurred by 10 % of their spread.",
+    "base, 10 % blurred": Factor(
+        "Does a worse base hurt inversion more? Noise of 10 % of their spread on its weights; pictures hardly suffer.",
         (
             Arm("drawn noise, blurred base", (FORWARD,), 0.1),
             Arm("inverted noise, blurred base", (INVERTED,), 0.1),
+        ),
+    ),
+    "base, 20 % blurred": Factor(
+        "The same with 20 %: its pictures suffer.",
+        (
+            Arm("drawn noise, worse base", (FORWARD,), 0.2),
+            Arm("inverted noise, worse base", (INVERTED,), 0.2),
         ),
     ),
     "guidance 1": Factor("Evaluated without guidance", (DRAWN, WALKED), guidance=1.0),
@@ -280,7 +287,9 @@ def main() -> None:
             "evaluate.steps=2",
         ]
         options.out = options.runs / "inversion_quick.json"
-        options.factors = [name for name in options.factors if name in ("noise", "base", "guidance 3")]
+        options.factors = [
+            name for name in options.factors if name in ("noise", "base, 20 % blurred", "guidance 3")
+        ]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arms = {arm: None for name in options.factors for arm in FACTORS[name].arms}
     todo = [(arm, seed) for seed in range(options.seeds) for arm in arms]

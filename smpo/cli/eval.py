@@ -70,12 +70,16 @@ def eval_command(
     show_contest(held, place)
 
 
+WIDEST = 14
+"""Columns of a table by category that a terminal still shows; more are in the files."""
+
+
 def show_contest(held: Held, place: Path) -> None:
     """One table a judge, with categories where there are some, and what to keep in mind."""
     from rich.markup import escape
 
     from smpo.cli.run import judges_table
-    from smpo.evaluation.contest_text import about, distances, remarks, table
+    from smpo.evaluation.contest_text import about, categories, distances, remarks, table, wins_by_category
 
     console, contest = out(), held.contest
     for judge in contest.judges:
@@ -83,16 +87,13 @@ def show_contest(held: Held, place: Path) -> None:
         console.print(f"\n[bold]{escape(judge.name)}[/]{mark}")
         console.print(judges_table(table(contest, judge.name)))
     believed = contest.believed().name
-    rows = []
-    for model in contest.models[1:]:
-        parts = contest.standing(model, believed).categories
-        shares = {
-            name: f"{100 * c.win_rate:.0f} %" if c.win_rate is not None else "–" for name, c in parts.items()
-        }
-        rows.append({"model": model, **shares})
-    if rows and len(rows[0]) > 1 and len(rows[0]) <= 10:
-        console.print(f"\n[bold]wins by category[/], judged by {escape(believed)}")
-        console.print(judges_table(rows))
+    for title, rows in (
+        ("means", categories(contest, believed)),
+        ("wins", wins_by_category(contest, believed)),
+    ):
+        if rows and len(rows[0]) <= WIDEST:
+            console.print(f"\n[bold]{title} by category[/], judged by {escape(believed)}")
+            console.print(judges_table(rows))
     if far := distances(contest):
         console.print("\n[bold]distance from the base[/]")
         console.print(judges_table(far))

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 
 from smpo.errors import RunError
 from smpo.evaluation.contest import Contest
-from smpo.evaluation.contest_text import about, distances, remarks, table
+from smpo.evaluation.contest_text import about, categories, distances, remarks, table, wins_by_category
 
 if TYPE_CHECKING:
     from smpo.evaluation.sampling import Slot
@@ -153,16 +153,12 @@ def _scores(contest: Contest) -> str:
     for judge in contest.judges:
         mark = " (made the training labels)" if judge.made_labels else ""
         parts.append(f"<h2>{html.escape(judge.name + mark)}</h2>" + _table(table(contest, judge.name)))
-        named = sorted(
-            {name for model in contest.models[1:] for name in contest.standing(model, judge.name).categories}
-        )
-        if named:
-            rows = []
-            for model in contest.models[1:]:
-                found = contest.standing(model, judge.name).categories
-                shares = {name: _share(found[name].win_rate) if name in found else "–" for name in named}
-                rows.append({"wins by category": model, **shares})
-            parts.append(_table(rows))
+        for title, rows in (
+            ("means by category", categories(contest, judge.name)),
+            ("wins by category", wins_by_category(contest, judge.name)),
+        ):
+            if rows:
+                parts.append(_table([{title: row["model"], **dict(list(row.items())[1:])} for row in rows]))
     if far := distances(contest):
         parts.append("<h2>distance from the base</h2>" + _table(far))
     parts += [
@@ -269,7 +265,3 @@ def _colour(place: int) -> str:
 
 def _number(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"

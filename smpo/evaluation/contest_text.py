@@ -10,7 +10,7 @@ from smpo.evaluation.card import harmless
 from smpo.evaluation.contest import Contest
 from smpo.evaluation.result import decimals, percent
 
-__all__ = ["about", "distances", "markdown", "remarks", "table"]
+__all__ = ["about", "categories", "distances", "markdown", "remarks", "table", "wins_by_category"]
 
 
 def table(contest: Contest, judge: str) -> list[dict[str, str]]:
@@ -52,6 +52,46 @@ def table(contest: Contest, judge: str) -> list[dict[str, str]]:
     return rows
 
 
+def categories(contest: Contest, judge: str) -> list[dict[str, str]]:
+    """A row a model with its mean in each category, and the mean of these; empty without categories.
+
+    HPDv2's tables give each style's mean, GenEval's overall figure is the mean of its tasks' means.
+    """
+    named = sorted({name for one in contest.standings if one.judge == judge for name in one.categories})
+    rows = []
+    for model in contest.models if named else ():
+        scores = contest.scores[model][judge].mean(axis=1)
+        means = {
+            name: float(np.nanmean(part))
+            for name in named
+            if np.isfinite(part := scores[[p.category == name for p in contest.prompts]]).any()
+        }
+        digits = decimals(contest.standing(contest.models[1], judge).comparison)
+        shown = {_title(name): f"{means[name]:.{digits}f}" if name in means else "–" for name in named}
+        overall = f"{np.mean(list(means.values())):.{digits}f}" if means else "–"
+        rows.append({"model": model, **shown, "mean of these": overall})
+    return rows
+
+
+def wins_by_category(contest: Contest, judge: str) -> list[dict[str, str]]:
+    """A row a model with its win rate over the base in each category; empty without categories."""
+    rows = []
+    for model in contest.models[1:]:
+        found = contest.standing(model, judge).categories
+        shares = {
+            _title(name): "–" if c.win_rate is None else f"{100 * c.win_rate:.0f} %"
+            for name, c in sorted(found.items())
+        }
+        if shares:
+            rows.append({"model": model, **shares})
+    return rows
+
+
+def _title(category: str) -> str:
+    """A category may be called like one of our own columns."""
+    return f"{category} (category)" if category in ("model", "mean of these") else category or "(none)"
+
+
 def distances(contest: Contest) -> list[dict[str, str]]:
     """A row a model: how far it has gone, beside what it gained by the judge that is believed first."""
     judge = contest.believed().name
@@ -69,6 +109,9 @@ def markdown(contest: Contest) -> str:
     for judge in contest.judges:
         mark = " (made the training labels)" if judge.made_labels else ""
         parts += [f"## {harmless(judge.name)}{mark}", _grid(table(contest, judge.name))]
+        if rows := categories(contest, judge.name):
+            parts += ["Means by category:", _grid(rows), "Wins by category:"]
+            parts.append(_grid(wins_by_category(contest, judge.name)))
     if rows := distances(contest):
         parts += ["## distance from the base", _grid(rows)]
     parts += [harmless(f"{model}: {panel.verdict}") for model, panel in contest.panels.items()]

@@ -15,6 +15,7 @@ from smpo.evaluation.contest import Judge, rank
 from smpo.evaluation.sampling import slots
 from smpo.kinds import Prompt
 from tests.browser import browse, in_browser
+from tests.cli.words import smpo
 
 NASTY = '</script><img src=x onerror="document.title=1"> %DATA% & "quotes"'
 
@@ -120,6 +121,39 @@ def test_blind_votes_become_pairs_that_train(tmp_path):
 
     table = read_pickapic(to)
     assert len(table) == 3, "the tie is dropped"
+
+
+@pytest.mark.slow
+@in_browser
+def test_a_spec_trains_on_blind_votes(tmp_path, monkeypatch, capfd):
+    """The whole way: two models side by side, votes in the browser, a preference file, an update on it."""
+    monkeypatch.chdir(tmp_path)
+    captions = ["a red circle on a black background", "a blue star on a white background"]
+    prompts = [Prompt(text, group=text) for text in captions]
+    scores = {name: {"judge": np.full((2, 1), value)} for name, value in (("base", 0.0), ("ours", 1.0))}
+    how = {"guidance": 2.0, "steps": 4, "images": 1, "seed": 0}
+    held = rank(prompts, [Judge("judge", "j", False, False)], scores, settings=how)
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(4)]
+    shown = [
+        Shown(slot, pictures[2 * k : 2 * k + 2]) for k, slot in enumerate(slots(prompts, images=1, seed=0))
+    ]
+    script = """<script>
+      vote(1); vote(0);
+      const told = JSON.stringify({ format: "smpo-votes-1", rows: rows() });
+      document.body.append(make("pre", { id: "out", textContent: told }));
+    </script>"""
+    dom = browse(
+        compare_page(held, shown).replace("</body>", script + "</body>"), tmp_path, anchor="#show-blind"
+    )
+    (tmp_path / "votes.json").write_text(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]))
+    assert smpo(capfd, "compare", "--votes", "votes.json", "--to", "votes.parquet").code == 0
+    sets = ["data={use: pickapic, path: votes.parquet}", "objective=dpo", "smoothing=hard", "inversion=none"]
+    sets += ["train.steps=1", "train.warmup=0", "train.batch=2", "evaluate.limit=2", "evaluate.steps=1"]
+    ran = smpo(capfd, "run", "quickstart", "-q", *(word for one in sets for word in ("--set", one)))
+    assert ran.code == 0, ran.err
+    (report,) = tmp_path.glob("runs/quickstart/*/data_report.json")
+    assert json.loads(report.read_text())["pairs"] == 2
 
 
 @pytest.mark.parametrize(

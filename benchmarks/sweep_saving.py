@@ -31,7 +31,7 @@ RESULT = HERE / "results" / "sweep_saving.json"
 SPEC = HERE.parent / "experiments" / "sweep.yaml"
 RUNGS = "rungs: {at: [25, 50], prompts: 160, steps: 10}"
 ARMS = {
-    "none": "",
+    "none": "rungs: null\n  prune: null",
     "median": f"{RUNGS}\n  prune: {{use: median, startup: 6}}",
     "wilcoxon": f"{RUNGS}\n  prune: {{use: wilcoxon, startup: 32, p: 0.1}}",
     "held-out": "rungs: {at: [25, 50], prompts: 0, by: holdout/accuracy}\n  prune: {use: median, startup: 6}",

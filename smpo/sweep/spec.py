@@ -127,6 +127,11 @@ class SweepSpec(_Block):
                 )  # fmt: skip
             if self.prune.paired and self.rungs is None:
                 raise SpecError("prune", f"`{self.prune.use}` compares prompts one by one, and needs `rungs`")
+        if self.rungs is not None and self.report is not None:
+            raise SpecError(
+                "report", "a pruner looks at `rungs` or at a `report`, not at both",
+                help="`rungs: null` takes inherited rungs away; `rungs: {by: …}` compares by another metric there",
+            )  # fmt: skip
         for name, bound in self.constraints.items():
             if (bound.min is None) == (bound.max is None):
                 raise SpecError("constraints", f"`{name}` takes either `min` or `max`")

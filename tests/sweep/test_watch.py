@@ -64,6 +64,7 @@ def test_a_loss_is_good_when_small(tmp_path, metric, told):
 @pytest.mark.parametrize(
     ("block", "sets", "said"),
     [
+        ("  rungs: {at: [2]}\n  report: train/loss\n  prune: median\n", (), "not at both"),
         ("  report: train/margni\n  prune: median\n", (), "can't compare trials by `train/margni`"),
         (BY_HELD_OUT + "  prune: median\n", (), "no pairs are held out"),
         (
@@ -79,6 +80,11 @@ def test_what_a_pruner_could_not_see_is_refused(tmp_path, block, sets, said):
         small(tmp_path, SWEEP + block, sets=sets)
     (problem,) = caught.value.problems
     assert said in problem.message and problem.span is not None
+
+
+def test_rungs_that_nobody_looks_at_are_remarked(tmp_path):
+    assert "nothing is pruned" in " ".join(small(tmp_path, SWEEP + "  rungs: {at: [2]}\n").remarks)
+    assert not small(tmp_path, SWEEP + "  rungs: {at: [2]}\n  prune: median\n").remarks
 
 
 def test_held_out_accuracy_may_be_the_objective(tmp_path):

@@ -111,6 +111,8 @@ def prepare(wish: Wish) -> Prepared:
     first, remarks = first_values(found, resolved, at)
     if found.spec.sampler.walks:
         first = []  # the grid is the whole of it
+    if found.spec.prune is None and (found.spec.rungs or found.spec.report):
+        remarks = [*remarks, "nothing is pruned (`prune`), so `rungs` and `report` are not looked at"]
     for path, value in found.spec.confirm.set.items():
         try:
             at({path: value})

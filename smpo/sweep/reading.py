@@ -23,6 +23,10 @@ from smpo.sweep.spec import FIGURES, WATCHED, Sweep, SweepSpec
 __all__ = ["read_sweep"]
 
 
+_FREE = ("train/", "seconds/", "cost/")
+"""Metrics whose names depend on the method; a trial that doesn't report one says so."""
+
+
 class _Document(BaseModel):
     sweep: SweepSpec
 
@@ -78,6 +82,8 @@ def _clean(problems: Sequence[Problem]) -> list[Problem]:
 
 def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Problem]:
     known = [f"eval/{judge}/{figure}" for judge in judges for figure in FIGURES]
+    if judges:
+        known += ["drift/picture", "drift/error", *(f"drift/feature_{judge}" for judge in judges)]
     if held:
         known += [name for name in WATCHED if name.startswith("holdout/")]
     asked: list[tuple[str, str]] = []
@@ -87,11 +93,11 @@ def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Probl
         asked += [(key if isinstance(given, str) else f"{key}/{i}", name) for i, name in enumerate(names)]
     problems = []
     for path, name in asked:
-        if name.startswith(("train/", "seconds/")) or name in known:
+        if name.startswith(_FREE) or name in known:
             continue
         problems.append(_unknown_metric(sweep, path, name, known, judges))
     for name in sweep.spec.constraints:
-        if not name.startswith(("train/", "seconds/")) and name not in known:
+        if not name.startswith(_FREE) and name not in known:
             problems.append(replace(_unknown_metric(sweep, "constraints", name, known, judges)))
     return problems
 
@@ -107,7 +113,7 @@ def _unknown_metric(
     else:
         label = "the spec evaluates nothing"
     help = (
-        "metrics are `eval/<judge>/win_rate` and its like, `train/…` and `seconds/…`, "
+        "metrics are `eval/<judge>/win_rate` and its like, `drift/…`, `train/…`, `seconds/…` and `cost/…`, "
         "and with `train.holdout` also `holdout/…`"
     )
     return sweep.problem(path, f"no run of this spec reports `{name}`", label, help)

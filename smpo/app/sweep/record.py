@@ -60,7 +60,9 @@ def _complete(
         study.end(job.trial, "failed", "diverged", "the objective is not a finite number")
         return
     kept = {
-        name: value for name, value in figures.items() if name.startswith(("eval/", "holdout/", "seconds/"))
+        name: value
+        for name, value in figures.items()
+        if name.startswith(("eval/", "drift/", "holdout/", "seconds/", "cost/"))
     }
     job.trial.set_user_attr("metrics", kept)
     for name, bound in spec.constraints.items():

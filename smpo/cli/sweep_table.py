@@ -63,8 +63,14 @@ class Screen:
                 continue
             self._told.add(trial.number)
             if self._started and not self._quiet:
-                self._console.print(escape(_line(trial, counts, self._prepared)), soft_wrap=True)
+                self._console.print(
+                    escape(_line(trial, self._finished(trials), self._prepared)), soft_wrap=True
+                )
         self._started = True
+
+    def _finished(self, trials: Sequence[Trial]) -> int:
+        """Of those that were told, so that lines that come together count up."""
+        return sum(trial.finished for trial in trials if trial.number in self._told)
 
     def _picture(self, trials: Sequence[Trial], running: Sequence[Running], counts: Counts) -> Group:
         wanted, goals = self._prepared.wanted, self._prepared.sweep.goals
@@ -129,13 +135,13 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
     return table
 
 
-def _line(trial: Trial, counts: Counts, prepared: Prepared) -> str:
+def _line(trial: Trial, finished: int, prepared: Prepared) -> str:
     values = "  ".join(
         f"{goal.metric} {value:.4f}" for goal, value in zip(prepared.sweep.goals, trial.values, strict=False)
     )
     params = "  ".join(f"{name} {written(value)}" for name, value in trial.params.items())
     told = values if trial.state == "done" else trial.reason
-    head = f"{counts.finished}/{prepared.wanted}  trial {trial.number} {trial.outcome}"
+    head = f"{finished}/{prepared.wanted}  trial {trial.number} {trial.outcome}"
     return f"{head}  {told}  ({params})  {trial.seconds:.0f} s"
 
 

@@ -167,3 +167,16 @@ def test_intervals_over_seeds():
     )
     assert interval([1.0, math.nan])[1:] == (-math.inf, math.inf)
     assert math.isnan(interval([])[0])
+
+
+def test_lines_that_come_together_count_up(finished, capfd):
+    from smpo.cli.sweep_table import Screen
+
+    _, ending = finished
+    with Screen(ending.prepared, terminal=False) as screen:
+        screen.show(ending.trials[:3], [], ending.counts)  # was there before: nothing is said of it
+        screen.show(ending.trials, [], ending.counts)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "  trial " in line]
+    numbers = [int(line.split("/")[0]) for line in lines]
+    assert numbers == sorted(numbers) and numbers[-1] == ending.counts.finished
+    assert len(lines) == len(ending.trials) - 3

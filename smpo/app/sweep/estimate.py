@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from statistics import mean
 
 from smpo.app.plan import make_plan
 from smpo.app.sweep.begin import find_study
@@ -66,7 +67,7 @@ def estimate(prepared: Prepared) -> Estimate:
                 seconds.append(status.updated - status.started)
     return Estimate(
         trials=prepared.wanted, finished=finished, confirming=confirming, corners=prepared.corners,
-        passes=(min(passes), sum(passes) / len(passes), max(passes)),
+        passes=(min(passes), mean(passes), max(passes)),
         tflop=sum(flops) / len(flops) * runs if flops else None, gpu_hours=hours,
         seconds_per_trial=sum(seconds) / len(seconds) if seconds else None, measured=len(seconds),
     )  # fmt: skip

@@ -93,6 +93,47 @@ def curves(session: nox.Session) -> None:
     session.run("pytest", "tests/golden", "-q", "-p", "no:xdist", env={**ENV, "SMPO_REGENERATE": "1"})
 
 
+@nox.session
+def security(session: nox.Session) -> None:
+    """Bandit, known vulnerabilities of what is installed, and the fuzzing, harder. Not one of the default sessions.
+
+    The second asks PyPI's advisory service. Where that can't be reached the session says so and goes on: the answer is
+    then missing, not good.
+    """
+    _setup(session)
+    if importlib.util.find_spec("bandit") is None or importlib.util.find_spec("pip_audit") is None:
+        session.install("bandit>=1.8", "pip-audit>=2.9")
+    session.run("bandit", "-q", "-r", "smpo", "-c", "pyproject.toml")
+    _audit(session)
+    session.run("pytest", "tests/hostile", "-q", "-p", "no:xdist", env={**ENV, "SMPO_FUZZ": "300"})
+
+
+def _audit(session: nox.Session) -> None:
+    import json
+    from pathlib import Path
+
+    report = Path(session.create_tmp()) / "audit.json"
+    report.unlink(missing_ok=True)
+    session.run(
+        *("pip-audit", "--skip-editable", "--progress-spinner", "off", "--timeout", "15", "-f", "json"),
+        *("-o", str(report)),
+        success_codes=[0, 1],
+    )
+    packages = json.loads(report.read_text())["dependencies"] if report.exists() else []
+    known = [one for one in packages if "skip_reason" not in one]
+    if not known:
+        session.warn(
+            "NOT AUDITED: the advisory service can't be reached from here; run this where there is a network"
+        )
+    for one in known:
+        for flaw in one["vulns"]:
+            session.warn(
+                f"{one['name']} {one['version']}: {flaw['id']}, mended in {flaw['fix_versions'] or 'nothing'}"
+            )
+    if any(one["vulns"] for one in known):
+        session.error("known vulnerabilities")
+
+
 @nox.session(venv_backend="virtualenv", reuse_venv=False)
 def build(session: nox.Session) -> None:
     """Build the wheel, install it in a clean environment, and run the quickstart from it, away from the checkout."""

@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smpo.errors import RunError, SpecError
-from smpo.evaluation.agreement import Agreement, Table, agreements, recorded
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 from smpo.runs.lock import changes, read_lock
 from smpo.runs.manifest import faults, read_manifest
 from smpo.runs.store import RunFolder
+
+if TYPE_CHECKING:
+    from smpo.evaluation.agreement import Agreement, Table
 
 __all__ = ["Verdict", "resolved_of", "verify"]
 
@@ -96,7 +98,7 @@ def resolved_of(run: RunFolder, sets: tuple[str, ...] = ()) -> Resolved[Experime
 
 
 def _files(verdict: Verdict) -> None:
-    from smpo.engine.checkpoint import checkpoints, fault_of
+    from smpo.engine.kept import checkpoints, fault_of
 
     run = verdict.run
     told = read_manifest(run)
@@ -119,6 +121,7 @@ def _files(verdict: Verdict) -> None:
 def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
     """Load the saved model and its base, draw the recorded pictures again, and judge them."""
     from smpo.app.locked import arithmetic, prompts_digest
+    from smpo.evaluation.agreement import agreements, recorded
     from smpo.evaluation.sampling import spread
     from smpo.runs.lock import INFLUENCES, lock_facts
 
@@ -177,6 +180,7 @@ def _draw(
     from smpo.app.counts import judge_names
     from smpo.app.locked import device_name
     from smpo.app.prompted import prompted
+    from smpo.evaluation.agreement import Table
     from smpo.evaluation.base_cache import BaseCache
     from smpo.evaluation.evaluate import Settings, score_model
 

@@ -64,7 +64,13 @@ def entries(cache: Path) -> list[Entry]:
         size = sum(part.stat().st_size for part in cache.glob("scores.db*"))
         for scorer, number in counted or [("unreadable", 0)]:
             found.append(
-                Entry("scores", scores, scorer, number, round(size * (number / total if number else 1)))
+                Entry(
+                    "scores",
+                    scores,
+                    str(scorer),
+                    int(number),
+                    round(size * (number / total if number else 1)),
+                )
             )
     for file in sorted((cache / "pairs").glob("*.parquet")):
         found.append(Entry("pairs", file, file.stem, _parquet_rows(file) or 0, file.stat().st_size))

@@ -8,7 +8,6 @@ the sample's position.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,10 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smpo.engine.ema import Average
+from smpo.engine.kept import MANIFEST, checkpoints, digest, fault_of
 
-__all__ = ["checkpoints", "fault_of", "restore", "save"]
-
-MANIFEST = "manifest.json"
+__all__ = ["restore", "save"]
 
 
 def save(
@@ -50,7 +48,7 @@ def save(
     tensors, rest = _split(optimiser.state_dict())
     save_file(tensors, draft / "optimiser.safetensors")
     (draft / "optimiser.json").write_text(json.dumps(rest))
-    files = {file.name: _digest(file) for file in sorted(draft.iterdir())}
+    files = {file.name: digest(file) for file in sorted(draft.iterdir())}
     manifest = {"step": step, "spec": spec_hash, "files": files}
     with (draft / MANIFEST).open("w") as stream:
         json.dump(manifest, stream, indent=1)
@@ -61,11 +59,6 @@ def save(
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete-looking checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
 
 
 def restore(
@@ -104,23 +97,6 @@ def _load(
     if optimiser is not None:
         rest = json.loads((path / "optimiser.json").read_text())
         optimiser.load_state_dict(_join(load_file(path / "optimiser.safetensors"), rest))
-
-
-def fault_of(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None when it is whole."""
-    try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-        for name, digest in files.items():
-            if _digest(path / name) != digest:
-                return f"{name} has changed since it was written"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -29,6 +29,8 @@ __all__ = ["JsonlTracker", "Point", "Tail", "read_events", "read_metrics", "read
 
 METRICS, EVENTS, REWOUND = "metrics.jsonl", "events.jsonl", "metrics.rewound.jsonl"
 _RESERVED = ("step", "time")
+_OURS = re.compile(rb'\{"step": (\d+), "time": [0-9.]+, "')
+"""How a line begins that `JsonlTracker` has written."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,20 @@ def _split(path: Path, step: int) -> tuple[list[bytes], list[bytes], int]:
     dropped: list[bytes] = []
     head = 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-        point = as_point(_parsed(raw))
-        if point is not None and point.step > step:
+        if (reported := _step(raw)) is not None and reported > step:
             dropped.append(raw)
         else:
             kept.append(raw)
             head += len(raw) if not dropped else 0
     return kept, dropped, head
+
+
+def _step(raw: bytes) -> int | None:
+    """The step of a line; None where it isn't a report. A long log is read as often as a run is resumed."""
+    if (found := _OURS.match(raw)) is not None and raw.endswith(b"}\n"):
+        return int(found[1])
+    point = as_point(_parsed(raw))
+    return None if point is None else point.step
 
 
 class Tail:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from smpo.engine.checkpoint import checkpoints, restore, save
+from smpo.engine.checkpoint import restore, save
+from smpo.engine.kept import checkpoints
 
 
 def state(value: float):

@@ -19,7 +19,7 @@ from tests.cli.words import SMALL_PLANE, smpo
 from tests.hostile.damage import damaged_json, damaged_tensors
 
 fuzzed = settings(
-    max_examples=int(os.environ.get("SMPO_FUZZ", "25")),
+    max_examples=int(os.environ.get("SMPO_FUZZ", "10")),
     deadline=None,
     database=None,
     derandomize=True,

@@ -1,0 +1,214 @@
+"""What tracking, many runs and long logs cost. Everything is processor time of one run on one machine, so it can be
+measured while others work.
+
+    python benchmarks/load.py            # some three minutes; writes benchmarks/results/load.json
+
+`metrics`: 10,000 points to MLflow in sqlite, sent in portions as training would, against the updates of the quickstart
+and of the plane that yield as many. `store`: commands in a folder with 200 finished runs. `resume`: the log of 100,000
+updates, taken back by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+RESULT = Path(__file__).parent / "results" / "load.json"
+POINTS, RUNS, UPDATES = 10_000, 200, 100_000
+EVERY = 3.0
+"""Seconds between two looks of the mirror at its log (`MirrorTracker.every`)."""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        found: dict[str, Any] = {
+            "made_by": "benchmarks/load.py",
+            "machine": f"{platform.machine()}, {_cpu()}, one thread",
+            "versions": {name: metadata.version(name) for name in ("smpo", "torch", "mlflow")},
+            "unit": "seconds of processor time, unless said otherwise",
+            "metrics": metrics(place),
+            "store": store(place),
+            "resume": resume(place),
+        }
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+# ------------------------------------------------------------------------------------------------ metric points
+
+
+def metrics(place: Path) -> dict[str, Any]:
+    """The share of an update's time that its metrics take, on their way to the log and to MLflow."""
+    found: dict[str, Any] = {"points": POINTS, "worlds": {}}
+    worlds = {
+        "quickstart": ["train.steps=24", "data.limit=200", "evaluate=null"],
+        "plane_smpo": ["train.steps=80", "evaluate=null"],
+    }
+    for name, sets in worlds.items():
+        update, reported = _updates(name, sets, place)
+        sent, waited = _sent(reported, update, place / f"log-{name}")
+        updates = POINTS / len(reported)
+        found["worlds"][name] = {
+            "update": update,
+            "values_an_update": len(reported),
+            "updates_for_all_points": updates,
+            "sent_in_the_background": sent,
+            "training_waits": waited,
+            "share_in_the_background": sent / (updates * update),
+            "share_training_waits": waited / (updates * update),
+        }
+    return found
+
+
+def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, float]]:
+    """`(median processor time of an update, what it reported)`, with caches filled before."""
+    from smpo.app.assemble import assemble
+    from smpo.cli.words import resolve_spec
+    from smpo.engine.loop import fit
+
+    here = [f"runtime.cache={json.dumps(str(place / 'cache'))}", "runtime.threads=1", "runtime.device=cpu"]
+    spec = resolve_spec(name, [*sets, *here]).spec
+    live = assemble(spec, report=None, progress=lambda *_: None, say=lambda _: None)
+    times, last = [], {}
+    began = time.process_time()
+    for report in fit(live.session):
+        times.append(time.process_time() - began)
+        last = {f"train/{key}": value for key, value in report.metrics.items()} | {
+            "train/pairs_per_second": 1.0
+        }
+        began = time.process_time()
+    return sorted(times[2:])[len(times[2:]) // 2], last
+
+
+def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[float, float]:
+    """`(mirroring to MLflow, writing the log)`, for all points, in the portions of a run at this pace."""
+    from smpo.engine.events import RunInfo
+    from smpo.tracking.address import find_store
+    from smpo.tracking.jsonl import JsonlTracker
+    from smpo.tracking.mirror import Mirror
+    from smpo.tracking.mlflow import MlflowRun
+
+    store = find_store(folder, None)
+    assert store is not None
+    log, mirror = JsonlTracker(folder), Mirror(folder, MlflowRun(store, folder))
+    log.start(RunInfo(name="load", run_id="0-1", folder=folder, spec_hash="0"))
+    mirror.advance()  # imports MLflow and creates the database: once a process, whatever is sent
+    portion = max(1, min(round(EVERY / update), 200 // len(reported)))
+    sent = waited = 0.0
+    updates = round(POINTS / len(reported))
+    for step in range(1, updates + 1):
+        began = time.process_time()
+        log.metrics(reported, step)
+        waited += time.process_time() - began
+        if step % portion == 0 or step == updates:
+            began = time.process_time()
+            mirror.advance()
+            sent += time.process_time() - began
+    assert mirror.sent >= POINTS * 0.99 and threading.active_count() >= 1
+    return sent, waited
+
+
+# ------------------------------------------------------------------------------------------------ many runs
+
+
+def store(place: Path) -> dict[str, Any]:
+    """Commands among 200 finished runs: copies of one, as ten experiments with twenty attempts each."""
+    from smpo.cli.main import app  # noqa: F401  (fails early where smpo isn't installed)
+
+    work = place / "many"
+    work.mkdir()
+    made = [*_smpo(), "run", "plane_smpo", "-q", *_sets("train.steps=200", "evaluate.limit=400")]
+    subprocess.run(made, cwd=work, check=True, capture_output=True)
+    (first,) = (work / "runs" / "plane-smpo").glob("*-1")
+    for number in range(1, RUNS):
+        name = f"experiment-{number % 10}"
+        copy = work / "runs" / name / f"{number:012x}-1"
+        shutil.copytree(first, copy)
+        status = json.loads((copy / "status.json").read_text())
+        (copy / "status.json").write_text(json.dumps({**status, "started": status["started"] + number}))
+    one, other = f"{7:012x}", f"{8:012x}"
+    commands = {
+        "show": ["show"],
+        "show RUN": ["show", one],
+        "diff RUN RUN": ["diff", one, other],
+        "diff SPEC RUN": ["diff", "plane_smpo", one],
+        "plan": ["plan", "plane_smpo"],
+        "verify --files-only": ["verify", one, "--files-only"],
+        "doctor RUN": ["doctor", one],
+        "show --json": ["show", "--json"],
+        "check": ["check", "plane_smpo"],
+    }
+    return {"runs": RUNS, "commands": {name: _cpu_time(words, work) for name, words in commands.items()}}
+
+
+def _cpu_time(words: list[str], cwd: Path) -> float:
+    """The least of three: what else the machine does only ever adds."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*_smpo(), *words], cwd=cwd, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+# ------------------------------------------------------------------------------------------------ a long log
+
+
+def resume(place: Path) -> dict[str, Any]:
+    """A run of 100,000 updates goes on from its checkpoint, one update back."""
+    from smpo.engine.events import RunInfo
+    from smpo.tracking.jsonl import JsonlTracker, read_metrics
+
+    folder = place / "long"
+    log = JsonlTracker(folder)
+    info = RunInfo(name="long", run_id="0-1", folder=folder, spec_hash="0")
+    log.start(info)
+    values = {f"train/metric_{number}": 0.123456789 * number for number in range(18)}
+    for step in range(1, UPDATES + 1):
+        log.metrics(values, step)
+    log.finish("stopped")
+    size = (folder / "metrics.jsonl").stat().st_size
+    began = time.process_time()
+    again = JsonlTracker(folder)
+    again.start(RunInfo(**{**vars(info), "resumed": True, "step": UPDATES - 1}))
+    taken = time.process_time() - began
+    again.finish("stopped")
+    assert len(read_metrics(folder)) == UPDATES - 1
+    return {"updates": UPDATES, "log_bytes": size, "start_of_the_resumed_log": taken}
+
+
+def _smpo() -> list[str]:
+    return [sys.executable, "-m", "smpo.cli.main"]
+
+
+def _sets(*sets: str) -> list[str]:
+    return [word for one in sets for word in ("--set", one)]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown processor"
+
+
+if __name__ == "__main__":
+    main()

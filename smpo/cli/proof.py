@@ -25,7 +25,7 @@ def verify_command(word: str, runs: Path, *, files_only: bool, limit: int | None
     from smpo.cli.show import find_run
     from smpo.tracking.console import Console
 
-    run = find_run(word, runs)
+    run = find_run(word, runs, finished=True)
     quiet_libraries()
     with Console(quiet=as_json) as console:
         verdict = verify(run, console.progress, files_only=files_only, limit=limit)
@@ -50,7 +50,8 @@ def _show_verdict(verdict: Verdict) -> None:
     for line in verdict.faults:
         say(f"fault      {line}")
     if verdict.faults:
-        say(f"NOT CONFIRMED: {len(verdict.faults)} things are not as they were recorded")
+        count = len(verdict.faults)
+        say(f"NOT CONFIRMED: {f'{count} things are' if count > 1 else 'one thing is'} not as recorded")
     elif verdict.judged:
         exactly = all(not one.differing["policy"] for one in verdict.judged)
         say("confirmed, bit for bit" if exactly else "confirmed within the recorded intervals")
@@ -67,7 +68,7 @@ def rerun_command(
     from smpo.cli.show import find_run
     from smpo.tracking.console import Console
 
-    run = find_run(word, runs)
+    run = find_run(word, runs, finished=True)
     quiet_libraries()
     with Console(quiet=quiet or as_json) as console:
         result, repetition = rerun(run, console, sets=sets, anyway=anyway)
@@ -98,7 +99,13 @@ def _show_repetition(found: Repetition) -> None:
         say(f"weights    {'the same bytes' if found.weights else 'not the same bytes'}")
     for one in found.judged:
         say(f"{one.judge:10} {_in_words(one)}")
-    if found.exact:
+    if not found.judged:
+        state = found.before.summary()
+        why = "has no evaluation" if state == "done" else f"is {state}, so it has no result"
+        close = "the same but for rounding" if found.within else "NOT REPEATED: training is another"
+        so = f"{'the same, bit for bit' if found.exact else close}, as far as it goes"
+        say(f"{so}: the earlier run {why} to compare")
+    elif found.exact:
         say("repeated, bit for bit")
     elif found.within:
         say("repeated within the recorded intervals")

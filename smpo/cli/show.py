@@ -130,15 +130,19 @@ def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def find_run(word: str, runs: Path) -> RunFolder:
-    """By folder, by the beginning of its id, or the latest of an experiment. Raises `RunError`."""
+def find_run(word: str, runs: Path, *, finished: bool = False) -> RunFolder:
+    """By folder, by the beginning of its id, or the latest of an experiment. Raises `RunError`.
+
+    `finished`: of several, the latest that was run to its end, where there is one.
+    """
     path = Path(word)
     if word and is_run(path):
         return RunFolder(path)
     known = find_runs(existing(runs))
     found = [run for run in known if run.id.startswith(word)] or [run for run in known if run.name == word]
     if found and word:
-        return found[-1]
+        ended = [run for run in found if run.status().state == "done"] if finished else []
+        return (ended or found)[-1]
     names = sorted({run.name for run in known})
     there = f"experiments with runs: {', '.join(names)}" if names else "nothing has been run there yet"
     if word and path.is_dir():

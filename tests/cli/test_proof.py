@@ -156,6 +156,25 @@ def test_a_rerun_of_other_data_is_refused_before_it_trains(here, capfd):
     assert said.code == 0 and "different here: data.digest" not in said.out
 
 
+def test_a_rerun_of_an_unfinished_run_says_how_far_it_can_be_compared(here, capfd):
+    run = the_run()
+    edit(run.path / "status.json", lambda status: status.update(state="failed"))
+    (run.path / "evaluation.json").unlink()
+    lines = run.metrics.read_text().splitlines(keepends=True)
+    run.metrics.write_text("".join(lines[:5]))
+    said = smpo(capfd, "rerun", run.path, "--quiet")
+    assert said.code == 0 and "5 updates" in said.out
+    assert "as far as it goes: the earlier run is failed, so it has no result to compare" in said.out
+
+
+def test_of_several_attempts_the_latest_finished_one_is_meant(here, capfd):
+    shutil.copytree(the_run().path, other := the_run().path.with_name(the_run().id.replace("-1", "-2")))
+    edit(other / "status.json", lambda status: status.update(state="failed", started=status["started"] + 9))
+    found = json.loads(smpo(capfd, "verify", "small", "--files-only", "--json").out)
+    assert found["run"].endswith("-1") and found["sound"]
+    assert smpo(capfd, "verify", other).code == 1, "a folder is that folder"
+
+
 def test_a_rerun_may_change_nothing_but_the_runtime(here, capfd):
     said = smpo(capfd, "rerun", "small", "--set", "train.lr=1")
     assert said.code == 1 and "would be another experiment" in said.err

@@ -16,6 +16,8 @@ TRACEBACK = "SMPO_TRACEBACK"
 """Environment variable: set it to see where an error of the system came from."""
 
 
+_LONGEST = 300
+"""Characters of a path in a message."""
 _DATABASE = (
     "is its disk full, its folder read-only, or another process writing? `smpo cache verify` looks at caches, "
     f"`smpo doctor` at the tracking store; {TRACEBACK}=1 shows where this came from"
@@ -105,7 +107,8 @@ def _worded(error: OSError) -> str:
 
 
 def _text(name: str | bytes) -> str:
-    return os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
+    text = os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _say(text: str) -> None:

@@ -134,6 +134,12 @@ def test_the_wrong_folder_is_answered_in_a_sentence(words, said, tmp_path, monke
     assert "Traceback" not in found.err
 
 
+def test_a_name_of_thousands_of_letters_is_not_said_back_in_full(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    said = smpo(capfd, "show", "x" * 5000)
+    assert said.code == 1 and "File name too long" in said.err and len(said.err) < 600
+
+
 REFUSED = [
     "run small.yaml --again",
     "rerun small",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class Repetition:
     curves: Curves
     judged: list[Agreement] = field(default_factory=list)
     weights: bool | None = None
-    """Whether the saved models have the same bytes; None where the older run has no hashes."""
+    """Whether the saved models have the same tensors; None where the older run has no hashes."""
     different: list[str] = field(default_factory=list)
 
     @property
@@ -156,11 +157,27 @@ def _same_weights(before: RunFolder, now: RunFolder) -> bool | None:
     old, new = read_manifest(before), read_manifest(now)
     if old is None or new is None:
         return None
+    names = {name for name in (*old, *new) if name.endswith(".safetensors")}
+    if not names <= old.keys() & new.keys():
+        return False
+    differing = [name for name in sorted(names) if old[name]["sha256"] != new[name]["sha256"]]
+    return all(_tensors(before.path / name) == _tensors(now.path / name) for name in differing)
 
-    def weights(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        return {name: facts["sha256"] for name, facts in told.items() if name.endswith(".safetensors")}
 
-    return weights(old) == weights(new)
+def _tensors(file: Path) -> str | None:
+    """A digest of the tensors alone: libraries write a file's notes in no particular order."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(size, 100_000_000)))
+            header.pop("__metadata__", None)
+            digest.update(json.dumps(header, sort_keys=True).encode())
+            while part := stream.read(1 << 20):
+                digest.update(part)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return digest.hexdigest()
 
 
 def _json(path: Path) -> Any:

@@ -149,7 +149,7 @@ def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
     drawn_from_cache = int(_json(run.path / "evaluation.json").get("reused", 0))
     verdict.exact = bool(lock) and not verdict.different and whole and device == "cpu"
     verdict.judged = agreements(before, now)
-    for name in before.scores.keys() - now.scores.keys():
+    for name in sorted(name for name in before.scores if now.named(before.keys[name]) is None):
         verdict.faults.append(f"`{name}` judged the run, and is not among the spec's judges now")
     for one in verdict.judged:
         if one.missing or not one.pictures:
@@ -205,7 +205,8 @@ def _draw(
                 scores[name][model] = found[name].tolist()
             del denoiser, asked
             gc.collect()
-    return Table(prompts, wanted.images, wanted.seed, scores), device
+    keys = {name: scorer.key for name, scorer in scorers.items()}
+    return Table(prompts, wanted.images, wanted.seed, scores, keys), device
 
 
 def _json(path: Path) -> Any:

@@ -96,7 +96,7 @@ def _show_repetition(found: Repetition) -> None:
     else:
         say(f"training   {curves.updates} updates, {curves.values:,} values: the same, bit for bit")
     if found.weights is not None:
-        say(f"weights    {'the same bytes' if found.weights else 'not the same bytes'}")
+        say(f"weights    {'the same, bit for bit' if found.weights else 'not the same'}")
     for one in found.judged:
         say(f"{one.judge:10} {_in_words(one)}")
     if not found.judged:

@@ -32,6 +32,12 @@ class Table:
     images: int
     seed: int
     scores: Mapping[str, Mapping[str, Sequence[Sequence[float | None]]]]
+    keys: Mapping[str, str]
+    """What a judge really is, by the name it had: a card's name is lost when a resolved spec is run again."""
+
+    def named(self, key: str) -> str | None:
+        """What the judge with this key is called here."""
+        return next((name for name, found in self.keys.items() if found == key and name in self.scores), None)
 
     def by_picture(self, judge: str, model: str) -> dict[tuple[str, int], float]:
         """`(text, seed)` -> score."""
@@ -90,6 +96,7 @@ def recorded(evaluation: Any) -> Table:
         settings = evaluation["settings"]
         prompts = [Prompt(str(p["text"]), str(p["group"]), str(p["category"])) for p in evaluation["prompts"]]
         images, seed = int(settings["images"]), int(settings["seed"])
+        keys = {str(judge["name"]): str(judge["key"]) for judge in evaluation["judgements"]}
         scores = {
             str(judge["name"]): {
                 model: [[_score(x) for x in row] for row in judge[model]] for model in MODELS
@@ -101,17 +108,18 @@ def recorded(evaluation: Any) -> Table:
     wanted = [images] * len(prompts)
     if any([len(row) for row in rows] != wanted for both in scores.values() for rows in both.values()):
         raise RunError("the recorded evaluation can't be read: scores and prompts don't fit together")
-    return Table(prompts, images, seed, scores)
+    return Table(prompts, images, seed, scores, keys)
 
 
 def agreements(before: Table, now: Table) -> list[Agreement]:
     """A view for each judge that both have, over the pictures that both have."""
-    return [_agreement(judge, before, now) for judge in before.scores if judge in now.scores]
+    shared = [(judge, now.named(before.keys[judge])) for judge in before.scores]
+    return [_agreement(judge, same, before, now) for judge, same in shared if same is not None]
 
 
-def _agreement(judge: str, before: Table, now: Table) -> Agreement:
+def _agreement(judge: str, same: str, before: Table, now: Table) -> Agreement:
     old = {model: before.by_picture(judge, model) for model in MODELS}
-    new = {model: now.by_picture(judge, model) for model in MODELS}
+    new = {model: now.by_picture(same, model) for model in MODELS}
     wanted = slots(before.prompts, images=before.images, seed=before.seed)
     rows: dict[int, list[tuple[str, int]]] = {}
     for slot in wanted:

@@ -1,6 +1,6 @@
 """What giving up early saves in a sweep, at which final quality: the same space and seeds with and without a pruner.
 
-    python benchmarks/sweep_saving.py            # about twenty minutes of one core; run it again to go on
+    python benchmarks/sweep_saving.py            # about half an hour of one core; run it again to go on
     python benchmarks/sweep_saving.py --show     # the table of what is there
 
 Each repetition is a sweep of the plane (the space of experiments/sweep.yaml) by each arm: `none`, or a pruner. Arms of
@@ -183,7 +183,7 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    words.add_argument("--repetitions", type=int, default=5)
+    words.add_argument("--repetitions", type=int, default=8)
     words.add_argument("--show", action="store_true")
     words.add_argument("--one", nargs=3, metavar=("ARM", "REPETITION", "FOLDER"), help=argparse.SUPPRESS)
     asked = words.parse_args()

@@ -6,9 +6,11 @@ registered. Fields under `runtime`, and the labels, are not part of a run's iden
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Inversion, Model, Objective, Optimiser, PairData, PromptSet, Reward, Smoothing
@@ -17,7 +19,25 @@ from smpo.spec.identity import Neutral
 
 __all__ = ["EvaluateSpec", "ExperimentSpec", "RuntimeSpec", "TrainSpec"]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+
+
+def _is_a_name(text: str) -> str:
+    if not re.fullmatch(_NAME, text):
+        raise SpecError(
+            "",
+            "a name has letters, digits, `-`, `_` and `.`, starts with a letter or digit, and is at most 80 long",
+            help=f"such as `name: {meant}`" if (meant := _made_fit(text)) else None,
+        )
+    return text
+
+
+def _made_fit(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-_.")[:80]
+
+
+Name = Annotated[str, AfterValidator(_is_a_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
+"""Folders are called so, and the MLflow experiment."""
 
 
 _TAKEN = ("artifacts", "cache", "evaluations")
@@ -172,10 +192,54 @@ class ExperimentSpec(_Block):
     evaluate: EvaluateSpec | None = None
     runtime: RuntimeSpec = Field(default_factory=RuntimeSpec)
 
+    also_called: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "train.lr", "lr_max": "train.lr", "max_lr": "train.lr", "batch_size": "train.batch",
+        "train_batch_size": "train.batch", "global_batch": "train.batch", "global_batch_size": "train.batch",
+        "per_device_train_batch_size": "runtime.micro_batch", "per_device_batch_size": "runtime.micro_batch",
+        "micro_batch_size": "runtime.micro_batch", "max_steps": "train.steps", "max_train_steps": "train.steps",
+        "num_steps": "train.steps", "updates": "train.steps", "iterations": "train.steps",
+        "lr_scheduler": "train.schedule", "lr_scheduler_type": "train.schedule", "scheduler": "train.schedule",
+        "warmup_steps": "train.warmup", "lr_warmup_steps": "train.warmup", "max_grad_norm": "train.clip",
+        "grad_clip": "train.clip", "gradient_clipping": "train.clip", "mixed_precision": "train.precision",
+        "dtype": "train.precision", "ema_decay": "train.ema", "use_ema": "train.ema", "random_flip": "train.flip",
+        "proportion_empty_prompts": "train.prompt_dropout", "caption_dropout": "train.prompt_dropout",
+        "optimizer": "train.optimiser", "beta_dpo": "objective.beta", "dpo_beta": "objective.beta",
+        "loss": "objective", "loss_type": "objective", "method": "objective", "algorithm": "objective",
+        "dataset": "data", "dataset_name": "data", "datasets": "data", "train_data_dir": "data.path",
+        "pretrained_model_name_or_path": "model.weights", "model_name": "model.weights",
+        "checkpoint": "model.weights", "reward_model": "reward", "scorer": "reward",
+        "guidance_scale": "evaluate.guidance", "cfg": "evaluate.guidance", "cfg_scale": "evaluate.guidance",
+        "num_inference_steps": "evaluate.steps", "eval": "evaluate", "evaluation": "evaluate",
+        "num_gpus": "runtime.devices", "num_processes": "runtime.devices", "gpus": "runtime.devices",
+        "world_size": "runtime.devices", "save_steps": "runtime.checkpoint_every",
+        "checkpointing_steps": "runtime.checkpoint_every", "save_total_limit": "runtime.keep",
+        "logging_steps": "runtime.log_every", "output_dir": "runtime.runs", "cache_dir": "runtime.cache",
+        "tracking_uri": "runtime.tracking", "experiment": "name", "experiment_name": "name", "run_name": "name",
+        "description": "notes", "defaults": "extends", "_base_": "extends", "base": "extends",
+        "inherit": "extends", "imports": "uses",
+        "gradient_accumulation_steps": "it follows from `train.batch`, `runtime.devices` and `runtime.micro_batch`",
+        "accumulate": "it follows from `train.batch`, `runtime.devices` and `runtime.micro_batch`",
+        "epochs": "length is counted in updates: `train.steps`",
+        "num_train_epochs": "length is counted in updates: `train.steps`",
+        "report_to": "runs report to MLflow: `runtime.tracking`", "_target_": "a component is named by `use:`",
+        "class_path": "a component is named by `use:`", "init_args": "settings stand beside `use:`",
+    }  # fmt: skip
+    """Words of other frameworks, and what they are here: the path of a setting, or a sentence. For errors only."""
+
     @property
     def needs_reference(self) -> bool:
         """Whether training asks the frozen original at all."""
         return self.objective.needs_reference or self.inversion.needs_reference
+
+    @property
+    def _of_the_schedule(self) -> str:
+        """The setting that brings the schedule, where the model has one for it."""
+        return "model.weights" if "weights" in self.model.model_fields_set else "model"
+
+    @property
+    def _even_batch(self) -> int:
+        """The next batch that can be dealt evenly."""
+        return -(-self.train.batch // self.runtime.devices) * self.runtime.devices
 
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:
@@ -187,6 +251,7 @@ class ExperimentSpec(_Block):
             raise SpecError(
                 "smoothing",
                 f"smoothing `{self.smoothing.use}` needs scores, and no reward is chosen",
+                related=["reward"] if "reward" in self.model_fields_set else [],
                 help="add a line such as `reward: pickscore`, or use `smoothing: hard`",
             )
         timesteps = self.model.facts().timesteps
@@ -195,17 +260,21 @@ class ExperimentSpec(_Block):
                 raise SpecError(
                     "inversion.steps",
                     f"the inversion has {self.inversion.max_steps()} steps, the model's schedule only {timesteps}",
-                    related=["model"],
+                    related=[self._of_the_schedule],
+                    help=f"`-s inversion.steps={timesteps}`",
                 )
             if (self.train.t_max or 0) >= timesteps or self.train.t_min >= timesteps - 1:
                 where = "train.t_max" if (self.train.t_max or 0) >= timesteps else "train.t_min"
                 raise SpecError(
-                    where, f"timesteps of this model run from 0 to {timesteps - 1}", related=["model"]
+                    where,
+                    f"timesteps of this model run from 0 to {timesteps - 1}",
+                    related=[self._of_the_schedule],
                 )
         if self.train.batch % self.runtime.devices:
             raise SpecError(
                 "train.batch",
                 f"a batch of {self.train.batch} pairs can't be dealt evenly to {self.runtime.devices} devices",
                 related=["runtime.devices"],
+                help=f"`-s train.batch={self._even_batch}`, or other `runtime.devices`",
             )
         return self

@@ -27,7 +27,8 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     """Why a run would fail here, found without loading anything. Disk is `smpo.app.disk`'s business."""
     spec = resolved.spec
     for lack in unmet(resolved.components()):
-        yield Obstacle(lack.path, lack.message, lack.help or "")
+        kind = resolved.components()[lack.path].kind
+        yield Obstacle(lack.path, lack.message.removeprefix(f"{kind} "), lack.help or "")
     if message := spec.model.check():
         yield Obstacle("model", message, _how_to_get(spec.model))
     if message := spec.data.check():

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from smpo.spec.scalars import format_scalar
+from smpo.spec.source import Span
 from smpo.spec.tree import Node, Path, find
 
-__all__ = ["Locator", "Place", "chosen"]
+__all__ = ["Locator", "Place", "chosen", "shown_at"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,16 @@ def chosen(annotation: Any, node: Node | None) -> type[BaseModel] | None:
     """The member of a union that a map names with `use`."""
     entry = node.entries.get("use") if node is not None else None
     return _tagged(_bare(annotation)).get(str(entry.node.data)) if entry else None
+
+
+def shown_at(node: Node, key: Span) -> Span:
+    """A component is shown where it was named, another map at its key, a value at itself."""
+    if node.via is not None:
+        return node.span
+    use = node.entries.get("use")
+    if use is not None:
+        return use.node.span
+    return key if node.is_map else node.span
 
 
 def _bare(annotation: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from smpo.diagnostics.locate import Locator
 from smpo.diagnostics.phrases import listed, name_of
 from smpo.spec.problems import Problem, nearest, quoted
-from smpo.spec.scalars import number_spelled
+from smpo.spec.scalars import is_number, number_spelled
 from smpo.spec.tree import Node, Path, dotted, find
 
 __all__ = ["expectation", "unfitting"]
@@ -24,6 +25,7 @@ def unfitting(path: Path, wanted: list[tuple[str, Mapping[str, Any]]], locator: 
     if reached != path:
         return Problem(f"{name} should be {' or '.join(wants)}, which its default is not", key, dotted(path))
     label = next((hint for _, error in wanted if (hint := _hint(node, error))), "")
+    label = label or _structure(path, node, locator)
     lone = node.is_map or node.is_list
     return Problem(
         f"{name} should {_be(wants)}, not {_as_written(node, wanted)}",
@@ -31,6 +33,26 @@ def unfitting(path: Path, wanted: list[tuple[str, Mapping[str, Any]]], locator: 
         dotted(path),
         label=label,
     )
+
+
+_GLUED = re.compile(r"\s*[A-Za-z_][\w-]*:[^\s:/]")
+_FOREIGN = ("${", "$(", "{{", "%(")
+
+
+def _structure(path: Path, node: Node, locator: Locator) -> str:
+    """Values of another shape than the setting has: a section without its braces, a path that goes on, expressions."""
+    text, model = node.written, locator.model_at(path)
+    if model is not None and not node.is_map:
+        if isinstance(node.data, str) and _GLUED.match(node.data):
+            return "a space is missing after the colon"
+        names = [f"`{name}`" for name in model.model_fields if name != "use"]
+        line = f"settings: {', '.join(names)}"
+        return line if len(line) <= 100 else f"{line[:97].rsplit(',', 1)[0]}, …"
+    if node.is_map and model is None and node.span.source.path is None:
+        return f"nothing is below `{dotted(path)}`"
+    if isinstance(node.data, str) and text.strip("'\"").startswith(_FOREIGN):
+        return "there are no expressions: write the value"
+    return ""
 
 
 def _be(wants: list[str]) -> str:
@@ -117,7 +139,7 @@ def _hint(node: Node, error: Mapping[str, Any]) -> str:
         return f"write `{int(value)}`"
     if kind in ("int_type", "float_type") and isinstance(value, str):
         if text[:1] in ("'", '"'):
-            return "take the quotes away" if value.replace(".", "", 1).lstrip("+-").isdigit() else ""
+            return "take the quotes away" if is_number(value, whole=kind == "int_type") else ""
         meant = number_spelled(value)
         return f"write `{meant}`" if meant else ""
     if kind == "bool_type" and isinstance(value, str):

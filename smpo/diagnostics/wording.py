@@ -7,18 +7,19 @@ raised are unwrapped and located.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from smpo.diagnostics.locate import Locator, Place
-from smpo.diagnostics.phrases import name_of, suggest
+from smpo.diagnostics.locate import Locator, Place, shown_at
+from smpo.diagnostics.phrases import name_of
+from smpo.diagnostics.strangers import stranger
 from smpo.diagnostics.values import expectation, unfitting
 from smpo.errors import SpecError, SpecErrors
-from smpo.spec.problems import Note, Problem, nearest, quoted
-from smpo.spec.source import Span
-from smpo.spec.tree import Node, Path, dotted, find
+from smpo.spec.problems import Note, Problem
+from smpo.spec.tree import Path, dotted, find
 
 __all__ = ["word"]
 
@@ -34,7 +35,9 @@ def word(errors: Sequence[Mapping[str, Any]], locator: Locator, *, also: Iterabl
         place = locator.place(error["loc"])
         kind = str(error["type"])
         if kind == "extra_forbidden":
-            problems.append(_extra(place, locator, also))
+            problem = stranger(place, locator, also)
+            told = problem.help in [one.help for one in problems]
+            problems.append(replace(problem, help=None) if told else problem)
         elif kind == "missing":
             problems.append(_missing(place, locator))
         elif isinstance(raised := error.get("ctx", {}).get("error"), SpecError | SpecErrors):
@@ -52,37 +55,10 @@ def word(errors: Sequence[Mapping[str, Any]], locator: Locator, *, also: Iterabl
 # ------------------------------------------------------------------------------------------------ keys
 
 
-def _extra(place: Place, locator: Locator, also: Iterable[str]) -> Problem:
-    name = str(place.path[-1])
-    _, key, _ = find(locator.root, place.path)
-    owner = locator.owner_of(place.owner_path)
-    fields = [info.alias or field for field, info in place.owner.model_fields.items()]
-    known = [*fields, *(also if not place.owner_path else ())]
-    notes: tuple[Note, ...] = ()
-    label = ""
-    elsewhere = [path for path in locator.settings() if path.split(".")[-1] == name and name != "use"]
-    if len(elsewhere) == 1:
-        label = f"did you mean `{elsewhere[0]}`?"
-    elif name in locator.settings():
-        first, rest = name.split(".", 1)
-        label = f"write `{first}: {{{rest}: …}}`; dots are for --set"
-    others = [one for one in locator.siblings(place.owner_path) if name in one.model_fields and name != "use"]
-    if others and not nearest(name, known):
-        label = f"it is a setting of {locator.called(others[0])}"
-    label = label or suggest(name, [one for one in known if one != "use"], what="settings")
-    _, _, section = find(locator.root, place.owner_path)
-    chosen = _value_span(section, key)
-    if "use" in section.entries and chosen.source is not key.source:
-        notes = (Note(f"{owner} was chosen here", chosen),)
-    return Problem(
-        f"{quoted(name)} is not a setting of {owner}", key, dotted(place.path), label=label, notes=notes
-    )
-
-
 def _missing(place: Place, locator: Locator) -> Problem:
     name = str(place.path[-1])
     _, key, section = find(locator.root, place.owner_path)
-    span = _value_span(section, key) if place.owner_path else locator.root.span.source.whole()
+    span = shown_at(section, key) if place.owner_path else locator.root.span.source.whole()
     info = place.owner.model_fields.get(name)
     about = _about(info) if info else ""
     return Problem(
@@ -111,29 +87,19 @@ def _rule(error: SpecError, place: Place, locator: Locator) -> Problem:
         where = (*place.path, *_steps(related))
         reached, span, node = find(locator.root, where)
         if reached == where:
-            notes.append(Note(f"`{dotted(where)}` is set here", _value_span(node, span), dotted(where)))
+            notes.append(Note(f"`{dotted(where)}` is set here", shown_at(node, span), dotted(where)))
         else:
             default = locator.default_of(where)
             notes.append(Note(f"`{dotted(where)}` has its default{default}", None, dotted(where)))
     _, span, node = find(locator.root, path)
-    return Problem(error.message, _value_span(node, span), dotted(path), notes=tuple(notes), help=error.help)
+    return Problem(error.message, shown_at(node, span), dotted(path), notes=tuple(notes), help=error.help)
 
 
 def _steps(path: str) -> Path:
     return tuple(int(step) if step.isdigit() else step for step in path.split(".") if step)
 
 
-def _value_span(node: Node, key: Span) -> Span:
-    """A component is shown where it was named, another map at its key, a value at itself."""
-    if node.via is not None:
-        return node.span
-    use = node.entries.get("use")
-    if use is not None:
-        return use.node.span
-    return key if node.is_map else node.span
-
-
 def _located(message: str, place: Place, locator: Locator) -> Problem:
     _, span, node = find(locator.root, place.path)
     name = name_of(place.path)
-    return Problem(f"{name}: {message}" if name else message, _value_span(node, span), dotted(place.path))
+    return Problem(f"{name}: {message}" if name else message, shown_at(node, span), dotted(place.path))

@@ -73,6 +73,7 @@ class PairData(Component):
     """A recipe for a table of preference pairs."""
 
     kind: ClassVar[str] = "data"
+    noun: ClassVar[str] = "data set"
 
     @abstractmethod
     def load(self, runtime: Runtime, report: Path | None = None) -> PairTable:
@@ -91,6 +92,7 @@ class PromptSet(Component):
     """Prompts that models are judged on."""
 
     kind: ClassVar[str] = "prompts"
+    noun: ClassVar[str] = "prompt set"
 
     @property
     @abstractmethod

@@ -38,6 +38,8 @@ class Component(BaseModel):
 
     kind: ClassVar[str] = ""
     """What sort of slot it goes into. Set on the kind's base class."""
+    noun: ClassVar[str] = ""
+    """What one of the kind is called in a sentence, where that isn't the kind's own name."""
     version: ClassVar[int] = 1
     """Raise it when the same settings would now give another result. It is part of a run's identity."""
     requires: ClassVar[tuple[str, ...]] = ()

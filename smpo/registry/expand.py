@@ -74,7 +74,8 @@ class Expander:
                 self.nameless(slot, path, root)
             elif node.data is None and not slot.optional:
                 kind = slot.kind.kind
-                message = f"`{dotted(path)}` is empty, and has to name {_article(kind)} {kind}"
+                noun = self._noun(kind)
+                message = f"`{dotted(path)}` is empty, and has to name {_article(noun)} {noun}"
                 self.fail(path, Problem(message, node.span, dotted(path), help=self._offer(kind)))
         for slot in self.slots:
             if not slot.optional and not slot.many:
@@ -141,15 +142,26 @@ class Expander:
         if (kind, name) not in self._advice:  # the same mistake may have been made a thousand times
             self._advice[kind, name] = self._advise(kind, name)
         label, help = self._advice[kind, name]
-        self.fail(path, Problem(f"no {kind} is called {quoted(name)}", span, dotted(path), label, help=help))
+        message = f"no {self._noun(kind)} is called {quoted(name)}"
+        self.fail(path, Problem(message, span, dotted(path), label, help=help))
+
+    def _noun(self, kind: str) -> str:
+        return next((slot.kind.noun for slot in self.slots if slot.kind.kind == kind), "") or kind
 
     def _advise(self, kind: str, name: str) -> tuple[str, str | None]:
         names = self.catalogue.names(kind)
-        label = suggest(name, names) if names else f"no {kind} is installed"
+        label = suggest(name, names) if names else f"no {self._noun(kind)} is installed"
         others = self.catalogue.kinds_of(name)
         if others:
-            label = f"it is {_article(others[0])} {others[0]}"
-        return label, None if label else f"`smpo registry list {kind}` shows what there is"
+            noun = self._noun(others[0])
+            label = f"it is {_article(noun)} {noun}"
+        if label:
+            return label, None
+        code = "." in name or "/" in name
+        local = (
+            "; a spec names no Python paths: code of your own comes in by `uses: [./file.py]`" if code else ""
+        )
+        return "", f"`smpo registry list {kind}` shows what there is{local}"
 
     # ------------------------------------------------------------------------------------------ after merging
 
@@ -177,7 +189,7 @@ class Expander:
         self.fail(
             path,
             Problem(
-                f"`{dotted(path)}` does not say which {kind} to use{inherits}",
+                f"`{dotted(path)}` does not say which {self._noun(kind)} to use{inherits}",
                 node.span if slot.many else key,
                 dotted(path),
                 help=self._offer(kind),
@@ -190,10 +202,11 @@ class Expander:
         if reached != above or not node.is_map or any(above[: len(one)] == one for one in self.silent):
             return
         owner = f"`{'.'.join(above)}`" if above else "a spec"
+        noun = self._noun(slot.kind.kind)
         self.fail(
             slot.path,
             Problem(
-                f"{owner} needs {_article(slot.kind.kind)} {slot.kind.kind}",
+                f"{owner} needs {_article(noun)} {noun}",
                 key if above else root.span.source.whole(),
                 slot.name,
                 help=self._offer(slot.kind.kind, f"write `{slot.path[-1]}:` and one of "),

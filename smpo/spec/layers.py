@@ -26,6 +26,7 @@ __all__ = ["DOCUMENT_KEYS", "Layer", "UseFile", "merge", "merge_sweeps", "read_c
 DOCUMENT_KEYS = ("extends", "uses", "sweep", "ladder")
 MAX_CHAIN = 20
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
+_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,9 @@ def _set(source: Source) -> Layer:
         raise SpecProblems([Problem("there is no path before the `=`", whole)])
     if not equals:
         help = "write it as `path=value`, such as `--set train.steps=100`"
-        raise SpecProblems([Problem(f"{quoted(text)} sets nothing", whole, help=help)])
+        path, colon, value = (part.strip() for part in text.partition(":"))
+        meant = f"did you mean `{path}={value}`?" if colon and value and _PATH.fullmatch(path) else ""
+        raise SpecProblems([Problem(f"{quoted(text)} sets nothing", whole, label=meant, help=help)])
     keys: list[tuple[str, Span]] = []
     at = 0
     for word in left.split("."):
@@ -217,9 +220,10 @@ def _set(source: Source) -> Layer:
         start = at + (len(word) - len(word.lstrip()))
         if not _WORD.fullmatch(name):
             message = f"{quoted(left.strip())} is not the path of a setting"
-            raise SpecProblems(
-                [Problem(message, Span(source, 0, len(left)), help="a path is words and dots")]
-            )
+            bare = left.strip().lstrip("+~")
+            meant = f"write `{bare}{equals}…`; there is no `+` and no `~`" if _PATH.fullmatch(bare) else ""
+            span = Span(source, 0, len(left))
+            raise SpecProblems([Problem(message, span, label=meant, help="a path is words and dots")])
         keys.append((name, Span(source, start, start + len(name))))
         at += len(word) + 1
     if keys[0][0] in DOCUMENT_KEYS:

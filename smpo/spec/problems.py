@@ -56,11 +56,43 @@ class SpecProblems(SmpoError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant. One place, so that every suggestion is equally bold."""
-    from difflib import get_close_matches
+    """The name that was probably meant. One place, so that every suggestion is equally bold.
 
-    found = get_close_matches(name, sorted(set(names)), n=1, cutoff=0.6)
-    return found[0] if found else None
+    Close is who shares most of the letters in their order, differs by one slip (a letter too many, too few,
+    another, or two swapped), or is a contraction (`bf16` of `bfloat16`). A wrong suggestion is worse than none.
+    """
+    from difflib import SequenceMatcher
+
+    best, found = 0.0, None
+    match = SequenceMatcher(b=name)
+    for other in sorted(set(names)):
+        match.set_seq1(other)
+        if match.real_quick_ratio() <= best:
+            continue
+        ratio = match.ratio()
+        if ratio > best and (ratio >= 0.7 or _one_slip(name, other) or _contracted(name, other)):
+            best, found = ratio, other
+    return found
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether one edit makes them equal; of words with two letters nearly everything would be one."""
+    if abs(len(one) - len(other)) > 1 or min(len(one), len(other)) < 3:
+        return False
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    one, other = one[start:], other[start:]
+    swapped = one[:2] == other[1::-1] and one[2:] == other[2:]
+    return swapped or one[1:] == other[1:] or one[1:] == other or one == other[1:]
+
+
+def _contracted(one: str, other: str) -> bool:
+    short, long = sorted((one, other), key=len)
+    if len(short) < 3 or short[:1] != long[:1] or short[-1:] != long[-1:] or len(long) > 3 * len(short):
+        return False
+    letters = iter(long)
+    return all(letter in letters for letter in short)
 
 
 def quoted(text: str, *, limit: int = 60) -> str:

@@ -8,6 +8,7 @@ reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -251,12 +252,18 @@ _WORDS = (
 )
 
 
+_GLUED = re.compile(r"\s*(?:- )?([A-Za-z_][\w.-]*:)[^\s:/'\"][^:]*")
+
+
 def _syntax(error: Exception, source: Source, start: int) -> Problem:
     mark = getattr(error, "problem_mark", None)
     index = mark.index if mark is not None else getattr(error, "position", 0)
     raw = str(getattr(error, "problem", None) or getattr(error, "reason", None) or "can't be read")
     message = next((ours for theirs, ours in _WORDS if theirs in raw), f"not YAML: {raw}")
     at = min(start + (index if isinstance(index, int) else 0), len(source.text))
+    glued = _glued(source.text, at) if "mapping values" in raw else None
+    if glued is not None:
+        return Problem("after a `:` comes a space", span=Span(source, *glued))
     notes: tuple[Note, ...] = ()
     opened = getattr(error, "context_mark", None)
     if opened is not None and "end of stream" in raw:
@@ -265,3 +272,17 @@ def _syntax(error: Exception, source: Source, start: int) -> Problem:
         here = start + opened.index
         notes = (Note("it began here", Span(source, here, here + 1)),)
     return Problem(message, span=Span(source, at, min(at + 1, len(source.text))), notes=notes)
+
+
+def _glued(text: str, at: int) -> tuple[int, int] | None:
+    """Where a line above ends its key with a colon and no space (`steps:5`): YAML then takes it and what follows for
+    one word, and complains about the next colon."""
+    lines = text[:at].split("\n")
+    start = at - len(lines[-1])
+    for line in reversed(lines[:-1]):
+        start -= len(line) + 1
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _GLUED.fullmatch(line)
+        return (start + found.start(1), start + found.end(1)) if found else None
+    return None

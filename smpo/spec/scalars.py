@@ -10,7 +10,15 @@ import json
 import math
 import re
 
-__all__ = ["Scalar", "format_key", "format_scalar", "number_spelled", "one_number", "resolve_plain"]
+__all__ = [
+    "Scalar",
+    "format_key",
+    "format_scalar",
+    "is_number",
+    "number_spelled",
+    "one_number",
+    "resolve_plain",
+]
 
 Scalar = str | int | float | bool | None
 
@@ -48,6 +56,11 @@ def resolve_plain(text: str) -> Scalar:
             raise ValueError(f"`{text}` is too large for a number")
         return value
     return text
+
+
+def is_number(text: str, *, whole: bool = False) -> bool:
+    """Whether an unquoted scalar spelt so would be a number, or even a whole one."""
+    return bool(_INT.fullmatch(text) or (not whole and _FLOAT.fullmatch(text)))
 
 
 def number_spelled(text: str) -> str | None:

@@ -153,6 +153,15 @@ class RuntimeSpec(_Block):
     passes. A LoRA's reference is the policy's own network and needs no place."""
     vae_slicing: bool | None = None
     """Let the VAE encode and decode one picture at a time; null: from 512 pixels on."""
+    compile: bool = False
+    """Compile the blocks of policy and reference (`torch.compile`); the first passes then take minutes."""
+    channels_last: bool = False
+    """Memory layout of convolutions; on GPUs, together with `compile`."""
+    attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
+    """Kernel of attention, where it takes the shape; `auto` leaves the choice to torch."""
+    shadow_weights: bool = False
+    """Keep a 16-bit copy of a policy that is trained whole for inversions, instead of casting its weights at every
+    pass. The same numbers; two bytes a parameter."""
     log_every: int = Field(1, gt=0)
     checkpoint_every: int | None = Field(None, gt=0)
     """Updates between checkpoints; null means only at the end and on interruption."""

@@ -21,7 +21,8 @@ from smpo.engine.loop import Session, fit
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.step import Settings
-from smpo.families.networks import Arithmetic, Networks, store_in_half
+from smpo.families.networks import Arithmetic, Networks
+from smpo.families.speed import store_in_half
 from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, PairBatch

@@ -193,6 +193,10 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         reference=spec.needs_reference,
         offload_reference=spec.runtime.offload_reference,
         vae_slicing=spec.runtime.vae_slicing,
+        compile=spec.runtime.compile,
+        channels_last=spec.runtime.channels_last,
+        attention=spec.runtime.attention,
+        shadow_weights=spec.runtime.shadow_weights,
     )
 
 

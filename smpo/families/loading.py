@@ -21,6 +21,7 @@ from smpo.families.pipelines import (
     policy_and_reference,
 )
 from smpo.families.single_file import is_single_file, unpacked
+from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Runtime
 from smpo.weights import commit_of, locate, weight_patterns
@@ -89,6 +90,8 @@ def load_unet(
         arithmetic=Arithmetic(device, precision, runtime.batch),
         fetch=None if hold or adapter is not None else later,
         offload=runtime.offload_reference,
+        speed=Speed(runtime.compile, runtime.channels_last, runtime.attention),
+        shadow=runtime.shadow_weights,
     )
     keys = content_keys(folder, stack, variant=variant, reading=reading)
     opening = _opening(path_or_id, revision, stack.pipeline_class if single else None)

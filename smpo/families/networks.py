@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from smpo.families.lora import adapter_off
+from smpo.families.speed import AS_TORCH_DOES, Shadow, Speed
 
-__all__ = ["HALF", "Arithmetic", "Networks", "Precision", "store_in_half"]
+__all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,7 +50,8 @@ class Networks:
 
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
     frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the CPU's
-    memory, from where it is moved to the device for each of its passes.
+    memory, from where it is moved to the device for each of its passes. `shadow` keeps a 16-bit copy of a policy that
+    is trained whole, for its passes without gradients.
     """
 
     def __init__(
@@ -60,12 +62,18 @@ class Networks:
         arithmetic: Arithmetic,
         fetch: Callable[[], nn.Module] | None = None,
         offload: bool = False,
+        speed: Speed = AS_TORCH_DOES,
+        shadow: bool = False,
     ) -> None:
         self.trained = trained
+        self.speed = speed
         self.arithmetic = arithmetic
         self.shared = reference is None and fetch is None
         self._fetch, self._offload = fetch, offload
-        self._reference = None if reference is None else reference.to(self._resting)
+        half = HALF.get(arithmetic.precision)
+        self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
+        speed.prepare(trained)
+        self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
         self._dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.modules())
 
     @property
@@ -83,8 +91,9 @@ class Networks:
         Contiguous: torch may choose other kernels for other strides, and a dropout of zero, which only the network
         that is being trained has on, changes them half way.
         """
-        with self.arithmetic.autocast():
-            output: Tensor = network(x.contiguous(), t, **inputs, return_dict=False)[0]
+        x = x.contiguous(memory_format=self.speed.layout)
+        with self.arithmetic.autocast(), self.speed.attending():
+            output: Tensor = network(x, t, **inputs, return_dict=False)[0]
         return output.float()
 
     @contextmanager
@@ -93,11 +102,14 @@ class Networks:
         if reference and not self.shared:
             if self._reference is None:
                 assert self._fetch is not None
-                self._reference = self._fetch().to(self._resting)
+                self._reference = self.speed.prepare(self._fetch()).to(self._resting)
             try:
                 yield self._reference.to(self.arithmetic.device)
             finally:
                 self._reference.to(self._resting)
+            return
+        if self._shadow is not None:
+            yield self._shadow.network
             return
         training = self.trained.training and self._dropout
         if training:
@@ -111,15 +123,3 @@ class Networks:
         finally:
             if training:
                 self.trained.train()
-
-
-def store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
-
-    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
-    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
-    """
-    for module in network.modules():
-        frozen = not any(p.requires_grad for p in module.parameters())
-        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
-            module.to(dtype)

@@ -18,7 +18,7 @@ from torch import nn
 
 from smpo.errors import MachineError, RunError, readable
 from smpo.families.lora import Adapter, attach
-from smpo.families.networks import store_in_half
+from smpo.families.speed import store_in_half
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import Compare, NoiseSchedule
 from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns, whole

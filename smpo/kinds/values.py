@@ -37,6 +37,11 @@ class Runtime:
     """Keep the second copy in the CPU's memory and move it to the device for each of its passes."""
     vae_slicing: bool | None = None
     """Let the VAE see one picture at a time; null: from 512 pixels on."""
+    compile: bool = False
+    channels_last: bool = False
+    attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
+    shadow_weights: bool = False
+    """See `runtime` in the spec: how policy and reference compute, alike."""
 
 
 @dataclass(frozen=True)

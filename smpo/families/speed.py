@@ -1,0 +1,130 @@
+"""How the same arithmetic is done faster: kernels, memory layout, compiled blocks, weights that are cast once.
+
+Everything here changes rounding at most, and it changes it for policy and reference alike; the loss multiplies their
+difference by thousands, so one that is compiled beside one that isn't would train on the difference of two compilers.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+__all__ = ["AS_TORCH_DOES", "Shadow", "Speed", "store_in_half"]
+
+Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
+RECOMPILE_LIMIT = 64
+"""All ResNet blocks of a UNet share one code object and have some twenty shapes; torch gives up, silently, after 8."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """`compile`: transformer and ResNet blocks one by one, which takes a fraction of compiling the whole and costs a
+    percent of its gain. `channels_last`: the layout of convolutions; pays where norms are compiled too, since
+    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch."""
+
+    compile: bool = False
+    channels_last: bool = False
+    attention: Attention = "auto"
+
+    @property
+    def layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """`network`, ready to be asked; its parameters keep their names."""
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if self.compile:
+            _compile_blocks(network)
+        return network
+
+    def attending(self) -> Any:
+        """To be entered for each pass."""
+        if self.attention == "auto":
+            return nullcontext()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        wanted = {
+            "cudnn": SDPBackend.CUDNN_ATTENTION,
+            "flash": SDPBackend.FLASH_ATTENTION,
+            "efficient": SDPBackend.EFFICIENT_ATTENTION,
+            "math": SDPBackend.MATH,
+        }[self.attention]
+        # Where the wanted kernel doesn't take a shape (cross-attention's 77 keys), the others may.
+        rest = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        return sdpa_kernel([wanted, *(one for one in rest if one is not wanted)], set_priority=True)
+
+
+AS_TORCH_DOES = Speed()
+
+
+class Shadow:
+    """A copy of a trained network with its linear and convolution weights in 16 bits, for passes without gradients.
+
+    Under autocast every pass casts every weight: 15 GB of traffic for SDXL, a dozen times a pair. The shadow's weights
+    are the same numbers, rounded when the master weights have changed and not before. Two bytes a parameter.
+    """
+
+    def __init__(self, master: nn.Module, dtype: torch.dtype, speed: Speed = AS_TORCH_DOES) -> None:
+        self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        network = copy.deepcopy(master).requires_grad_(False).eval()
+        if hasattr(network, "disable_gradient_checkpointing"):
+            network.disable_gradient_checkpointing()
+        store_in_half(network, dtype)
+        mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        theirs = {**dict(master.named_parameters()), **dict(master.named_buffers())}
+        self._pairs = [(mine[name], theirs[name]) for name in mine]
+        self._network = speed.prepare(network)
+        self._seen, self._stepped = self._version(), False
+        known = weakref.ref(self)
+
+        def told(*_: object) -> None:
+            if (shadow := known()) is not None:
+                shadow._stepped = True
+
+        weakref.finalize(self, register_optimizer_step_post_hook(told).remove)
+
+    @property
+    def network(self) -> nn.Module:
+        """The copy, up to date."""
+        version = self._version()
+        if self._stepped or version != self._seen:
+            with torch.no_grad():
+                for mine, theirs in self._pairs:
+                    mine.copy_(theirs)
+            self._seen, self._stepped = version, False
+        return self._network
+
+    def _version(self) -> int:
+        """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count
+        theirs, so one listens to them too."""
+        return sum(theirs._version for _, theirs in self._pairs)
+
+
+def store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
+    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
+
+    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
+    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
+    """
+    for module in network.modules():
+        frozen = not any(p.requires_grad for p in module.parameters())
+        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
+            module.to(dtype)
+
+
+def _compile_blocks(network: nn.Module) -> None:
+    from diffusers.models.attention import BasicTransformerBlock
+    from diffusers.models.resnet import ResnetBlock2D
+
+    torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+    for module in network.modules():
+        if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
+            module.compile()

@@ -2,13 +2,20 @@
 
 book      every row as it lies there, and every image once
 looks     which images look alike though their bytes differ
-checks    the findings
+findings  what is said, and how it is shown
+labels    unusable rows, ties, pairs in several rows
+copies    the same pictures in other bytes
+sizes     pictures that don't suit the model
+wording   long prompts, leaked prompts
+numbers   label noise, charts
+checks    all of these in order
 margins   what a reward thinks of the labels
 page      one HTML file that needs nothing else
 """
 
 from smpo.data.audit.book import Book, open_book, table_book
-from smpo.data.audit.checks import Audit, Example, Expected, Finding, audit
+from smpo.data.audit.checks import audit
+from smpo.data.audit.findings import Audit, Example, Expected, Finding
 from smpo.data.audit.margins import Margins, margins_of
 
 __all__ = [

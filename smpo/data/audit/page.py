@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from smpo.data.audit.checks import Audit
+from smpo.data.audit.findings import Audit
 
 __all__ = ["page"]
 

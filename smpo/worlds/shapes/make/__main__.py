@@ -2,7 +2,7 @@
 
     python -m smpo.worlds.shapes.make --work FOLDER
 
-About 75 minutes of one core. Each stage runs in a process of its own with one thread, and leaves a mark when it has
+About 45 minutes of one core. Each stage runs in a process of its own with one thread, and leaves a mark when it has
 ended, so that the command goes on where it was stopped. What ships is then in `FOLDER/weights`.
 
 The arithmetic is deterministic on one machine. Another processor may round bfloat16 otherwise, and then gives weights

@@ -28,6 +28,10 @@ and gradients of both must agree before anything is timed. Then one thing is tur
 * **amortised**: `train.timesteps_per_pair: 4`, several timesteps along one inversion; the same expectation, with a
   variance that depends on how alike a pair's gradients are (`smpo measure rho SPEC` tells, and what the gain is then);
 * **cached**: inversion by the frozen reference, read from the cache (`runtime.reuse_inversions`); another algorithm.
+  The reference is still asked at the noisy latent.
+
+The cores were shared while this was measured, and repeats spread by a tenth and more: *exact* isn't told apart from
+*batched* in time. It takes fewer passes, which a test counts.
 
 On a CPU, times are the process' own, and only ratios mean anything; the network is a small one of SDXL's kind, and its
 ratios are not those of a GPU. **No GPU was measured yet.** There it is one line, for `sd15` and `sdxl`:
@@ -39,8 +43,34 @@ python benchmarks/side_by_side.py --arch sdxl --device cuda --precision fp16
 """
 
 
-def page(found: list[dict[str, Any]]) -> str:
-    return "\n".join([INTRO, *(section(report) for report in found)])
+def page(found: list[dict[str, Any]], rho: dict[str, Any]) -> str:
+    return "\n".join([INTRO, worth(rho), *(section(report) for report in found)])
+
+
+def worth(rho: dict[str, Any]) -> str:
+    """What several timesteps a walk are worth once the likeness of their gradients is counted."""
+    found, machine = rho["found"], rho["machine"]
+    rows = [
+        f"| {one['timesteps']} | {one['raw']:.2f} | {one['gain']:.2f} [{one['low']:.2f}, {one['high']:.2f}] |"
+        for one in found["choices"]
+    ]
+    return "\n".join(
+        [
+            f"## What amortising is worth on `{rho['spec']}`",
+            "",
+            f"Gradients of one pair at two timesteps correlate at {found['rho']:.3f} [{found['low']:.3f}, "
+            f"{found['high']:.3f}] there (the base, {found['pairs']} pairs, {found['levels']} timesteps), so at equal "
+            "variance more timesteps a walk are worth:",
+            "",
+            "| timesteps a pair | raw gain | gain at equal variance [95 %] |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "Below 1 it loses. The amortised rows further down are raw gains. "
+            f"`benchmarks/rho.py`; {machine['device']}, Python {machine['python']}, torch {machine['torch']}.",
+            "",
+        ]
+    )
 
 
 def section(report: dict[str, Any]) -> str:
@@ -82,7 +112,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--check", action="store_true", help="write nothing; end with 1 when the page is stale"
     )
-    text = page(results())
+    text = page(results(), json.loads((HERE / "results" / "rho_plane.json").read_text()))
     if parser.parse_args().check:
         raise SystemExit(PAGE.read_text() != text)
     PAGE.write_text(text)

@@ -1,7 +1,7 @@
 """Runs of several processes: the parent opens the run's folder and starts torchrun; children train.
 
-The parent never imports torch. Children get the *resolved* spec, so that no process resolves anything again. A run
-that is already under `torchrun` or `accelerate launch` (RANK is set) is one of those children.
+The parent never imports torch. Children get the *resolved* spec, so that no process resolves anything again. `smpo run`
+starts its processes itself, on one machine; started under `torchrun` or `accelerate launch` it doesn't join them yet.
 """
 
 from __future__ import annotations

@@ -75,6 +75,10 @@ def test_compiled_blocks_say_the_same_for_both_networks(sd_folder) -> None:
     x, t, cond = micro_batch(plain)
     one, two = plain.predict(x, t, cond), compiled.predict(x, t, cond)
     torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
-    assert torch.equal(two.detach(), compiled.predict(x, t, cond, reference=True))
+    reference = compiled.predict(x, t, cond, reference=True)
+    with torch.no_grad():
+        assert torch.equal(compiled.predict(x, t, cond), reference), "the same graphs, the same numbers"
+    # A graph that keeps activations for a backward is fused, and so rounded, in another way.
+    torch.testing.assert_close(two.detach(), reference, rtol=1e-5, atol=1e-5)
     names = dict(copy.deepcopy(plain.network).named_parameters()).keys()
     assert dict(compiled.network.named_parameters()).keys() == names, "checkpoints keep their names"

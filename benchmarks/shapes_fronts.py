@@ -1,6 +1,6 @@
 """Gain against distance from the base, per method, on shapes: what a table at one learning rate can't show.
 
-    python benchmarks/shapes_fronts.py                  # a quarter of an hour of one core; stopped, it goes on
+    python benchmarks/shapes_fronts.py                  # three quarters of an hour of one core; stopped, it goes on
     python benchmarks/shapes_fronts.py --quick          # a minute, to see that it works; says nothing
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here every
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 GRID = (("3e-5", "500"), ("3e-5", "2000"), ("1e-4", "500"), ("1e-4", "2000"))
 """Learning rate and beta. A path at a high rate passes through the distances at which lower ones end."""
 SEEDS = (1, 2, 3)
-INVERTED = "inversion={use: renoise, steps: 12, spacing: quadratic, by: reference}"
+INVERTED = "inversion={use: renoise, steps: 12, spacing: quadratic, by: policy}"
 METHODS = {
     "DPO": ["objective.use=dpo", "smoothing=hard", "inversion=none"],
     "DPO + smoothing": ["inversion=none"],
@@ -56,7 +56,6 @@ def path_of(
         f"evaluate.prompts=shapes-{split}",
         f"evaluate.limit={options.prompts}",
         f"evaluate.rewards=[{JUDGE}, shapes-reward]",
-        "runtime.reuse_inversions=true",
         f"runtime.cache={options.cache}",
     ]
     resolved = resolve(HERE.parent / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=sets)

@@ -27,12 +27,12 @@ from quickstart import SPEC, machine, run_folder, world
 HERE = Path(__file__).parent
 JUDGE = "shapes-judge"
 FORWARD = "inversion={use: none}"
-INVERTED = "inversion={use: renoise, steps: 12, spacing: quadratic, by: reference}"
+INVERTED = "inversion={use: renoise, steps: 12, spacing: quadratic, by: policy}"
 
 
 def renoise(**changes: Any) -> str:
     """The usual inversion with some settings changed."""
-    settings = {"use": "renoise", "steps": 12, "spacing": "quadratic", "by": "reference"} | changes
+    settings = {"use": "renoise", "steps": 12, "spacing": "quadratic", "by": "policy"} | changes
     return "inversion={" + ", ".join(f"{name}: {value}" for name, value in settings.items()) + "}"
 
 
@@ -83,11 +83,9 @@ FACTORS = {
         "Does the correction matter, and whose path is followed?",
         (
             WALKED,
-            Arm(
-                "no correction (DDIM)",
-                ("inversion={use: ddim, steps: 12, spacing: quadratic, by: reference}",),
-            ),
-            Arm("along the policy", (renoise(by="policy"),)),
+            Arm("no correction (DDIM)", (renoise(use="ddim"),)),
+            Arm("along the reference", (renoise(by="reference"),)),
+            Arm("along the reference, no correction", (renoise(use="ddim", by="reference"),)),
             Arm("guidance 2 on the way up", (renoise(guidance=2),)),
         ),
     ),

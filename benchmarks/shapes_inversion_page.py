@@ -16,8 +16,9 @@ HERE = Path(__file__).parent
 MARK = "<!-- Written by benchmarks/shapes_inversion_page.py; don't edit. -->\n"
 INTRO = """# Inversion on images
 
-SmPO compares policy and reference on *inverted* noise: the noise that a picture came from, as the reference sees it.
-On the shapes world earlier runs with inversion gained less than runs with drawn noise, at more cost. Why? Each section
+SmPO compares policy and reference on *inverted* noise: the noise that a picture came from, as the policy of the moment
+sees it (or, cheaper, as the reference does). On the shapes world earlier runs with inversion gained no more than runs
+with drawn noise, at more cost; along the reference they failed. Why? Each section
 changes one thing about the quickstart (SmPO's loss, smoothed labels, {updates})
 and leaves the rest; the arms of a section are compared with its first, paired by training seed and prompt.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from smpo.app.contenders import BASE, Contender, load_contender, sampling_of
 from smpo.app.counts import judge_names
-from smpo.app.prompted import prompted
+from smpo.app.prompted import good_prefix, prompted
 from smpo.errors import RunError
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.contest import Contest, Judge, rank
@@ -86,8 +86,8 @@ def hold(
             "steps": wanted.steps,
         }
         sampling = sampling_of(one)
-        if sampling.prefixes is not None:
-            about["prefix"] = sampling.prefixes[0]
+        if prefix := good_prefix(sampling):
+            about["prefix"] = prefix
         caches[one.name] = BaseCache(runtime.cache / "base", json.dumps(about, sort_keys=True))
         scores[one.name] = score_model(
             one.name,
@@ -98,7 +98,7 @@ def hold(
             cache=caches[one.name],
             progress=progress,
         )
-        if (far := near.measure(denoiser, caches[one.name])) is not None:
+        if (far := near.measure(denoiser, caches[one.name], good_prefix(sampling))) is not None:
             drift[one.name] = far
         del denoiser
         gc.collect()
@@ -134,7 +134,7 @@ class _Nearness:
         self._scorers, self._batch = scorers, batch
         self._base: tuple[list[Picture], Probe, Tensor] | None = None
 
-    def measure(self, denoiser: Denoiser, cache: BaseCache) -> Drift | None:
+    def measure(self, denoiser: Denoiser, cache: BaseCache, prefix: str) -> Drift | None:
         """None for the base itself, and for a model whose pictures can't be read."""
         found = [cache.picture(slot) for slot in self.slots]
         pictures = [picture for picture in found if picture is not None]
@@ -146,7 +146,7 @@ class _Nearness:
             self._base = pictures, probe, probe.predictions(denoiser)
             return None
         base, probe, said = self._base
-        errors = (probe.predictions(denoiser), said)
+        errors = (probe.predictions(denoiser, prefix=prefix), said)
         return distances(self._prompts, self._scorers, pictures, base, errors, passes=probe.passes)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
 from smpo.app.counts import judge_names
-from smpo.app.prompted import prompted
+from smpo.app.prompted import good_prefix, prompted
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.drift import Drift, Probe, distances
@@ -81,7 +81,8 @@ def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drif
     seeds = [todo[n].seed for n in numbers]
     probe = Probe.of(denoiser, [p.text for p in prompts], seeds, base, live.runtime.batch)
     try:
-        errors = (probe.predictions(denoiser), probe.predictions(denoiser, reference=True))
+        ours = probe.predictions(denoiser, prefix=good_prefix(live.session.objective.sampling()))
+        errors = (ours, probe.predictions(denoiser, reference=True))
     except torch.OutOfMemoryError:
         errors = None
     return distances(prompts, scorers, policy, base, errors, passes=2 * probe.passes)

@@ -10,14 +10,18 @@ from smpo.kinds import Denoiser, Sampling
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["prompted"]
+__all__ = ["good_prefix", "prompted"]
 
 
 def prompted(denoiser: Denoiser, sampling: Sampling) -> Denoiser:
     """The denoiser as evaluation should ask it; itself, unless the objective puts words before prompts."""
-    if sampling.prefixes is None:
-        return denoiser
-    return cast(Denoiser, _Prompted(denoiser, sampling.prefixes[0]))
+    prefix = good_prefix(sampling)
+    return cast(Denoiser, _Prompted(denoiser, prefix)) if prefix else denoiser
+
+
+def good_prefix(sampling: Sampling) -> str:
+    """What goes before a prompt that this policy is asked; nothing for most."""
+    return sampling.prefixes[0] if sampling.prefixes else ""
 
 
 class _Prompted:

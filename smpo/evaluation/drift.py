@@ -123,8 +123,11 @@ class Probe:
         """What one network costs."""
         return len(self.x0) * DRIFT_TIMESTEPS
 
-    def predictions(self, denoiser: Denoiser, *, reference: bool = False) -> Tensor:
-        """`[N, T, C, H, W]` float32 on the CPU: the noise that this network sees. Prompts are asked as they stand."""
+    def predictions(self, denoiser: Denoiser, *, reference: bool = False, prefix: str = "") -> Tensor:
+        """`[N, T, C, H, W]` float32 on the CPU: the noise that this network sees.
+
+        `prefix`: what this network was taught to see before a prompt (CSFT's policies).
+        """
         import torch
 
         from smpo.maths.draws import PositionDraws
@@ -135,7 +138,7 @@ class Probe:
             for start in range(0, len(self.x0), self.batch):
                 some = slice(start, start + self.batch)
                 x0 = self.x0[some].to(device)
-                rows = denoiser.encode_prompts(self.texts[some])
+                rows = denoiser.encode_prompts([prefix + text for text in self.texts[some]])
                 images = {name: value[some] for name, value in self.rows.items()}
                 cond = Conditioning(rows).merged(images).to(device)
                 draws = PositionDraws(_SEED, self.positions[some], device)

@@ -35,6 +35,8 @@ Floats = NDArray[np.float64]
 SIDE = 64
 ALARM = 0.25
 """A gauge that has moved by more than this share, surely, is worth a word."""
+SMALL = 0.1
+"""Standard deviations of the base's scores: a judge that fell by less, though surely, is a price and no proof."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def goodhart(evaluation: Evaluation) -> Panel:
         ours = gains[made.name]
         gap = None if ours is None else ours - float(np.mean(told))
     gauges = _gauges(evaluation.kept_base, evaluation.kept_policy) + _measured(evaluation)
-    return Panel(made.name if made else None, gains, gap, gauges, _verdict(made, others, gauges))
+    return Panel(made.name if made else None, gains, gap, gauges, _verdict(made, others, gains, gauges))
 
 
 def _standardised(judgement: Judgement) -> float | None:
@@ -176,7 +178,12 @@ def _high(picture: Image.Image) -> float:
     return float(power[np.hypot(across, down) > 0.25].sum()) / total if total > 0 else 0.0
 
 
-def _verdict(made: Judgement | None, others: Sequence[Judgement], gauges: Sequence[Gauge]) -> str:
+def _verdict(
+    made: Judgement | None,
+    others: Sequence[Judgement],
+    gains: Mapping[str, float | None],
+    gauges: Sequence[Gauge],
+) -> str:
     parts = []
     if made is None:
         parts.append("No judge here made the training labels, so there is nothing to have been gamed.")
@@ -190,8 +197,11 @@ def _verdict(made: Judgement | None, others: Sequence[Judgement], gauges: Sequen
         ups = [one.name for one in others if one.comparison.verdict == "better"]
         downs = [one.name for one in others if one.comparison.verdict == "worse"]
         if downs:
+            little = all((gain := gains[name]) is not None and gain > -SMALL for name in downs)
             parts.append(
-                f"`{made.name}`, which made the labels, rose while {_named(downs)} fell: suspect it was gamed."
+                f"`{made.name}`, which made the labels, rose{_sized(gains[made.name])} while "
+                + " and ".join(f"`{name}` fell{_sized(gains[name])}" for name in downs)
+                + (": a small price so far; watch it." if little else ": suspect it was gamed.")
             )
         elif ups:
             parts.append(
@@ -213,6 +223,10 @@ def _verdict(made: Judgement | None, others: Sequence[Judgement], gauges: Sequen
         counted = ", ".join(gauge.name for gauge in gauges if gauge.change is not None)
         parts.append(f"No alarm from {counted} on {gauges[0].pictures} pictures." if counted else "")
     return " ".join(part for part in parts if part)
+
+
+def _sized(gain: float | None) -> str:
+    return "" if gain is None else f" by {abs(gain):.2g} standard deviations"
 
 
 def _named(names: Sequence[str]) -> str:

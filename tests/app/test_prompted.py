@@ -1,6 +1,6 @@
 """Conditional fine-tuning is judged on what it was taught to do."""
 
-from smpo.app.prompted import prompted
+from smpo.app.prompted import good_prefix, prompted
 from smpo.components.objectives import ConditionalFineTuning, SmPO
 
 
@@ -19,3 +19,5 @@ def test_the_policy_is_asked_with_the_good_prefix_and_the_base_plainly():
     assert asked.sample(["a"], [1], reference=True, **how) == [("a", True)]
     assert asked.latent_shape == (1, 2, 3)
     assert prompted(inner, SmPO().sampling()) is inner
+    assert good_prefix(ConditionalFineTuning(good="fine ").sampling()) == "fine "
+    assert good_prefix(SmPO().sampling()) == ""

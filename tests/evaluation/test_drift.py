@@ -94,3 +94,20 @@ def test_means_have_intervals_in_clusters_and_what_is_not_finite_is_left_out():
     assert drift.to_dict()["passes"] == 64 and "error 4 [4, 4] on 4 prompts" in drift.sentence()
     one = distances(prompts[:1], {}, policy[:1], base[:1], None)
     assert one.distances[0].low is None and [d.kind for d in one.distances] == ["picture"]
+
+
+def test_who_was_taught_with_a_prefix_is_measured_with_it():
+    class Reader:
+        """Sees as much noise as its prompt has letters; knows no pictures."""
+
+        device, schedule = torch.device("cpu"), load_plane().schedule
+
+        def encode_prompts(self, prompts):
+            return {"letters": torch.tensor([[float(len(prompt))] for prompt in prompts])}
+
+        def predict(self, x_t, times, cond, reference=False):
+            return cond.tensors["letters"][:, :, None, None].expand_as(x_t)
+
+    asked = probe(load_plane())
+    plainly, with_words = (asked.predictions(Reader(), prefix=prefix) for prefix in ("", "good "))
+    assert error_distances(with_words, plainly) == pytest.approx(25)

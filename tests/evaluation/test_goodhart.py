@@ -68,9 +68,9 @@ def test_points_have_drift_and_diversity():
     assert gauge(panel, "diversity").change == pytest.approx(0, abs=1e-6)
 
 
-def verdict(judge_likes: float) -> str:
+def verdict(judge_likes: float, model: ToyModel | None = None) -> str:
     found = evaluate(
-        ToyModel(),
+        model or ToyModel(),
         prompts(40),
         {"reward": ToyScorer("r", red), "judge": ToyScorer("j", lambda p: judge_likes * red(p))},
         settings=Settings(guidance=3.0, steps=4),
@@ -83,6 +83,12 @@ def test_the_verdict_follows_the_other_judges():
     assert "so did `judge`" in verdict(1.0)
     assert "suspect it was gamed" in verdict(-1.0)
     assert "no resolved change" in verdict(0.0)
+
+
+def test_a_tiny_but_sure_fall_is_a_price_and_no_proof():
+    said = verdict(-1.0, ToyModel(shift=2, spread=0.5))  # a fifteenth of the spread between pictures
+    assert "`judge` fell by 0.06" in said or "`judge` fell by 0.07" in said
+    assert "a small price" in said and "gamed" not in said
 
 
 def test_it_is_in_the_file_and_the_metrics():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpo.app.run import Console
+from smpo.app.watchers import Console
 from smpo.components.datasets import VoteData
 from smpo.components.locations import locate, to_fetch
 from smpo.errors import MachineError, RunError, SmpoError

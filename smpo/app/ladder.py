@@ -19,8 +19,8 @@ from filelock import FileLock, Timeout
 from smpo.app.ladder_work import LadderRuns, Task, finish, helpers
 from smpo.app.ledger import COST
 from smpo.app.plan import make_plan
-from smpo.app.run import Console
 from smpo.app.rungs import Ladder
+from smpo.app.watchers import Console
 from smpo.engine.events import RunInfo, Tee
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.ladder import RungRuns, tabulate

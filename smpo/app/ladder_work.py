@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from smpo.app.plan import make_plan
-from smpo.app.run import Console, run
+from smpo.app.run import run
 from smpo.app.rungs import Ladder, Rung, read_ladder
+from smpo.app.watchers import Console
 from smpo.engine.events import StepReport
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve

@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 from smpo.app.plan import Plan
-from smpo.app.run import Console, describe, work
+from smpo.app.record import describe
+from smpo.app.run import work
+from smpo.app.watchers import Console
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve

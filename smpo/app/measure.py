@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smpo.app.run import Console
+from smpo.app.watchers import Console
 from smpo.engine.resemblance import Resemblance, gain, gradients, resemblance
 from smpo.experiment import ExperimentSpec
 

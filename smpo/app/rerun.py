@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from smpo.app.plan import make_plan
-from smpo.app.run import Console, Expected, Result, run
+from smpo.app.record import Expected
+from smpo.app.run import Result, run
 from smpo.app.verify import resolved_of
+from smpo.app.watchers import Console
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.agreement import Agreement, agreements, recorded
 from smpo.runs.lock import INFLUENCES, changes, lock_facts, read_lock

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpo.app.run import Console
+from smpo.app.watchers import Console
 from smpo.data.index import Progress
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec

@@ -55,7 +55,8 @@ def perform(path: Path) -> int:
 
 def _perform(order: Order) -> int:
     from smpo.app.plan import make_plan
-    from smpo.app.run import Pruned, run
+    from smpo.app.run import run
+    from smpo.app.watchers import Pruned
     from smpo.errors import MachineError, RunError
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve

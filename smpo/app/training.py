@@ -1,0 +1,93 @@
+"""The training of a run: after each update, what was seen is written down, and it is decided how to go on."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from smpo.app.attempt import Attempt
+from smpo.app.interrupt import Interrupt
+from smpo.app.watchers import Pruned
+
+__all__ = ["train"]
+
+
+def train(run: Attempt) -> None:
+    """The updates that are still to be done. Raises `Pruned`, `NonFiniteLoss`, and KeyboardInterrupt after a
+    checkpoint when the run was asked to stop."""
+    from smpo.app.diagnose import diagnosis
+    from smpo.engine.alarms import RunawayInversion, WinnerDrop
+    from smpo.engine.loop import fit
+
+    spec, session, runtime = run.spec, run.live.session, run.spec.runtime
+    tracker, console, clock, alarm = run.tracker, run.console, run.clock, RunawayInversion()
+
+    if run.start < session.steps:
+        console.phase("training")
+    if run.main and run.start == 0:
+        _preview(run, 0)
+    look = None
+    if run.main and run.start < session.steps:
+        look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.diagnosed)
+    winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
+    drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
+    with Interrupt(console.note) as interrupt:
+        for report in fit(session, run.start):
+            final = report.step == session.steps
+            if report.step % runtime.log_every == 0 or final:
+                tracker.metrics(
+                    {f"train/{k}": v for k, v in report.metrics.items()}
+                    | {"train/pairs_per_second": report.pairs / report.seconds},
+                    report.step,
+                )
+            clock.update(report, session.objective)
+            console.step(report, session.steps)
+            if run.folder.held:
+                run.folder.update(report.step)
+            fallen = winners.watch(report.metrics) if look is None and drawn else None
+            if look is not None and look.due(report.step):
+                with clock("diagnose"):
+                    found = look.metrics(report.step)
+                tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
+                fallen = winners.watch(found)
+            for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
+                if message:
+                    console.warn(message)
+            due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
+            stop = interrupt.wanted(session.accelerator)
+            if due or final or stop:
+                _checkpoint(run, report.step)
+            if run.overseer is not None:
+                with clock("rungs"):
+                    reason = run.overseer.hopeless(report.step, run.resolved, run.live, tracker, look)
+                if reason:
+                    raise Pruned(reason)
+            if stop and not final:
+                console.note(f"stopped after update {report.step}; `--resume` goes on from there")
+                raise KeyboardInterrupt
+            if run.main and runtime.preview_every and report.step % runtime.preview_every == 0 and not final:
+                _preview(run, report.step)
+
+
+def _checkpoint(run: Attempt, step: int) -> None:
+    from smpo.engine.checkpoint import save
+
+    if run.main:
+        save(
+            run.folder.checkpoints,
+            step,
+            run.parameters,
+            run.live.session.optimiser,
+            run.live.session.average,
+            spec_hash=run.resolved.identity.spec_hash,
+            keep=run.spec.runtime.keep,
+        )
+
+
+def _preview(run: Attempt, step: int) -> None:
+    """A grid of the same few prompts and seeds, so that one can watch them change."""
+    if not run.spec.runtime.preview_every or run.spec.evaluate is None:
+        return
+    from smpo.app.evaluate import preview
+
+    with run.live.session.average.swapped() if run.live.session.average else nullcontext():
+        run.tracker.images("preview", preview(run.spec, run.live), step)

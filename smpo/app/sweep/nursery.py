@@ -222,10 +222,10 @@ def _import() -> None:
         os.environ.setdefault(name, value)
     for module in (
         "smpo.app.run", "smpo.app.training", "smpo.app.assemble", "smpo.app.evaluate", "smpo.app.export",
-        "smpo.app.sweep.trial", "smpo.engine.loop", "smpo.engine.checkpoint", "smpo.engine.alarms", "smpo.components", "smpo.registry.resolve",
-        "smpo.families.plane", "smpo.tracking.mlflow", "smpo.tracking.console", "accelerate", "torch._dynamo", "mlflow",
-        "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.client", "scipy.stats", "PIL.PngImagePlugin",
-        "jinja2", "huggingface_hub.repocard_data", "safetensors.numpy",
+        "smpo.app.sweep.trial", "smpo.engine.loop", "smpo.engine.checkpoint", "smpo.engine.alarms", "smpo.components",
+        "smpo.registry.resolve", "smpo.families.plane", "smpo.tracking.mlflow", "smpo.tracking.console", "accelerate",
+        "torch._dynamo", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.client", "scipy.stats",
+        "PIL.PngImagePlugin", "jinja2", "huggingface_hub.repocard_data", "safetensors.numpy",
     ):  # fmt: skip
         importlib.import_module(module)
 

@@ -59,6 +59,17 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Inject every fault that has a test, and write what was survived: the table of docs/reliability.md."""
+    _setup(session)
+    results = "benchmarks/results/reliability.json"
+    session.run(
+        *("pytest", "-m", "fault", "-p", "no:xdist", "--reliability", results, *session.posargs), env=ENV
+    )
+    session.run("python", "benchmarks/reliability_page.py", env=ENV)
+
+
+@nox.session
 def schema(session: nox.Session) -> None:
     """Write what follows from the registry anew: the schema that editors read, the reference pages of the docs.
 

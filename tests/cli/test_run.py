@@ -93,6 +93,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(spec, capfd, monkeypatch,
     assert weights[0] == weights[1], "bit for bit"
 
 
+@pytest.mark.fault(
+    "faults", "a loss that is not a number", "the update is not applied; the run ends in words"
+)
 def test_a_poisoned_run_fails_in_words_and_keeps_its_checkpoint(spec, capfd, monkeypatch):
     import smpo.components.objectives as objectives
 

@@ -1,0 +1,69 @@
+"""Write docs/reliability.md from what `nox -s faults` found.
+
+python benchmarks/reliability_page.py            # write
+python benchmarks/reliability_page.py --check    # 1 when the page isn't that of the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "reliability.json"
+PAGE = HERE.parent / "docs" / "reliability.md"
+TITLES = {
+    "kill": "Interruption",
+    "devices": "Many devices",
+    "faults": "Everything else that breaks",
+}
+
+INTRO = """<!-- Written by benchmarks/reliability_page.py; don't edit. -->
+# Reliability
+
+Whatever happens, no finished work is lost, and an interrupted run ends where an uninterrupted one does. Each line below
+is a test that brings the fault about, for real or by an error raised where the system would raise it, and looks at what
+is left: the exit code, what was said, the record, the weights. `nox -s faults` runs them all and writes this page.
+
+*Survived* means that the run went on, or ended with a sentence and a state from which it goes on, with the result the
+test demands; *lost* counts the rest.
+"""
+
+
+def page(found: dict[str, Any]) -> str:
+    parts = [INTRO]
+    for group, title in TITLES.items():
+        lines = [line for line in found["faults"] if line["group"] == group]
+        if lines:
+            parts += [f"## {title}\n", table(lines)]
+    total = {key: sum(line[key] for line in found["faults"]) for key in ("injected", "survived", "lost")}
+    parts.append(
+        f"In all {total['injected']} injections, {total['survived']} survived, {total['lost']} lost. Machine: "
+        f"{found['machine']}; torch {found['versions']['torch']}, MLflow {found['versions']['mlflow']}.\n"
+    )
+    return "\n".join(parts)
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    rows = [
+        f"| {line['name']} | {line['injected']} | {line['survived']} | {line['lost']} | {line['what']} |\n"
+        for line in lines
+    ]
+    return "| fault | injected | survived | lost | what happens |\n|---|--:|--:|--:|---|\n" + "".join(rows)
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--check", action="store_true")
+    check = words.parse_args().check
+    text = page(json.loads(RESULT.read_text(encoding="utf-8")))
+    if check:
+        return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

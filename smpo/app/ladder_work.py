@@ -147,6 +147,7 @@ def helpers(ladder: Ladder, parent: str | None, count: int) -> Iterator[list[sub
         {
             "source": str(ladder.source.absolute()),
             "sets": ladder.sets,
+            "seeds": len(ladder.seeds),
             "extra_roots": [str(root.absolute()) for root in ladder.extra_roots],
             "no_local_code": ladder.no_local_code,
             "parent": parent,
@@ -200,7 +201,12 @@ def _help(request: Mapping[str, Any]) -> None:
         no_local_code=request["no_local_code"],
     )
     ladder = read_ladder(
-        source, base, sets=request["sets"], extra_roots=roots, no_local_code=request["no_local_code"]
+        source,
+        base,
+        sets=request["sets"],
+        seeds=request["seeds"],
+        extra_roots=roots,
+        no_local_code=request["no_local_code"],
     )
     tasks = [Task(rung, seed) for seed in ladder.seeds for rung in ladder.rungs]
     with Terminal(quiet=True) as console, contextlib.suppress(KeyboardInterrupt):

@@ -138,10 +138,14 @@ def read_ladder(
     base: Resolved[ExperimentSpec],
     *,
     sets: Sequence[str] = (),
+    seeds: int | None = None,
     extra_roots: Sequence[Path] = (),
     no_local_code: bool = False,
 ) -> Ladder:
-    """The `ladder:` block of a spec that was resolved as `base`. Raises `SpecProblems` for all that is wrong."""
+    """The `ladder:` block of a spec that was resolved as `base`; `seeds` instead of the block's.
+
+    Raises `SpecProblems` for all that is wrong.
+    """
     entry = base.ladder_entry
     assert entry is not None, "asked only of specs with a ladder"
     tree = Node(entry.key, {"ladder": entry})
@@ -161,7 +165,7 @@ def read_ladder(
     ladder = Ladder(
         base,
         (),
-        tuple(range(first, first + block.seeds)),
+        tuple(range(first, first + (seeds or block.seeds))),
         source,
         tuple(sets),
         tuple(extra_roots),

@@ -25,13 +25,16 @@ def ladder_of(
     base: Resolved[ExperimentSpec],
     sets: Sequence[str],
     *,
+    seeds: int | None = None,
     roots: Sequence[Path] | None = None,
     no_local_code: bool = False,
 ) -> Ladder | None:
     """The spec's ladder, if it has one. Raises `SpecProblems`."""
     if base.ladder_entry is None:
         return None
-    return read_ladder(find_spec(spec), base, sets=sets, extra_roots=roots or (), no_local_code=no_local_code)
+    return read_ladder(
+        find_spec(spec), base, sets=sets, seeds=seeds, extra_roots=roots or (), no_local_code=no_local_code
+    )
 
 
 def ladder_command(ladder: Ladder, *, jobs: int, quiet: bool) -> None:

@@ -19,17 +19,22 @@ __all__ = ["judges_table", "quiet_libraries", "run_command", "show_result"]
 
 
 def run_command(
-    spec: str, sets: Sequence[str], *, resume: bool, again: bool, jobs: int = 1, quiet: bool,
-    roots: Sequence[Path] | None, no_local_code: bool,
+    spec: str, sets: Sequence[str], *, resume: bool, again: bool, jobs: int = 1, seeds: int | None = None,
+    quiet: bool, roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
     from smpo.tracking.console import Console
 
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-    ladder = ladder_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
+    ladder = ladder_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
     if ladder is not None:
         quiet_libraries()
         ladder_command(ladder, jobs=jobs, quiet=quiet)
         return
+    if seeds is not None:
+        raise MachineError(
+            f"`--seeds` counts the seeds of a ladder, and {spec} has no `ladder:` block",
+            help="for another seed of one run: --set train.seed=N",
+        )
     plan = make_plan(resolved)
     if not quiet:
         show_plan(resolved, plan)

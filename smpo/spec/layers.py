@@ -25,6 +25,10 @@ __all__ = ["DOCUMENT_KEYS", "Layer", "UseFile", "merge", "merge_sweeps", "read_c
 
 DOCUMENT_KEYS = ("extends", "uses", "sweep", "ladder")
 MAX_CHAIN = 20
+_INSTEAD = {
+    "ladder": "`smpo run --seeds N` changes the number of seeds; other changes want a file that extends this one",
+    "sweep": "`smpo sweep --trials N` changes the number of trials; other changes want a file that extends this one",
+}
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -228,7 +232,7 @@ def _set(source: Source) -> Layer:
         at += len(word) + 1
     if keys[0][0] in DOCUMENT_KEYS:
         message = f"`{keys[0][0]}` belongs in the file, not on the command line"
-        raise SpecProblems([Problem(message, keys[0][1], keys[0][0])])
+        raise SpecProblems([Problem(message, keys[0][1], keys[0][0], help=_INSTEAD.get(keys[0][0]))])
     last = keys[-1][1]
     node = read(source, start=len(left) + 1) or Node(last, None)
     if node.data is None and not node.span.text:

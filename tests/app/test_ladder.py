@@ -145,11 +145,19 @@ def test_one_rung_that_fails_costs_itself_alone(spec, capfd, monkeypatch):
 
 
 def test_several_processes_share_the_work(spec, capfd):
-    said = smpo(capfd, "run", spec, "--jobs", "2")
+    said = smpo(capfd, "run", spec, "--jobs", "2", "--seeds", "1")
     assert said.code == 0, said.err
-    assert len(list(spec.parent.glob("runs/small/*-1"))) == 6
+    assert len(list(spec.parent.glob("runs/small/*-1"))) == 3, "helpers know of `--seeds` too"
     (folder,) = spec.parent.glob("runs/small/ladder-*")
     assert json.loads((folder / "ladder.json").read_text())["complete"]
+
+
+def test_the_number_of_seeds_has_an_option_of_its_own(spec, capfd):
+    said = smpo(capfd, "run", spec, "--set", "ladder.seeds=1")
+    assert said.code == 2 and "`smpo run --seeds N`" in said.err
+    spec.write_text(BASE)
+    said = smpo(capfd, "run", spec, "--seeds", "2")
+    assert said.code != 0 and "has no `ladder:` block" in said.err and "train.seed" in said.err
 
 
 def test_runs_are_filed_under_one_parent(spec, capfd):

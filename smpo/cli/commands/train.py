@@ -24,6 +24,9 @@ def run(
     ] = False,
     devices: Annotated[int | None, typer.Option(help="Processes, one a device (runtime.devices).")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs of a `ladder:` at once.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds of a `ladder:`, instead of the file's.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     roots: Roots = None,
     no_local_code: NoCode = False,
@@ -38,6 +41,7 @@ def run(
         resume=resume,
         again=again,
         jobs=jobs,
+        seeds=seeds,
         quiet=quiet,
         roots=roots,
         no_local_code=no_local_code,

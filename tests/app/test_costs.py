@@ -12,7 +12,7 @@ import torch
 from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known, memory_gb
 from smpo.app.plan import make_plan
 from smpo.components.model_facts import Found
-from smpo.components.reward_facts import blip_tflop, clip_tflop
+from smpo.components.rewards.facts import blip_tflop, clip_tflop
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Runtime
 from smpo.registry.resolve import resolve

@@ -116,11 +116,12 @@ def passes(
     combine: Combine = "average",
     where: Where = "every",
     spacing: Spacing = "even",
+    reuse_last: bool = False,
 ) -> int:
     """Network passes of the dearest sample, the one at `t_max` (T-1 unless told): an upper bound."""
     hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
     top = _within(T - 1 if t_max is None else t_max, T)
-    return _priced(sum(top > hop.after for hop in hops), 1, refinements, combine, where)
+    return _priced(sum(top > hop.after for hop in hops), 1, refinements, combine, where, reuse_last)
 
 
 def expected_passes(
@@ -136,6 +137,7 @@ def expected_passes(
     combine: Combine = "average",
     where: Where = "every",
     spacing: Spacing = "even",
+    reuse_last: bool = False,
 ) -> float:
     """Mean network passes per sample for t uniform on t_min..t_max, both included. Exact, not sampled.
 
@@ -148,12 +150,16 @@ def expected_passes(
     # A hop is taken by every t in (after, high] that is at least low.
     taken = [max(0, high - max(hop.after, low - 1)) for hop in hops]
     travellers = max(taken, default=0)  # whoever moves at all takes the first hop
-    return _priced(sum(taken), travellers, refinements, combine, where) / (high - low + 1)
+    return _priced(sum(taken), travellers, refinements, combine, where, reuse_last) / (high - low + 1)
 
 
-def _priced(hops: int, arrivals: int, refinements: int, combine: Combine, where: Where) -> int:
-    """Passes of so many hops, so many of which were somebody's last."""
-    each = forwards_per_hop(refinements, combine)
+def _priced(
+    hops: int, travellers: int, refinements: int, combine: Combine, where: Where, reuse_last: bool
+) -> int:
+    """Passes of so many hops by so many samples, each of which has a first and a last one."""
+    each, arrivals = forwards_per_hop(refinements, combine), travellers
+    if reuse_last:
+        return (each - 1) * hops + min(travellers, hops)
     return each * hops if where == "every" else hops + (each - 1) * min(arrivals, hops)
 
 

@@ -110,7 +110,7 @@ def _hop(
     def hop(velocity: Tensor) -> Tensor:
         return x + _per_sample(length, x) * velocity
 
-    return hop(renoise(x, evaluate, hop, weights))
+    return hop(renoise(x, evaluate, hop, weights)[0])
 
 
 def _per_sample(sigma: Tensor, like: Tensor) -> Tensor:

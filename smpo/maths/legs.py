@@ -86,6 +86,7 @@ def shared_passes(
     skip_first: bool = False,
     where: Where = "every",
     spacing: Spacing = "even",
+    reuse_last: bool = False,
 ) -> float:
     """Mean network passes for each of `levels` timesteps of one image that share a trajectory. Exact, not sampled.
 
@@ -107,5 +108,8 @@ def shared_passes(
         legs = plan_legs(
             goal, hops, T, image=[0] * levels, exact=convention == "exact", last_only=where == "last"
         )
-        total += (high - low) * sum(leg.plain + each * (len(leg.asked) - leg.plain) for leg in legs)
+        total += (high - low) * sum(
+            leg.plain + (each - (reuse_last and k > 0)) * (len(leg.asked) - leg.plain)
+            for k, leg in enumerate(legs)
+        )
     return total / span / levels

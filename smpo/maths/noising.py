@@ -104,11 +104,14 @@ def inversion_steps(
     where: Where = "every",
     spacing: Spacing = "even",
     images: Sequence[int] | None = None,
+    reuse_last: bool = False,
 ) -> Iterator[InversionStep]:
     """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there."""
     if t.shape != x0.shape[:1]:
         raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
     w = iterate_weights(refinements, combine, weights)
+    if reuse_last and (len(w) < 2 or where == "last"):
+        raise ValueError("reuse_last needs refinements at every hop: without one the network is never asked.")
     hops = itinerary(
         steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing
     )
@@ -122,6 +125,7 @@ def inversion_steps(
     )
     on_device = sent(order, x0.device)
     x = widen(x0.detach())[on_device]
+    last: Tensor | None = None  # the evaluation with which each sample's hop before this one ended
     for leg in legs:
         n, asked = leg.moving, None if leg.spread is None else sent(leg.asked, x.device)
         source, target = sent(leg.source, x.device), sent(leg.target, x.device)
@@ -131,20 +135,24 @@ def inversion_steps(
         with torch.no_grad():
             old = x[:n] if asked is None else x[asked]
             ends = _abar(schedule, source, old, start), _abar(schedule, target, old, start)
+            first = None if last is None else (last[:n] if asked is None else last[asked])
             parts = [
                 _hop(
                     predict, schedule, old[some], time[some], rows[some],
-                    (ends[0][some], ends[1][some]), v, x0.dtype,
+                    (ends[0][some], ends[1][some]), v, x0.dtype, None if first is None else first[some],
                 )
                 for some, v in ((slice(0, leg.plain), (1.0,)), (slice(leg.plain, len(leg.source)), w))
                 if some.start < some.stop
             ]  # fmt: skip
-            noise, new = (torch.cat(column) for column in zip(*parts, strict=True))
+            noise, new, ended = (torch.cat(column) for column in zip(*parts, strict=True))
             if leg.spread is not None:
                 spread = sent(leg.spread, x.device)
-                noise, new, source, target, time = (v[spread] for v in (noise, new, source, target, time))
+                noise, new, ended, source, target, time = (
+                    v[spread] for v in (noise, new, ended, source, target, time)
+                )
             x = torch.cat([new, x[n:]])
-        price = leg.plain + len(w) * (len(leg.source) - leg.plain)
+        price = leg.plain + (len(w) - (last is not None)) * (len(leg.source) - leg.plain)
+        last = ended if reuse_last else None
         yield InversionStep(on_device[:n], source, target, time, noise, new, price)
 
 
@@ -166,6 +174,7 @@ def invert(
     spacing: Spacing = "even",
     half_alphas: bool = False,
     images: Sequence[int] | None = None,
+    reuse_last: bool = False,
 ) -> Noised:
     """Carry clean latents up to their timesteps along the model's own path, without gradients.
 
@@ -185,6 +194,8 @@ def invert(
     `skip_first`   leave out the trivial hop to the first grid level ("exact" only).
     `images`       [N] numbers: samples with the same number start from the same latent (and are told the same),
                    so that they share all hops but the last. None: each has its own.
+    `reuse_last`   a hop's first prediction is the last of the hop before: one pass fewer per hop but the first.
+                   An approximation that errs in the order of a hop: that was made near by, at another time.
     `half_alphas`  τ from an ᾱ that was rounded to float16, as the official code has it (method 2b, D13).
 
     States are kept in at least float32; `predict` gets the dtype of x0. A v-prediction is converted with ᾱ
@@ -210,6 +221,7 @@ def invert(
         where=where,
         spacing=spacing,
         images=images,
+        reuse_last=reuse_last,
     ):
         x[step.rows] = step.x
         passes += step.passes
@@ -275,8 +287,10 @@ def _hop(
     ends: tuple[Tensor, Tensor],
     weights: Sequence[float],
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """One ReNoised move between the two ᾱ in `ends`: the direction taken, and where it led."""
+    first: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One ReNoised move between the two ᾱ in `ends`: the direction taken, where it led, the last prediction.
+    `first`: see `renoise`."""
 
     told = time.clamp(min=0)
 
@@ -296,8 +310,8 @@ def _hop(
     def hop(eps: Tensor) -> Tensor:
         return scale * x + shift * eps
 
-    noise = renoise(x, evaluate, hop, weights)
-    return noise, hop(noise)
+    noise, ended = renoise(x, evaluate, hop, weights, first)
+    return noise, hop(noise), ended
 
 
 def _abar(schedule: NoiseSchedule, level: Tensor, like: Tensor, start: Start) -> Tensor:

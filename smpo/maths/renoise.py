@@ -45,15 +45,18 @@ def renoise(
     evaluate: Callable[[Tensor], Tensor],
     hop: Callable[[Tensor], Tensor],
     weights: Sequence[float],
-) -> Tensor:
-    """The direction Σ w_k e_k of one hop from x, for noises and velocities alike.
+    first: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The direction Σ w_k e_k of one hop from x, for noises and velocities alike, and its last evaluation e_K.
 
     `evaluate(point)` is the network at the hop's time; `hop(direction)` moves x, not the last guess.
-    One evaluation per weight.
+    One evaluation per weight; `first` is taken for e_0 where it is given, and saves one. It is the last
+    evaluation of the hop before, near x but not at it, and at that hop's time: an approximation, to which the
+    refinements that follow are less sensitive than to their own point.
     """
-    direction = evaluate(x)
+    direction = evaluate(x) if first is None else first
     total = weights[0] * direction
     for w in weights[1:]:
         direction = evaluate(hop(direction))
         total = total + w * direction
-    return total
+    return total, direction

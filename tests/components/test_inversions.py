@@ -28,6 +28,8 @@ INVERSIONS = [
     ReNoise(steps=5, refinements=2, weights=[0.25, 0.25, 0.5]),
     ReNoise(steps=5, refinements=3, where="last"),
     ReNoise(steps=5, refinements=3, where="last", skip_first=True, guidance=2.0),
+    ReNoise(steps=5, reuse_last=True),
+    ReNoise(steps=5, refinements=2, reuse_last=True, guidance=2.0, skip_first=True),
     BlendedInversion(steps=5, fresh=0.3),
     BlendedInversion(steps=5, fresh=0.3, shared=False, where="last"),
     CommonInversion(steps=5),

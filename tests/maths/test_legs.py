@@ -69,3 +69,48 @@ def test_four_timesteps_a_trajectory_save_more_than_half() -> None:
     assert 2 * shared_passes(1, 10, 1, convention="ge_0_22") + 8 == pytest.approx(29.92)
     assert 2 * shared_passes(4, 10, 1, convention="ge_0_22") + 8 == pytest.approx(17.18, abs=0.01)
     assert 2 * shared_passes(4, 5, 1, convention="ge_0_22") + 8 == pytest.approx(12.8, abs=0.01)
+
+
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 5))
+def test_reusing_the_last_prediction_saves_one_a_hop_but_the_first(steps, refinements, levels) -> None:
+    """K passes for each of k hops, and one more for the first, instead of (K + 1) k."""
+    full = shared_passes(levels, steps, refinements)
+    reused = shared_passes(levels, steps, refinements, reuse_last=True)
+    hops = full / (refinements + 1)
+    assert full - hops < reused <= full
+    if levels == 1:  # every timestep makes a first hop
+        assert reused == pytest.approx(full - hops + 1)
+        assert reused == expected_passes(steps, refinements, reuse_last=True)
+
+
+def test_those_that_share_their_way_reuse_what_each_alone_would_have() -> None:
+    schedule, images = NoiseSchedule.scaled_linear(), [0, 0, 1, 0, 1]
+    x0 = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[images]
+    t = torch.tensor([130, 480, 480, 900, 999])
+    options = {"steps": 6, "refinements": 2, "reuse_last": True}
+    alone = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, **options)
+    shared = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, images=images, **options)
+    torch.testing.assert_close(shared.x_t, alone.x_t, rtol=0, atol=1e-12)
+    assert shared.passes < alone.passes
+
+
+def test_what_reusing_does_to_the_path_shrinks_with_the_hops() -> None:
+    schedule = NoiseSchedule.scaled_linear()
+    x0, t = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None], torch.full((9,), 801)
+
+    def apart(steps: int) -> float:
+        full, reused = (
+            invert(
+                x0,
+                t,
+                lambda x, t, rows: policy(x, t),
+                schedule,
+                steps=steps,
+                reuse_last=reuse,
+                skip_first=True,
+            ).x_t
+            for reuse in (False, True)
+        )
+        return float((full - reused).norm())
+
+    assert apart(20) > 1.6 * apart(40) > 1.6**2 * apart(80) > 0

@@ -57,6 +57,9 @@ class Walk(Inversion):
     def _where(self) -> Where:
         return "every"
 
+    def _reuse_last(self) -> bool:
+        return False
+
     @property
     def needs_reference(self) -> bool:
         return self.by == "reference"
@@ -86,6 +89,7 @@ class Walk(Inversion):
             spacing=self.spacing,
             half_alphas=self.alphas == "float16",
             images=_images(len(x0), predict.levels),
+            reuse_last=self._reuse_last(),
         )
         return noised._replace(passes=noised.passes * self._networks())
 
@@ -119,6 +123,7 @@ class Walk(Inversion):
             skip_first=self.skip_first,
             where=self._where(),
             spacing=self.spacing,
+            reuse_last=self._reuse_last(),
         )
 
     @model_validator(mode="after")
@@ -147,6 +152,9 @@ class Refined(Walk):
     """Weights of the K + 1 predictions, first to last, summing to 1; instead of `combine`."""
     where: Annotated[Where, Neutral("every")] = "every"
     """Correct every hop (SmPO's code), or only the last one, which lands on the timestep (a reading of its paper)."""
+    reuse_last: Annotated[bool, Neutral(False)] = False
+    """Begin each hop with the last prediction of the hop before instead of a new one: K + 1 passes for the first hop
+    and K for the others. Approximate, since that prediction was made near by and not here (docs/approximate.md)."""
 
     @model_validator(mode="after")
     def _as_many_weights(self) -> Refined:
@@ -160,6 +168,18 @@ class Refined(Walk):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _asks_at_every_hop(self) -> Refined:
+        if self.reuse_last and (self.refinements == 0 or self.where == "last"):
+            wrong = "refinements" if self.refinements == 0 else "where"
+            raise SpecError(
+                "reuse_last",
+                "a hop that begins with an old prediction has to be corrected, or the network is never asked again",
+                related=[wrong],
+                help="at least one refinement, at every hop: `refinements: 1` and `where: every`",
+            )
+        return self
+
     def _refinements(self) -> int:
         return self.refinements
 
@@ -171,6 +191,9 @@ class Refined(Walk):
 
     def _where(self) -> Where:
         return self.where
+
+    def _reuse_last(self) -> bool:
+        return self.reuse_last
 
 
 def _images(rows: int, levels: int) -> list[int] | None:

@@ -140,7 +140,9 @@ def _line(trial: Trial, finished: int, prepared: Prepared) -> str:
         f"{goal.metric} {value:.4f}" for goal, value in zip(prepared.sweep.goals, trial.values, strict=False)
     )
     params = "  ".join(f"{name} {written(value)}" for name, value in trial.params.items())
-    told = values if trial.state == "done" else trial.reason
+    told = (
+        ", ".join(part for part in (values, trial.remark) if part) if trial.state == "done" else trial.reason
+    )
     head = f"{finished}/{prepared.wanted}  trial {trial.number} {trial.outcome}"
     return f"{head}  {told}  ({params})  {trial.seconds:.0f} s"
 

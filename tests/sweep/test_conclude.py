@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -180,3 +181,14 @@ def test_lines_that_come_together_count_up(finished, capfd):
     numbers = [int(line.split("/")[0]) for line in lines]
     assert numbers == sorted(numbers) and numbers[-1] == ending.counts.finished
     assert len(lines) == len(ending.trials) - 3
+
+
+def test_a_trial_that_broke_a_limit_is_said_to(finished, capfd):
+    from smpo.cli.sweep_table import Screen
+
+    _, ending = finished
+    done = next(trial for trial in ending.trials if trial.state == "done")
+    with Screen(ending.prepared, terminal=False) as screen:
+        screen.show([], [], ending.counts)
+        screen.show([replace(done, feasible=False)], [], ending.counts)
+    assert ", beyond its limits  (" in capfd.readouterr().err

@@ -61,14 +61,18 @@ class TrainSpec(_Block):
     """Shape of the learning rate after the warm-up; linear and cosine end at zero."""
     warmup: int = Field(0, ge=0)
     """Updates over which the learning rate rises linearly from zero."""
+    warmup_from: Annotated[Literal["first", "zero"], Neutral("first")] = "first"
+    """Rate of the warm-up's first update: its `first` share of the peak, so that it moves already, or `zero`, as
+    diffusers' schedules have it (so has the official code); the peak then comes one update later."""
     clip: float | None = Field(1.0, gt=0)
     """Largest global norm of the gradient; null turns clipping off."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Order, timesteps, noise, dropout and augmentation follow from it. Runs that differ only here form a group."""
     prompt_dropout: float = Field(0.0, ge=0, le=1)
     """Share of pairs that are trained with the empty prompt (SmPO uses 0.2)."""
-    flip: bool = False
-    """Mirror half of the pairs, winner and loser together."""
+    flip: bool | Literal["apart"] = False
+    """Mirror half of the pairs, winner and loser together; `apart` lets each image have its own coin, as the official
+    code does, so that a preference may be learnt for a side."""
     crop: Literal["centre", "random"] = "centre"
     """Where non-square images are cut, the same for both; random crops can't be cached."""
     posterior: Literal["sample", "mean"] = "sample"

@@ -23,7 +23,7 @@ from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.step import Settings, climbs
 from smpo.errors import MachineError, RunError
-from smpo.experiment import ExperimentSpec
+from smpo.experiment import ExperimentSpec, TrainSpec
 from smpo.kinds import PairTable, Runtime, ScoreStats
 from smpo.maths.draws import PositionDraws
 
@@ -117,7 +117,7 @@ def assemble(
         objective=spec.objective,
         inversion=reused(spec, denoiser, table, runtime),
         optimiser=optimiser,
-        rate=LearningRate(spec.train.lr, spec.train.steps, spec.train.warmup, spec.train.schedule),
+        rate=_rate(spec.train),
         accelerator=accelerator,
         batches=lambda step: loader.batches(step, rank, world, lambda places: climbs(settings, places)),
         draws=lambda position: PositionDraws(spec.train.seed, position, denoiser.device),
@@ -161,6 +161,12 @@ def _note_keys(
     note(runtime.cache, spec.model, {"encoders": encoders})
     if spec.reward is not None and scorer is not None:
         note(runtime.cache, spec.reward, {"key": scorer})
+
+
+def _rate(train: TrainSpec) -> LearningRate:
+    return LearningRate(
+        train.lr, train.steps, train.warmup, train.schedule, from_zero=train.warmup_from == "zero"
+    )
 
 
 def trained(policy: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,7 +2,7 @@
 
 Which pair stands at a position of the stream, whether it is mirrored, where it is cut and whether its prompt
 is kept are functions of (seed, position). The two images of a pair share one placement; the official code
-mirrors each by its own coin, so that a preference may be learnt for a side (method 2b, D20).
+mirrors each by its own coin (`flip="apart"`), so that a preference may be learnt for a side (method 2b, D20).
 
 Latents are kept as the moments of the posterior, so that a new one can be drawn at each visit (D31).
 """
@@ -115,7 +115,7 @@ class PairLoader:
 
         Positions count from 0 in the order of `rows`, `size` pairs a batch."""
         samples = [
-            Sample(i, pair, both_sides(pair, row, (pair.prompt, pair.prompt), Placement()))
+            Sample(i, pair, both_sides(pair, row, (pair.prompt, pair.prompt), (Placement(), Placement())))
             for i, row in enumerate(rows)
             for pair in [self._table[row]]
         ]
@@ -127,6 +127,7 @@ class PairLoader:
         nothing = [1.0] * len(positions)
         dropped = draws.uniform("prompt-dropout").tolist() if stream.prompt_dropout else nothing
         mirror = draws.uniform("flip").tolist() if stream.flip else nothing
+        other = draws.uniform("flip/second").tolist() if stream.flip == "apart" else mirror
         centre = [0.5] * len(positions)
         across, down = (
             draws.uniform(name).tolist() if stream.crop == "random" else centre
@@ -135,21 +136,22 @@ class PairLoader:
         samples = []
         single = self._singles.draw(draws) if self._singles is not None else None
         for i, place in enumerate(self._order(positions)):
-            placement = Placement(crop=(across[i], down[i]), flip=mirror[i] < 0.5)
+            crop = (across[i], down[i])
+            placements = (Placement(crop, flip=mirror[i] < 0.5), Placement(crop, flip=other[i] < 0.5))
             silent = dropped[i] < stream.prompt_dropout
             if single is not None:
                 first, second = (
                     Shown(
                         one.row, one.side, one.image, "" if silent else one.prompt, placement, one.desirable
                     )
-                    for one in single[i]
+                    for one, placement in zip(single[i], placements, strict=True)
                 )
                 samples.append(Sample(positions[i], self._table[first.row], (first, second)))
                 continue
             row = self._rows[place]
             pair = self._table[row]
             prompts = ("", "") if silent else self._worded(pair.prompt, row)
-            samples.append(Sample(positions[i], pair, both_sides(pair, row, prompts, placement)))
+            samples.append(Sample(positions[i], pair, both_sides(pair, row, prompts, placements)))
         return samples
 
     def _worded(self, prompt: str, row: int) -> tuple[str, str]:

@@ -21,7 +21,7 @@ class Stream:
     seed: int
     batch: int
     micro_batch: int | None = None
-    flip: bool = False
+    flip: bool | Literal["apart"] = False
     crop: Literal["centre", "random"] = "centre"
     prompt_dropout: float = 0.0
     sampling: Sampling = field(default_factory=Sampling)
@@ -59,12 +59,15 @@ class Sample:
 
     @property
     def placement(self) -> Placement:
+        """Of the first image; the second's is the same unless `flip` is `apart`."""
         return self.shown[0].placement
 
 
-def both_sides(pair: Pair, row: int, prompts: tuple[str, str], placement: Placement) -> tuple[Shown, Shown]:
-    """Winner and loser, laid alike."""
+def both_sides(
+    pair: Pair, row: int, prompts: tuple[str, str], placements: tuple[Placement, Placement]
+) -> tuple[Shown, Shown]:
+    """Winner and loser."""
     return (
-        Shown(row, 0, pair.winner, prompts[0], placement),
-        Shown(row, 1, pair.loser, prompts[1], placement, desirable=False),
+        Shown(row, 0, pair.winner, prompts[0], placements[0]),
+        Shown(row, 1, pair.loser, prompts[1], placements[1], desirable=False),
     )

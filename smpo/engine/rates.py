@@ -16,18 +16,19 @@ __all__ = ["LearningRate"]
 class LearningRate:
     """Linear warm-up over `warmup` updates, then constant, linear or cosine decay to zero at `steps`.
 
-    Update k (from 0) of the warm-up uses peak * (k + 1) / warmup, so the first update already moves; diffusers starts
-    at 0 and wastes it.
+    Update k (from 0) of the warm-up uses peak * (k + 1) / warmup, so the first update already moves. With
+    `from_zero` it uses peak * k / warmup, as diffusers' `constant_with_warmup` does: the first update moves nothing.
     """
 
     peak: float
     steps: int
     warmup: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    from_zero: bool = False
 
     def at(self, step: int) -> float:
         if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
+            return self.peak * (step + (not self.from_zero)) / self.warmup
         if self.schedule == "constant":
             return self.peak
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)

@@ -124,6 +124,27 @@ def test_the_images_of_a_pair_are_placed_alike(pictures: VoteTable, tmp_path: Pa
     assert crops == {(0.5, 0.5)} if crop == "centre" else len(crops) == 48
 
 
+def test_apart_each_image_has_its_own_coin_and_the_first_keeps_its(
+    pictures: VoteTable, tmp_path: Path
+) -> None:
+    feed, together = (
+        loader(pictures, tmp_path, flip="apart", batch=12),
+        loader(pictures, tmp_path, flip=True, batch=12),
+    )
+    seen = set()
+    for step in range(8):
+        (batch,) = feed.batches(step)
+        for i, (sample, other) in enumerate(zip(feed.samples(step), together.samples(step), strict=True)):
+            for half, one in enumerate(sample.shown):
+                expected = place(pictures.picture(one.image), 8, one.placement).pixels
+                assert torch.equal(batch.mean[12 * half + i], expected)
+            assert (
+                sample.placement == other.placement and other.shown[0].placement == other.shown[1].placement
+            )
+            seen.add(tuple(one.placement.flip for one in sample.shown))
+    assert len(seen) == 4
+
+
 def test_shares_of_flips_and_empty_prompts(tmp_path: Path) -> None:
     feed = loader(Points(pairs=50), tmp_path, batch=2000, **EVERYTHING)
     samples = feed.samples(0)

@@ -248,6 +248,8 @@ def test_learning_rate():
     assert rate.at(4) == 1.0 and rate.at(9) == pytest.approx(1 / 6)
     assert LearningRate(1.0, 10, 0, "cosine").at(5) == pytest.approx(0.5)
     assert LearningRate(1.0, 10, 2).at(9) == 1.0
+    waiting = LearningRate(1.0, 10, 2, from_zero=True)  # diffusers' constant_with_warmup
+    assert [waiting.at(step) for step in range(4)] == [0, 0.5, 1, 1]
 
 
 def test_runaway_alarm_speaks_once_and_not_about_health():

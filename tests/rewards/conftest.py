@@ -27,13 +27,16 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip") / "small")
+
+
+def make_clip(folder: Path) -> Path:
     """A CLIP folder whose pictures have 32 pixels a side; MPS needs its 32 dimensions."""
     import torch
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    folder = tmp_path_factory.mktemp("clip") / "small"
     alphabet = sorted(ByteLevel.alphabet())
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=24)

@@ -291,6 +291,14 @@ class ExperimentSpec(_Block):
                     f"timesteps of this model run from 0 to {timesteps - 1}",
                     related=[self._of_the_schedule],
                 )
+        if self.inversion.remembers and self.runtime.devices > 1:
+            raise SpecError(
+                "runtime.devices",
+                f"inversion `{self.inversion.use}` remembers what its process has seen: the result would depend on "
+                "which device sees what",
+                related=["inversion.use"],
+                help="`runtime.devices: 1`, or an inversion without a memory",
+            )
         if self.train.batch % self.runtime.devices:
             raise SpecError(
                 "train.batch",

@@ -26,6 +26,8 @@ class Forecast:
     latent_bytes: int | None = None
     """Of one image's row."""
     text_bytes: int | None = None
+    pairs: int | None = None
+    """Of the data, held-out ones included."""
     known_from_a_run: bool = False
     """Whether the numbers of pairs and prompts were counted, or follow from the rows of a file."""
 
@@ -74,6 +76,7 @@ def forecast(
         prompts_stored=texts.rows if texts else 0,
         latent_bytes=_each(latents.size, latents.rows) if latents and latents.rows else _moments(network),
         text_bytes=_each(texts.size, texts.rows) if texts and texts.rows else _text(network),
+        pairs=pairs,
         known_from_a_run=bool(data),
     )
 

@@ -31,8 +31,9 @@ __all__ = ["reused"]
 def reused(spec: ExperimentSpec, denoiser: Denoiser, table: PairTable, runtime: Runtime) -> Inversion:
     """The spec's inversion, with a memory if `runtime.reuse_inversions` asks for one and it follows the reference."""
     inversion = spec.inversion
-    if not spec.runtime.reuse_inversions or getattr(inversion, "by", "") != "reference":
-        return inversion
+    wanted = spec.runtime.reuse_inversions and not inversion.remembers
+    if not wanted or getattr(inversion, "by", "") != "reference":
+        return inversion.for_run(spec.train.batch)
     about = {
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,

@@ -73,12 +73,13 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     share = train.batch // runtime.devices
     micro = min(runtime.micro_batch or share, share)
     facts = spec.model.facts()
-    inversion, per_pair = _passes(spec, facts)
     pairs = train.steps * train.batch
     rows = spec.data.size()
     network = known(facts.parameters, facts.resolution)
     pictures = sampled(spec)
     caches = forecast(spec, rows=rows, visits=pairs, network=network)
+    gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
+    inversion, per_pair = _passes(spec, facts, gap)
     scores = scored(resolved, caches, pictures.samples)
     disk = disk_use(resolved, facts, network, caches)
     lacking = list(obstacles(resolved))
@@ -132,17 +133,18 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         caches=caches,
         disk=disk,
         obstacles=lacking,
-        warnings=[*doubts(resolved), *disk.warnings],
+        warnings=[*doubts(resolved), *spec.inversion.doubts(gap), *disk.warnings],
     )
 
 
-def _passes(spec: ExperimentSpec, facts: ModelFacts) -> tuple[float, float]:
+def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:
     """Network passes an image that the inversion takes, and forwards a pair in all: for each of its images and levels
-    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means."""
+    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means.
+    `gap`: updates between two visits of a pair, where that is known."""
     train, objective = spec.train, spec.objective
     timesteps = facts.timesteps or 1000
     t_max = timesteps - 1 if train.t_max is None else train.t_max
     levels = objective.levels_per_pair() * train.timesteps_per_pair
-    inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max, levels)
+    inversion = spec.inversion.mean_passes(timesteps, train.t_min, t_max, levels, gap)
     others = objective.needs_reference + objective.needs_means
     return inversion, 2 * levels * (inversion + 3 + others)

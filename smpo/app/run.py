@@ -91,7 +91,12 @@ def work(
         clock.watch(session)
         attempt = Attempt(resolved, folder, live, tracker, console, clock, main=main, overseer=overseer)
         start = restore(
-            folder.checkpoints, attempt.parameters, session.optimiser, session.average, say=console.warn
+            folder.checkpoints,
+            attempt.parameters,
+            session.optimiser,
+            session.average,
+            say=console.warn,
+            remember=getattr(session.inversion, "load_state", None),
         )
         attempt = replace(attempt, start=start)
         tracker.start(info(attempt))

@@ -80,6 +80,7 @@ def _checkpoint(run: Attempt, step: int) -> None:
             run.live.session.average,
             spec_hash=run.resolved.identity.spec_hash,
             keep=run.spec.runtime.keep,
+            memory=state() if (state := getattr(run.live.session.inversion, "state", None)) else None,
         )
 
 

@@ -179,6 +179,7 @@ class PairLoader:
             p=(torch.ones_like(p) if single else p).to(device),
             desirable=torch.tensor([one.desirable for one in shown], device=device) if single else None,
             unconditional=self._unconditional(conditioning, len(shown)) if not plain else None,
+            pictures=() if plain or self._stream.crop == "random" else [_picture(one) for one in shown],
         )
 
     def _unconditional(self, conditioning: Conditioning, rows: int) -> Conditioning | None:
@@ -246,6 +247,11 @@ class PairLoader:
 
 def _image_row(image: str, flip: bool) -> str:
     return f"{image}/{int(flip)}"
+
+
+def _picture(one: Shown) -> str:
+    """An image as it is shown, with its prompt."""
+    return f"{_image_row(one.image, one.placement.flip)}/{_prompt_row(one.prompt)}"
 
 
 @lru_cache(maxsize=10_000)

@@ -1,9 +1,9 @@
 """Checkpoints: written whole or not at all, checked on reading, without pickle.
 
 A checkpoint is a folder `step-00000120/` with `weights.safetensors` (trained parameters), `average.safetensors` (the
-moving average, when there is one), `optimiser.safetensors` + `optimiser.json`, and `manifest.json`, which is written
-last and holds the SHA-256 of the others. There is no random state to save: every draw is a function of the seed and
-the sample's position.
+moving average, when there is one), `inversion.safetensors` (what the inversion remembers, if it does),
+`optimiser.safetensors` + `optimiser.json`, and `manifest.json`, which is written last and holds the SHA-256 of the
+others. There is no random state to save: every draw is a function of the seed and the sample's position.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from smpo.engine.kept import MANIFEST, checkpoints, digest, fault_of
 
 __all__ = ["restore", "save"]
 
+_MEMORY = "inversion.safetensors"
+
 
 def save(
     folder: Path,
@@ -34,6 +36,7 @@ def save(
     *,
     spec_hash: str,
     keep: int,
+    memory: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the state after `step` updates and drop all but the newest `keep`. Atomic: a kill leaves the old ones."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +48,8 @@ def save(
     )
     if average is not None:
         save_file({n: t.cpu().contiguous() for n, t in average.shadow.items()}, draft / "average.safetensors")
+    if memory:
+        save_file({n: t.detach().cpu().contiguous() for n, t in memory.items()}, draft / _MEMORY)
     tensors, rest = _split(optimiser.state_dict())
     save_file(tensors, draft / "optimiser.safetensors")
     (draft / "optimiser.json").write_text(json.dumps(rest))
@@ -68,8 +73,11 @@ def restore(
     average: Average | None,
     *,
     say: Callable[[str], None],
+    remember: Callable[[Mapping[str, Tensor]], None] | None = None,
 ) -> int:
     """Load the newest checkpoint that is whole; returns the number of updates it holds, 0 when there is none.
+
+    `remember` is given what the inversion had in mind, where it was saved.
 
     A torn, truncated or altered one is passed over, in words, for the one before.
     """
@@ -77,6 +85,8 @@ def restore(
         fault = fault_of(path)
         if fault is None:
             _load(path, parameters, optimiser, average)
+            if remember is not None and (path / _MEMORY).exists():
+                remember(load_file(path / _MEMORY))
             return int(path.name.removeprefix("step-"))
         say(f"checkpoint {path.name} can't be used ({fault}); trying the one before")
     return 0

@@ -157,7 +157,11 @@ def noise(
     noised = inversion(
         x0,
         t,
-        Predictors(**followers(denoiser, cond, empty, settings.passes), levels=together),
+        Predictors(
+            **followers(denoiser, cond, empty, settings.passes),
+            levels=together,
+            pictures=_each(batch.pictures, together),
+        ),
         denoiser.schedule,
         _Levels(draws, together) if together > 1 else draws,
     )
@@ -275,6 +279,12 @@ def _heights(draws: Draws, positions: Tensor | Sequence[int], settings: Settings
 def _spread(x: Tensor, levels: int) -> Tensor:
     """`[2B, ...] -> [2 * levels * B, ...]`: each side repeated for every level."""
     return x if levels == 1 else torch.cat([side for half in x.chunk(2) for side in [half] * levels])
+
+
+def _each(names: Sequence[str], levels: int) -> Sequence[str]:
+    """The same of names."""
+    half = len(names) // 2
+    return [name for side in (names[:half], names[half:]) for _ in range(levels) for name in side]
 
 
 class _Levels:

@@ -50,6 +50,7 @@ def joined(batches: Sequence[PairBatch]) -> PairBatch:
         unconditional=None
         if first.unconditional is None
         else _conditioning([b.unconditional for b in batches if b.unconditional is not None]),
+        pictures=[name for side in (0, 1) for b in batches for name in _half(b.pictures, side)],
     )
 
 
@@ -83,6 +84,11 @@ def parts(noisy: Noisy, pairs: int) -> Iterator[Noisy]:
             t=cut(noisy.t),
             conditioning=told,
         )
+
+
+def _half(names: Sequence[str], side: int) -> Sequence[str]:
+    middle = len(names) // 2
+    return names[middle:] if side else names[:middle]
 
 
 def _sides(tensors: Sequence[Tensor]) -> Tensor:

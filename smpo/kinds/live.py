@@ -48,6 +48,8 @@ class Predictors:
     reference_empty: Predict | None = None
     levels: int = 1
     """Timesteps of each image: rows run over sides, then levels, then pairs. Those of one image may share their way."""
+    pictures: Sequence[str] = ()
+    """Name of each row's image as it is shown, with its prompt; the same at every visit. Empty where nobody knows."""
 
 
 class Denoiser(Protocol):

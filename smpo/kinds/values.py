@@ -142,7 +142,8 @@ class PairBatch:
 
     `desirable`: `[2B]`, set when the two images of a row have nothing to do with each other (`Sampling.desirable`);
     each has its own timestep then, and p is 1. `unconditional`: the same rows with the empty prompt, for inversions
-    with guidance.
+    with guidance. `pictures`: `[2B]` names of the images as they are shown (mirrored or not) with their prompts, the
+    same at every visit; empty where no two visits are alike.
     """
 
     ids: Sequence[str]
@@ -153,6 +154,7 @@ class PairBatch:
     p: Tensor
     desirable: Tensor | None = None
     unconditional: Conditioning | None = None
+    pictures: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -25,11 +25,13 @@ __all__ = ["Leg", "plan_legs", "shared_passes"]
 class Leg(NamedTuple):
     """One hop of a batch in which samples stand in order of descending goal.
 
-    The first `moving` samples make it. `asked`: one sample for each distinct move, with `source` and `target`
-    levels; the first `plain` of them go on afterwards and are not refined. `spread`: for each that moves, its
-    place among the asked, or None when everyone moves alone.
+    `movers` make it: sample numbers, or None for the first `moving`. `asked`: one sample for each distinct move,
+    with `source` and `target` levels; the first `plain` of them go on afterwards and are not refined. `spread`: for
+    each that moves, its place among the asked, or None when everyone moves alone. `hop`: number in the itinerary.
     """
 
+    hop: int
+    movers: list[int] | None
     moving: int
     asked: list[int]
     source: list[int]
@@ -46,19 +48,24 @@ def plan_legs(
     image: Sequence[int] | None = None,
     exact: bool = True,
     last_only: bool = False,
+    begin: Sequence[int] | None = None,
 ) -> list[Leg]:
     """The legs of a batch bound for `goal`, which descends. `image`: see `noising.invert`; `exact`: both ends of a
-    hop are cut at the goal; `last_only`: only the hop on which a sample arrives is refined."""
+    hop are cut at the goal; `last_only`: only the hop on which a sample arrives is refined; `begin`: each sample's
+    first hop, those before it being behind it already."""
     legs: list[Leg] = []
     onward = [hop.after for hop in hops[1:]] + [T]
-    for hop, then in zip(hops, onward, strict=True):
-        moving = sum(g > hop.after for g in goal)
-        if moving == 0:
+    for number, (hop, then) in enumerate(zip(hops, onward, strict=True)):
+        travelling = sum(g > hop.after for g in goal)
+        if travelling == 0:
             break  # `after` never decreases, so everyone has arrived
+        movers = [i for i in range(travelling) if begin is None or begin[i] <= number]
+        if not movers:
+            continue
         places: dict[tuple[int, int, bool], int] = {}
         asked: list[int] = []
         spread: list[int] = []
-        for i in range(moving):
+        for i in movers:
             target = min(hop.target, goal[i]) if exact else hop.target
             goes_on = last_only and goal[i] > then
             key = (i if image is None else image[i], target, goes_on)
@@ -69,7 +76,13 @@ def plan_legs(
         source = [min(hop.source, goal[i]) if exact else hop.source for i in asked]
         target_levels = [target for _, target, _ in places]
         plain = sum(goes_on for *_, goes_on in places)
-        legs.append(Leg(moving, asked, source, target_levels, plain, spread if len(asked) < moving else None))
+        prefix = len(movers) == movers[-1] + 1
+        legs.append(
+            Leg(
+                number, None if prefix else movers, len(movers), asked, source, target_levels, plain,
+                spread if len(asked) < len(movers) else None,
+            )
+        )  # fmt: skip
     return legs
 
 

@@ -53,7 +53,7 @@ class Noised(NamedTuple):
 class InversionStep(NamedTuple):
     """One hop, as it happened. `rows`, levels and time are [n]; `noise` and `x` (after the hop) [n, ...].
 
-    `passes` counts network passes, one per row sent.
+    `passes` counts network passes, one per row sent; `hop` is the hop's number in the itinerary.
     """
 
     rows: Tensor
@@ -63,6 +63,14 @@ class InversionStep(NamedTuple):
     noise: Tensor
     x: Tensor
     passes: int = 0
+    hop: int = 0
+
+
+class Midway(NamedTuple):
+    """Samples that have made some hops before: `x` [N, ...] where they are, `begin` [N] the hop that comes next."""
+
+    x: Tensor
+    begin: Sequence[int]
 
 
 def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
@@ -105,13 +113,20 @@ def inversion_steps(
     spacing: Spacing = "even",
     images: Sequence[int] | None = None,
     reuse_last: bool = False,
+    midway: Midway | None = None,
 ) -> Iterator[InversionStep]:
-    """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there."""
+    """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there.
+
+    `midway`: where samples begin that don't begin at x0. Of samples that share an `images` number, those that make
+    more than one hop must begin at the same place.
+    """
     if t.shape != x0.shape[:1]:
         raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
     w = iterate_weights(refinements, combine, weights)
     if reuse_last and (len(w) < 2 or where == "last"):
         raise ValueError("reuse_last needs refinements at every hop: without one the network is never asked.")
+    if reuse_last and midway is not None:
+        raise ValueError("whoever begins midway has no last prediction to reuse.")
     hops = itinerary(
         steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing
     )
@@ -121,13 +136,16 @@ def inversion_steps(
     goal = [goal[i] for i in order]
     image = None if images is None else [images[i] for i in order]
     legs = plan_legs(
-        goal, hops, schedule.T, image=image, exact=convention == "exact", last_only=where == "last"
-    )
+        goal, hops, schedule.T, image=image, exact=convention == "exact", last_only=where == "last",
+        begin=None if midway is None else [midway.begin[i] for i in order],
+    )  # fmt: skip
     on_device = sent(order, x0.device)
-    x = widen(x0.detach())[on_device]
+    x = widen(x0.detach() if midway is None else midway.x.detach())[on_device]
     last: Tensor | None = None  # the evaluation with which each sample's hop before this one ended
     for leg in legs:
-        n, asked = leg.moving, None if leg.spread is None else sent(leg.asked, x.device)
+        movers = None if leg.movers is None else sent(leg.movers, x.device)
+        alone = leg.spread is None and movers is None
+        n, asked = leg.moving, None if alone else sent(leg.asked, x.device)
         source, target = sent(leg.source, x.device), sent(leg.target, x.device)
         time = source if convention == "lt_0_22" else target
         rows = on_device[:n] if asked is None else on_device[asked]
@@ -150,10 +168,11 @@ def inversion_steps(
                 noise, new, ended, source, target, time = (
                     v[spread] for v in (noise, new, ended, source, target, time)
                 )
-            x = torch.cat([new, x[n:]])
+            x = torch.cat([new, x[n:]]) if movers is None else x.index_copy(0, movers, new)
         price = leg.plain + (len(w) - (last is not None)) * (len(leg.source) - leg.plain)
         last = ended if reuse_last else None
-        yield InversionStep(on_device[:n], source, target, time, noise, new, price)
+        moved = on_device[:n] if movers is None else on_device[movers]
+        yield InversionStep(moved, source, target, time, noise, new, price, leg.hop)
 
 
 def invert(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -73,27 +73,28 @@ class Walk(Inversion):
     ) -> Noised:
         from smpo.maths.noising import invert
 
-        noised = invert(
-            x0,
-            t,
-            self._followed(predict),
-            schedule,
-            steps=self.steps,
-            refinements=self._refinements(),
-            combine=self._combine(),
-            weights=self._weights(),
-            where=self._where(),
-            start=self.start,
-            convention=self.convention,
-            skip_first=self.skip_first,
-            spacing=self.spacing,
-            half_alphas=self.alphas == "float16",
-            images=_images(len(x0), predict.levels),
-            reuse_last=self._reuse_last(),
-        )
-        return noised._replace(passes=noised.passes * self._networks())
+        noised = invert(x0, t, self.followed(predict), schedule, **self.options(len(x0), predict))
+        return noised._replace(passes=noised.passes * self.networks())
 
-    def _followed(self, predict: Predictors) -> Predict:
+    def options(self, rows: int, predict: Predictors) -> dict[str, Any]:
+        """The settings of the walk as `smpo.maths.noising.invert` calls them."""
+        return {
+            "steps": self.steps,
+            "refinements": self._refinements(),
+            "combine": self._combine(),
+            "weights": self._weights(),
+            "where": self._where(),
+            "start": self.start,
+            "convention": self.convention,
+            "skip_first": self.skip_first,
+            "spacing": self.spacing,
+            "half_alphas": self.alphas == "float16",
+            "images": _images(rows, predict.levels),
+            "reuse_last": self._reuse_last(),
+        }
+
+    def followed(self, predict: Predictors) -> Predict:
+        """The network whose path is taken, with guidance if there is any."""
         told: Predict = getattr(predict, self.by)
         if not self.needs_unconditional:
             return told
@@ -107,11 +108,12 @@ class Walk(Inversion):
 
         return both
 
-    def _networks(self) -> int:
+    def networks(self) -> int:
+        """Passes for each prediction."""
         return 2 if self.needs_unconditional else 1
 
     def expected_passes(self, timesteps: int, t_min: int, t_max: int, levels: int = 1) -> float:
-        return self._networks() * shared_passes(
+        return self.networks() * shared_passes(
             levels,
             self.steps,
             self._refinements(),

@@ -19,6 +19,7 @@ from smpo.data.loader import PairLoader, Stream
 from smpo.data.scores import ScoreTable
 from smpo.engine.ema import Average
 from smpo.engine.loop import Session
+from smpo.engine.memory import Room
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.step import Settings, climbs
@@ -112,6 +113,7 @@ def assemble(
         strata=spec.train.batch if spec.train.stratified else None,
         passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
     )
+    room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
     session = Session(
         denoiser=denoiser,
         objective=spec.objective,
@@ -119,7 +121,9 @@ def assemble(
         optimiser=optimiser,
         rate=_rate(spec.train),
         accelerator=accelerator,
-        batches=lambda step: loader.batches(step, rank, world, lambda places: climbs(settings, places)),
+        batches=lambda step: loader.batches(
+            step, rank, world, lambda places: climbs(settings, places), most=room.pairs
+        ),
         draws=lambda position: PositionDraws(spec.train.seed, position, denoiser.device),
         settings=settings,
         steps=spec.train.steps,
@@ -128,6 +132,7 @@ def assemble(
         average=average,
         window=spec.runtime.window,
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
+        room=room,
     )
     return Live(session, table, loader, runtime, key, stats, p, held)
 

@@ -18,6 +18,10 @@ TRACEBACK = "SMPO_TRACEBACK"
 
 _LONGEST = 300
 """Characters of a path in a message."""
+_MEMORY = (
+    "smaller batches: `--set runtime.encode_batch=1` for scoring, encoding and sampling, `--set runtime.micro_batch=1` "
+    "for training; what was finished is kept, and `--resume` goes on"
+)
 _DATABASE = (
     "is its disk full, its folder read-only, or another process writing? `smpo cache verify` looks at caches, "
     f"`smpo doctor` at the tracking store; {TRACEBACK}=1 shows where this came from"
@@ -76,12 +80,12 @@ def through(command: Callable[[], object]) -> None:
             "help: a UTF-8 locale can: `export LC_ALL=C.UTF-8`, or PYTHONUTF8=1\n"
         )
         _leave(1)
-    except MemoryError:
-        _say(
-            "error: out of memory\nhelp: smaller batches: `--set runtime.micro_batch=1 --set runtime.encode_batch=1`\n"
-        )
-        _leave(1)
     except Exception as error:
+        if (
+            isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        ):  # torch's, for any device
+            _say(f"error: out of memory\nhelp: {_MEMORY}\n")
+            _leave(1)
         # By its name: a database is opened by few commands, and this module by all.
         if not type(error).__module__.startswith("sqlite3") or os.environ.get(TRACEBACK):
             raise

@@ -98,15 +98,16 @@ class PairLoader:
         return [every[i] for i in dealt(cost(update), rank, world)]
 
     def batches(
-        self, step: int, rank: int = 0, world: int = 1, cost: Callable[[range], Tensor] | None = None
-    ) -> Iterator[PairBatch]:
-        """The micro-batches of an update for one process. Tensors are on the denoiser's device, `position` is
-        not.
+        self, step: int, rank: int = 0, world: int = 1, cost: Callable[[range], Tensor] | None = None, *,
+        most: int | None = None,
+    ) -> Iterator[PairBatch]:  # fmt: skip
+        """The micro-batches of an update for one process, of `most` pairs if that is less than the stream's. Tensors
+        are on the denoiser's device, `position` is not.
 
         Promise: the samples of an update, and every number about each, are the same for any `micro_batch`,
         `world` and `cost`."""
         samples = self.samples(step, rank, world, cost)
-        size = self._stream.micro_batch or len(samples)
+        size = min(self._stream.micro_batch or len(samples), most or len(samples))
         for start in range(0, len(samples), size):
             yield self._batch(samples[start : start + size])
 

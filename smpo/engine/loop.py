@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from smpo.engine.alarms import assert_starts_at_reference
 from smpo.engine.ema import Average
 from smpo.engine.events import StepReport
+from smpo.engine.memory import Room
 from smpo.engine.metrics import Meter
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
@@ -54,6 +56,8 @@ class Session:
     window: int | None = None
     """Pairs that are inverted together; None: all of an update."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
+    room: Room = field(default_factory=Room)
+    """Pairs that go through the networks together."""
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
@@ -61,31 +65,19 @@ class Session:
 
 
 def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
-    """Run updates `start .. steps-1`, yielding a report after each. Raises `NonFiniteLoss` before harm is done."""
-    accelerator, optimiser, visits = session.accelerator, session.optimiser, session.settings.timesteps
-    share = session.pairs_per_update // accelerator.num_processes * visits
+    """Run updates `start .. steps-1`, yielding a report after each. Raises `NonFiniteLoss` before harm is done, and
+    `OutOfMemory` when not even a single pair fits."""
+    optimiser, visits = session.optimiser, session.settings.timesteps
+    undo = partial(optimiser.zero_grad, set_to_none=True)
     for step in range(start, session.steps):
-        began, meter = time.perf_counter(), Meter(accelerator, session.settings)
-        torch.manual_seed(
-            session.settings.seed * 1_000_003 + step
-        )  # adapter dropout, the only draw not keyed by sample
+        began = time.perf_counter()
         session.rate.apply(optimiser, step)
 
-        batches = list(session.batches(step))
-        kept, means = _over_the_update(session, batches)
-        for noisy in kept or _noised(session, batches):
-            with _sync(session, last=meter.pairs + len(noisy.batch) == share):
-                prepared = noisy if isinstance(noisy, Prepared) else _referred(session, noisy)
-                outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
-                if step == start == 0 and not meter.pairs:
-                    assert_starts_at_reference(session.objective, outcome)
-                session.scaler.scale(outcome.loss.sum() / share).backward()
-            meter.add(prepared.batch, outcome)
-
+        meter = session.room.enough(step, partial(_gradients, session, step, first=step == start == 0), undo)
         metrics = meter.settle(step, _clipped(session), overflows=session.scaler.is_enabled())
         session.scaler.step(optimiser)  # the scaler itself skips what overflowed
         session.scaler.update()
-        optimiser.zero_grad(set_to_none=True)
+        undo()
         if session.average is not None:
             session.average.update(step)
 
@@ -94,9 +86,27 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
         yield StepReport(step + 1, metrics, seconds, session.pairs_per_update, visits)
 
 
+def _gradients(session: Session, step: int, *, first: bool) -> Meter:
+    """Add up the gradients of an update, micro-batch by micro-batch."""
+    share = session.pairs_per_update // session.accelerator.num_processes * session.settings.timesteps
+    meter = Meter(session.accelerator, session.settings)
+    torch.manual_seed(session.settings.seed * 1_000_003 + step)  # dropout, the only draw not keyed by sample
+    batches = list(session.batches(step))
+    kept, means = _over_the_update(session, batches)
+    for noisy in kept or _noised(session, batches):
+        with _sync(session, last=meter.pairs + len(noisy.batch) == share):
+            prepared = noisy if isinstance(noisy, Prepared) else _referred(session, noisy)
+            outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
+            if first and not meter.pairs:
+                assert_starts_at_reference(session.objective, outcome)
+            session.scaler.scale(outcome.loss.sum() / share).backward()
+        meter.add(prepared.batch, outcome)
+    return meter
+
+
 def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
     """Micro-batches with their noise, of the size in which they came; windows of them are inverted together."""
-    size = len(batches[0])
+    size = session.room.of(len(batches[0]))
     for window in windows(batches, session.window):
         noisy = noise(
             window,
@@ -110,9 +120,10 @@ def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
 
 
 def _passes(session: Session, pairs: int) -> Passes:
-    """As many images at once as in a pass with gradients, unless told."""
-    told = session.settings.passes
-    return replace(told, rows=told.rows or 2 * pairs * session.objective.levels_per_pair())
+    """As many images at once as in a pass with gradients, unless told; not more once memory ran out."""
+    told, usual = session.settings.passes, 2 * pairs * session.objective.levels_per_pair()
+    rows = told.rows or usual
+    return replace(told, rows=min(rows, usual) if session.room.short else rows)
 
 
 def _referred(session: Session, noisy: Noisy) -> Prepared:

@@ -169,7 +169,7 @@ def _named(error: BaseException) -> tuple[str, str]:
     line = (str(error).strip().splitlines() or [kind])[0]
     if kind == "NonFiniteLoss":
         return "diverged", line
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or kind in ("OutOfMemoryError", "OutOfMemory"):
         return "out of memory", line
     if isinstance(error, SmpoError):
         return "refused" if error.exit_code in (2, 3) else "crashed", line

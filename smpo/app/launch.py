@@ -1,114 +1,87 @@
-"""Runs of several processes: the parent opens the run's folder and starts torchrun; children train.
+"""`smpo run --devices N`: the same command N times on this machine, one process a device.
 
-The parent never imports torch. Children get the *resolved* spec, so that no process resolves anything again. `smpo run`
-starts its processes itself, on one machine; started under `torchrun` or `accelerate launch` it doesn't join them yet.
+The parent imports no torch and does nothing but wait: it learns how each process ended, so it can say who died when
+that one can't say it any more. Nobody is left waiting for a process that is gone.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess  # noqa: S404, RUF100
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from smpo.app.plan import Plan
-from smpo.app.record import describe
-from smpo.app.run import work
-from smpo.app.watchers import Console
+from smpo.app.place import LAUNCHER, Place, enter
 from smpo.errors import RunError
-from smpo.experiment import ExperimentSpec
-from smpo.registry.resolve import Resolved, resolve
-from smpo.runs.store import RunFolder, open_run
 
-__all__ = ["launch", "worker"]
+__all__ = ["launch"]
+
+GRACE = 30.0
+"""Seconds that the others have, once one is gone, to notice it, save what they can and say why."""
 
 
-def launch(
-    resolved: Resolved[ExperimentSpec],
-    plan: Plan,
-    console: Console,
-    *,
-    again: bool = False,
-    resume: bool = False,
-) -> Path:
-    """Run on `runtime.devices` processes and wait. The folder is held by this process, which outlives the others."""
-    spec = resolved.spec
-    folder = open_run(
-        Path(spec.runtime.runs), spec.name, resolved.identity.spec_hash, again=again, resume=resume
-    )
-    with folder:
-        describe(folder, resolved, plan)
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", str(spec.runtime.devices)),
-            *("-m", "smpo.app.launch", str(folder.path)),
-        ]
-        console.note(f"starting {spec.runtime.devices} processes")
-        environment = {**os.environ, "OMP_NUM_THREADS": str(spec.runtime.threads or 1)}
-        code = _wait(subprocess.Popen(command, env=environment))  # noqa: S603
-        ending = folder.path / "ending.txt"
-        said = ending.read_text(encoding="utf-8").strip() if ending.exists() else ""
-        if said == "stopped":
-            raise KeyboardInterrupt
-        if code or said != "done":
+def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None) -> int:
+    """`smpo ARGUMENTS` on `devices` processes; returns the code to end with. Raises `RunError` when a process died
+    without a word."""
+    port, processes = _free_port(), []
+    # `-m` looks into the current folder first, which is nobody's business, unless smpo itself was found that way.
+    python = [sys.executable, *(() if Path(sys.argv[0]).name == "__main__.py" else ("-P",))]
+    for rank in range(devices):
+        environment = dict(os.environ) | {LAUNCHER: "smpo run"}
+        environment.setdefault("OMP_NUM_THREADS", str(threads or 1))
+        enter(Place(rank, devices, rank, "127.0.0.1", port, "smpo run"), environment)
+        processes.append(subprocess.Popen([*python, "-m", "smpo", *arguments], env=environment))  # noqa: S603
+    codes = _wait(processes)
+    for rank, code in enumerate(codes):
+        if code < 0:
             raise RunError(
-                f"a process of the run ended with status {code}: {said or 'see its message above'}",
-                help="mend the cause and go on with `--resume`",
+                f"process {rank} of {devices} was ended by {_name(-code)}",
+                help="if nobody did that on purpose, look for a lack of memory (`dmesg`); go on with `--resume`",
             )
-    return folder.path
+    return codes[0] or max(codes)
 
 
-def worker(path: Path) -> None:
-    """One of the processes. The folder's lock is the parent's; the main process writes how it ended."""
-    from smpo.tracking.console import Console as Terminal
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """Until all have ended. Ctrl-C reaches them by itself; SIGTERM is passed on. Neither ends the waiting."""
 
-    main = int(os.environ.get("RANK", "0")) == 0
-    resolved = resolve(path / "resolved.yaml", skeleton=ExperimentSpec)
-    folder = RunFolder(path, resumed=any((path / "checkpoints").glob("step-*")))
-    ending = path / "ending.txt"
-    if main:
-        ending.unlink(missing_ok=True)
-    try:
-        with Terminal(quiet=not main) as console:
-            work(resolved, folder, console, main=main)
-            _leave()
-    except KeyboardInterrupt:
-        _say(ending, "stopped", main=main)
-    except Exception as error:
-        _say(ending, f"{type(error).__name__}: {error}", main=True)
-        raise
-    else:
-        _say(ending, "done", main=main)
+    def pass_on(*_: object) -> None:
+        for process in processes:
+            process.terminate()
 
-
-def _leave() -> None:
-    """Say good-bye to the other processes: one that just ends while they still work may be aborted by its threads."""
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _say(ending: Path, words: str, *, main: bool) -> None:
-    if main:
-        ending.write_text(words, encoding="utf-8")
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """Until it ends. Ctrl-C reaches the children by themselves; SIGTERM is passed on. Neither ends the waiting."""
     earlier = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: process.terminate()),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
     }
+    failed: float | None = None
     try:
-        return process.wait()
+        while (codes := [process.poll() for process in processes]).count(None):
+            if failed is None and any(codes):
+                failed = time.monotonic()
+            if failed is not None and time.monotonic() - failed > GRACE:
+                for process in processes:
+                    with suppress(ProcessLookupError):
+                        process.kill()
+            time.sleep(0.05)
+        return [code for code in codes if code is not None]
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
 
-if __name__ == "__main__":
-    from torch.distributed.elastic.multiprocessing.errors import record
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
-    record(worker)(Path(sys.argv[1]))
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

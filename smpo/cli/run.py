@@ -7,53 +7,100 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from smpo.app.join import alone, follow, lead, refusing
+from smpo.app.launch import launch
+from smpo.app.place import Place, outer_place
 from smpo.app.plan import make_plan
 from smpo.app.run import Result, run
 from smpo.cli.ladder import ladder_command, ladder_of
 from smpo.cli.plan import show_plan
-from smpo.cli.show import show_saved
 from smpo.cli.words import out, resolve_spec
 from smpo.errors import MachineError
+from smpo.tracking.console import Console
 
 __all__ = ["judges_table", "quiet_libraries", "run_command", "show_result"]
 
+_INTERRUPTED = 130
+
 
 def run_command(
-    spec: str, sets: Sequence[str], *, resume: bool, again: bool, jobs: int = 1, seeds: int | None = None,
-    quiet: bool, roots: Sequence[Path] | None, no_local_code: bool,
+    spec: str, sets: Sequence[str], *, resume: bool, again: bool, devices: int | None = None, jobs: int = 1,
+    seeds: int | None = None, quiet: bool, roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
-    from smpo.tracking.console import Console
-
-    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-    ladder = ladder_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
-    if ladder is not None:
+    place = outer_place()
+    if place is not None and not place.main:
         quiet_libraries()
-        ladder_command(ladder, jobs=jobs, quiet=quiet)
+        _end(follow(place, roots=roots or (), no_local_code=no_local_code))
         return
-    if seeds is not None:
-        raise MachineError(
-            f"`--seeds` counts the seeds of a ladder, and {spec} has no `ladder:` block",
-            help="for another seed of one run: --set train.seed=N",
-        )
-    plan = make_plan(resolved)
-    if not quiet:
-        show_plan(resolved, plan)
-        if resolved.sweep_node is not None:
-            out().print("note       its `sweep:` block is left out here; `smpo sweep` runs that")
-    if plan.obstacles:
-        first = plan.obstacles[0]
-        raise MachineError(f"{first.where}: {first.message}", help=first.help)
+    with refusing(place):
+        sets = [*sets, *_devices(devices, place)]
+        resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+        ladder = ladder_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
+        if ladder is not None:
+            alone(place, "a ladder", "`--jobs`")
+            quiet_libraries()
+            ladder_command(ladder, jobs=jobs, quiet=quiet)
+            return
+        if seeds is not None:
+            raise MachineError(
+                f"`--seeds` counts the seeds of a ladder, and {spec} has no `ladder:` block",
+                help="for another seed of one run: --set train.seed=N",
+            )
+        runtime = resolved.spec.runtime
+        if place is None and runtime.devices > 1:
+            arguments = _arguments(spec, sets, resume, again, quiet, roots, no_local_code)
+            _end(launch(arguments, runtime.devices, threads=runtime.threads))
+            return
+        plan = make_plan(resolved)
+        if not quiet:
+            show_plan(resolved, plan)
+            if resolved.sweep_node is not None:
+                out().print("note       its `sweep:` block is left out here; `smpo sweep` runs that")
+        if plan.obstacles:
+            first = plan.obstacles[0]
+            raise MachineError(f"{first.where}: {first.message}", help=first.help)
     quiet_libraries()
     with Console(quiet=quiet) as console:
-        if resolved.spec.runtime.devices > 1:
-            from smpo.app.launch import launch
+        if place is None:
+            result = run(resolved, plan, console, again=again, resume=resume)
+        else:
+            result = lead(place, resolved, plan, console, again=again, resume=resume)
+    show_result(result, runtime.runs)
 
-            folder = launch(resolved, plan, console, again=again, resume=resume)
-            show_saved(folder)
-            out().print(f"result     {_short(folder)}")
-            return
-        result = run(resolved, plan, console, again=again, resume=resume)
-    show_result(result, resolved.spec.runtime.runs)
+
+def _devices(asked: int | None, place: Place | None) -> list[str]:
+    """How many processes there are, as a setting: what was asked for, or what a launcher has started."""
+    if place is not None and asked not in (None, place.world):
+        raise MachineError(
+            f"`--devices {asked}`, and {place.launcher} started {place.world} processes",
+            help=f"leave `--devices` out: {place.launcher} decides",
+        )
+    number = asked if place is None else place.world
+    return [] if number is None else [f"runtime.devices={number}"]
+
+
+def _arguments(
+    spec: str, sets: Sequence[str], resume: bool, again: bool, quiet: bool, roots: Sequence[Path] | None,
+    no_local_code: bool,
+) -> list[str]:  # fmt: skip
+    """The same command once more."""
+    flags = {"--resume": resume, "--again": again, "--quiet": quiet, "--no-local-code": no_local_code}
+    return [
+        "run",
+        *(flag for flag, wanted in flags.items() if wanted),
+        *(f"--set={one}" for one in sets),
+        *(f"--registry={root}" for root in roots or ()),
+        "--",
+        spec,
+    ]
+
+
+def _end(code: int) -> None:
+    """With the code of those who did the work; they have said everything."""
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        raise SystemExit(code)
 
 
 def show_result(result: Result, runs: str) -> None:

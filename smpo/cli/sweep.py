@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from smpo.app.place import outer_place
 from smpo.app.sweep.begin import find_study
 from smpo.app.sweep.cluster import Engine
 from smpo.app.sweep.screen import Ending
@@ -24,8 +25,10 @@ def sweep_command(
     trial_timeout: str | None, storage: str | None, quiet: bool, best: Path | None, confirm: bool,
     workers: int | None, on: Engine, options: Sequence[str], roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
+    from smpo.app.join import alone
     from smpo.app.sweep.conclude import conclude
 
+    alone(outer_place(), "a sweep", "`--jobs`")
     wish = Wish(
         spec=find_spec(spec),
         sets=tuple(sets),

@@ -22,7 +22,9 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Run a spec that has already been run once more.")
     ] = False,
-    devices: Annotated[int | None, typer.Option(help="Processes, one a device (runtime.devices).")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes, one a device (runtime.devices).")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs of a `ladder:` at once.")] = 1,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds of a `ladder:`, instead of the file's.")
@@ -34,12 +36,12 @@ def run(
     """Train, evaluate and track what a spec describes."""
     from smpo.cli.run import run_command
 
-    extra = [f"runtime.devices={devices}"] if devices is not None else []
     run_command(
         spec,
-        [*(sets or []), *extra],
+        sets or [],
         resume=resume,
         again=again,
+        devices=devices,
         jobs=jobs,
         seeds=seeds,
         quiet=quiet,

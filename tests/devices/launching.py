@@ -1,0 +1,61 @@
+"""Runs of several real processes, as a person starts them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.words import SMALL_PLANE
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch")
+SMPO = (sys.executable, "-m", "smpo")
+ROOT = Path(__file__).parents[2]
+
+
+def write_spec(folder: Path) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(SMALL_PLANE)
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Without what another launcher may have said."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_", "SMPO_"))}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        kept.pop(name, None)
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+def start(words: tuple[str, ...], folder: Path, **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words, cwd=folder, env=environment(**more), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def ran(*words: object, folder: Path, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:
+    process = start(tuple(map(str, words)), folder, **more)
+    out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def only_run(folder: Path, name: str = "small") -> Path:
+    (run,) = folder.glob(f"runs/{name}/*-1")
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def distance(one: Path, two: Path) -> float:
+    """The largest difference of any two weights, as a share of the largest weight."""
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    largest = max(float(x.abs().max()) for x in first.values())
+    return max(float((first[k] - second[k]).abs().max()) for k in first) / largest

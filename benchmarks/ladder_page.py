@@ -1,0 +1,194 @@
+"""Fill the tables of docs/ladder.md from the committed results, between marks; the words around them are a person's.
+
+python benchmarks/ladder_page.py            # write
+python benchmarks/ladder_page.py --check    # 1 when a table isn't that of the results
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is a function here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "ladder.md"
+RESULTS = HERE / "results"
+SURE = 0.05
+BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
+
+
+def ladder(file: str, believed: str) -> str:
+    """All rungs by all judges, what was resolved, distance and cost; wins are counted by the judge that is believed."""
+    told = _read(file)
+    rows = told["rungs"]
+    machine, seeds = told["machine"], max(len(row["seeds"]) for row in rows)
+    parts = [
+        f"`{told['command']}`: {seeds} seeds, {told['prompts']:,} {told['role']} prompts, "
+        f"{sum(len(row['seeds']) for row in rows)} runs; {machine['date']}, {machine['platform']}, "
+        f"torch {machine['packages']['torch']}. In full: `benchmarks/results/{file}`."
+    ]
+    for judge in told["judges"]:
+        parts += [f"By `{judge}`:", _grid(_judged(rows, judge)), _resolved(rows, judge)]
+    parts += ["How far, and at what cost:", _grid(_costs(rows, believed))]
+    return "\n\n".join(parts)
+
+
+def fronts_of_plane() -> str:
+    """Gain at equal KL."""
+    told = _read("plane_fronts.json")
+    cells: dict[tuple[float, str], dict[str, Any]] = {}
+    for row in told["summary"]:
+        cells.setdefault((row["kl"], row["method"]), {})[row["what"]] = row
+    rows = []
+    for (kl, method), found in sorted(cells.items(), key=lambda item: item[0][0]):
+        plain, guided = found["gain_cfg1"], found["gain_cfg3"]
+        chosen = told["chosen"][method]
+        rows.append(
+            {
+                "at KL": f"{kl:g}",
+                "method": method,
+                "lr, beta": ", ".join(
+                    str(value) for value in (chosen.values() if isinstance(chosen, dict) else chosen)
+                ),
+                "seeds": str(plain["seeds"]),
+                "gain, guidance 1": f"{plain['gain']:.3f} ± {plain['half_width']:.3f}",
+                "of the best possible": f"{100 * plain['of_the_best']:.0f} %",
+                "gain, guidance 3": f"{guided['gain']:.3f} ± {guided['half_width']:.3f}",
+            }
+        )
+    return _grid(rows)
+
+
+def fronts_of_shapes() -> str:
+    """Gain at equal error distance."""
+    told = _read("shapes_fronts.json")
+    rows = []
+    for row in told["summary"]:
+        chosen, p = told["chosen"][row["method"]], row["p_holm"]
+        over = (row["over_dpo"], row["over_dpo_low"], row["over_dpo_high"]) if "over_dpo" in row else None
+        rows.append(
+            {
+                "at error": f"{row['error']:.2g}",
+                "method": row["method"],
+                "lr, beta": f"{chosen['lr']}, {chosen['beta']}",
+                "seeds": str(row["seeds"]),
+                "gain": _span(row["gain"], row["low"], row["high"]),
+                "wins, %": f"{100 * row['win_rate']:.0f}",
+                "over DPO": _span(*over) if over else "–",
+                "p": _p(p),
+            }
+        )
+    return _grid(rows)
+
+
+def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
+    for row in rows:
+        found = next(judge for judge in row["judges"] if judge["judge"] == name)
+        base, other = found["against_base"], found["against_rung"]
+        yield {
+            "rung": row["name"],
+            "on": row["against"] or "–",
+            "mean": f"{found['mean']:.3f}",
+            "median": f"{found['median']:.3f}",
+            "gain on the base": _estimate(base["gain"]),
+            "wins, %": _share(base["win_rate"]),
+            "gain on that rung": _estimate(other["gain"]) if other else "–",
+            "wins over it, %": _share(other["win_rate"]) if other else "–",
+            "p": _p(found["p_rung_holm"]),
+            "spread": f"{base['gain']['between']:.4f}",
+        }
+
+
+def _costs(rows: Sequence[dict[str, Any]], believed: str) -> Iterator[dict[str, str]]:
+    for row in rows:
+        cost = row["cost"]
+        judge = next(judge for judge in row["judges"] if judge["judge"] == believed)
+        worth = judge["win_points_per_million_passes"]
+        yield {
+            "rung": row["name"],
+            **{far["name"]: f"{far['mean']:.3g}" for far in row.get("drift") or []},
+            "training, s": f"{cost['seconds']:.1f}",
+            "passes": f"{cost['passes']:,.0f}",
+            "pairs": f"{cost['pairs']:,.0f}",
+            f"win points per million passes, {believed}": "–" if worth is None else f"{worth:.3g}",
+        }
+
+
+def _resolved(rows: Sequence[dict[str, Any]], name: str) -> str:
+    sorts: dict[str, list[str]] = {"better": [], "worse": [], "not resolved": []}
+    for row in rows:
+        found = next(judge for judge in row["judges"] if judge["judge"] == name)
+        if (other := found["against_rung"]) is None:
+            continue
+        gain, p = other["gain"], found["p_rung_holm"]
+        sure = p is not None and p < SURE and not gain["low"] <= 0 <= gain["high"]
+        word = "not resolved" if not sure else "better" if gain["value"] > 0 else "worse"
+        sorts[word].append(f"{row['name']} over {row['against']} ({gain['value']:+.4f})")
+    return "\n".join(f"* {word}: {'; '.join(steps)}" for word, steps in sorts.items() if steps)
+
+
+def _estimate(one: dict[str, Any]) -> str:
+    return _span(one["value"], one["low"], one["high"])
+
+
+def _span(value: float, low: float, high: float) -> str:
+    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def _share(one: dict[str, Any]) -> str:
+    return f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "<0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _grid(rows: Any) -> str:
+    lines = list(rows)
+    head = list(lines[0])
+    table = [head, ["---"] * len(head), *([line.get(name, "–") for name in head] for line in lines)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+
+
+def _read(file: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((RESULTS / file).read_text())
+    return told
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "plane ladder": lambda: ladder("plane_ladder.json", "plane-radius"),
+    "shapes ladder": lambda: ladder("shapes_ladder.json", "shapes-judge"),
+    "plane fronts": fronts_of_plane,
+    "shapes fronts": fronts_of_shapes,
+}
+
+
+def filled(page: str) -> str:
+    """The page with every block made anew; raises KeyError for a name that isn't a table."""
+
+    def fill(found: re.Match[str]) -> str:
+        return f"<!-- {found['name']} -->\n{TABLES[found['name']]()}\n<!-- end -->\n"
+
+    return BLOCK.sub(fill, page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    page = PAGE.read_text()
+    made = filled(page)
+    if options.check:
+        raise SystemExit(made != page)
+    PAGE.write_text(made)
+
+
+if __name__ == "__main__":
+    main()

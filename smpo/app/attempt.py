@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from smpo.app.ledger import Ledger
 from smpo.app.watchers import Console, Overseer
+from smpo.engine.drafts import settle
 from smpo.engine.events import Tracker
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
@@ -14,14 +16,15 @@ from smpo.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from smpo.app.assemble import Live
+    from smpo.engine.state import State
 
 __all__ = ["Attempt"]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What the parts of a run have in common. `start`: updates that a checkpoint brought along. `main`: whether this
-    process is the one that writes."""
+    """What the parts of a run have in common. `start`: updates that a checkpoint brought along. `logged`: bytes of the
+    log when it was written. `main`: whether this process is the one that writes."""
 
     resolved: Resolved[ExperimentSpec]
     folder: RunFolder
@@ -30,6 +33,7 @@ class Attempt:
     console: Console
     clock: Ledger
     start: int = 0
+    logged: int | None = 0
     main: bool = True
     overseer: Overseer | None = None
 
@@ -44,3 +48,18 @@ class Attempt:
 
         session = self.live.session
         return trained(session.accelerator.unwrap_model(session.denoiser.policy))
+
+    @property
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        from smpo.engine.state import State
+
+        session = self.live.session
+        return State(self.parameters, session.optimiser, session.average, session.scaler, session.inversion)
+
+    def log_so_far(self) -> dict[str, int]:
+        """For a checkpoint: how much of the log belongs to it. The log is on the disk before the checkpoint is."""
+        with suppress(OSError):  # a log that isn't there, or a disk that is full: trackers tell
+            settle(self.folder.metrics)
+            return {"log": self.folder.metrics.stat().st_size}
+        return {}

@@ -1,9 +1,11 @@
-"""What a spec needs and this machine doesn't have: weights, data, packages. Never imports torch."""
+"""What a spec needs and this machine doesn't have: weights, data, packages, folders. Never imports torch."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from smpo.components.locations import is_hub_id
 from smpo.experiment import ExperimentSpec
@@ -41,6 +43,21 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     for where, reward in rewards.items():
         if message := reward.check():
             yield Obstacle(where, message, "fetch the weights first, or choose another reward")
+    for where, place in (("runtime.runs", spec.runtime.runs), ("runtime.cache", spec.runtime.cache)):
+        if message := _unwritable(Path(place)):
+            yield Obstacle(where, message, f"choose another folder: `--set {where}=FOLDER`")
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written there; the nearest folder above that exists answers for one that doesn't."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return f"`{place}` is not a folder"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"nothing can be written in `{place}`: it is read-only here"
+    return None
 
 
 def _how_to_get(model: Model) -> str:

@@ -90,6 +90,7 @@ def info(run: Attempt) -> RunInfo:
         },
         resumed=folder.resumed,
         step=run.start,
+        logged=run.logged,
         notes=spec.notes,
         commit=(git_facts(Path.cwd()) or {}).get("commit", ""),
     )

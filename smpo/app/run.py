@@ -92,15 +92,10 @@ def work(
         session = live.session
         clock.watch(session)
         attempt = Attempt(resolved, folder, live, tracker, console, clock, main=main, overseer=overseer)
-        start = restore(
-            folder.checkpoints,
-            attempt.parameters,
-            session.optimiser,
-            session.average,
-            say=console.warn,
-            remember=getattr(session.inversion, "load_state", None),
+        start, facts = restore(
+            folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn
         )
-        attempt = replace(attempt, start=start)
+        attempt = replace(attempt, start=start, logged=facts.get("log") if start else 0)
         tracker.start(info(attempt))
         record_inputs(attempt, expected)
         if start:

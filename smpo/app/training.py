@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from smpo.app.attempt import Attempt
 from smpo.app.interrupt import Interrupt
 from smpo.app.watchers import Pruned
+
+if TYPE_CHECKING:
+    from smpo.engine.keeper import Keeper
 
 __all__ = ["train"]
 
@@ -23,13 +27,14 @@ def train(run: Attempt) -> None:
 
     if run.start < session.steps:
         console.phase("training")
-    if run.main and run.start == 0:
-        _preview(run, 0)
+    if run.main and run.start < session.steps:
+        _preview(run, run.start)  # whoever was killed between a checkpoint and its preview owes it
     look = None
     if run.main and run.start < session.steps:
         look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.diagnosed)
     winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
+    keeper = _keeper(run)
     with Interrupt(console.note) as interrupt:
         for report in fit(session, run.start):
             final = report.step == session.steps
@@ -54,8 +59,8 @@ def train(run: Attempt) -> None:
                     console.warn(message)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
             stop = interrupt.wanted(session.accelerator)
-            if due or final or stop:
-                _checkpoint(run, report.step)
+            if run.main and (due or final or stop):
+                keeper.put(report.step, run.state, run.log_so_far(), must=final or stop)
             if run.overseer is not None:
                 with clock("rungs"):
                     reason = run.overseer.hopeless(report.step, run.resolved, run.live, tracker, look)
@@ -64,29 +69,25 @@ def train(run: Attempt) -> None:
             if stop and not final:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
                 raise KeyboardInterrupt
-            if run.main and runtime.preview_every and report.step % runtime.preview_every == 0 and not final:
+            if run.main and not final:
                 _preview(run, report.step)
 
 
-def _checkpoint(run: Attempt, step: int) -> None:
-    from smpo.engine.checkpoint import save
+def _keeper(run: Attempt) -> Keeper:
+    from smpo.engine.keeper import Keeper
 
-    if run.main:
-        save(
-            run.folder.checkpoints,
-            step,
-            run.parameters,
-            run.live.session.optimiser,
-            run.live.session.average,
-            spec_hash=run.resolved.identity.spec_hash,
-            keep=run.spec.runtime.keep,
-            memory=state() if (state := getattr(run.live.session.inversion, "state", None)) else None,
-        )
+    return Keeper(
+        run.folder.checkpoints,
+        keep=run.spec.runtime.keep,
+        spec_hash=run.resolved.identity.spec_hash,
+        say=run.console.warn,
+    )
 
 
 def _preview(run: Attempt, step: int) -> None:
-    """A grid of the same few prompts and seeds, so that one can watch them change."""
-    if not run.spec.runtime.preview_every or run.spec.evaluate is None:
+    """A grid of the same few prompts and seeds, so that one can watch them change; where one is due."""
+    every = run.spec.runtime.preview_every
+    if not every or step % every or run.spec.evaluate is None:
         return
     from smpo.app.evaluate import preview
 

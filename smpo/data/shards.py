@@ -108,7 +108,8 @@ class Shards:
         """One more shard: first the file, whole, then its rows in the index. A kill in between leaves an
         unused file.
 
-        Raises `RunError` when names, types or shapes of the tensors aren't those of the earlier shards.
+        Raises `RunError` when names, types or shapes of the tensors aren't those of the earlier shards, and when the
+        disk refuses.
         """
         layout = {name: f"{tensor.dtype} {list(tensor.shape[1:])}" for name, tensor in tensors.items()}
         with closing(self._connect()) as index:
@@ -124,11 +125,19 @@ class Shards:
         digest = hashlib.sha256(content).hexdigest()
         path = self.folder / f"{digest[:24]}.safetensors"
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        with unfinished.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise RunError(
+                f"the cache {self.folder} can't take {len(content) / 1e6:,.1f} MB more: {error.strerror or error}",
+                help="make room there, or choose another folder with `--set runtime.cache=FOLDER`; what was encoded "
+                "before is kept, and isn't encoded again",
+            ) from error
         with closing(self._connect()) as index, index:
             index.executemany("INSERT OR REPLACE INTO layout VALUES (?, ?)", layout.items())
             shard = index.execute(

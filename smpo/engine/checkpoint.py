@@ -2,129 +2,141 @@
 
 A checkpoint is a folder `step-00000120/` with `weights.safetensors` (trained parameters), `average.safetensors` (the
 moving average, when there is one), `inversion.safetensors` (what the inversion remembers, if it does),
-`optimiser.safetensors` + `optimiser.json`, and `manifest.json`, which is written last and holds the SHA-256 of the
-others. There is no random state to save: every draw is a function of the seed and the sample's position.
+`optimiser.safetensors` + `optimiser.json`, `scaler.json` (fp16), and `manifest.json`, which is written last and holds
+the SHA-256 of the others. The last good one is deleted only when the next one stands.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from smpo.engine.ema import Average
-from smpo.engine.kept import MANIFEST, checkpoints, digest, fault_of
+from smpo.engine.drafts import appearing, sweep
+from smpo.engine.kept import (
+    MANIFEST,
+    checkpoints,
+    digest,
+    drop_old,
+    fault_of,
+    manifest_of,
+    name_of,
+    sealed,
+    step_of,
+)
+from smpo.engine.state import Snapshot, State, put_back, snapshot
+from smpo.errors import RunError
 
-__all__ = ["restore", "save"]
+__all__ = ["Restored", "restore", "save", "write"]
 
-_MEMORY = "inversion.safetensors"
+
+class Restored(NamedTuple):
+    """Where a run goes on."""
+
+    step: int = 0
+    """Updates that the checkpoint holds; 0 where there is none."""
+    facts: Mapping[str, Any] = {}
+    """What was noted with it."""
 
 
 def save(
     folder: Path,
     step: int,
-    parameters: Mapping[str, nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    average: Average | None,
+    state: State,
     *,
     spec_hash: str,
     keep: int,
-    memory: Mapping[str, Tensor] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the state after `step` updates and drop all but the newest `keep`. Atomic: a kill leaves the old ones."""
+    """Write the state after `step` updates and drop all but the newest `keep`. Raises `OSError` when the disk refuses;
+    the older ones are as they were then."""
+    path = write(folder, step, snapshot(state), spec_hash=spec_hash, facts=facts)
+    drop_old(folder, keep)
+    return path
+
+
+def write(
+    folder: Path, step: int, kept: Snapshot, *, spec_hash: str, facts: Mapping[str, Any] | None = None
+) -> Path:
+    """The checkpoint alone. One of the same step that is whole stays: the state after an update is always the same.
+
+    Raises `OSError` when the disk refuses; a process that is killed here leaves a draft that the next one sweeps up.
+    """
+    target = folder / name_of(step)
+    if target.exists() and _fault(target, spec_hash) is None:
+        return target
     folder.mkdir(parents=True, exist_ok=True)
-    target, draft = folder / f"step-{step:08d}", folder / f".writing-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    save_file(
-        {n: p.detach().cpu().contiguous() for n, p in parameters.items()}, draft / "weights.safetensors"
-    )
-    if average is not None:
-        save_file({n: t.cpu().contiguous() for n, t in average.shadow.items()}, draft / "average.safetensors")
-    if memory:
-        save_file({n: t.detach().cpu().contiguous() for n, t in memory.items()}, draft / _MEMORY)
-    tensors, rest = _split(optimiser.state_dict())
-    save_file(tensors, draft / "optimiser.safetensors")
-    (draft / "optimiser.json").write_text(json.dumps(rest))
-    files = {file.name: digest(file) for file in sorted(draft.iterdir())}
-    manifest = {"step": step, "spec": spec_hash, "files": files}
-    with (draft / MANIFEST).open("w") as stream:
-        json.dump(manifest, stream, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    draft.replace(target)
-    for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    with appearing(target) as draft:
+        for name, tensors in kept.tensors.items():
+            with _refused_by_the_system(draft / f"{name}.safetensors"):
+                save_file(dict(tensors), draft / f"{name}.safetensors")
+        for name, plain in kept.plain.items():
+            (draft / f"{name}.json").write_text(json.dumps(plain), encoding="utf-8")
+        files = {file.name: digest(file) for file in sorted(draft.iterdir())}
+        manifest = {"step": step, "spec": spec_hash, "files": files, "facts": dict(facts or {})}
+        (draft / MANIFEST).write_text(sealed(manifest), encoding="utf-8")
     return target
 
 
 def restore(
-    folder: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimiser: torch.optim.Optimizer | None,
-    average: Average | None,
-    *,
-    say: Callable[[str], None],
-    remember: Callable[[Mapping[str, Tensor]], None] | None = None,
-) -> int:
-    """Load the newest checkpoint that is whole; returns the number of updates it holds, 0 when there is none.
+    folder: Path, state: State, *, spec_hash: str | None = None, say: Callable[[str], None]
+) -> Restored:
+    """Load the newest checkpoint that is whole, and belongs to the experiment `spec_hash`.
 
-    `remember` is given what the inversion had in mind, where it was saved.
-
-    A torn, truncated or altered one is passed over, in words, for the one before.
+    A torn, truncated or altered one is passed over, in words, for the one before. Raises `RunError` when a whole one
+    doesn't fit the live objects.
     """
-    for path in reversed(checkpoints(folder)):
-        fault = fault_of(path)
+    sweep(folder)
+    there = checkpoints(folder)
+    for path in reversed(there):
+        fault = _fault(path, spec_hash)
         if fault is None:
-            _load(path, parameters, optimiser, average)
-            if remember is not None and (path / _MEMORY).exists():
-                remember(load_file(path / _MEMORY))
-            return int(path.name.removeprefix("step-"))
-        say(f"checkpoint {path.name} can't be used ({fault}); trying the one before")
-    return 0
+            _load(path, state)
+            return Restored(step_of(path), manifest_of(path)["facts"])
+        last = "the run begins again" if path == there[0] else "trying the one before"
+        say(f"checkpoint {path.name} can't be used ({fault}); {last}")
+    return Restored()
 
 
-def _load(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    optimiser: torch.optim.Optimizer | None,
-    average: Average | None,
-) -> None:
-    weights = load_file(path / "weights.safetensors")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-    if average is not None:
-        average.load(load_file(path / "average.safetensors"))
-    if optimiser is not None:
-        rest = json.loads((path / "optimiser.json").read_text())
-        optimiser.load_state_dict(_join(load_file(path / "optimiser.safetensors"), rest))
+def _fault(path: Path, spec_hash: str | None) -> str | None:
+    fault = fault_of(path)
+    if fault is None and spec_hash is not None and (of := manifest_of(path).get("spec")) != spec_hash:
+        return f"it belongs to another experiment, {of}"
+    return fault
 
 
-def _split(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state dict as flat tensors plus JSON."""
-    tensors: dict[str, Tensor] = {}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous()
-            else:
-                plain.setdefault(str(index), {})[name] = value
-    return tensors, {"state": plain, "param_groups": state["param_groups"]}
+def _load(path: Path, state: State) -> None:
+    kept = Snapshot(
+        {file.stem: load_file(file) for file in path.glob("*.safetensors")},
+        {
+            file.stem: json.loads(file.read_text(encoding="utf-8"))
+            for file in path.glob("*.json")
+            if file.name != MANIFEST
+        },
+    )
+    try:
+        put_back(state, kept)
+    except (LookupError, ValueError, RuntimeError, TypeError) as error:
+        raise RunError(
+            f"{path} is whole, but doesn't fit what the spec builds today ({type(error).__name__}: {error})",
+            help="were libraries changed since it was written? `--again` begins another attempt",
+        ) from error
 
 
-def _join(tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in rest["state"].items()}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    return {"state": state, "param_groups": rest["param_groups"]}
+@contextmanager
+def _refused_by_the_system(path: Path) -> Iterator[None]:
+    """safetensors tells of a full disk in words of its own; here it is the `OSError` that it was."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error

@@ -30,7 +30,8 @@ class RunInfo:
 
     `name` is the experiment, `run_id` our own name of the run inside it (`<spec hash>-<attempt>`), `folder`
     where it lives. `params` are the resolved leaves of the spec, flattened to dotted names. `step` is where a
-    resumed run goes on: everything that was reported beyond it will be reported again.
+    resumed run goes on: everything that was reported beyond it will be reported again, and so will what was
+    reported at that step after its checkpoint: `logged` is the size of the log then, None where it isn't known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RunInfo:
     tags: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
     step: int = 0
+    logged: int | None = None
     notes: str = ""
     commit: str = ""
 

@@ -1,30 +1,87 @@
-"""Which checkpoints a run has, and whether they are whole. No torch: looking is quick."""
+"""Which checkpoints a run has, and whether they are whole. No torch: looking is quick.
+
+`manifest.json` is the mark of completion: it is written last, names every file with its SHA-256, and has a checksum of
+its own, so that no flipped bit in any file passes for a checkpoint.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["MANIFEST", "checkpoints", "digest", "fault_of"]
+__all__ = [
+    "MANIFEST",
+    "checkpoints",
+    "digest",
+    "drop_old",
+    "fault_of",
+    "manifest_of",
+    "name_of",
+    "sealed",
+    "step_of",
+]
 
 MANIFEST = "manifest.json"
+_SEAL = "sha256"
+
+
+def name_of(step: int) -> str:
+    """`step-00000120`: names sort as numbers do."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Updates that a checkpoint of this name holds; -1 for other names."""
+    number = path.name.removeprefix("step-")
+    return int(number) if number.isascii() and number.isdigit() and path.name != number else -1
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete-looking checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
+    found = (path for path in folder.glob("step-*") if step_of(path) >= 0 and (path / MANIFEST).is_file())
+    return sorted(found, key=step_of)
+
+
+def drop_old(folder: Path, keep: int) -> list[Path]:
+    """Delete all but the newest `keep`; returns those that are gone. A half-deleted one is not a checkpoint: the
+    manifest goes first."""
+    old = checkpoints(folder)[:-keep]
+    for path in old:
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    return old
+
+
+def sealed(facts: Mapping[str, Any]) -> str:
+    """A manifest's text, with the checksum of the rest in it."""
+    return json.dumps({**facts, _SEAL: _seal(facts)}, indent=1)
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises `ValueError` when it isn't as it was written, `OSError` when unreadable."""
+    facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(facts, dict) or facts.pop(_SEAL, None) != _seal(facts):
+        raise ValueError(f"{MANIFEST} has changed since it was written")
+    return facts
 
 
 def fault_of(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when it is whole."""
     try:
-        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, told in files.items():
+        facts = manifest_of(path)
+        if facts["step"] != step_of(path):
+            return f"it holds {facts['step']} updates, and its name says {step_of(path)}"
+        for name, told in facts["files"].items():
+            if not (path / name).is_file():
+                return f"{name} is missing"
             if digest(path / name) != told:
                 return f"{name} has changed since it was written"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return f"{type(error).__name__}: {error}"
+        return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
     return None
 
 
@@ -32,3 +89,7 @@ def digest(file: Path) -> str:
     """SHA-256 in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _seal(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +19,13 @@ from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
+from smpo.engine.drafts import settle
+
 __all__ = ["RunFolder", "State", "Status"]
 
 State = Literal["running", "done", "failed", "stopped", "pruned", "unknown"]
 
+_STATUS = "status.json"
 _STATUS_EVERY = 2.0
 """Seconds between writes of `status.json` while training; it is for people."""
 
@@ -113,7 +117,7 @@ class RunFolder:
     def status(self) -> Status:
         """As last written. A missing or damaged file is a status of `unknown`, never an error."""
         try:
-            facts = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            facts = json.loads((self.path / _STATUS).read_text(encoding="utf-8"))
             status = Status(**{name: type(value)(facts[name]) for name, value in asdict(Status()).items()})
         except (OSError, LookupError, ValueError, TypeError, OverflowError, RecursionError):
             return Status()
@@ -143,12 +147,19 @@ class RunFolder:
         return "interrupted" if state in ("running", "unknown") else state
 
     def write_text(self, name: str, content: str) -> Path:
-        """Write a file of the run; a reader sees the old content or the new one."""
+        """Write a file of the run; a reader sees the old content or the new one, and so does one after a power cut."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        fresh.write_text(content, encoding="utf-8")
-        fresh.replace(path)
+        try:
+            fresh.write_text(content, encoding="utf-8")
+            if name != _STATUS:  # for people, and often
+                settle(fresh)
+            fresh.replace(path)
+        except OSError:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise
         return path
 
     def update(self, step: int, message: str = "", *, now: bool = False) -> None:
@@ -158,7 +169,8 @@ class RunFolder:
         moment = time.time()
         self._status = Status(**{**asdict(status), "step": step, "message": message, "updated": moment})
         if now or moment - self._written >= _STATUS_EVERY:
-            self._write_status()
+            with suppress(OSError):  # a full disk; training needs no status
+                self._write_status()
 
     def close(self, state: Literal["done", "failed", "stopped", "pruned"], message: str = "") -> None:
         """Write how it ended and let go of the folder. Closing twice keeps the first ending."""
@@ -169,6 +181,9 @@ class RunFolder:
         )
         try:
             self._write_status()
+        except OSError:
+            if state == "done":  # else there is a reason already, and it is more telling
+                raise
         finally:
             self._lock.release()
             self._lock = None
@@ -191,7 +206,10 @@ class RunFolder:
         return self.path / ".lock"
 
     def begin(self) -> None:
-        """Write the first status; for `open_run`, which has just taken the lock."""
+        """Write the first status; for `open_run`, which has just taken the lock: what killed processes were writing
+        is litter."""
+        for left in self.path.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
         earlier = self.status()
         moment = time.time()
         self._status = Status(
@@ -206,5 +224,5 @@ class RunFolder:
 
     def _write_status(self) -> None:
         assert self._status is not None
-        self.write_text("status.json", json.dumps(asdict(self._status), indent=1) + "\n")
+        self.write_text(_STATUS, json.dumps(asdict(self._status), indent=1) + "\n")
         self._written = time.time()

@@ -66,8 +66,9 @@ class JsonlTracker:
         if info.resumed:
             # Said before it is done: a crash in between repeats it, which is harmless. `head` tells mirrors
             # how much of what they have read is unchanged.
-            self._event("rewind", step=info.step, head=_split(self._folder / METRICS, info.step)[2])
-            rewind(self._folder, info.step)
+            head = _split(self._folder / METRICS, info.step, info.logged)[2]
+            self._event("rewind", step=info.step, head=head)
+            rewind(self._folder, info.step, info.logged)
         told = {entry.name: getattr(info, entry.name) for entry in fields(info)}
         self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **told)
 
@@ -83,7 +84,9 @@ class JsonlTracker:
     def images(self, name: str, grid: Image.Image, step: int) -> None:
         file = Path("samples", _safe(name), f"{step:06d}.png")
         (self._folder / file).parent.mkdir(parents=True, exist_ok=True)
-        grid.save(self._folder / file)
+        fresh = self._folder / file.with_suffix(".part.png")
+        grid.save(fresh)
+        fresh.replace(self._folder / file)  # mirrors read it from another thread
         self._event("image", name=_safe(name), step=int(step), file=file.as_posix())
 
     def artefact(self, path: Path, folder: str = "") -> None:
@@ -144,9 +147,10 @@ def read_rewound(folder: Path) -> list[Point]:
     return [point for line in _lines(folder / REWOUND) if (point := as_point(line)) is not None]
 
 
-def rewind(folder: Path, step: int) -> int:
-    """Take back every report beyond `step`; returns how many. Atomic, and safe to repeat."""
-    kept, dropped, _ = _split(folder / METRICS, step)
+def rewind(folder: Path, step: int, logged: int | None = None) -> int:
+    """Take back every report beyond `step`, and those behind the first `logged` bytes; returns how many. Atomic, and
+    safe to repeat."""
+    kept, dropped, _ = _split(folder / METRICS, step, logged)
     if dropped:
         with (folder / REWOUND).open("ab") as file:
             file.writelines(dropped)
@@ -156,13 +160,15 @@ def rewind(folder: Path, step: int) -> int:
     return len(dropped)
 
 
-def _split(path: Path, step: int) -> tuple[list[bytes], list[bytes], int]:
-    """Lines up to `step`, lines beyond it, and the size of the untouched head of the file."""
+def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list[bytes], int]:
+    """Lines up to `step` and within `logged`, the other lines, and the size of the untouched head of the file."""
     kept: list[bytes] = []
     dropped: list[bytes] = []
-    head = 0
+    head = end = 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-        if (reported := _step(raw)) is not None and reported > step:
+        end += len(raw)
+        beyond = logged is not None and end > logged
+        if beyond or ((reported := _step(raw)) is not None and reported > step):
             dropped.append(raw)
         else:
             kept.append(raw)

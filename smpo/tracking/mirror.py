@@ -159,7 +159,7 @@ class Mirror:
         if what == "image":
             self._drawn.add((event["name"], event["step"]))
         elif what == "rewind":
-            self._redrawn |= {drawn for drawn in self._drawn if drawn[1] > event["step"]}
+            self._redrawn |= {drawn for drawn in self._drawn if drawn[1] >= event["step"]}
         self.ended = what == "finish"
 
 

@@ -137,6 +137,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     from smpo.components.objectives import SmPO
     from smpo.engine.checkpoint import restore, save
     from smpo.engine.loop import fit
+    from smpo.engine.state import State
     from tests.engine.toys import toy_batches, toy_session
 
     def session(inversion):
@@ -159,21 +160,19 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     def named(made):
         return dict(made.denoiser.policy.named_parameters())
 
+    def state(made):
+        return State(named(made), made.optimiser, inversion=made.inversion)
+
     whole = session(StaleInversion(steps=4).for_run(4))
     passes = [report.metrics["passes"] for report in fit(whole)]
     assert passes[-1] < passes[0]
     first = session(StaleInversion(steps=4).for_run(4))
     for report in fit(first):
         if report.step == 3:
-            save(
-                tmp_path, 3, named(first), first.optimiser, None, spec_hash="x", keep=1,
-                memory=first.inversion.state(),
-            )  # fmt: skip
+            save(tmp_path, 3, state(first), spec_hash="x", keep=1)
             break
     second = session(StaleInversion(steps=4).for_run(4))
-    start = restore(
-        tmp_path, named(second), second.optimiser, None, say=pytest.fail, remember=second.inversion.load_state
-    )
+    start = restore(tmp_path, state(second), say=pytest.fail).step
     assert [report.metrics["passes"] for report in fit(second, start)] == passes[3:]
     for name, weight in named(whole).items():
         assert torch.equal(weight, named(second)[name])

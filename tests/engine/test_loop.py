@@ -193,9 +193,11 @@ def test_doubtful_pairs_teach_nothing():
 
 def test_stopping_and_going_on_is_the_same_as_never_stopping(tmp_path):
     from smpo.engine.checkpoint import restore, save
+    from smpo.engine.state import State
 
-    def named(session):
-        return dict(session.denoiser.policy.named_parameters())
+    def state(session):
+        named = dict(session.denoiser.policy.named_parameters())
+        return State(named, session.optimiser, session.average, session.scaler)
 
     straight = toy_session(SmPO(beta=50), ReNoise(steps=4), steps=6, ema=0.9)
     list(fit(straight))
@@ -203,10 +205,10 @@ def test_stopping_and_going_on_is_the_same_as_never_stopping(tmp_path):
     first = toy_session(SmPO(beta=50), ReNoise(steps=4), steps=6, ema=0.9)
     for report in fit(first):
         if report.step == 3:
-            save(tmp_path, 3, named(first), first.optimiser, first.average, spec_hash="x", keep=2)
+            save(tmp_path, 3, state(first), spec_hash="x", keep=2)
             break
     second = toy_session(SmPO(beta=50), ReNoise(steps=4), steps=6, ema=0.9)
-    start = restore(tmp_path, named(second), second.optimiser, second.average, say=pytest.fail)
+    start = restore(tmp_path, state(second), say=pytest.fail).step
     assert start == 3
     list(fit(second, start))
     assert torch.equal(weights(straight), weights(second)), "bit for bit"

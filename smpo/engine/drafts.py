@@ -1,0 +1,77 @@
+"""Folders that appear whole or not at all: written beside, flushed to the disk, and renamed.
+
+A rename is atomic for whoever looks, and for a process that is killed. For a machine that loses power it is so only
+when what was written has reached the disk before: each file is flushed (`fsync`), then the folder that names them, then
+the folder above, which says under which name it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["appearing", "settle", "sweep"]
+
+_DRAFT, _ASIDE = ".writing-", ".replaced-"
+_NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
+"""What file systems answer that can't flush a folder; they have nothing better to offer."""
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A draft folder to write into, which is `target` once the block is left, and gone when the block fails.
+
+    What stands at `target` already is moved aside first and deleted last. Raises `OSError` when the disk refuses.
+    """
+    sweep(target.parent)
+    draft = target.with_name(f"{_DRAFT}{os.getpid()}")
+    draft.mkdir()
+    try:
+        yield draft
+        for file in draft.iterdir():
+            settle(file)
+        settle(draft)
+        aside = target.with_name(f"{_ASIDE}{target.name}")
+        if target.exists():
+            target.replace(aside)
+        draft.replace(target)
+        settle(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def settle(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk. Raises `OSError` when it can't be."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in _NO_FLUSH:
+            raise
+    finally:
+        os.close(number)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left unfinished here. A draft whose process is alive is its own business."""
+    for left in folder.glob(f"{_ASIDE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(f"{_DRAFT}*"):
+        process = left.name.removeprefix(_DRAFT)
+        if not process.isdigit() or int(process) == os.getpid() or not _alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    with contextlib.suppress(ProcessLookupError, OverflowError):
+        with contextlib.suppress(PermissionError):  # it is somebody else's, but there
+            os.kill(process, 0)
+        return True
+    return False

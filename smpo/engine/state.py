@@ -1,0 +1,111 @@
+"""What an update changes, as tensors and JSON: all that must be kept for a run to go on as if it had never stopped.
+
+There is no random state in it: every draw is a function of the seed and the sample's position (`smpo.maths.draws`),
+and so are the order of the data and the learning rate. Nor are there ids of trackers: a run that is killed before its
+first checkpoint has to find its curves too, so they stand in the run's folder from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smpo.engine.ema import Average
+
+__all__ = ["Snapshot", "State", "put_back", "snapshot"]
+
+_TENSOR = "tensor:"
+
+
+@dataclass(frozen=True)
+class State:
+    """The live objects of a run whose content is kept."""
+
+    parameters: Mapping[str, nn.Parameter]
+    """The trained ones, by name."""
+    optimiser: torch.optim.Optimizer | None = None
+    """None: only the weights are wanted."""
+    average: Average | None = None
+    scaler: torch.amp.GradScaler | None = None
+    """Of fp16 losses: its scale, and the updates since it last overflowed."""
+    inversion: object = None
+    """One that remembers has `state` and `load_state` (`smpo.kinds.Inversion.for_run`)."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The content at one moment, on the CPU: tensors by file and name, and JSON by file."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    plain: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for file in self.tensors.values() for tensor in file.values())
+
+
+def snapshot(state: State, *, copy: bool = False) -> Snapshot:
+    """`copy`: the tensors are its own, so that training may go on while they are written."""
+    tensors = {"weights": {name: _kept(p, copy) for name, p in state.parameters.items()}}
+    plain: dict[str, Any] = {}
+    if state.average is not None:
+        tensors["average"] = {name: _kept(t, copy) for name, t in state.average.shadow.items()}
+    if (remembered := getattr(state.inversion, "state", None)) is not None and (memory := remembered()):
+        tensors["inversion"] = {name: _kept(t, copy) for name, t in memory.items()}
+    if state.optimiser is not None:
+        tensors["optimiser"] = {}
+        plain["optimiser"] = _without(state.optimiser.state_dict(), "", tensors["optimiser"], copy)
+    if state.scaler is not None and state.scaler.is_enabled():
+        plain["scaler"] = state.scaler.state_dict()
+    return Snapshot(tensors, plain)
+
+
+def put_back(state: State, kept: Snapshot) -> None:
+    """Make the live objects what they were. When they don't fit, raises what the objects raise: `LookupError`,
+    `ValueError`, `RuntimeError`."""
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            parameter.copy_(kept.tensors["weights"][name])
+    if state.average is not None:
+        state.average.load(kept.tensors["average"])
+    if (remember := getattr(state.inversion, "load_state", None)) is not None and "inversion" in kept.tensors:
+        remember(kept.tensors["inversion"])
+    if state.optimiser is not None:
+        found = _with(kept.plain["optimiser"], kept.tensors["optimiser"])
+        found["state"] = {int(index): values for index, values in found["state"].items()}
+        state.optimiser.load_state_dict(found)
+    if state.scaler is not None and state.scaler.is_enabled():
+        state.scaler.load_state_dict(kept.plain["scaler"])
+
+
+def _kept(tensor: Tensor, copy: bool) -> Tensor:
+    there = tensor.detach().to("cpu", copy=copy)
+    return there.contiguous()
+
+
+def _without(value: Any, path: str, tensors: dict[str, Tensor], copy: bool) -> Any:
+    """The same with each tensor replaced by its name in `tensors`. Optimisers nest as they please."""
+    if isinstance(value, Tensor):
+        tensors[path] = _kept(value, copy)
+        return _TENSOR + path
+    if isinstance(value, Mapping):
+        return {
+            str(key): _without(one, f"{path}.{key}".lstrip("."), tensors, copy) for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without(one, f"{path}.{place}", tensors, copy) for place, one in enumerate(value)]
+    return value
+
+
+def _with(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value.removeprefix(_TENSOR)]
+    if isinstance(value, dict):
+        return {key: _with(one, tensors) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with(one, tensors) for one in value]
+    return value

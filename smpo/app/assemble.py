@@ -25,6 +25,7 @@ from smpo.engine.rates import LearningRate
 from smpo.engine.step import Settings, climbs
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec, TrainSpec
+from smpo.families.eight_bit import need_eight_bits
 from smpo.kinds import PairTable, Runtime, ScoreStats
 from smpo.maths.draws import PositionDraws
 
@@ -111,7 +112,7 @@ def assemble(
         posterior=spec.train.posterior == "sample",
         timesteps=spec.train.timesteps_per_pair,
         strata=spec.train.batch if spec.train.stratified else None,
-        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
+        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches, spec.inversion.eight_bit),
     )
     room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
     session = Session(
@@ -195,6 +196,8 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         raise MachineError(
             "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
         )
+    if spec.inversion.eight_bit:
+        need_eight_bits(device)
     return Runtime(
         device=device,
         precision=spec.train.precision,
@@ -208,6 +211,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         channels_last=spec.runtime.channels_last,
         attention=spec.runtime.attention,
         shadow_weights=spec.runtime.shadow_weights,
+        eight_bit=spec.inversion.eight_bit,
     )
 
 

@@ -20,10 +20,11 @@ __all__ = ["EACH", "Passes", "followers", "portioned"]
 @dataclass(frozen=True)
 class Passes:
     """`rows`: images in one pass, None for as many as there are. `even`: the last portion is filled up with repetitions
-    of its first row, so that all have the same shape; what they say is thrown away."""
+    of its first row, so that all have the same shape; what they say is thrown away. `eight_bit`: multiply in 8 bits."""
 
     rows: int | None = None
     even: bool = False
+    eight_bit: bool = False
 
 
 EACH = Passes()
@@ -35,10 +36,12 @@ def followers(
 ) -> dict[str, Predict]:
     """Policy and reference without gradients, on any rows of the batch; the keyword arguments of `Predictors`."""
 
+    rough = {"eight_bit": True} if passes.eight_bit else {}
+
     def follow(reference: bool, about: Conditioning) -> Predict:
         def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
             with torch.no_grad():
-                return denoiser.predict(x, t, about.take(rows), reference=reference)
+                return denoiser.predict(x, t, about.take(rows), reference=reference, **rough)
 
         return portioned(predict, passes)
 

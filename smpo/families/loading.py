@@ -92,6 +92,7 @@ def load_unet(
         offload=runtime.offload_reference,
         speed=Speed(runtime.compile, runtime.channels_last, runtime.attention),
         shadow=runtime.shadow_weights,
+        eight_bit=runtime.eight_bit,
     )
     keys = content_keys(folder, stack, variant=variant, reading=reading)
     opening = _opening(path_or_id, revision, stack.pipeline_class if single else None)

@@ -14,13 +14,14 @@ each pass (autocast); norms compute in float32. Frozen weights are stored as tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from smpo.families.eight_bit import EightBitShadow
 from smpo.families.lora import adapter_off
 from smpo.families.speed import AS_TORCH_DOES, Shadow, Speed
 
@@ -51,7 +52,7 @@ class Networks:
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
     frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the CPU's
     memory, from where it is moved to the device for each of its passes. `shadow` keeps a 16-bit copy of a policy that
-    is trained whole, for its passes without gradients.
+    is trained whole, for its passes without gradients; `eight_bit` a copy of whoever is asked so.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Networks:
         offload: bool = False,
         speed: Speed = AS_TORCH_DOES,
         shadow: bool = False,
+        eight_bit: bool = False,
     ) -> None:
         self.trained = trained
         self.speed = speed
@@ -72,6 +74,7 @@ class Networks:
         self._fetch, self._offload = fetch, offload
         half = HALF.get(arithmetic.precision)
         self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
+        self._eight_bit: dict[bool, EightBitShadow] | None = {} if eight_bit else None
         speed.prepare(trained)
         self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
         self._dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.modules())
@@ -97,8 +100,13 @@ class Networks:
         return output.float()
 
     @contextmanager
-    def still(self, *, reference: bool) -> Iterator[nn.Module]:
-        """The bare policy or reference network on the device, without dropout; afterwards everything as it was."""
+    def still(self, *, reference: bool, eight_bit: bool = False) -> Iterator[nn.Module]:
+        """The bare policy or reference network on the device, without dropout; afterwards everything as it was.
+        `eight_bit`: its copy in 8 bits, for networks that were made with one."""
+        if eight_bit and self._eight_bit is not None:
+            with self._rough(reference) as network:
+                yield network
+            return
         if reference and not self.shared:
             if self._reference is None:
                 assert self._fetch is not None
@@ -123,3 +131,18 @@ class Networks:
         finally:
             if training:
                 self.trained.train()
+
+    @contextmanager
+    def _rough(self, reference: bool) -> Iterator[nn.Module]:
+        assert self._eight_bit is not None
+        own = reference and not self.shared
+        if own not in self._eight_bit:
+            dtype = HALF.get(self.arithmetic.precision, torch.float32)
+            if own:
+                with self.still(reference=True) as network:
+                    self._eight_bit[own] = EightBitShadow(network, dtype, self.speed)
+            else:
+                self._eight_bit[own] = EightBitShadow(self.trained, dtype, self.speed)
+        network = self._eight_bit[own].network
+        with adapter_off(network) if reference and self.shared else nullcontext():
+            yield network

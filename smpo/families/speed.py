@@ -81,6 +81,7 @@ class Shadow:
         mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         theirs = {**dict(master.named_parameters()), **dict(master.named_buffers())}
         self._pairs = [(mine[name], theirs[name]) for name in mine]
+        self._altered(network)
         self._network = speed.prepare(network)
         self._seen, self._stepped = self._version(), False
         known = weakref.ref(self)
@@ -99,8 +100,15 @@ class Shadow:
             with torch.no_grad():
                 for mine, theirs in self._pairs:
                     mine.copy_(theirs)
+                self._refreshed()
             self._seen, self._stepped = version, False
         return self._network
+
+    def _altered(self, network: nn.Module) -> None:
+        """For copies that differ in more than their numbers: called once, before anything is compiled."""
+
+    def _refreshed(self) -> None:
+        """Called when the numbers have followed the master's."""
 
     def _version(self) -> int:
         """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count

@@ -42,6 +42,8 @@ class Runtime:
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
     shadow_weights: bool = False
     """See `runtime` in the spec: how policy and reference compute, alike."""
+    eight_bit: bool = False
+    """Whether inversions will ask networks in 8 bits."""
 
 
 @dataclass(frozen=True)

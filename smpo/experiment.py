@@ -275,6 +275,13 @@ class ExperimentSpec(_Block):
                 related=["reward"] if "reward" in self.model_fields_set else [],
                 help="add a line such as `reward: pickscore`, or use `smoothing: hard`",
             )
+        if self.data.bucketed and not self.objective.sampling().paired:
+            raise SpecError(
+                "data.buckets",
+                f"`{self.objective.use}` is shown single images side by side, and buckets are chosen for pairs",
+                related=["objective"],
+                help="leave out `data.buckets`",
+            )
         timesteps = self.model.facts().timesteps
         if timesteps is not None:
             if self.inversion.max_steps() > timesteps:

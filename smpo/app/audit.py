@@ -76,7 +76,13 @@ def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) 
 
     side, chosen = spec.model.facts().resolution, spec.data.bucketed
     usual = AspectBuckets()
-    sizes = [] if side is None else spec.data.sizes(side) if chosen else bucket_sizes(side, usual.aspect, usual.step)
+    sizes = (
+        []
+        if side is None
+        else spec.data.sizes(side)
+        if chosen
+        else bucket_sizes(side, usual.aspect, usual.step)
+    )
     return Expected(side, tokens, longest, _held_out(spec), sizes, chosen)
 
 
@@ -210,7 +216,10 @@ def _record(
     counts = {f"audit/{one.name}": float(one.count) for one in found.findings}
     counts |= {f"audit/{name}": float(value) for name, value in found.facts.items() if isinstance(value, int)}
     if found.crops is not None:
-        counts |= {"audit/lost_as_square": found.crops.lost_as_square, "audit/lost_in_buckets": found.crops.lost}
+        counts |= {
+            "audit/lost_as_square": found.crops.lost_as_square,
+            "audit/lost_in_buckets": found.crops.lost,
+        }
     if found.margins is not None:
         counts["audit/agreement"] = found.margins.agreement
     if found.noise["error"] is not None:

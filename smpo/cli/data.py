@@ -64,7 +64,10 @@ def show_audit(audit: Audit) -> None:
             f"{audit.noise['pairs']:,} pairs with several votes speak for all"
         )
     if audit.crops is not None:
-        crops, meant = audit.crops, "`data.buckets`" if audit.crops.used else "`data.buckets: {}` (not in the spec)"
+        crops, meant = (
+            audit.crops,
+            "`data.buckets`" if audit.crops.used else "`data.buckets: {}` (not in the spec)",
+        )
         console.print(
             f"crop       squares lose {crops.lost_as_square:.1%} of an image on average; {meant}: {crops.lost:.1%}, in "
             f"{len(crops.buckets)} sizes",

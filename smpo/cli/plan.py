@@ -206,7 +206,9 @@ def _sizes(plan: Plan) -> list[str]:
     (h0, w0), (h1, w1) = plan.caches.buckets[0], plan.caches.buckets[-1]
     held = f", {len(plan.caches.filled)} of which hold pairs" if plan.caches.filled else ""
     dealt = (
-        f"; about {plan.portions:.3g} micro-batches of one size per update" if plan.portions is not None else ""
+        f"; about {plan.portions:.3g} micro-batches of one size per update"
+        if plan.portions is not None
+        else ""
     )
     return [f"buckets    {len(plan.caches.buckets)} sizes, {w0} x {h0} to {w1} x {h1}{held}{dealt}"]
 

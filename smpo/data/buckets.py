@@ -4,11 +4,11 @@ Which sizes there are follows from the model's resolution R, a step and the larg
 
     {(h, w) : h, w multiples of step, 0.9 R^2 < h w <= R^2, max(h, w) <= a min(h, w)}
 
-Every size costs the network about as many pixels as its square, and none more. At R = 1024, step 64 and a = 4 these are
+Every size costs the network about as many pixels as its square, and none more. At R = 1024, step 64 and a = 4 they are
 the sizes SDXL was trained on (Podell et al. 2023, arXiv:2307.01952, appendix I), all of them and no others.
 
-A pair goes by the mean of its images' log aspects. Thus the two are cut as little as one window for both allows, and the
-rule treats tall and wide alike. The official code cuts squares out of everything (method 2b, D20).
+A pair goes by the mean of its images' log aspects. Thus the two are cut as little as one window for both allows, and
+the rule treats tall and wide alike. The official code cuts squares out of everything (method 2b, D20).
 
 Nothing here imports torch: `smpo plan` counts sizes.
 """
@@ -104,6 +104,8 @@ def bucketed(table: PairTable, sizes: Sequence[Size], resolution: int) -> Bucket
     """Give each pair its bucket. Raises `RunError` for a table that doesn't know the shapes of its pictures."""
     aspects = getattr(table, "log_aspects", None)
     if aspects is None:
-        raise RunError("this data set doesn't know the shapes of its pictures", help="leave out `data.buckets`")
+        raise RunError(
+            "this data set doesn't know the shapes of its pictures", help="leave out `data.buckets`"
+        )
     square = (resolution, resolution)
     return Buckets([None if size == square else size for size in sizes], nearest(aspects(), sizes))

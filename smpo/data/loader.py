@@ -4,8 +4,8 @@ Which pair stands at a position of the stream, whether it is mirrored, where it 
 is kept are functions of (seed, position). The two images of a pair share one placement; the official code
 mirrors each by its own coin (`flip="apart"`), so that a preference may be learnt for a side (method 2b, D20).
 
-With buckets, an update shows the very pairs that it would show without; only its micro-batches are put together anew, each
-of pairs of one size. So no update is of one shape alone, and every pair is seen once an epoch, as ever.
+With buckets, an update shows the very pairs that it would show without; only its micro-batches are put together anew,
+each of pairs of one size. So no update is of one shape alone, and every pair is seen once an epoch, as ever.
 
 Latents are kept as the moments of the posterior, so that a new one can be drawn at each visit (D31).
 """

@@ -38,7 +38,12 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> VoteTable:
     for i in range(23):
         other = SHAPES[(i + (i % 3 == 0)) % len(SHAPES)]
         rows.append(
-            vote(f"prompt {i % 5}", jpeg(2 * i, *SHAPES[i % len(SHAPES)]), jpeg(2 * i + 1, *other), float(i % 2))
+            vote(
+                f"prompt {i % 5}",
+                jpeg(2 * i, *SHAPES[i % len(SHAPES)]),
+                jpeg(2 * i + 1, *other),
+                float(i % 2),
+            )
         )
     return read_pickapic(write(tmp_path_factory.mktemp("mixed") / "pairs.parquet", rows))
 
@@ -136,7 +141,11 @@ def test_dealing_changes_nothing(
 @pytest.mark.parametrize("batch", [1, 5, 23])
 def test_every_pair_is_seen_once_an_epoch(mixed: VoteTable, tmp_path: Path, batch: int) -> None:
     feed = loader(mixed, tmp_path, batch=batch, micro_batch=2)
-    seen = [(position, row[0]) for step in range(46 // batch + 1) for position, row in rows_of(list(feed.batches(step))).items()]
+    seen = [
+        (position, row[0])
+        for step in range(46 // batch + 1)
+        for position, row in rows_of(list(feed.batches(step))).items()
+    ]
     for epoch in (0, 1):
         names = Counter(name for position, name in seen if position // 23 == epoch)
         assert set(names.values()) == {1} and (len(names) == 23 or batch == 5)

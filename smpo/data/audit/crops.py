@@ -67,7 +67,9 @@ def crops_of(rows: Sequence[Row], book: Book, expected: Expected) -> Crops | Non
     return Crops(expected.bucketed, float(by_bucket.mean()), float(square.mean()), found)
 
 
-def _fitting(rows: Sequence[Row], book: Book, expected: Expected) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _fitting(
+    rows: Sequence[Row], book: Book, expected: Expected
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return nearest(_aspects(rows, book).mean(1), expected.sizes)
 
 

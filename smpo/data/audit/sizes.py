@@ -43,8 +43,9 @@ def sizes(rows: Sequence[Row], book: Book, expected: Expected) -> Iterable[Findi
         )  # fmt: skip
     if cut:
         meaning = "People judged the whole picture; the model is shown its middle."
+        shape = "" if expected.bucketed else "square "
         yield Finding(
-            "crop_loss", f"an image that loses more than {CROP:.0%} to the {'' if expected.bucketed else 'square '}crop",
+            "crop_loss", f"an image that loses more than {CROP:.0%} to the {shape}crop",
             "doubtful", len(cut), len(first_row), "images",
             meaning if expected.bucketed else f"{meaning} `data.buckets` cuts pairs near their own shape.", shown(cut),
         )  # fmt: skip

@@ -111,7 +111,9 @@ class PairLoader:
         Promise: the samples of an update, and every number about each, are the same for any `micro_batch`,
         `world` and `cost`."""
         samples = self.samples(step, rank, world, cost)
-        for some in _of_one_size(samples, min(self._stream.micro_batch or len(samples), most or len(samples))):
+        for some in _of_one_size(
+            samples, min(self._stream.micro_batch or len(samples), most or len(samples))
+        ):
             yield self._batch(some)
 
     def fixed(self, rows: Sequence[int], size: int) -> Iterator[PairBatch]:

@@ -25,7 +25,17 @@ import numpy as np
 from smpo.errors import RunError
 from smpo.kinds import PairTable
 
-__all__ = ["Buckets", "Size", "bucket_sizes", "bucketed", "latents_key", "lost", "nearest", "portions"]
+__all__ = [
+    "Buckets",
+    "Numbers",
+    "Size",
+    "bucket_sizes",
+    "bucketed",
+    "latents_key",
+    "lost",
+    "nearest",
+    "portions",
+]
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -100,9 +100,8 @@ class SDStack:
     @property
     def step(self) -> int:
         """Pixels of which every side of a picture is a multiple."""
-        return int(self.pipeline.vae_scale_factor) * 2 ** (
-            len(self.pipeline.unet.config.block_out_channels) - 1
-        )
+        halvings = len(self.pipeline.unet.config.block_out_channels) - 1
+        return int(self.pipeline.vae_scale_factor) * int(2**halvings)
 
     def check_sizes(self, placements: Sequence[Placement]) -> None:
         """Raises `RunError` for a window of a size that the UNet can't halve as often as it wants to."""

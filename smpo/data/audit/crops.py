@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smpo.data.audit.book import Book, Row
-from smpo.data.buckets import Size, lost, nearest
+from smpo.data.buckets import Numbers, Size, lost, nearest
 
 if TYPE_CHECKING:
     from smpo.data.audit.findings import Expected
@@ -62,18 +62,17 @@ def crops_of(rows: Sequence[Row], book: Book, expected: Expected) -> Crops | Non
     for i in np.unique(number).tolist():
         here = number == i
         by_bucket[here] = lost(aspects[here], expected.sizes[i]).mean(1)
-        told = int(here.sum()), float(by_bucket[here].mean()), float(square[here].mean())
-        found.append(Bucket(*expected.sizes[i], *told))
+        height, width = expected.sizes[i]
+        means = float(by_bucket[here].mean()), float(square[here].mean())
+        found.append(Bucket(height, width, int(here.sum()), *means))
     return Crops(expected.bucketed, float(by_bucket.mean()), float(square.mean()), found)
 
 
-def _fitting(
-    rows: Sequence[Row], book: Book, expected: Expected
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _fitting(rows: Sequence[Row], book: Book, expected: Expected) -> Numbers:
     return nearest(_aspects(rows, book).mean(1), expected.sizes)
 
 
-def _aspects(rows: Sequence[Row], book: Book) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _aspects(rows: Sequence[Row], book: Book) -> Numbers:
     """`[M, 2]`: log aspects of both images, of rows whose images could both be looked at."""
     looks = [
         (book.looks[row.first], book.looks[row.second])
@@ -81,4 +80,5 @@ def _aspects(rows: Sequence[Row], book: Book) -> np.ndarray[tuple[int, int], np.
         if row.first in book.looks and row.second in book.looks
     ]
     sizes = np.array([[(one.width, one.height) for one in both] for both in looks]).reshape(-1, 2, 2)
-    return np.log(sizes[..., 0] / sizes[..., 1])
+    found: Numbers = np.log(sizes[..., 0] / sizes[..., 1])
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from smpo.app.attempt import Attempt
 from smpo.app.interrupt import Interrupt
 from smpo.app.watchers import Pruned
+from smpo.engine.kept import SCORE
 
 if TYPE_CHECKING:
     from smpo.engine.keeper import Keeper
@@ -34,8 +36,7 @@ def train(run: Attempt) -> None:
         look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.diagnosed)
     winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
-    keeper = _keeper(run)
-    with Interrupt(console.note) as interrupt:
+    with _keeper(run) as keeper, Interrupt(console.note) as interrupt:
         for report in fit(session, run.start):
             final = report.step == session.steps
             if report.step % runtime.log_every == 0 or final:
@@ -48,19 +49,21 @@ def train(run: Attempt) -> None:
             console.step(report, session.steps)
             if run.folder.held:
                 run.folder.update(report.step)
+            score: dict[str, float] = {}
             fallen = winners.watch(report.metrics) if look is None and drawn else None
             if look is not None and look.due(report.step):
                 with clock("diagnose"):
                     found = look.metrics(report.step)
                 tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
                 fallen = winners.watch(found)
+                score = _score(run, keeper, report.step, found)
             for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
                 if message:
                     console.warn(message)
             due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
             stop = interrupt.wanted(session.accelerator)
-            if run.main and (due or final or stop):
-                keeper.put(report.step, run.state, run.log_so_far(), must=final or stop)
+            if run.main and (due or final or stop or score):
+                keeper.put(report.step, run.state, {**run.log_so_far(), **score}, must=final or stop)
             if run.overseer is not None:
                 with clock("rungs"):
                     reason = run.overseer.hopeless(report.step, run.resolved, run.live, tracker, look)
@@ -81,7 +84,17 @@ def _keeper(run: Attempt) -> Keeper:
         keep=run.spec.runtime.keep,
         spec_hash=run.resolved.identity.spec_hash,
         say=run.console.warn,
+        background=run.spec.runtime.background_checkpoints,
     )
+
+
+def _score(run: Attempt, keeper: Keeper, step: int, found: Mapping[str, float]) -> dict[str, float]:
+    """What a checkpoint is called good by, where it is the best so far and that is worth one."""
+    name = run.spec.runtime.keep_best
+    if name is None or name not in found or not keeper.is_better(step, found[name]):
+        return {}
+    run.console.note(f"the best of held-out {name} so far: {found[name]:.4g}, after update {step}")
+    return {SCORE: found[name]}
 
 
 def _preview(run: Attempt, step: int) -> None:

@@ -174,17 +174,18 @@ class RuntimeSpec(_Block):
     checkpoint_every: int | None = Field(None, gt=0)
     """Updates between checkpoints; null means only at the end and on interruption."""
     keep: int = Field(2, ge=1)
-    """Checkpoints that are kept: the newest ones."""
-    keep_best: Literal["accuracy", "accuracy/votes", "margin"] | None = None
-    """Keep one more: the state in which this was highest among the held-out pairs (`train.holdout`), at any look."""
-    background_checkpoints: bool = True
-    """Write checkpoints from a copy in the CPU's memory while training goes on; turn it off where memory is short."""
+    """Checkpoints that are kept."""
     preview_every: int | None = Field(None, gt=0)
     """Updates between preview grids; null means none before the end."""
     preview_images: int = Field(8, ge=1, le=64)
     """Prompts in a preview grid."""
     diagnose_every: int | None = Field(None, gt=0)
     """Updates between looks at the held-out pairs (`train.holdout`); null means ten in a run."""
+    on_nan: Literal["stop", "skip", "roll-back"] = "stop"
+    """After an update whose loss or gradient is not a number, which is never applied: `stop` the run, `skip` the
+    update, or `roll-back` to the last checkpoint and leave out everything since. Its pairs are kept for an autopsy."""
+    nan_limit: int = Field(10, ge=1)
+    """Times a run may go on like that before it stops after all."""
     runs: str = "runs"
     """Folder of run folders and of the default tracking store."""
     cache: str = "runs/cache"
@@ -193,6 +194,17 @@ class RuntimeSpec(_Block):
     """Keep what inversions along the reference found in the cache, for runs that invert the same pairs; sweeps do."""
     tracking: str | None = None
     """MLflow tracking URI; null honours MLFLOW_TRACKING_URI, else sqlite under `runs`. `none` turns MLflow off."""
+
+    @model_validator(mode="after")
+    def _has_a_way_back(self) -> RuntimeSpec:
+        if self.on_nan == "roll-back" and self.checkpoint_every is None:
+            raise SpecError(
+                "on_nan",
+                "there is nothing to roll back to: checkpoints are written only at the end",
+                related=["checkpoint_every"],
+                help="`--set runtime.checkpoint_every=100`, or `on_nan: skip`",
+            )
+        return self
 
 
 class ExperimentSpec(_Block):
@@ -238,8 +250,6 @@ class ExperimentSpec(_Block):
         "num_gpus": "runtime.devices", "num_processes": "runtime.devices", "gpus": "runtime.devices",
         "world_size": "runtime.devices", "save_steps": "runtime.checkpoint_every",
         "checkpointing_steps": "runtime.checkpoint_every", "save_total_limit": "runtime.keep",
-        "load_best_model_at_end": "runtime.keep_best",
-        "metric_for_best_model": "runtime.keep_best",
         "logging_steps": "runtime.log_every", "output_dir": "runtime.runs", "cache_dir": "runtime.cache",
         "tracking_uri": "runtime.tracking", "experiment": "name", "experiment_name": "name", "run_name": "name",
         "description": "notes", "defaults": "extends", "_base_": "extends", "base": "extends",
@@ -281,13 +291,6 @@ class ExperimentSpec(_Block):
                 related=["reward"] if "reward" in self.model_fields_set else [],
                 help="add a line such as `reward: pickscore`, or use `smoothing: hard`",
             )
-        if self.data.bucketed and not self.objective.sampling().paired:
-            raise SpecError(
-                "data.buckets",
-                f"`{self.objective.use}` is shown single images side by side, and buckets are chosen for pairs",
-                related=["objective"],
-                help="leave out `data.buckets`",
-            )
         timesteps = self.model.facts().timesteps
         if timesteps is not None:
             if self.inversion.max_steps() > timesteps:
@@ -304,13 +307,6 @@ class ExperimentSpec(_Block):
                     f"timesteps of this model run from 0 to {timesteps - 1}",
                     related=[self._of_the_schedule],
                 )
-        if self.runtime.keep_best is not None and not self.train.holdout:
-            raise SpecError(
-                "runtime.keep_best",
-                "the best checkpoint is found by held-out pairs, and none are held out",
-                related=["train.holdout"] if "holdout" in self.train.model_fields_set else [],
-                help="`-s train.holdout=200`",
-            )
         if self.inversion.remembers and self.runtime.devices > 1:
             raise SpecError(
                 "runtime.devices",

@@ -117,6 +117,15 @@ def _state(run: RunFolder, settings: Mapping[str, Any], points: Sequence[Point])
         autopsy = _json(run.path / "autopsy.json")
         state = "note" if summary == "done" else "broken"
         yield Check("alarm", state, f"an update was refused: {autopsy.get('message', 'see autopsy.json')}")
+    gaps = _json(run.path / "left_out.json").get("updates")
+    if isinstance(gaps, list) and gaps:
+        count = len({n for one in gaps for n in range(int(one["first"]), int(one["last"]) + 1)})
+        yield Check(
+            "left out",
+            "warning",
+            f"{count} updates were left out, after losses that were not numbers: {gaps[-1]['reason']}",
+            "`autopsy/` has their pairs",
+        )
     resumed = _json(run.lock_file).get("resumed")
     for one in resumed if isinstance(resumed, list) else ():
         changed = one.get("changes") if isinstance(one, dict) else None

@@ -6,7 +6,6 @@ checkpoint before evaluation, the evaluation's numbers before the model is expor
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,7 +73,6 @@ def work(
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble
     from smpo.app.training import train
-    from smpo.engine.alarms import NonFiniteLoss
     from smpo.engine.checkpoint import restore
 
     clock, result = Ledger(), Result(folder.path)
@@ -101,18 +99,8 @@ def work(
         if start:
             console.note(f"going on after update {start} of {session.steps}")
 
-        try:
-            with clock("train"):
-                train(attempt)
-        except NonFiniteLoss as error:
-            facts = {
-                "message": error.message,
-                "update": error.step + 1,
-                "pairs": [vars(s) for s in error.suspects],
-            }
-            tracker.artefact(folder.write_text("autopsy.json", json.dumps(facts, indent=1)))
-            error.help = f"the pairs and their numbers are in {folder.path / 'autopsy.json'}; {error.help}"
-            raise
+        with clock("train"):
+            train(attempt)
         if main:
             averaged = session.average.swapped() if session.average else nullcontext()
             with averaged:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smpo.app.attempt import Attempt
 from smpo.app.interrupt import Interrupt
+from smpo.app.updates import updates
 from smpo.app.watchers import Pruned
-from smpo.engine.kept import SCORE
 
 if TYPE_CHECKING:
     from smpo.engine.keeper import Keeper
@@ -22,7 +23,6 @@ def train(run: Attempt) -> None:
     checkpoint when the run was asked to stop."""
     from smpo.app.diagnose import diagnosis
     from smpo.engine.alarms import RunawayInversion, WinnerDrop
-    from smpo.engine.loop import fit
 
     spec, session, runtime = run.spec, run.live.session, run.spec.runtime
     tracker, console, clock, alarm = run.tracker, run.console, run.clock, RunawayInversion()
@@ -36,9 +36,13 @@ def train(run: Attempt) -> None:
         look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.diagnosed)
     winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
-    with _keeper(run) as keeper, Interrupt(console.note) as interrupt:
-        for report in fit(session, run.start):
-            final = report.step == session.steps
+    every, keeper = runtime.checkpoint_every or 0, _keeper(run)
+    done, saved = run.start, run.start // every if every else 0
+    if run.main and runtime.on_nan == "roll-back" and run.start == 0:
+        keeper.put(0, run.state)  # where to return to before there is another
+    with Interrupt(console.note) as interrupt, _salvaging(run, keeper):
+        for report in updates(run, back=partial(_roll_back, run)):
+            done, final = report.step, report.step == session.steps
             if report.step % runtime.log_every == 0 or final:
                 tracker.metrics(
                     {f"train/{k}": v for k, v in report.metrics.items()}
@@ -49,21 +53,20 @@ def train(run: Attempt) -> None:
             console.step(report, session.steps)
             if run.folder.held:
                 run.folder.update(report.step)
-            score: dict[str, float] = {}
             fallen = winners.watch(report.metrics) if look is None and drawn else None
             if look is not None and look.due(report.step):
                 with clock("diagnose"):
                     found = look.metrics(report.step)
                 tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
                 fallen = winners.watch(found)
-                score = _score(run, keeper, report.step, found)
             for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
                 if message:
                     console.warn(message)
-            due = runtime.checkpoint_every and report.step % runtime.checkpoint_every == 0
+            due = every and report.step // every > saved
             stop = interrupt.wanted(session.accelerator)
-            if run.main and (due or final or stop or score):
-                keeper.put(report.step, run.state, {**run.log_so_far(), **score}, must=final or stop)
+            if run.main and (due or final or stop):
+                keeper.put(report.step, run.state, run.log_so_far(), must=final or stop)
+                saved = report.step // every if every else 0
             if run.overseer is not None:
                 with clock("rungs"):
                     reason = run.overseer.hopeless(report.step, run.resolved, run.live, tracker, look)
@@ -74,6 +77,46 @@ def train(run: Attempt) -> None:
                 raise KeyboardInterrupt
             if run.main and not final:
                 _preview(run, report.step)
+    if run.main and done < session.steps:  # the last ones were left out
+        keeper.put(session.steps, run.state, run.log_so_far(), must=True)
+
+
+@contextmanager
+def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[None]:
+    """An error leaves a checkpoint of the last whole update behind, so that no finished one is lost.
+
+    Not where other processes may be waiting for this one, unless all of them failed in the same way.
+    """
+    from smpo.engine.alarms import NonFiniteLoss
+    from smpo.engine.kept import checkpoints, step_of
+
+    session = run.live.session
+    try:
+        yield
+    except Pruned:
+        raise
+    except Exception as error:
+        together = session.accelerator.num_processes == 1 or isinstance(error, NonFiniteLoss)
+        refused = isinstance(error.__cause__, OSError)  # by the disk, which won't take this one either
+        newest = max(map(step_of, checkpoints(run.folder.checkpoints)), default=0)
+        whole = session.applied
+        if run.main and together and not refused and whole is not None and whole > newest and _finite(run):
+            session.abandon()
+            keeper.put(whole, run.state, run.log_so_far())
+            run.console.note(f"there is a checkpoint of update {whole}; `--resume` goes on from it")
+        raise
+
+
+def _finite(run: Attempt) -> bool:
+    return all(bool(one.isfinite().all()) for one in run.parameters.values())
+
+
+def _roll_back(run: Attempt) -> int:
+    """Restore the last checkpoint; returns the updates that it holds."""
+    from smpo.engine.checkpoint import restore
+
+    spec_hash = run.resolved.identity.spec_hash
+    return restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn).step
 
 
 def _keeper(run: Attempt) -> Keeper:
@@ -84,17 +127,7 @@ def _keeper(run: Attempt) -> Keeper:
         keep=run.spec.runtime.keep,
         spec_hash=run.resolved.identity.spec_hash,
         say=run.console.warn,
-        background=run.spec.runtime.background_checkpoints,
     )
-
-
-def _score(run: Attempt, keeper: Keeper, step: int, found: Mapping[str, float]) -> dict[str, float]:
-    """What a checkpoint is called good by, where it is the best so far and that is worth one."""
-    name = run.spec.runtime.keep_best
-    if name is None or name not in found or not keeper.is_better(step, found[name]):
-        return {}
-    run.console.note(f"the best of held-out {name} so far: {found[name]:.4g}, after update {step}")
-    return {SCORE: found[name]}
 
 
 def _preview(run: Attempt, step: int) -> None:

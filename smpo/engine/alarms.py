@@ -31,7 +31,7 @@ class NonFiniteLoss(RunError):
             help="lower `train.lr` or raise `train.t_min`; policy inversion that runs away shows in `tau_squared`: "
             "try `--set inversion.by=reference`",
         )
-        self.step = step
+        self.step, self.reason = step, reason
         self.suspects = list(suspects)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -59,27 +60,48 @@ class Session:
     room: Room = field(default_factory=Room)
     """Pairs that go through the networks together."""
 
+    left_out: set[int] = field(default_factory=set)
+    """Updates, counted from 0, that are passed over."""
+    applied: int | None = None
+    """Updates that the weights hold; None before training, and while they are being changed."""
+
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
+
+    def abandon(self) -> None:
+        """Let go of an update that was begun and isn't applied."""
+        self.optimiser.zero_grad(set_to_none=True)
+        with suppress(AssertionError):  # that no gradient was looked at yet
+            self.scaler.update()
+        if forget := getattr(self.inversion, "forget", None):  # what it has seen may be what was wrong
+            forget()
 
 
 def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     """Run updates `start .. steps-1`, yielding a report after each. Raises `NonFiniteLoss` before harm is done, and
     `OutOfMemory` when not even a single pair fits."""
     optimiser, visits = session.optimiser, session.settings.timesteps
+    session.applied = start
     undo = partial(optimiser.zero_grad, set_to_none=True)
     for step in range(start, session.steps):
+        if step in session.left_out:
+            continue
         began = time.perf_counter()
         session.rate.apply(optimiser, step)
 
         meter = session.room.enough(step, partial(_gradients, session, step, first=step == start == 0), undo)
-        metrics = meter.settle(step, _clipped(session), overflows=session.scaler.is_enabled())
+        norm = _norm(session)
+        metrics = meter.settle(step, norm, overflows=session.scaler.is_enabled())
+        if session.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(session.parameters, session.clip, norm)
+        session.applied = None
         session.scaler.step(optimiser)  # the scaler itself skips what overflowed
         session.scaler.update()
         undo()
         if session.average is not None:
             session.average.update(step)
+        session.applied = step + 1
 
         seconds = time.perf_counter() - began
         metrics["lr"] = session.rate.at(step)
@@ -106,7 +128,7 @@ def _gradients(session: Session, step: int, *, first: bool) -> Meter:
 
 def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
     """Micro-batches with their noise, of the size in which they came; windows of them are inverted together."""
-    size = session.room.of(max(map(len, batches)))
+    size = session.room.of(len(batches[0]))
     for window in windows(batches, session.window):
         noisy = noise(
             window,
@@ -158,8 +180,8 @@ def _sync(session: Session, *, last: bool) -> Any:
     return contextlib.nullcontext() if last else session.accelerator.no_sync(session.denoiser.policy)
 
 
-def _clipped(session: Session) -> Tensor:
-    """Global norm of the gradient before clipping; clips in place."""
+def _norm(session: Session) -> Tensor:
+    """Global norm of the gradient. Nothing is clipped before it is known to be a number: clipping by one that isn't
+    would leave nothing to examine."""
     session.scaler.unscale_(session.optimiser)
-    limit = float("inf") if session.clip is None else session.clip
-    return torch.nn.utils.clip_grad_norm_(session.parameters, limit)
+    return torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None])

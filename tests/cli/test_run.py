@@ -93,40 +93,6 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(spec, capfd, monkeypatch,
     assert weights[0] == weights[1], "bit for bit"
 
 
-@pytest.mark.fault(
-    "faults", "a loss that is not a number", "the update is not applied; the run ends in words"
-)
-def test_a_poisoned_run_fails_in_words_and_keeps_its_checkpoint(spec, capfd, monkeypatch):
-    import smpo.components.objectives as objectives
-
-    plain = objectives.SmPO.__call__
-
-    def poisoned(self, predicted, p):
-        out = plain(self, predicted, p)
-        poisoned.calls += 1
-        if poisoned.calls == 3:
-            out.loss.data[5] = float("nan")
-        return out
-
-    poisoned.calls = 0
-    monkeypatch.setattr(objectives.SmPO, "__call__", poisoned)
-    said = smpo(capfd, "run", spec, "--set", "runtime.checkpoint_every=1")
-    assert said.code == 1
-    assert (
-        "update 3 stopped the run" in said.err
-        and "was not applied" in said.err
-        and "autopsy.json" in said.err
-    )
-    run = only_run(spec.parent)
-    autopsy = json.loads((run / "autopsy.json").read_text())
-    assert len(autopsy["pairs"]) == 1 and autopsy["update"] == 3
-    assert json.loads((run / "status.json").read_text())["state"] == "failed"
-    assert (run / "checkpoints/step-00000002").is_dir()
-
-    monkeypatch.setattr(objectives.SmPO, "__call__", plain)
-    assert smpo(capfd, "run", spec, "--resume", "-q").code == 0
-
-
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
@@ -165,18 +131,3 @@ def test_a_ragged_micro_batch_trains_the_same_policy(spec, capfd):
         (run,) = spec.parent.glob(f"{words[0].removeprefix('runtime.runs=')}/small/*-1")
         losses.append([line["train/loss"] for line in metrics(run) if "train/loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 4
-
-
-def test_the_best_checkpoint_is_kept_beside_the_newest(spec, capfd):
-    """Looks at held-out pairs say which; it is there when training has long gone on."""
-    words = ("train.holdout=40", "runtime.diagnose_every=1", "runtime.keep_best=margin", "runtime.keep=1")
-    said = smpo(capfd, "run", spec, *(word for one in (*words, "train.lr=0.02") for word in ("--set", one)))
-    assert said.code == 0, said.err
-    assert "the best of held-out margin so far" in said.err
-    run = only_run(spec.parent)
-    looks = {line["step"]: line["holdout/margin"] for line in metrics(run) if "holdout/margin" in line}
-    best = max(looks, key=lambda step: (looks[step], -step))
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {f"step-{s:08d}" for s in (best, 4)}
-
-    refused = smpo(capfd, "run", spec, "--set", "runtime.keep_best=margin")
-    assert refused.code == 2 and "none are held out" in refused.err

@@ -143,6 +143,10 @@ class _Remembering:
             oldest = update - self._inner.max_age
             self._known = {name: way for name, way in self._known.items() if way.born >= oldest}
 
+    def forget(self) -> None:
+        """What the present update has found is not to be gone on from."""
+        self._found = {}
+
     def _settle(self) -> None:
         self._known |= self._found
         self._found = {}

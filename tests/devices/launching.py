@@ -59,3 +59,14 @@ def distance(one: Path, two: Path) -> float:
     assert first.keys() == second.keys()
     largest = max(float(x.abs().max()) for x in first.values())
     return max(float((first[k] - second[k]).abs().max()) for k in first) / largest
+
+
+def trained(run: Path) -> dict[str, torch.Tensor]:
+    """What was trained, and its moving average, as the last checkpoint holds them."""
+    last = max((run / "checkpoints").glob("step-*"))
+    return {
+        f"{file.stem}/{name}": tensor
+        for file in (last / "weights.safetensors", last / "average.safetensors")
+        if file.exists()
+        for name, tensor in load_file(file).items()
+    }

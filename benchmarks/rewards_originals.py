@@ -1,0 +1,326 @@
+"""What the published packages give on small random weights: run by `rewards.py`, under the packages' own Python.
+
+    python rewards_originals.py FOLDER NAME [MPS'S REPOSITORY]
+
+Knows nothing of smpo. Networks are the packages' own classes with their own preprocessing and tokenizers, made small:
+random weights of the published layouts are written to FOLDER, nine pictures and prompts are scored one by one, and
+FOLDER/NAME.json receives the scores and the versions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+WIDTH, SPACE, LAYERS, PATCH = 128, 64, 2, 32
+
+
+def shaken(module: nn.Module, by: float = 0.1, *, half: bool = False) -> nn.Module:
+    """Away from initial weights, which see hardly any difference. `half`: values that float16 can hold."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(by * torch.randn_like(parameter))
+            if half:
+                parameter.copy_(parameter.half().float())
+    return module.eval()
+
+
+# --------------------------------------------------------------------------------------- what others are made of
+
+
+def make(folder: Path) -> dict[str, Any]:
+    """CLIPs in transformers' layout with the true vocabulary: `gelu` as laion's, `quick` as OpenAI's."""
+    import gzip
+
+    from clip.simple_tokenizer import bytes_to_unicode, default_bpe
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{x}</w>" for x in letters), *("".join(pair.split()) for pair in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+    for name, activation in (("gelu", "gelu"), ("quick", "quick_gelu")):
+        torch.manual_seed(0)
+        tower = {
+            "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS,
+            "num_attention_heads": WIDTH // 64, "hidden_act": activation,
+        }  # fmt: skip
+        config = CLIPConfig(
+            text_config={
+                **tower,
+                "vocab_size": len(words),
+                "bos_token_id": len(words) - 2,
+                "eos_token_id": len(words) - 1,
+            },
+            vision_config={**tower, "image_size": 224, "patch_size": PATCH},
+            projection_dim=SPACE,
+        )
+        model = shaken(CLIPModel(config), half=True)
+        with torch.no_grad():
+            model.logit_scale.fill_(4.6052)
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        CLIPImageProcessor().save_pretrained(folder / name)
+    return {}
+
+
+def as_open_clip(folder: Path) -> dict[str, torch.Tensor]:
+    """A CLIP of transformers' layout in that of open_clip and OpenAI's package."""
+    from transformers import CLIPModel
+
+    state = CLIPModel.from_pretrained(folder).state_dict()
+    found = {
+        "logit_scale": state["logit_scale"],
+        "text_projection": state["text_projection.weight"].T,
+        "token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
+        "positional_embedding": state["text_model.embeddings.position_embedding.weight"],
+        "visual.proj": state["visual_projection.weight"].T,
+        "visual.class_embedding": state["vision_model.embeddings.class_embedding"],
+        "visual.positional_embedding": state["vision_model.embeddings.position_embedding.weight"],
+        "visual.conv1.weight": state["vision_model.embeddings.patch_embedding.weight"],
+    }
+    for kind in ("weight", "bias"):
+        found[f"ln_final.{kind}"] = state[f"text_model.final_layer_norm.{kind}"]
+        found[f"visual.ln_pre.{kind}"] = state[f"vision_model.pre_layrnorm.{kind}"]
+        found[f"visual.ln_post.{kind}"] = state[f"vision_model.post_layernorm.{kind}"]
+        for old, new in (("text_model", ""), ("vision_model", "visual.")):
+            for layer in range(LAYERS):
+                here, there = f"{old}.encoder.layers.{layer}", f"{new}transformer.resblocks.{layer}"
+                packed = [state[f"{here}.self_attn.{letter}_proj.{kind}"] for letter in "qkv"]
+                found[f"{there}.attn.in_proj_{kind}"] = torch.cat(packed)
+                found[f"{there}.attn.out_proj.{kind}"] = state[f"{here}.self_attn.out_proj.{kind}"]
+                found[f"{there}.ln_1.{kind}"] = state[f"{here}.layer_norm1.{kind}"]
+                found[f"{there}.ln_2.{kind}"] = state[f"{here}.layer_norm2.{kind}"]
+                found[f"{there}.mlp.c_fc.{kind}"] = state[f"{here}.mlp.fc1.{kind}"]
+                found[f"{there}.mlp.c_proj.{kind}"] = state[f"{here}.mlp.fc2.{kind}"]
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def questions(folder: Path) -> list[tuple[Path, str]]:
+    prompts = json.loads((folder / "prompts.json").read_text())
+    return list(zip(sorted((folder / "pictures").glob("*.png")), prompts, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------- the packages
+
+
+def pickscore(folder: Path) -> list[float]:
+    """As PickScore's model page says, with transformers' own classes."""
+    from transformers import AutoModel, AutoProcessor
+
+    processor, model = (
+        AutoProcessor.from_pretrained(folder / "gelu"),
+        AutoModel.from_pretrained(folder / "gelu"),
+    )
+    scores = []
+    for file, prompt in questions(folder):
+        settings = {"padding": True, "truncation": True, "max_length": 77, "return_tensors": "pt"}
+        image = model.get_image_features(**processor(images=[Image.open(file)], **settings))
+        text = model.get_text_features(**processor(text=prompt, **settings))
+        image, text = image / image.norm(dim=-1, keepdim=True), text / text.norm(dim=-1, keepdim=True)
+        scores.append(float(model.logit_scale.exp() * (text @ image.T)[0, 0]))
+    return scores
+
+
+def hps_network() -> tuple[nn.Module, Any]:
+    """HPSv2's fork of open_clip, its own preprocessing included."""
+    from hpsv2.src.open_clip import create_model_and_transforms, factory
+
+    factory._MODEL_CONFIGS["small"] = {
+        "embed_dim": SPACE,
+        "vision_cfg": {
+            "image_size": 224, "layers": LAYERS, "width": WIDTH, "patch_size": PATCH, "head_width": 64,
+        },
+        "text_cfg": {
+            "context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": WIDTH // 64, "layers": LAYERS,
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    network, _, preprocess = create_model_and_transforms(
+        "small", light_augmentation=True, aug_cfg={}, output_dict=True, with_score_predictor=False,
+        with_region_predictor=False,
+    )  # fmt: skip
+    return network, preprocess
+
+
+def hps_scores(folder: Path, weights: Path) -> list[float]:
+    """Through the package's own `score`, which reads the checkpoint anew for each picture."""
+    from hpsv2 import img_score
+
+    img_score.model_dict["model"], img_score.model_dict["preprocess_val"] = hps_network()
+    return [
+        float(img_score.score(str(file), prompt, cp=str(weights))[0]) for file, prompt in questions(folder)
+    ]
+
+
+def hpsv2(folder: Path) -> list[float]:
+    network = shaken(hps_network()[0])
+    (folder / "hps").mkdir(exist_ok=True)
+    torch.save({"state_dict": network.state_dict()}, folder / "hps" / "HPS.pt")
+    return hps_scores(folder, folder / "hps" / "HPS.pt")
+
+
+def hpsv2_rough(folder: Path) -> list[float]:
+    """As before torchvision 0.17, whose resizing of tensors didn't antialias."""
+    from hpsv2.src.open_clip import transform
+
+    resize = transform.F.resize
+    transform.F.resize = lambda *args, **settings: resize(*args, **{**settings, "antialias": False})
+    return hps_scores(folder, folder / "hps" / "HPS.pt")
+
+
+def clip_score_h14(folder: Path) -> list[float]:
+    """As Diffusion-DPO's repository computes it: a CLIP through HPS's fork of open_clip."""
+    torch.save({"state_dict": as_open_clip(folder / "gelu")}, folder / "h14.pt")
+    return hps_scores(folder, folder / "h14.pt")
+
+
+def openai(folder: Path) -> None:
+    """`clip.load` gives a small network instead of downloading the large one."""
+    import clip
+    from clip.model import build_model
+
+    network = build_model(as_open_clip(folder / "quick"))
+    clip.load = lambda *_, **__: (network, clip.clip._transform(224))
+
+
+def clip_score_l14(folder: Path) -> list[float]:
+    without_trainer()
+    openai(folder)
+    from ImageReward.models.CLIPScore import CLIPScore
+
+    judge = CLIPScore(None)
+    return [judge.score(prompt, str(file)) for file, prompt in questions(folder)]
+
+
+def aesthetic(folder: Path) -> list[float]:
+    without_trainer()
+    openai(folder)
+    from ImageReward.models.AestheticScore import MLP, AestheticScore
+
+    judge = AestheticScore(None)
+    torch.manual_seed(0)
+    judge.mlp = shaken(MLP(SPACE), 0.05)
+    torch.save(judge.mlp.state_dict(), folder / "head.pth")
+    return [judge.score(prompt, str(file)) for file, prompt in questions(folder)]
+
+
+def image_reward(folder: Path) -> list[float]:
+    without_trainer()
+    import transformers
+    from ImageReward.ImageReward import MLP, ImageReward
+    from ImageReward.models.BLIP import blip_pretrain
+    from ImageReward.models.BLIP.vit import VisionTransformer
+
+    here = folder / "image-reward"
+    here.mkdir(exist_ok=True)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters), "cat", "&"]
+    (here / "vocab.txt").write_text("\n".join(words) + "\n")
+
+    def tokenizer() -> Any:
+        found = transformers.BertTokenizer.from_pretrained(here)
+        found.add_special_tokens({"bos_token": "[DEC]"})
+        found.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+        return found
+
+    def vision(*_: Any) -> tuple[nn.Module, int]:
+        return VisionTransformer(
+            img_size=224, patch_size=PATCH, embed_dim=WIDTH, depth=LAYERS, num_heads=2
+        ), WIDTH
+
+    blip_pretrain.init_tokenizer, blip_pretrain.create_vit = tokenizer, vision
+    config = {
+        "architectures": ["BertModel"], "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1, "hidden_size": SPACE, "initializer_range": 0.02, "intermediate_size": 4 * SPACE,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": 64, "model_type": "bert", "num_attention_heads": 4,
+        "num_hidden_layers": LAYERS, "pad_token_id": 0, "type_vocab_size": 2, "vocab_size": len(words) + 2,
+        "encoder_width": WIDTH, "add_cross_attention": True,
+    }  # fmt: skip
+    (here / "med_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    judge = ImageReward(str(here / "med_config.json"))
+    judge.mlp = MLP(SPACE)
+    shaken(judge)
+    torch.save(judge.state_dict(), here / "ImageReward.pt")
+    return [judge.score(prompt, Image.open(file)) for file, prompt in questions(folder)]
+
+
+def without_trainer() -> None:
+    """ImageReward's trainer brings a diffusers of its time; scoring needs none of it."""
+    module = types.ModuleType("ImageReward.ReFL")
+    module.__all__ = []
+    sys.modules["ImageReward.ReFL"] = module
+
+
+def mps(folder: Path) -> list[float]:
+    """As the repository's evaluation script goes about it, in float32: it halves pictures and masks, for a GPU."""
+    from safetensors.torch import save_file
+    from torch.nn import functional as F
+    from trainer.models.clip_model import XCLIPModel
+    from trainer.models.cross_modeling import Cross_model
+    from transformers import AutoTokenizer, CLIPImageProcessor
+
+    clip = XCLIPModel.from_pretrained(folder / "gelu").eval()
+    torch.manual_seed(0)
+    cross = shaken(Cross_model(dim=SPACE, layer_num=4, heads=3), 0.05)
+    named = {"model": clip, "cross_model": cross}
+    state = {f"{name}.{k}": v for name, part in named.items() for k, v in part.state_dict().items()}
+    (folder / "mps").mkdir(exist_ok=True)
+    save_file(
+        {name: v.clone().contiguous() for name, v in state.items()}, folder / "mps" / "model.safetensors"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder / "gelu")
+    processor = CLIPImageProcessor.from_pretrained(folder / "gelu")
+    condition = (folder / "condition.txt").read_text()
+
+    def ids(text: str) -> torch.Tensor:
+        return tokenizer(
+            text, max_length=77, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+
+    scores = []
+    for file, prompt in questions(folder):
+        words, whole = clip.get_text_features(ids(prompt))
+        wanted, _ = clip.get_text_features(ids(condition))
+        image = clip.get_image_features(
+            processor(Image.open(file).convert("RGB"), return_tensors="pt").pixel_values
+        )
+        alike = torch.einsum("bid,bjd->bji", words, wanted).max(dim=1, keepdim=True)[0]
+        mask = torch.where(alike / alike.max() > 0.3, 0.0, -torch.inf).repeat(1, image.shape[1], 1)
+        seen = F.normalize(cross(image, words, mask)[:, 0], dim=-1)
+        scores.append(float(clip.logit_scale.exp() * (F.normalize(whole, dim=-1) @ seen.T)[0, 0]))
+    return scores
+
+
+PACKAGES = ("torch", "torchvision", "transformers", "timm", "hpsv2", "image-reward", "openai-clip", "pillow")
+
+
+def main() -> None:
+    folder, name = Path(sys.argv[1]), sys.argv[2]
+    sys.path[:0] = sys.argv[3:]
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        found = globals()[name.replace("-", "_")](folder)
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    (folder / f"{name}.json").write_text(json.dumps({"scores": found, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ from smpo.families.networks import Arithmetic, Networks
 from smpo.families.speed import store_in_half
 from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
-from smpo.kinds import Conditioning, PairBatch
+from smpo.kinds import Conditioning, PairBatch, Runtime
 from speed.archs import BETA, GRID, World
 
 CONVENTION = {"0.20": "lt_0_22", "0.22": "ge_0_22"}
@@ -80,8 +80,9 @@ class Ours:
             start="alpha0",
             by="reference" if mode.frozen else "policy",
         )
+        recall = None
         if mode.frozen and cache is not None:
-            inversion = self._remembered(inversion, precision, cache)
+            inversion, recall = self._remembered(inversion, precision, cache)
         optimiser = AdamW().build(world.policy.parameters(), 0.0)
         self.seen: list[Any] = []
         self.session = Session(
@@ -100,6 +101,7 @@ class Ours:
             pairs_per_update=len(world.t),
             clip=1.0,
             window=mode.window,
+            recall=recall,
             scaler=torch.amp.GradScaler(world.device.type, enabled=precision == "fp16"),
         )
         self.moments = self.encode()
@@ -141,7 +143,7 @@ class Ours:
             )
 
     def _remembered(self, inversion: Any, precision: str, cache: Path) -> Any:
-        runtime = SimpleNamespace(precision=precision, device=str(self.world.device), cache=cache)
+        runtime = Runtime(precision=precision, device=str(self.world.device), cache=cache)
         spec = SimpleNamespace(
             runtime=SimpleNamespace(reuse_inversions=True),
             inversion=inversion,
@@ -169,8 +171,8 @@ class _Alone:
 def watched(session: Session, phase: Phase, *, step: bool) -> Iterator[None]:
     """Phases of an update, by wrapping what the loop calls; `step=False` leaves weights and gradients as they are."""
     kept = session.inversion, session.denoiser, session.optimiser
-    session.inversion = _During(session.inversion, phase, "inversion")  # type: ignore[assignment]
-    session.denoiser = _Asked(session.denoiser, phase)  # type: ignore[assignment]
+    session.denoiser = asked = _Asked(session.denoiser, phase)  # type: ignore[assignment]
+    session.inversion = _Inverting(session.inversion, phase, asked)  # type: ignore[assignment]
     session.optimiser = _Stepped(session.optimiser, phase, step)  # type: ignore[assignment]
     try:
         yield
@@ -191,12 +193,30 @@ class _During:
 
 
 class _Asked(_During):
+    """A denoiser whose passes are the phases `policy` and `reference`, but for those of an inversion."""
+
     def __init__(self, inner: Any, phase: Phase) -> None:
         super().__init__(inner, phase, "")
+        self.inverting = False
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        if self.inverting:
+            return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
         with self._phase("reference" if reference else "policy"):
             return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
+
+
+class _Inverting(_During):
+    def __init__(self, inner: Any, phase: Phase, asked: _Asked) -> None:
+        super().__init__(inner, phase, "inversion")
+        self._asked = asked
+
+    def __call__(self, *arguments: Any) -> Any:
+        self._asked.inverting = True
+        try:
+            return super().__call__(*arguments)
+        finally:
+            self._asked.inverting = False
 
 
 class _Stepped(_During):

@@ -115,10 +115,11 @@ def assemble(
         passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches, spec.inversion.eight_bit),
     )
     room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
+    inversion, recall = reused(spec, denoiser, table, runtime)
     session = Session(
         denoiser=denoiser,
         objective=spec.objective,
-        inversion=reused(spec, denoiser, table, runtime),
+        inversion=inversion,
         optimiser=optimiser,
         rate=_rate(spec.train),
         accelerator=accelerator,
@@ -132,6 +133,7 @@ def assemble(
         clip=spec.train.clip,
         average=average,
         window=spec.runtime.window,
+        recall=recall,
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
         room=room,
     )

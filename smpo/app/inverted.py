@@ -1,9 +1,11 @@
-"""Inverted trajectories that outlive a run: trials of a sweep that differ in objective, beta, smoothing or learning
-rate invert the same images to the same noise, when they follow the frozen reference.
+"""Inverted trajectories that outlive a run, and what the reference said at their ends: trials of a sweep that differ in
+objective, beta, smoothing or learning rate invert the same images to the same noise, when they follow the frozen
+reference, and compare the policy with the same predictions.
 
-What is kept is filed under everything that shapes it: weights, precision, the inversion's settings and version, the
-latents, timesteps and positions of the micro-batch, and seed and prompts. So a hit is bit for bit what would have been
-computed, and a change of anything is a miss.
+What is kept is filed under everything that shapes it: weights, precision, kernels, the inversion's settings and
+version, the latents, prompts, timesteps and positions of the micro-batch, and seed. So a hit is bit for bit what would
+have been computed, and a change of anything is a miss. In the steady state a visit costs the policy's own passes and
+nothing else: six forwards of an image a pair.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import Denoiser, Draws, Inversion, PairTable, Predictors, Runtime
+from smpo.kinds import Denoiser, Draws, Inversion, PairTable, Predictors, Recall, Runtime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,17 +30,21 @@ if TYPE_CHECKING:
 __all__ = ["reused"]
 
 
-def reused(spec: ExperimentSpec, denoiser: Denoiser, table: PairTable, runtime: Runtime) -> Inversion:
-    """The spec's inversion, with a memory if `runtime.reuse_inversions` asks for one and it follows the reference."""
+def reused(
+    spec: ExperimentSpec, denoiser: Denoiser, table: PairTable, runtime: Runtime
+) -> tuple[Inversion, Recall | None]:
+    """The spec's inversion, and what the reference said: both with a memory if `runtime.reuse_inversions` asks for one
+    and the inversion follows the reference."""
     inversion = spec.inversion
     wanted = spec.runtime.reuse_inversions and not inversion.remembers
     if not wanted or getattr(inversion, "by", "") != "reference":
-        return inversion.for_run(spec.train.batch)
+        return inversion.for_run(spec.train.batch), None
     about = {
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,
         "precision": runtime.precision,
         "device": runtime.device,
+        "kernels": [runtime.compile, runtime.channels_last, runtime.attention, torch.get_num_threads()],
         "torch": torch.__version__,
         "inversion": inversion.model_dump(mode="json"),
         "version": inversion.version,
@@ -46,8 +52,9 @@ def reused(spec: ExperimentSpec, denoiser: Denoiser, table: PairTable, runtime: 
         "seed": spec.train.seed,
         "dropout": spec.train.prompt_dropout,
     }
-    return cast(
-        Inversion, _Remembered(inversion, runtime.cache / "inverted", json.dumps(about, sort_keys=True))
+    known = json.dumps(about, sort_keys=True)
+    return cast(Inversion, _Remembered(inversion, runtime.cache / "inverted", known)), _Said(
+        runtime.cache / "referred"
     )
 
 
@@ -68,21 +75,40 @@ class _Remembered:
         positions = getattr(draws, "positions", None)
         if positions is None:
             return self._inner(x0, t, predict, schedule, draws)
-        file = self._file(x0, t, positions)
+        key = self._key(x0, t, positions, predict)
+        file = _place(self._folder, key)
         kept = _read(file)
-        if kept is not None:
-            return Noised(kept["x_t"].to(x0), kept["noise"].to(x0), 0)
+        if kept is not None and {"x_t", "noise"} <= kept.keys():
+            return Noised(kept["x_t"].to(x0), kept["noise"].to(x0), 0, key)
         noised = self._inner(x0, t, predict, schedule, draws)
         _write(file, {"x_t": noised.x_t, "noise": noised.noise})
-        return noised
+        return noised._replace(key=key)
 
-    def _file(self, x0: Tensor, t: Tensor, positions: list[int]) -> Path:
+    def _key(self, x0: Tensor, t: Tensor, positions: list[int], predict: Predictors) -> str:
         digest = hashlib.sha256(self._about.encode())
         for tensor in (x0.float(), t):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(json.dumps([list(x0.shape), positions]).encode())
-        name = digest.hexdigest()
-        return self._folder / name[:2] / f"{name[2:40]}.safetensors"
+        shown = [list(x0.shape), positions, list(predict.pictures)]
+        digest.update(json.dumps(shown).encode())
+        return digest.hexdigest()[:40]
+
+
+class _Said:
+    """What the reference said of a micro-batch, under the name of its latents and its place in their window."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, key: str) -> Tensor | None:
+        kept = _read(_place(self._folder, key))
+        return None if kept is None else kept.get("output")
+
+    def put(self, key: str, output: Tensor) -> None:
+        _write(_place(self._folder, key), {"output": output})
+
+
+def _place(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key[2:]}.safetensors"
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:
@@ -94,7 +120,7 @@ def _read(file: Path) -> dict[str, Tensor] | None:
         kept: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError):
         return None
-    return kept if {"x_t", "noise"} <= kept.keys() else None
+    return kept
 
 
 def _write(file: Path, tensors: dict[str, Tensor]) -> None:

@@ -82,7 +82,7 @@ class Ledger:
         asked = {
             "invert": report.metrics.get("passes", 0.0) * rows,
             "policy": rows * (2 if objective.needs_means else 1),
-            "reference": rows if objective.needs_reference else 0,
+            "reference": rows * report.metrics.get("reference_passes", float(objective.needs_reference)),
         }
         for name, passes in asked.items():
             self.passes[name] = self.passes.get(name, 0.0) + passes

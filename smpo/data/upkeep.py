@@ -22,15 +22,18 @@ from smpo.errors import RunError
 
 __all__ = ["KINDS", "Damage", "Entry", "clean", "discard", "entries", "strays", "verify"]
 
-KINDS = ("latents", "prompts", "scores", "pairs")
+KINDS = ("latents", "prompts", "scores", "pairs", "inverted", "referred")
 """Kinds of entries that can be deleted whole. Everything in them can be computed again."""
 
 _ENCODED = ("latents", "prompts")
+_WALKS = ("inverted", "referred")
+"""What `runtime.reuse_inversions` keeps: a file a window of pairs, found by its name alone."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What lies under one key. `rows` are images, prompts, scores, or rows of data; `key` says of what."""
+    """What lies under one key. `rows` are images, prompts, scores, rows of data, or (inverted, referred)
+    groups of pairs; `key` says of what."""
 
     kind: str
     path: Path
@@ -74,6 +77,10 @@ def entries(cache: Path) -> list[Entry]:
             )
     for file in sorted((cache / "pairs").glob("*.parquet")):
         found.append(Entry("pairs", file, file.stem, _parquet_rows(file) or 0, file.stat().st_size))
+    for kind in _WALKS:
+        if kept := _walks(cache, kind):
+            size = sum(file.stat().st_size for file in kept)
+            found.append(Entry(kind, cache / kind, "groups of pairs", len(kept), size))
     return found
 
 
@@ -145,6 +152,8 @@ def clean(cache: Path, what: list[str]) -> tuple[int, int]:
         if "scores" in what
         else []
     )
+    gone += [file for kind in _WALKS if kind in what for file in _walks(cache, kind)]
+    gone += [file for kind in _WALKS for file in (cache / kind).glob("*/.*.tmp")]
     for file in gone:
         if file.exists():
             files, size = files + 1, size + file.stat().st_size
@@ -153,6 +162,10 @@ def clean(cache: Path, what: list[str]) -> tuple[int, int]:
 
 
 # ------------------------------------------------------------------------------------------------------------
+
+
+def _walks(cache: Path, kind: str) -> list[Path]:
+    return sorted((cache / kind).glob("*/*.safetensors"))
 
 
 def _verify_store(

@@ -29,7 +29,7 @@ from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.step import Noisy, Prepared, Settings, judge, noise, predict, refer
 from smpo.engine.window import parts, windows
-from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch
+from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, Recall
 
 __all__ = ["Session", "fit"]
 
@@ -56,6 +56,8 @@ class Session:
     average: Average | None = None
     window: int | None = None
     """Pairs that are inverted together; None: all of an update."""
+    recall: Recall | None = None
+    """A memory of what the reference said; None: it is asked every time."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     room: Room = field(default_factory=Room)
     """Pairs that go through the networks together."""
@@ -111,7 +113,7 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
 def _gradients(session: Session, step: int, *, first: bool) -> Meter:
     """Add up the gradients of an update, micro-batch by micro-batch."""
     share = session.pairs_per_update // session.accelerator.num_processes * session.settings.timesteps
-    meter = Meter(session.accelerator, session.settings)
+    meter = Meter(session.accelerator, session.settings, recalled=session.recall is not None)
     torch.manual_seed(session.settings.seed * 1_000_003 + step)  # dropout, the only draw not keyed by sample
     batches = list(session.batches(step))
     kept, means = _over_the_update(session, batches)
@@ -149,7 +151,7 @@ def _passes(session: Session, pairs: int) -> Passes:
 
 
 def _referred(session: Session, noisy: Noisy) -> Prepared:
-    return refer(noisy, session.denoiser, session.objective)
+    return refer(noisy, session.denoiser, session.objective, session.recall)
 
 
 def _over_the_update(

@@ -25,18 +25,22 @@ class Meter:
 
     `margin/t...` is the margin towards the side that p prefers, over the pairs whose timestep lies in that quarter of
     the range; a quarter that no pair fell into isn't reported.
+
+    `reference_passes`, with a memory of the reference (`recalled`): the share of images about which it was asked.
     """
 
-    def __init__(self, accelerator: Any, settings: Settings) -> None:
-        self._accelerator = accelerator
+    def __init__(self, accelerator: Any, settings: Settings, *, recalled: bool = False) -> None:
+        self._accelerator, self._recalled = accelerator, recalled
         self._bins = bins(settings.t_min, settings.t_max)
         self._ids: list[str] = []
         self._rows: dict[str, list[Tensor]] = {}
         self._passes: list[tuple[float, int]] = []
+        self._asked = 0
 
     def add(self, batch: PairBatch, outcome: PairOutcome) -> None:
         self._ids += batch.ids
         self._passes.append((outcome.passes, len(batch)))
+        self._asked += len(batch) * outcome.asked
         decided = (outcome.p - 0.5).sign()
         rows = {
             "loss": outcome.loss.detach(),
@@ -70,18 +74,20 @@ class Meter:
         values = [torch.cat(self._rows[name]) for name in names]
         broken = (~values[names.index("loss")].isfinite()).sum()
         here = [*(value.sum() for value in values), broken.float()]
-        host = torch.tensor([float(self.pairs), sum(p * n for p, n in self._passes)])
+        host = torch.tensor([float(self.pairs), sum(p * n for p, n in self._passes), float(self._asked)])
         summed = self._accelerator.reduce(
             torch.cat([torch.stack(here), carried(host, here[0].device)]), reduction="sum"
         )
-        *total, broken_pairs, pairs, inverted, length = torch.cat(
+        *total, broken_pairs, pairs, inverted, asked, length = torch.cat(
             [summed, norm.detach().float()[None]]
         ).tolist()
         if broken_pairs:
             raise NonFiniteLoss(step, f"the loss of {int(broken_pairs)} pairs is not finite", self.suspects())
         if not (math.isfinite(length) or overflows):
             raise NonFiniteLoss(step, "the gradient's norm is not finite", self.suspects())
-        return {**self._named(dict(zip(names, total, strict=True)), pairs, inverted), "grad_norm": length}
+        found = self._named(dict(zip(names, total, strict=True)), pairs, inverted)
+        memory = {"reference_passes": asked / pairs} if self._recalled else {}
+        return {**found, **memory, "grad_norm": length}
 
     def _named(self, found: dict[str, float], pairs: float, inverted: float) -> dict[str, float]:
         """Sums over pairs to what is reported; what a person looks at first comes first."""

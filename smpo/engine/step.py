@@ -24,6 +24,7 @@ from smpo.kinds import (
     PairBatch,
     Predicted,
     Predictors,
+    Recall,
 )
 from smpo.maths.draws import PositionDraws, stratified
 from smpo.maths.schedule import carried
@@ -60,7 +61,8 @@ class Noisy:
     """Pairs with the noise that belongs to them, before anybody's opinion. B counts a pair once for each of its losses.
 
     `x0`, `x_t`, `noise` `[2 * levels * B, C, H, W]`, `t` and conditioning likewise: sides, then the levels that one
-    loss looks at, then pairs. `passes`: network passes per row that the inversion took.
+    loss looks at, then pairs. `passes`: network passes per row that the inversion took. `key` names these very latents,
+    where an inversion keeps what it finds.
     """
 
     batch: PairBatch
@@ -71,6 +73,7 @@ class Noisy:
     conditioning: Conditioning
     levels: int
     passes: float
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Prepared:
     """A micro-batch with its noise and the reference's opinion: all that is settled before gradients flow.
 
     `seen` lacks only the policy's prediction. `x_t`, `conditioning`: what the networks are asked about, one row for
-    each side, level and pair. `passes`: network passes per row that the inversion took.
+    each side, level and pair. `passes`: network passes per row that the inversion took; `asked`: whether the reference
+    was asked for its opinion, or remembered.
     """
 
     batch: PairBatch
@@ -86,6 +90,7 @@ class Prepared:
     conditioning: Conditioning
     seen: Predicted
     passes: float
+    asked: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class PairOutcome:
     p: Tensor
     passes: float
     metrics: dict[str, Tensor]
+    asked: bool = True
+    """Whether the reference was asked."""
 
 
 def pair_step(
@@ -174,17 +181,27 @@ def noise(
         cond,
         levels,
         noised.passes / len(x0),
+        noised.key,
     )
 
 
-def refer(noisy: Noisy, denoiser: Denoiser, objective: Objective) -> Prepared:
-    """The reference's turn: in the same company as the policy later, so that rounding cancels in their difference."""
+def refer(noisy: Noisy, denoiser: Denoiser, objective: Objective, recall: Recall | None = None) -> Prepared:
+    """The reference's turn: in the same company as the policy later, so that rounding cancels in their difference.
+
+    `recall(key)` may know what it said of the same micro-batch before; it is told otherwise.
+    """
     schedule, t = denoiser.schedule, noisy.t
-    reference = noisy.noise  # nobody's opinion, in the right shape
+    reference, asked = noisy.noise, False  # nobody's opinion, in the right shape
     if objective.needs_reference:
+        output = recall.get(noisy.key) if recall is not None and noisy.key else None
+        if output is None:
+            asked = True
+            with torch.no_grad():
+                output = denoiser.predict(noisy.x_t, t, noisy.conditioning, reference=True)
+            if recall is not None and noisy.key:
+                recall.put(noisy.key, output)
         with torch.no_grad():
-            output = denoiser.predict(noisy.x_t, t, noisy.conditioning, reference=True)
-            reference = schedule.compared(output, noisy.x_t, t)
+            reference = schedule.compared(output.to(noisy.x_t.device), noisy.x_t, t)
     seen = Predicted(
         target=schedule.compared_target(noisy.x0, noisy.noise, t),
         policy=reference,
@@ -194,7 +211,7 @@ def refer(noisy: Noisy, denoiser: Denoiser, objective: Objective) -> Prepared:
         levels=noisy.levels,
         desirable=noisy.batch.desirable,
     )
-    return Prepared(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes)
+    return Prepared(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes, asked)
 
 
 def predict(prepared: Prepared, denoiser: Denoiser) -> Predicted:
@@ -222,6 +239,7 @@ def judge(
         target_power=power,
         p=batch.p,
         passes=prepared.passes,
+        asked=prepared.asked,
         metrics={**watched, **{name: value.detach() for name, value in out.metrics.items()}},
     )
 

@@ -83,6 +83,7 @@ def parts(noisy: Noisy, pairs: int) -> Iterator[Noisy]:
             noise=cut(noisy.noise),
             t=cut(noisy.t),
             conditioning=told,
+            key=noisy.key and f"{noisy.key}-{first}-{pairs}",
         )
 
 

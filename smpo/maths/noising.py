@@ -42,12 +42,14 @@ class Predict(Protocol):
 class Noised(NamedTuple):
     """A noisy latent and the noise in it, both [N, ...] in at least float32.
 
-    `passes` counts network passes, one per row sent: the price of the whole batch.
+    `passes` counts network passes, one per row sent: the price of the whole batch. `key` names what was found, for
+    whoever keeps what follows from it; empty where it isn't kept.
     """
 
     x_t: Tensor
     noise: Tensor
     passes: int
+    key: str = ""
 
 
 class InversionStep(NamedTuple):

@@ -262,3 +262,43 @@ def test_settling_is_the_only_waiting_and_happens_once():
     with _Waits() as waits:
         next(updates)
     assert waits.seen.count("_local_scalar_dense") == 0 and "nonzero" not in waits.seen
+
+
+@pytest.mark.parametrize("micro", [8, 3])
+def test_what_the_reference_said_is_remembered_micro_batch_by_micro_batch(micro: int) -> None:
+    """Write-through, equal to the last bit, and never asked again."""
+
+    class Memory(dict):
+        put = dict.__setitem__
+
+    class Named:
+        """An inversion that names what it found."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, x0, t, predict, schedule, draws):
+            return self.inner(x0, t, predict, schedule, draws)._replace(key=f"{draws.positions}")
+
+    def trained(memory):
+        walk = ReNoise(steps=3, by="reference")
+        session = toy_session(SmPO(beta=10.0), walk, steps=3, micro=micro)
+        session.inversion = Named(walk)
+        session.recall, asked, exact = memory, [], session.denoiser.predict
+
+        def predict(x, t, cond, *, reference=False):
+            asked.extend([reference] * len(x))
+            return exact(x, t, cond, reference=reference)
+
+        session.denoiser.predict = predict
+        shares = [report.metrics.get("reference_passes") for report in fit(session)]
+        return session.denoiser.policy.state_dict(), shares, sum(asked)
+
+    memory = Memory()
+    plain, none, often = trained(None)
+    first, whole, same = trained(memory)
+    again, nothing, less = trained(memory)
+    for name, weight in plain.items():
+        assert torch.equal(weight, first[name]) and torch.equal(weight, again[name])
+    assert (none, whole, nothing) == ([None] * 3, [1.0] * 3, [0.0] * 3)
+    assert often == same == less + 3 * 16 and len(memory) == 3 * -(-8 // micro)

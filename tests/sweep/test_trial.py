@@ -11,6 +11,7 @@ from smpo.app.plan import make_plan
 from smpo.app.run import run
 from smpo.app.sweep.order import Order, read_json, rung_file, verdict_file, write_json
 from smpo.app.sweep.trial import perform
+from smpo.data.upkeep import clean, entries
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from smpo.runs.store import RunFolder
@@ -110,8 +111,12 @@ def test_remembered_inversions_are_the_very_same(tmp_path):
         )
         folder = run(found, make_plan(found), Silent()).folder
         evaluation = json.loads((folder / "evaluation.json").read_text())
-        passes = [point.values.get("cost/passes_invert") for point in read_metrics(folder)]
-        return [one["policy"] for one in evaluation["judgements"]], [one for one in passes if one is not None]
+        told = [point.values for point in read_metrics(folder)]
+        passes = {
+            name: [point[f"cost/passes_{name}"] for point in told if f"cost/passes_{name}" in point][-1]
+            for name in ("invert", "reference")
+        }
+        return [one["policy"] for one in evaluation["judgements"]], passes
 
     plain, spent = results([f"runtime.runs={tmp_path / 'a'}"])
     keeping = ["runtime.reuse_inversions=true"]
@@ -119,7 +124,11 @@ def test_remembered_inversions_are_the_very_same(tmp_path):
     again, saved = results([f"runtime.runs={tmp_path / 'c'}", *keeping])
     assert plain == first == again
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 4  # one an update
-    assert spent[-1] > 0 and saved[-1] == 0
+    assert spent["invert"] > 0 and saved["invert"] == 0
+    assert spent["reference"] > 0 and saved["reference"] == 0, (
+        "six forwards a pair are left: the policy's own"
+    )
+    assert len(list((tmp_path / "cache" / "referred").rglob("*.safetensors"))) == 4
     # Another objective inverts the same pairs; another seed, or the policy's own path, does not.
     results(
         [f"runtime.runs={tmp_path / 'd'}", *keeping, "objective.beta=900", "train.lr=3e-4", "smoothing=hard"]
@@ -127,7 +136,12 @@ def test_remembered_inversions_are_the_very_same(tmp_path):
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 4
     results([f"runtime.runs={tmp_path / 'e'}", *keeping, "train.seed=1"])
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 8
-    results([f"runtime.runs={tmp_path / 'f'}", *keeping, "inversion.by=policy"])
+    _, other = results([f"runtime.runs={tmp_path / 'f'}", *keeping, "inversion.by=policy"])
+    assert other["reference"] == spent["reference"]
+    kept = {one.kind: one.rows for one in entries(tmp_path / "cache")}
+    assert kept["inverted"] == kept["referred"] == 8
+    assert clean(tmp_path / "cache", ["referred"])[0] == 8
+    assert "referred" not in {one.kind for one in entries(tmp_path / "cache")}
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 8
 
 

@@ -16,6 +16,7 @@ from smpo.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from smpo.app.assemble import Live
+    from smpo.app.rollcall import RollCall
     from smpo.engine.state import State
 
 __all__ = ["Attempt"]
@@ -36,6 +37,8 @@ class Attempt:
     logged: int | None = 0
     main: bool = True
     overseer: Overseer | None = None
+    call: RollCall | None = None
+    """The other processes, where there are any."""
 
     @property
     def spec(self) -> ExperimentSpec:

@@ -76,8 +76,12 @@ def lead(
     with folder:
         call = RollCall(place)  # kept: the store may live in this process
         call.begin(folder.path, resumed=folder.resumed)
-        result = work(resolved, folder, console)
-        _leave()
+        try:
+            with call.watching():
+                result = work(resolved, folder, console, call=call)
+                _leave()
+        finally:
+            call.wait_for_all()
     return result
 
 
@@ -100,8 +104,16 @@ def follow(place: Place, *, roots: Sequence[Path] = (), no_local_code: bool = Fa
         path / "resolved.yaml", skeleton=ExperimentSpec, extra_roots=roots, no_local_code=no_local_code
     )
     with Terminal(quiet=True, stream=open(os.devnull, "w", encoding="utf-8")) as console:  # noqa: PTH123
-        work(resolved, RunFolder(path, resumed=resumed), console, main=False)
-    _leave()
+        try:
+            with call.watching():
+                work(resolved, RunFolder(path, resumed=resumed), console, main=False, call=call)
+                _leave()
+        except KeyboardInterrupt:
+            return 130
+        except SmpoError as error:
+            if call.others_speak():
+                return error.exit_code
+            raise
     return 0
 
 

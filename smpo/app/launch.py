@@ -17,17 +17,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from smpo.app.place import LAUNCHER, Place, enter
-from smpo.errors import RunError
 
 __all__ = ["launch"]
 
-GRACE = 30.0
-"""Seconds that the others have, once one is gone, to notice it, save what they can and say why."""
+GRACE = 600.0
+"""Seconds that the others have, once one is gone, to notice it, save what they can and say why. They look after that
+themselves (`smpo.app.rollcall`); this is for those that can't."""
 
 
 def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None) -> int:
-    """`smpo ARGUMENTS` on `devices` processes; returns the code to end with. Raises `RunError` when a process died
-    without a word."""
+    """`smpo ARGUMENTS` on `devices` processes; returns the code to end with. The processes say why they end; of those
+    that couldn't, it is said here how they died."""
     port, processes = _free_port(), []
     # `-m` looks into the current folder first, which is nobody's business, unless smpo itself was found that way.
     python = [sys.executable, *(() if Path(sys.argv[0]).name == "__main__.py" else ("-P",))]
@@ -39,11 +39,8 @@ def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None
     codes = _wait(processes)
     for rank, code in enumerate(codes):
         if code < 0:
-            raise RunError(
-                f"process {rank} of {devices} was ended by {_name(-code)}",
-                help="if nobody did that on purpose, look for a lack of memory (`dmesg`); go on with `--resume`",
-            )
-    return codes[0] or max(codes)
+            sys.stderr.write(f"process {rank} of {devices} was ended by {_name(-code)}\n")
+    return max(codes) or int(any(codes))
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:

@@ -1,37 +1,79 @@
-"""What the processes of a run tell each other outside of training: where the run's folder is, or that there is none.
+"""What the processes of a run tell each other outside of training: where its folder is, that they live, how they ended.
 
-The main process plans, refuses, and opens the folder; the others wait for its word. They meet in the key-value
-store that every launcher of torch provides, before any of them sets up a network for gradients.
+The main process plans, refuses, and opens the folder; the others wait for its word. They meet in the key-value store
+that every launcher of torch provides, before any of them sets up a network for gradients.
+
+During training a process that is gone leaves the others waiting for its gradients: with gloo until the connection
+breaks, with NCCL for as long as its timeout, which is days here because the main process may encode for that long. So
+each keeps watch over the others. On one machine a process that was killed is seen at once, by its number; on other
+machines by its silence.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from smpo.app.place import Place, enter
+from smpo.errors import RunError, SmpoError
 
-__all__ = ["RollCall"]
+__all__ = ["Absence", "Lost", "RollCall"]
 
 _PATIENCE = timedelta(minutes=30)
 """For machines that start late."""
 _HEARD = 60.0
-"""Seconds to wait until all others have heard that there is no run."""
+"""Seconds to wait for others that are about to end too."""
+
+
+class Lost(RunError):
+    """Another process of the run is gone, and with it what this one was waiting for."""
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A process that is gone: how, and what might be done."""
+
+    rank: int
+    how: str
+    help: str | None = None
 
 
 class RollCall:
-    """The store, as process `place` sees it."""
+    """The store, as process `place` sees it.
 
-    def __init__(self, place: Place) -> None:
+    `silence`: seconds after which a process on another machine that isn't heard of counts as gone; `grace`: seconds
+    that this one then has to notice by itself, save what it can and end, before it is ended.
+    """
+
+    def __init__(
+        self, place: Place, *, silence: float = 300.0, grace: float = 20.0, every: float = 1.0
+    ) -> None:
         from torch.distributed import rendezvous
 
         enter(place)
         self.place = place
+        self._silence, self._grace = silence, grace
+        self._every = every * max(1, place.world // 16)  # the store answers all of them
         self._store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
         self._prefix = f"smpo/{place.restarts}/"
+        self._here = f"{socket.gethostname()} {os.getpid()}"
+        self._who: dict[int, str] = {}
+        self._heard: dict[int, tuple[int, float]] = {}
+        self._noticed, self._over = threading.Event(), threading.Event()
+        self.absent: dict[int, Absence] = {}
+        """Those who are known to be gone."""
+
+    # ------------------------------------------------------------------------------------------- before there is a run
 
     def begin(self, folder: Path, *, resumed: bool) -> None:
         """Main process: this is the run."""
@@ -49,13 +91,159 @@ class RollCall:
 
     def answer(self) -> tuple[Path, bool] | int:
         """Other processes: the run's folder and whether it is resumed, or the code to end with."""
-        said = self._get("begin")
+        said = json.loads(self._store.get(self._prefix + "begin"))
         self._store.add(self._prefix + "heard", 1)
         return (Path(said["folder"]), bool(said["resumed"])) if "folder" in said else int(said["code"])
+
+    # ---------------------------------------------------------------------------------------------------- during a run
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around the work. How it ends is told to the others; an error that comes of somebody's absence becomes `Lost`,
+        which says whose."""
+        self._set(f"who/{self.place.rank}", {"who": self._here})
+        watch = threading.Thread(target=self._watch, name="roll call", daemon=True)
+        watch.start()
+        try:
+            yield
+        except SmpoError as error:
+            self._leave("failed", error.message, error.help)
+            raise
+        except KeyboardInterrupt:
+            self._leave("stopped")
+            raise
+        except Exception as error:
+            if (gone := self.whose_fault()) is None:
+                self._leave("failed", f"{type(error).__name__}: {error}")
+                raise
+            lost = Lost(f"process {gone.rank} of {self.place.world} {gone.how}", help=gone.help)
+            self._leave("lost", lost.message)
+            raise lost from error
+        except BaseException:
+            self._leave("failed")
+            raise
+        else:
+            self._leave("done")
+        finally:
+            self._over.set()
+
+    def whose_fault(self) -> Absence | None:
+        """The first process that is gone, when work here fails for want of another: looked for until the watch, which
+        is told by it that this process has noticed, can be sure."""
+        self._noticed.set()
+        deadline = time.monotonic() + self._grace / 2
+        while not self.absent and time.monotonic() < deadline:
+            time.sleep(self._every / 10)
+        return self.absent[min(self.absent)] if self.absent else None
+
+    def heir(self) -> bool:
+        """Whether this process is the first of those who are left, and so speaks and saves for all."""
+        return all(rank in self.absent for rank in range(self.place.rank))
+
+    def wait_for_all(self, seconds: float = _HEARD) -> None:
+        """Until every process has ended or is gone: the store may end with this one."""
+        deadline = time.monotonic() + seconds
+        with suppress(RuntimeError):
+            while time.monotonic() < deadline and not all(
+                rank in self.absent or self._store.check([f"{self._prefix}end/{rank}"])
+                for rank in range(self.place.world)
+            ):
+                time.sleep(0.05)
+
+    def others_speak(self) -> bool:
+        """For a process that isn't the main one, at its end: whether somebody before it has said, or will say, why."""
+        deadline = time.monotonic() + _HEARD
+        while time.monotonic() < deadline:
+            if self.heir():
+                return False
+            with suppress(RuntimeError):
+                if any(
+                    self._store.check([f"{self._prefix}end/{rank}"])
+                    for rank in range(self.place.rank)
+                    if rank not in self.absent
+                ):
+                    return True
+            time.sleep(0.05)
+        return False
+
+    def _watch(self) -> None:
+        store, since = self._store.clone(), time.monotonic()
+        while not self._over.wait(self._every):
+            try:
+                store.add(f"{self._prefix}beat/{self.place.rank}", 1)
+                for rank in range(self.place.world):
+                    if rank != self.place.rank and rank not in self.absent:
+                        self._look_for(rank, store)
+                since = time.monotonic()
+            except RuntimeError:  # the store lives in the main process, or in the launcher
+                self._look_for_main(time.monotonic() - since)
+            if self.absent and not self._noticed.wait(self._grace) and not self._over.is_set():
+                self._end()
+
+    def _look_for(self, rank: int, store: Any) -> None:
+        ended = f"{self._prefix}end/{rank}"
+        if store.check([ended]):
+            end = json.loads(store.get(ended))
+            if end["how"] == "failed":
+                self.absent[rank] = Absence(rank, f"failed: {end['words']}", end["help"])
+            return
+        who = f"{self._prefix}who/{rank}"
+        if rank not in self._who and store.check([who]):
+            self._who[rank] = json.loads(store.get(who))["who"]
+        if rank in self._who and not self._alive(rank):
+            self._mourn(rank)
+            return
+        now, beats = time.monotonic(), int(store.add(f"{self._prefix}beat/{rank}", 0))
+        before, when = self._heard.setdefault(rank, (beats, now))
+        if beats != before:
+            self._heard[rank] = (beats, now)
+        elif now - when > self._silence:
+            self.absent[rank] = Absence(rank, f"hasn't been heard of for {now - when:.0f} seconds", _HELP)
+
+    def _look_for_main(self, seconds: float) -> None:
+        """The store is gone: with the main process, as a rule."""
+        if 0 in self._who and not self._alive(0):
+            self._mourn(0)
+        elif seconds > self._grace:
+            self.absent[0] = Absence(0, "can't be reached any more", _HELP)
+
+    def _alive(self, rank: int) -> bool:
+        """Whether the process exists; taken for granted on other machines."""
+        host, number = self._who[rank].rsplit(" ", 1)
+        if host != socket.gethostname():
+            return True
+        with suppress(OSError, IndexError):  # one that has ended and isn't buried yet still has its number
+            return Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+        with suppress(PermissionError):
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                return False
+        return True
+
+    def _mourn(self, rank: int) -> None:
+        host, number = self._who[rank].rsplit(" ", 1)
+        self.absent[rank] = Absence(rank, f"({number} on {host}) ended without a word", _HELP)
+
+    def _end(self) -> None:
+        """Nobody listens: the work waits inside a library for what will never come."""
+        gone = self.absent[min(self.absent)]
+        with suppress(OSError, ValueError):
+            if self.heir():
+                sys.stderr.write(
+                    f"error: process {gone.rank} of {self.place.world} {gone.how}, and the others wait for it\n"
+                    f"help: {gone.help or _HELP}\n"
+                )
+                sys.stderr.flush()
+        os._exit(1)
+
+    def _leave(self, how: str, words: str = "", help: str | None = None) -> None:
+        self._noticed.set()
+        with suppress(RuntimeError):
+            self._set(f"end/{self.place.rank}", {"how": how, "words": words, "help": help})
 
     def _set(self, name: str, facts: dict[str, Any]) -> None:
         self._store.set(self._prefix + name, json.dumps(facts))
 
-    def _get(self, name: str) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self._store.get(self._prefix + name))
-        return facts
+
+_HELP = "killed, or out of memory? (`dmesg` on its machine); go on from the last checkpoint with `--resume`"

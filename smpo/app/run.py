@@ -23,6 +23,7 @@ from smpo.runs.manifest import write_manifest
 from smpo.runs.store import RunFolder, open_run
 
 if TYPE_CHECKING:
+    from smpo.app.rollcall import RollCall
     from smpo.evaluation.result import Evaluation
 
 __all__ = ["Result", "run", "work"]
@@ -68,7 +69,7 @@ def run(
 
 def work(
     resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True,
-    overseer: Overseer | None = None, expected: Expected | None = None,
+    overseer: Overseer | None = None, expected: Expected | None = None, call: RollCall | None = None,
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble
@@ -89,7 +90,9 @@ def work(
             )
         session = live.session
         clock.watch(session)
-        attempt = Attempt(resolved, folder, live, tracker, console, clock, main=main, overseer=overseer)
+        attempt = Attempt(
+            resolved, folder, live, tracker, console, clock, main=main, overseer=overseer, call=call
+        )
         start, facts = restore(
             folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn
         )

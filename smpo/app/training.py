@@ -85,9 +85,8 @@ def train(run: Attempt) -> None:
 def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[None]:
     """An error leaves a checkpoint of the last whole update behind, so that no finished one is lost.
 
-    Not where other processes may be waiting for this one, unless all of them failed in the same way.
+    Of several processes the main one writes it, or the first that is left: all hold the same state.
     """
-    from smpo.engine.alarms import NonFiniteLoss
     from smpo.engine.kept import checkpoints, step_of
 
     session = run.live.session
@@ -96,11 +95,13 @@ def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[None]:
     except Pruned:
         raise
     except Exception as error:
-        together = session.accelerator.num_processes == 1 or isinstance(error, NonFiniteLoss)
+        if run.call is not None:
+            run.call.whose_fault()
+        writes = run.main if run.call is None else run.call.heir()
         refused = isinstance(error.__cause__, OSError)  # by the disk, which won't take this one either
         newest = max(map(step_of, checkpoints(run.folder.checkpoints)), default=0)
         whole = session.applied
-        if run.main and together and not refused and whole is not None and whole > newest and _finite(run):
+        if writes and not refused and whole is not None and whole > newest and _finite(run):
             session.abandon()
             keeper.put(whole, run.state, run.log_so_far())
             run.console.note(f"there is a checkpoint of update {whole}; `--resume` goes on from it")

@@ -20,8 +20,6 @@ from smpo.tracking.console import Console
 
 __all__ = ["judges_table", "quiet_libraries", "run_command", "show_result"]
 
-_INTERRUPTED = 130
-
 
 def run_command(
     spec: str, sets: Sequence[str], *, resume: bool, again: bool, devices: int | None = None, jobs: int = 1,
@@ -97,8 +95,6 @@ def _arguments(
 
 def _end(code: int) -> None:
     """With the code of those who did the work; they have said everything."""
-    if code == _INTERRUPTED:
-        raise KeyboardInterrupt
     if code:
         raise SystemExit(code)
 

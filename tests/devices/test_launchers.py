@@ -1,12 +1,21 @@
 """Two processes, started by smpo, torchrun, accelerate and Slurm, train to the weights of one."""
 
 import json
-import socket
 
 import pytest
 
 from tests.cli.words import smpo
-from tests.devices.launching import ACCELERATE, SMPO, TORCHRUN, distance, only_run, ran, start, write_spec
+from tests.devices.launching import (
+    ACCELERATE,
+    SMPO,
+    TORCHRUN,
+    distance,
+    free_port,
+    only_run,
+    ran,
+    start,
+    write_spec,
+)
 
 TOLERANCE = 2e-6
 """Of the largest weight. The gradients of two processes are summed in another order than those of one. Float32 rounds
@@ -122,9 +131,3 @@ def test_what_a_launcher_can_not_do_is_said(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     said = smpo(capfd, "run", spec)
     assert said.code == 1 and "accelerate's configuration asks for DeepSpeed" in said.err
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,0 +1,191 @@
+"""A process that dies ends the run with its name, a checkpoint of the last whole update, and no waiting."""
+
+import json
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from smpo.app.place import Place
+from smpo.app.rollcall import Lost, RollCall
+from tests.devices.launching import (
+    SMPO,
+    TORCHRUN,
+    distance,
+    free_port,
+    only_run,
+    ran,
+    start,
+    weights,
+    write_spec,
+)  # fmt: skip
+
+STEPS = 40
+SETTINGS = (f"--set=train.steps={STEPS}", "--set=evaluate=null")
+TOLERANCE = 2e-5
+"""Of the largest weight, after 40 updates of one process instead of two."""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    write_spec(folder)
+    said = ran(*SMPO, "run", "small.yaml", *SETTINGS, folder=folder)
+    assert said.returncode == 0, said.stderr
+    return only_run(folder)
+
+
+@pytest.fixture
+def words(tmp_path, alone):
+    write_spec(tmp_path)
+    return ("run", "small.yaml", "-q", *SETTINGS, f"--set=runtime.cache={alone.parents[1] / 'cache'}")
+
+
+def steps(run):
+    """Of the updates that were reported."""
+    with suppress(OSError):
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return [line["step"] for line in lines if "train/loss" in line]
+    return []
+
+
+def killed(folder, process, rank, after=5):
+    """SIGKILL to the process of this rank once `after` updates were reported."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        found = list(folder.glob("runs/small/*-1"))
+        if found and len(steps(found[0])) >= after:
+            (victim,) = [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.environ().get("RANK") == str(rank)
+            ]
+            victim.send_signal(signal.SIGKILL)
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run ended before it could be killed: " + "".join(process.communicate()))
+
+
+FAULT = pytest.mark.fault(
+    "devices", "SIGKILL of one of two processes while training",
+    "the other says which, leaves a checkpoint of the last whole update and ends; `--resume` gets to the same weights",
+)  # fmt: skip
+
+
+@FAULT
+def test_another_process_dies(tmp_path, alone, words):
+    """The main one is left; the run goes on in one process, to the weights of a run in one process."""
+    process = start((*SMPO, *words, "--devices", "2"), tmp_path)
+    killed(tmp_path, process, rank=1)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=120)
+    assert time.monotonic() - began < 60 and process.returncode == 1
+    assert "error: process 1 of 2" in said and "ended without a word" in said and "--resume" in said
+    assert "process 1 of 2 was ended by SIGKILL" in said and "Traceback" not in said
+    run = only_run(tmp_path)
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    assert (run / f"checkpoints/step-{steps(run)[-1]:08d}/manifest.json").exists(), "nothing finished is lost"
+
+    said = ran(*SMPO, *words, "--resume", folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert steps(run) == list(range(1, STEPS + 1)), "no fork, no gap"
+    assert distance(run, alone) < TOLERANCE
+
+
+@pytest.mark.slow
+@FAULT
+def test_the_main_process_dies(tmp_path, words):
+    """Another one is left, and writes the checkpoint; two go on to the very weights of two that nobody killed."""
+    process = start((*SMPO, *words, "--devices", "2"), tmp_path)
+    killed(tmp_path, process, rank=0)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: process 0 of 2" in said and "process 0 of 2 was ended by SIGKILL" in said
+    run = only_run(tmp_path)
+    assert list((run / "checkpoints").glob("step-*/manifest.json")), "by the one that was left"
+    said = ran(*SMPO, *words, "--resume", "--devices", 2, folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert steps(run) == list(range(1, STEPS + 1))
+
+    said = ran(*SMPO, *words, "--devices", 2, "--set=runtime.runs=straight", folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    (straight,) = tmp_path.glob("straight/small/*-1")
+    one, two = weights(run), weights(straight)
+    assert all((one[name] == two[name]).all() for name in two), "bit for bit"
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "devices", "SIGKILL of one of two processes under `torchrun --max-restarts`",
+    "torchrun starts both again; they go on from the checkpoint to the weights of a run that nobody killed",
+)  # fmt: skip
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_starts_them_again(tmp_path, alone, words, rank):
+    launcher = (*TORCHRUN, "--standalone", "--nproc-per-node", "2", "--max-restarts", "2", "-m", "smpo")
+    process = start((*launcher, *words, "--set=runtime.checkpoint_every=2"), tmp_path)
+    killed(tmp_path, process, rank)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    run = only_run(tmp_path)
+    assert steps(run) == list(range(1, STEPS + 1)), "no fork, no gap"
+    assert distance(run, alone) < TOLERANCE
+
+
+# ------------------------------------------------------------------------------------- the watch itself, in two threads
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """Two roll calls of one process; what they would see of each other is put into the store by hand."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+    port, calls = free_port(), {}
+
+    def arrive(rank):
+        place = Place(rank, 2, rank, "127.0.0.1", port, "a test")
+        calls[rank] = RollCall(place, silence=0.5, grace=0.5, every=0.05)
+
+    # Threads share their environment: the other one must not arrive as rank 0.
+    first = threading.Thread(target=arrive, args=(0,))
+    first.start()
+    time.sleep(0.2)
+    arrive(1)
+    first.join()
+    return calls[0], calls[1]
+
+
+def test_errors_that_come_of_an_absence_are_put_down_to_it(pair):
+    first, second = pair
+    with pytest.raises(ValueError, match="mine"), second.watching():
+        raise ValueError("mine")
+    with pytest.raises(Lost, match="process 1 of 2 failed: ValueError: mine"), first.watching():
+        raise RuntimeError("connection closed by peer")
+    assert second.heir() is False or first.absent, "the main process speaks as long as it is there"
+
+
+def test_silence_on_another_machine_is_noticed(pair):
+    first, second = pair
+    second._here = "elsewhere 1"
+    second._set("who/1", {"who": "elsewhere 1"})
+    with pytest.raises(Lost, match="process 1 of 2 hasn't been heard of for"), first.watching():
+        time.sleep(1.0)
+        raise RuntimeError("timeout")
+
+
+def test_an_error_of_ones_own_stays_what_it_is(pair):
+    first, second = pair
+    alive = threading.Event()
+
+    def work():
+        with second.watching():
+            alive.wait(5)
+
+    other = threading.Thread(target=work)
+    other.start()
+    with pytest.raises(ZeroDivisionError), first.watching():
+        raise ZeroDivisionError
+    alive.set()
+    other.join()

@@ -174,7 +174,11 @@ class RuntimeSpec(_Block):
     checkpoint_every: int | None = Field(None, gt=0)
     """Updates between checkpoints; null means only at the end and on interruption."""
     keep: int = Field(2, ge=1)
-    """Checkpoints that are kept."""
+    """Checkpoints that are kept: the newest ones."""
+    keep_best: Literal["accuracy", "accuracy/votes", "margin"] | None = None
+    """Keep one more: the state in which this was highest among the held-out pairs (`train.holdout`), at any look."""
+    background_checkpoints: bool = True
+    """Write checkpoints from a copy in the CPU's memory while training goes on; turn it off where memory is short."""
     preview_every: int | None = Field(None, gt=0)
     """Updates between preview grids; null means none before the end."""
     preview_images: int = Field(8, ge=1, le=64)
@@ -251,6 +255,8 @@ class ExperimentSpec(_Block):
         "num_gpus": "runtime.devices", "num_processes": "runtime.devices", "gpus": "runtime.devices",
         "world_size": "runtime.devices", "save_steps": "runtime.checkpoint_every",
         "checkpointing_steps": "runtime.checkpoint_every", "save_total_limit": "runtime.keep",
+        "load_best_model_at_end": "runtime.keep_best",
+        "metric_for_best_model": "runtime.keep_best",
         "logging_steps": "runtime.log_every", "output_dir": "runtime.runs", "cache_dir": "runtime.cache",
         "tracking_uri": "runtime.tracking", "experiment": "name", "experiment_name": "name", "run_name": "name",
         "description": "notes", "defaults": "extends", "_base_": "extends", "base": "extends",
@@ -292,6 +298,13 @@ class ExperimentSpec(_Block):
                 related=["reward"] if "reward" in self.model_fields_set else [],
                 help="add a line such as `reward: pickscore`, or use `smoothing: hard`",
             )
+        if self.data.bucketed and not self.objective.sampling().paired:
+            raise SpecError(
+                "data.buckets",
+                f"`{self.objective.use}` is shown single images side by side, and buckets are chosen for pairs",
+                related=["objective"],
+                help="leave out `data.buckets`",
+            )
         timesteps = self.model.facts().timesteps
         if timesteps is not None:
             if self.inversion.max_steps() > timesteps:
@@ -308,6 +321,13 @@ class ExperimentSpec(_Block):
                     f"timesteps of this model run from 0 to {timesteps - 1}",
                     related=[self._of_the_schedule],
                 )
+        if self.runtime.keep_best is not None and not self.train.holdout:
+            raise SpecError(
+                "runtime.keep_best",
+                "the best checkpoint is found by held-out pairs, and none are held out",
+                related=["train.holdout"] if "holdout" in self.train.model_fields_set else [],
+                help="`-s train.holdout=200`",
+            )
         if self.inversion.remembers and self.runtime.devices > 1:
             raise SpecError(
                 "runtime.devices",

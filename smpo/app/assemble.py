@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from smpo.app.inverted import reused
+from smpo.data.buckets import Buckets, bucketed
 from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
@@ -94,8 +95,9 @@ def assemble(
     )
     held = held_out(table, spec.train.holdout, p)
     loader = PairLoader(
-        table, p, denoiser, stream, cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained
-    )
+        table, p, denoiser, stream,
+        cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained, buckets=_buckets(spec, table),
+    )  # fmt: skip
     with clock("encode"), accelerator.main_process_first():
         loader.prepare(spec.train.steps, start=start, progress=progress)
 
@@ -160,12 +162,28 @@ def smoothed(
     return spec.smoothing(winner.double(), loser.double(), share, stats), key, stats
 
 
+def _buckets(spec: ExperimentSpec, table: PairTable) -> Buckets | None:
+    """Which size each pair gets; None where all are squares."""
+    resolution = spec.model.facts().resolution
+    if not spec.data.bucketed:
+        return None
+    if resolution is None:
+        raise RunError(
+            "sizes of buckets follow from the resolution, and the model's files don't tell it",
+            help="set `model.resolution`, such as `--set model.resolution=1024`",
+        )
+    return bucketed(table, spec.data.sizes(resolution), resolution)
+
+
 def _note_keys(
     spec: ExperimentSpec, runtime: Runtime, table: PairTable, encoders: str, scorer: str | None
 ) -> None:
     """For the next plan: under which keys these recipes' results lie in the caches."""
     prompts = len({table[row].prompt for row in range(len(table))})
-    note(runtime.cache, spec.data, {"digest": table.digest, "pairs": len(table), "prompts": prompts})
+    found: dict[str, Any] = {"digest": table.digest, "pairs": len(table), "prompts": prompts}
+    if buckets := _buckets(spec, table):
+        found["buckets"] = {str(number): count for number, count in buckets.counts().items()}
+    note(runtime.cache, spec.data, found)
     note(runtime.cache, spec.model, {"encoders": encoders})
     if spec.reward is not None and scorer is not None:
         note(runtime.cache, spec.reward, {"key": scorer})

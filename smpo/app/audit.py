@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpo.app.watchers import Console
-from smpo.components.datasets import VoteData
+from smpo.components.datasets import AspectBuckets, VoteData
 from smpo.components.locations import locate, to_fetch
 from smpo.errors import MachineError, RunError, SmpoError
 from smpo.experiment import ExperimentSpec
@@ -17,9 +17,11 @@ from smpo.kinds import PairTable, Runtime
 from smpo.registry.resolve import Resolved
 
 if TYPE_CHECKING:
-    from smpo.data.audit import Audit, Book
+    from smpo.data.audit import Audit, Book, Expected
 
 __all__ = ["Audited", "audit_data"]
+
+Tokens = Callable[[Sequence[str]], list[int]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def audit_data(
     the tracking store of the spec. Raises `MachineError` when the data isn't here.
     """
     from smpo.app.assemble import live_runtime
-    from smpo.data.audit import Expected, audit, open_book, table_book
+    from smpo.data.audit import audit, open_book, table_book
     from smpo.data.audit.page import page
 
     spec = resolved.spec
@@ -55,11 +57,7 @@ def audit_data(
         book = table_book(spec.data.load(runtime))
     tokens, longest = _tokenizer(spec)
     console.phase("looking")
-    found = audit(
-        book,
-        Expected(spec.model.facts().resolution, tokens, longest, _held_out(spec)),
-        console.progress,
-    )
+    found = audit(book, _expected(spec, tokens, longest), console.progress)
     _add_margins(spec, runtime, found, book, console, score=score)
     digest = _digest(book)
     folder = folder or Path(spec.runtime.runs) / spec.name / f"audit-{digest[:8]}"
@@ -71,6 +69,23 @@ def audit_data(
     return Audited(found, folder, page_file, data_file)
 
 
+def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) -> Expected:
+    """Sizes of buckets are those of the spec, or those that it would get by asking for some."""
+    from smpo.data.audit import Expected
+    from smpo.data.buckets import bucket_sizes
+
+    side, chosen = spec.model.facts().resolution, spec.data.bucketed
+    usual = AspectBuckets()
+    sizes = (
+        []
+        if side is None
+        else spec.data.sizes(side)
+        if chosen
+        else bucket_sizes(side, usual.aspect, usual.step)
+    )
+    return Expected(side, tokens, longest, _held_out(spec), sizes, chosen)
+
+
 def _held_out(spec: ExperimentSpec) -> dict[str, Sequence[str]]:
     if spec.evaluate is None or spec.evaluate.prompts.check() is not None:
         return {}
@@ -78,7 +93,7 @@ def _held_out(spec: ExperimentSpec) -> dict[str, Sequence[str]]:
     return {prompts.use: [prompt.text for prompt in prompts.load()]}
 
 
-def _tokenizer(spec: ExperimentSpec) -> tuple[Callable[[Sequence[str]], list[int]] | None, int | None]:
+def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
     """How the model counts tokens, and how many its text encoder reads; `(None, None)` where it isn't here."""
     from smpo.weights import locate as fetched
     from smpo.weights import opened, quiet, read_json
@@ -200,6 +215,11 @@ def _record(
     )
     counts = {f"audit/{one.name}": float(one.count) for one in found.findings}
     counts |= {f"audit/{name}": float(value) for name, value in found.facts.items() if isinstance(value, int)}
+    if found.crops is not None:
+        counts |= {
+            "audit/lost_as_square": found.crops.lost_as_square,
+            "audit/lost_in_buckets": found.crops.lost,
+        }
     if found.margins is not None:
         counts["audit/agreement"] = found.margins.agreement
     if found.noise["error"] is not None:

@@ -73,7 +73,7 @@ def diagnosis(
 
     if not live.held.held:
         return None
-    denoiser, rows = live.session.denoiser, live.held.held
+    denoiser, rows = live.session.denoiser, live.loader.together(live.held.held)
     size = spec.runtime.micro_batch or spec.train.batch // spec.runtime.devices
     share = torch.tensor([live.table[row].share for row in rows], dtype=torch.float64)
     holdout = Holdout(list(live.loader.fixed(rows, size)), share, live.session.settings)

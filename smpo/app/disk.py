@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smpo.app.costs import GB, Architecture, state_bytes
+from smpo.app.counts import looks_every
 from smpo.app.forecast import Forecast
 from smpo.components.locations import to_fetch
 from smpo.experiment import ExperimentSpec
@@ -53,7 +54,11 @@ def disk_use(
         each = 4 + state_bytes(spec.train.optimiser) + 4 * (spec.train.ema is not None)
         checkpoint = round(facts.trainable * each)
     written = _checkpoints(spec)
-    checkpoints = None if checkpoint is None else checkpoint * min(written, spec.runtime.keep + 1)
+    checkpoints = (
+        None
+        if checkpoint is None
+        else checkpoint * min(written, spec.runtime.keep + 1 + (spec.runtime.keep_best is not None))
+    )
     model = None
     if facts.adapter:  # in both layouts, diffusers' and kohya's
         model = None if facts.trainable is None else 2 * 4 * facts.trainable
@@ -99,7 +104,8 @@ def in_gb(size: float) -> str:
 def _checkpoints(spec: ExperimentSpec) -> int:
     """How many are written in all."""
     every = spec.runtime.checkpoint_every
-    return -(-spec.train.steps // every) if every else 1
+    best = spec.train.steps // looks_every(spec) if spec.runtime.keep_best is not None else 0
+    return (-(-spec.train.steps // every) if every else 1) + best
 
 
 def _times(count: float, each: int | None) -> int | None:

@@ -21,6 +21,11 @@ def doubts(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
     yield from _company(spec)
     yield from _dealing(spec)
     yield from _judged(spec)
+    if spec.data.bucketed and spec.runtime.compile:
+        yield (
+            "`runtime.compile` compiles the blocks again where `data.buckets` brings another size: expect minutes more "
+            "at the beginning"
+        )
     if spec.train.schedule == "constant" and spec.train.warmup == spec.train.steps:
         yield "the warm-up is as long as the run: the peak learning rate is reached only at its end"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from smpo.app.costs import Architecture
+from smpo.data.buckets import latents_key
 from smpo.data.census import encoded, noted, scored
 from smpo.experiment import ExperimentSpec
 
@@ -28,6 +30,10 @@ class Forecast:
     text_bytes: int | None = None
     pairs: int | None = None
     """Of the data, held-out ones included."""
+    buckets: Sequence[tuple[int, int]] = ()
+    """Sizes (height, width) that pairs are cut to; empty where all are squares."""
+    filled: Mapping[int, int] = field(default_factory=dict)
+    """Pairs by the number of their bucket, as the last run counted them."""
     known_from_a_run: bool = False
     """Whether the numbers of pairs and prompts were counted, or follow from the rows of a file."""
 
@@ -41,9 +47,9 @@ class Forecast:
 
 
 def forecast(
-    spec: ExperimentSpec, *, rows: int | None, visits: int, network: Architecture | None
+    spec: ExperimentSpec, *, rows: int | None, visits: int, network: Architecture | None, side: int | None
 ) -> Forecast:
-    """`rows`: of the data, if a look tells; `visits`: pairs that training is shown."""
+    """`rows`: of the data, if a look tells; `visits`: pairs that training is shown; `side`: the model's resolution."""
     cache, train = Path(spec.runtime.cache), spec.train
     data, model = noted(cache, spec.data), noted(cache, spec.model)
     pairs = data.get("pairs", rows)
@@ -63,9 +69,12 @@ def forecast(
         if key and data.get("digest"):
             stored, complete = scored(cache, key, data["digest"])
     latents = texts = None
+    sizes = spec.data.sizes(side) if spec.data.bucketed and side else []
     key = model.get("encoders")
     if key:
-        latents, texts = encoded(cache / "latents", key), encoded(cache / "prompts", key)
+        windows = [None if size == (side, side) else size for size in sizes] or [None]
+        latents = encoded(cache / "latents", *(latents_key(key, size) for size in windows))
+        texts = encoded(cache / "prompts", key)
     return Forecast(
         scores=scores,
         scores_stored=stored,
@@ -77,8 +86,18 @@ def forecast(
         latent_bytes=_each(latents.size, latents.rows) if latents and latents.rows else _moments(network),
         text_bytes=_each(texts.size, texts.rows) if texts and texts.rows else _text(network),
         pairs=pairs,
+        buckets=sizes,
+        filled=_counted(data.get("buckets"), len(sizes)),
         known_from_a_run=bool(data),
     )
+
+
+def _counted(noted: object, sizes: int) -> dict[int, int]:
+    """What a run noted of its buckets: numbers as text, since that is what JSON keeps."""
+    if not isinstance(noted, dict):
+        return {}
+    found = {int(number): int(count) for number, count in noted.items()}
+    return found if all(0 <= number < sizes for number in found) else {}
 
 
 def _each(size: int, rows: int) -> int:

@@ -14,6 +14,7 @@ from smpo.app.disk import DiskUse, disk_use
 from smpo.app.doubts import doubts
 from smpo.app.forecast import Forecast, forecast
 from smpo.app.obstacles import Obstacle, obstacles
+from smpo.data.buckets import portions
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import ModelFacts
 from smpo.registry.resolve import Resolved
@@ -31,6 +32,9 @@ class Plan:
     """Micro-batches a device takes per update; the last may be smaller (`ragged`)."""
     ragged: int
     """Pairs in the last micro-batch of an update, where that is smaller than the others; else 0."""
+    portions: float | None
+    """Micro-batches a device takes per update on average where each holds pairs of one size only (`data.buckets`), by
+    the sizes of the last run's pairs; None without buckets, and where no run has counted."""
     steps: int
     pairs: int
     """Pairs seen in training."""
@@ -77,7 +81,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     rows = spec.data.size()
     network = known(facts.parameters, facts.resolution)
     pictures = sampled(spec)
-    caches = forecast(spec, rows=rows, visits=pairs, network=network)
+    caches = forecast(spec, rows=rows, visits=pairs, network=network, side=facts.resolution)
     gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
     inversion, per_pair = _passes(spec, facts, gap)
     scores = scored(resolved, caches, pictures.samples)
@@ -115,6 +119,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         micro_batch=micro,
         accumulate=-(-share // micro),
         ragged=share % micro,
+        portions=portions(caches.filled.values(), share, micro) if caches.filled else None,
         steps=train.steps,
         pairs=pairs,
         rows=rows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from smpo.app.attempt import Attempt
 from smpo.app.interrupt import Interrupt
 from smpo.app.updates import updates
 from smpo.app.watchers import Pruned
+from smpo.engine.kept import SCORE
 
 if TYPE_CHECKING:
     from smpo.engine.keeper import Keeper
@@ -36,12 +37,12 @@ def train(run: Attempt) -> None:
         look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.diagnosed)
     winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
-    every, keeper = runtime.checkpoint_every or 0, _keeper(run)
-    done, saved = run.start, run.start // every if every else 0
-    if run.main and runtime.on_nan == "roll-back" and run.start == 0:
-        keeper.put(0, run.state)  # where to return to before there is another
-    with Interrupt(console.note) as interrupt, _salvaging(run, keeper):
-        for report in updates(run, back=partial(_roll_back, run)):
+    every, done = runtime.checkpoint_every or 0, run.start
+    saved = run.start // every if every else 0
+    with _keeper(run) as keeper, Interrupt(console.note) as interrupt, _salvaging(run, keeper):
+        if run.main and runtime.on_nan == "roll-back" and run.start == 0:
+            keeper.put(0, run.state)  # where to return to before there is another
+        for report in updates(run, back=partial(_roll_back, run, keeper)):
             done, final = report.step, report.step == session.steps
             if report.step % runtime.log_every == 0 or final:
                 tracker.metrics(
@@ -53,19 +54,21 @@ def train(run: Attempt) -> None:
             console.step(report, session.steps)
             if run.folder.held:
                 run.folder.update(report.step)
+            score: dict[str, float] = {}
             fallen = winners.watch(report.metrics) if look is None and drawn else None
             if look is not None and look.due(report.step):
                 with clock("diagnose"):
                     found = look.metrics(report.step)
                 tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
                 fallen = winners.watch(found)
+                score = _score(run, keeper, report.step, found)
             for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
                 if message:
                     console.warn(message)
             due = every and report.step // every > saved
             stop = interrupt.wanted(session.accelerator)
-            if run.main and (due or final or stop):
-                keeper.put(report.step, run.state, run.log_so_far(), must=final or stop)
+            if run.main and (due or final or stop or score):
+                keeper.put(report.step, run.state, {**run.log_so_far(), **score}, must=final or stop)
                 saved = report.step // every if every else 0
             if run.overseer is not None:
                 with clock("rungs"):
@@ -112,10 +115,11 @@ def _finite(run: Attempt) -> bool:
     return all(bool(one.isfinite().all()) for one in run.parameters.values())
 
 
-def _roll_back(run: Attempt) -> int:
+def _roll_back(run: Attempt, keeper: Keeper) -> int:
     """Restore the last checkpoint; returns the updates that it holds."""
     from smpo.engine.checkpoint import restore
 
+    keeper.wait()
     spec_hash = run.resolved.identity.spec_hash
     return restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn).step
 
@@ -128,7 +132,17 @@ def _keeper(run: Attempt) -> Keeper:
         keep=run.spec.runtime.keep,
         spec_hash=run.resolved.identity.spec_hash,
         say=run.console.warn,
+        background=run.spec.runtime.background_checkpoints,
     )
+
+
+def _score(run: Attempt, keeper: Keeper, step: int, found: Mapping[str, float]) -> dict[str, float]:
+    """What a checkpoint is called good by, where it is the best so far and that is worth one."""
+    name = run.spec.runtime.keep_best
+    if name is None or name not in found or not keeper.is_better(step, found[name]):
+        return {}
+    run.console.note(f"the best of held-out {name} so far: {found[name]:.4g}, after update {step}")
+    return {SCORE: found[name]}
 
 
 def _preview(run: Attempt, step: int) -> None:

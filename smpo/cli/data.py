@@ -63,6 +63,16 @@ def show_audit(audit: Audit) -> None:
             f"noise      one vote is wrong with probability {audit.noise['error']:.1%}, if the "
             f"{audit.noise['pairs']:,} pairs with several votes speak for all"
         )
+    if audit.crops is not None:
+        crops, meant = (
+            audit.crops,
+            "`data.buckets`" if audit.crops.used else "`data.buckets: {}` (not in the spec)",
+        )
+        console.print(
+            f"crop       squares lose {crops.lost_as_square:.1%} of an image on average; {meant}: {crops.lost:.1%}, in "
+            f"{len(crops.buckets)} sizes",
+            highlight=False,
+        )
     for note in audit.notes:
         console.print(f"[dim]note       {escape(note)}[/]")
 

@@ -175,6 +175,7 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
     lines = [
         f"batch      {plan.devices} device{'s' * (plan.devices > 1)} × {_dealt(plan)} = {spec.train.batch}",
         f"pairs      {plan.pairs:,} visits{rows}",
+        *_sizes(plan),
         f"passes     {plan.passes_per_pair:.4g} UNet forwards a pair ({plan.inversion_passes:.4g} an image for the "
         f"inversion; a backward counts as two), {plan.total_passes:,.0f} in all",
     ]
@@ -196,6 +197,20 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
             + (f", {plan.preview_passes:,} more for previews" if plan.preview_passes else "")
         )
     return lines
+
+
+def _sizes(plan: Plan) -> list[str]:
+    """Of buckets: how many, from which to which, and what they do to micro-batches."""
+    if not plan.caches.buckets:
+        return []
+    (h0, w0), (h1, w1) = plan.caches.buckets[0], plan.caches.buckets[-1]
+    held = f", {len(plan.caches.filled)} of which hold pairs" if plan.caches.filled else ""
+    dealt = (
+        f"; about {plan.portions:.3g} micro-batches of one size per update"
+        if plan.portions is not None
+        else ""
+    )
+    return [f"buckets    {len(plan.caches.buckets)} sizes, {w0} x {h0} to {w1} x {h1}{held}{dealt}"]
 
 
 def _dealt(plan: Plan) -> str:

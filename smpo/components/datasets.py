@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from smpo.components.locations import is_hub_id, locate, missing
 from smpo.errors import SmpoError
 from smpo.kinds import PairData, PairTable, Runtime
 from smpo.registry.component import register
+from smpo.spec.identity import Neutral
 
 if TYPE_CHECKING:
     from smpo.data.source import Source
 
-__all__ = ["PickAPic", "PlacedData", "PlanePairs", "VoteData"]
+__all__ = ["AspectBuckets", "PickAPic", "PlacedData", "PlanePairs", "VoteData"]
+
+
+class AspectBuckets(BaseModel):
+    """Which sizes there are for pictures that aren't square."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    aspect: float = Field(2.0, gt=1, le=4)
+    """The longer side of the longest bucket, in shorter sides. SDXL was trained up to 4."""
+    step: int = Field(64, ge=8, multiple_of=8)
+    """Sides are multiples of so many pixels. 64 suits all published UNets."""
 
 
 class VoteData(PairData):
@@ -30,6 +42,20 @@ class VoteData(PairData):
     """Use only so many pairs, the first in storage order."""
     max_broken: float = Field(0.2, ge=0, le=1)
     """Stop when more than this share of the rows can't be used."""
+    buckets: Annotated[AspectBuckets | None, Neutral(None)] = None
+    """Cut pairs to sizes near their shape instead of to squares; both images of a pair to one size, of about as many
+    pixels as the square. `{}` takes the defaults."""
+
+    @property
+    def bucketed(self) -> bool:
+        return self.buckets is not None
+
+    def sizes(self, resolution: int) -> list[tuple[int, int]]:
+        from smpo.data.buckets import bucket_sizes
+
+        if self.buckets is None:
+            return super().sizes(resolution)
+        return bucket_sizes(resolution, self.buckets.aspect, self.buckets.step)
 
     @abstractmethod
     def source(self) -> Source:

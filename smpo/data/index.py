@@ -68,7 +68,7 @@ _SCHEMA = pa.schema(
     ]
 )
 
-LIGHT = [name for name in _SCHEMA.names if not name.startswith(("width", "height", "print"))]
+LIGHT = [name for name in _SCHEMA.names if not name.startswith("print")]
 """What a table needs; the rest is for the audit."""
 
 Progress = Callable[[str, int, int], None]

@@ -4,22 +4,25 @@ Which pair stands at a position of the stream, whether it is mirrored, where it 
 is kept are functions of (seed, position). The two images of a pair share one placement; the official code
 mirrors each by its own coin (`flip="apart"`), so that a preference may be learnt for a side (method 2b, D20).
 
+With buckets, an update shows the very pairs that it would show without; only its micro-batches are put together anew,
+each of pairs of one size. So no update is of one shape alone, and every pair is seen once an epoch, as ever.
+
 Latents are kept as the moments of the posterior, so that a new one can be drawn at each visit (D31).
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from smpo.data.encoded import EncodedStore
+from smpo.data.buckets import Buckets, Size
 from smpo.data.index import Progress
 from smpo.data.order import Order, dealt
+from smpo.data.rows import EncodedRows, image_row, prompt_row
 from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
@@ -34,7 +37,7 @@ class PairLoader:
 
     `p` `[M]` is the smoothed probability of each pair of the table; `rows` are those that are trained on, all
     unless told. `cache` is the folder of encoded rows; `dtype` how large ones are stored there. `encode_batch`
-    images or prompts are encoded at once."""
+    images or prompts are encoded at once. `buckets` gives pairs their sizes; without it all are squares."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class PairLoader:
         encode_batch: int = 32,
         dtype: torch.dtype = torch.float32,
         rows: Sequence[int] | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         if p.shape != (len(table),):
             raise ValueError(f"p has shape {tuple(p.shape)}, the table {len(table)} pairs")
@@ -55,11 +59,9 @@ class PairLoader:
         self._order = Order(stream.seed, len(self._rows))
         share = stream.sampling.desirable
         self._singles = None if share is None else Singles(table, p, self._rows, share)
-        self._encode_batch = encode_batch
+        self._buckets = buckets
         self._ready = range(0)  # positions that need no encoder any more
-        key = denoiser.encoder_key
-        self._images = EncodedStore(cache / "latents", key, dtype=dtype)
-        self._prompts = EncodedStore(cache / "prompts", key, dtype=dtype)
+        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype)
 
     def prepare(self, steps: int, *, start: int = 0, progress: Progress | None = None) -> None:
         """Encode whatever updates `start .. steps-1` will visit, and only that, in the order of the table.
@@ -68,18 +70,20 @@ class PairLoader:
         except for random crops, which are different at each visit."""
         positions = range(start * self._stream.batch, steps * self._stream.batch)
         prompts: dict[str, None] = {}
-        visits: set[tuple[int, bool, int, str]] = set()
+        visits: dict[Size | None, set[tuple[int, bool, int, str]]] = defaultdict(set)
         for first in range(positions.start, positions.stop, 4096):
             for sample in self._samples(range(first, min(first + 4096, positions.stop))):
                 for one in sample.shown:
                     prompts[one.prompt] = None
-                    visits.add((one.row, one.placement.flip, one.side, one.image))
+                    where = one.placement
+                    visits[where.size].add((one.row, where.flip, one.side, one.image))
         if self._stream.unconditional:
             prompts[""] = None
-        self._ensure_prompts(list(prompts), progress)
+        self._encoded.ensure_prompts(list(prompts), progress)
         if self._stream.crop == "centre":
-            ids = [_image_row(image, flip) for _, flip, _, image in sorted(visits)]
-            self._ensure_images(ids, progress)
+            for size, some in visits.items():
+                ids = [image_row(image, flip) for _, flip, _, image in sorted(some)]
+                self._encoded.ensure_images(ids, size, progress)
         self._ready = positions
 
     def samples(
@@ -107,21 +111,30 @@ class PairLoader:
         Promise: the samples of an update, and every number about each, are the same for any `micro_batch`,
         `world` and `cost`."""
         samples = self.samples(step, rank, world, cost)
-        size = min(self._stream.micro_batch or len(samples), most or len(samples))
-        for start in range(0, len(samples), size):
-            yield self._batch(samples[start : start + size])
+        for some in _of_one_size(
+            samples, min(self._stream.micro_batch or len(samples), most or len(samples))
+        ):
+            yield self._batch(some)
 
     def fixed(self, rows: Sequence[int], size: int) -> Iterator[PairBatch]:
         """Pairs as they are, for looking at rather than training on: centred, upright, with their whole prompt.
 
-        Positions count from 0 in the order of `rows`, `size` pairs a batch."""
+        Positions count from 0 in the order of `rows`, `size` pairs a batch. Batches keep that order where `rows` are
+        `together`."""
         samples = [
-            Sample(i, pair, both_sides(pair, row, (pair.prompt, pair.prompt), (Placement(), Placement())))
+            Sample(i, pair, both_sides(pair, row, (pair.prompt, pair.prompt), (where, where)))
             for i, row in enumerate(rows)
-            for pair in [self._table[row]]
+            for pair, where in [(self._table[row], Placement(size=self._size(row)))]
         ]
-        for start in range(0, len(samples), size):
-            yield self._batch(samples[start : start + size], plain=True)
+        for some in _of_one_size(samples, size):
+            yield self._batch(some, plain=True)
+
+    def together(self, rows: Sequence[int]) -> Sequence[int]:
+        """These rows with those of one size behind one another; as they are where all have one."""
+        groups: dict[Size | None, list[int]] = defaultdict(list)
+        for row in rows:
+            groups[self._size(row)].append(row)
+        return rows if len(groups) < 2 else [row for group in groups.values() for row in group]
 
     def _samples(self, positions: range) -> list[Sample]:
         stream, draws = self._stream, PositionDraws(self._stream.seed, positions)
@@ -137,8 +150,9 @@ class PairLoader:
         samples = []
         single = self._singles.draw(draws) if self._singles is not None else None
         for i, place in enumerate(self._order(positions)):
-            crop = (across[i], down[i])
-            placements = (Placement(crop, flip=mirror[i] < 0.5), Placement(crop, flip=other[i] < 0.5))
+            row = self._rows[place]
+            crop, size = (across[i], down[i]), self._size(row) if single is None else None
+            placements = Placement(crop, mirror[i] < 0.5, size), Placement(crop, other[i] < 0.5, size)
             silent = dropped[i] < stream.prompt_dropout
             if single is not None:
                 first, second = (
@@ -149,11 +163,13 @@ class PairLoader:
                 )
                 samples.append(Sample(positions[i], self._table[first.row], (first, second)))
                 continue
-            row = self._rows[place]
             pair = self._table[row]
             prompts = ("", "") if silent else self._worded(pair.prompt, row)
             samples.append(Sample(positions[i], pair, both_sides(pair, row, prompts, placements)))
         return samples
+
+    def _size(self, row: int) -> Size | None:
+        return None if self._buckets is None else self._buckets.size(row)
 
     def _worded(self, prompt: str, row: int) -> tuple[str, str]:
         """The prompts of winner and loser."""
@@ -187,8 +203,8 @@ class PairLoader:
         """The same images with the empty prompt."""
         if not self._stream.unconditional:
             return None
-        self._ensure_prompts([""], None)
-        empty = self._prompts.rows([_prompt_row("")])
+        self._encoded.ensure_prompts([""])
+        empty = self._encoded.prompts([""])
         spread = {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in empty.items()}
         return conditioning.merged(Conditioning(spread).to(self._denoiser.device).tensors)
 
@@ -197,64 +213,37 @@ class PairLoader:
     ) -> Mapping[str, Tensor]:
         """`mean`, `std` and what else belongs to images, `[2B, ...]`, winners first."""
         if self._stream.crop == "random" and not plain:
-            return self._encode([one.image for one in shown], [one.placement for one in shown])
-        ids = [_image_row(one.image, one.placement.flip) for one in shown]
+            return self._encoded.encode([one.image for one in shown], [one.placement for one in shown])
         if plain or not self._prepared(samples):
-            self._ensure_images(ids, None)
-        return self._images.rows(ids)
+            ids = [image_row(one.image, one.placement.flip) for one in shown]
+            self._encoded.ensure_images(ids, shown[0].placement.size)
+        return self._encoded.images(shown)
 
     def _embeddings(
         self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool
     ) -> Mapping[str, Tensor]:
         """Rows of conditioning, `[2B, ...]`."""
+        prompts = [one.prompt for one in shown]
         if plain or not self._prepared(samples):
-            self._ensure_prompts([one.prompt for one in shown], None)
-        places: dict[str, int] = {}  # winner and loser share their prompt, as a rule: it is read once
-        order = [places.setdefault(_prompt_row(one.prompt), len(places)) for one in shown]
-        rows = self._prompts.rows(list(places))
-        return {name: tensor[torch.tensor(order, device=tensor.device)] for name, tensor in rows.items()}
+            self._encoded.ensure_prompts(prompts)
+        return self._encoded.prompts(prompts)
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
         return samples[0].position in self._ready and samples[-1].position in self._ready
 
-    def _ensure_images(self, ids: Sequence[str], progress: Progress | None) -> None:
-        def compute(names: Sequence[str]) -> Mapping[str, Tensor]:
-            parts = [name.rsplit("/", 1) for name in names]
-            return self._encode(
-                [image for image, _ in parts], [Placement(flip=flip == "1") for _, flip in parts]
-            )
 
-        self._images.ensure(
-            ids, compute, batch=self._encode_batch, progress=progress, label="encoding images"
-        )
-
-    def _ensure_prompts(self, prompts: Sequence[str], progress: Progress | None) -> None:
-        texts = {_prompt_row(prompt): prompt for prompt in prompts}
-
-        def compute(names: Sequence[str]) -> Mapping[str, Tensor]:
-            with torch.no_grad():
-                return self._denoiser.encode_prompts([texts[name] for name in names])
-
-        self._prompts.ensure(
-            list(texts), compute, batch=self._encode_batch, progress=progress, label="encoding prompts"
-        )
-
-    def _encode(self, images: Sequence[str], placements: Sequence[Placement]) -> Mapping[str, Tensor]:
-        with torch.no_grad():
-            return self._denoiser.encode_pictures(
-                [self._table.picture(image) for image in images], placements
-            )
-
-
-def _image_row(image: str, flip: bool) -> str:
-    return f"{image}/{int(flip)}"
+def _of_one_size(samples: Sequence[Sample], pairs: int) -> Iterator[list[Sample]]:
+    """Portions of at most so many samples, all of one size, in the order in which sizes are met."""
+    groups: dict[Size | None, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.placement.size].append(sample)
+    for group in groups.values():
+        for start in range(0, len(group), pairs):
+            yield group[start : start + pairs]
 
 
 def _picture(one: Shown) -> str:
     """An image as it is shown, with its prompt."""
-    return f"{_image_row(one.image, one.placement.flip)}/{_prompt_row(one.prompt)}"
-
-
-@lru_cache(maxsize=10_000)
-def _prompt_row(prompt: str) -> str:
-    return hashlib.sha256(prompt.encode()).hexdigest()[:32]
+    size = one.placement.size
+    cut = "" if size is None else f"/{size[0]}x{size[1]}"
+    return f"{image_row(one.image, one.placement.flip)}{cut}/{prompt_row(one.prompt)}"

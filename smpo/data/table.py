@@ -20,7 +20,7 @@ from PIL import Image
 
 from smpo.data.index import CHOICES, DEFECTS, LIGHT, Progress, Verify, index_part
 from smpo.data.source import Pictures, Source
-from smpo.data.votes import Ballot, Counted, Ties, Votes
+from smpo.data.votes import Ballot, Counted, Ties, Votes, Where
 from smpo.errors import RunError
 from smpo.imaging import BrokenImage, content_id, decode
 from smpo.kinds import Pair
@@ -58,6 +58,18 @@ class VoteTable:
             share=float(columns.share[index]),
             votes=int(columns.votes[index]),
         )
+
+    def log_aspects(self) -> np.ndarray[Any, Any]:
+        """`[M]`: mean over both images of log(width / height). Raises `RunError` when sizes were never looked at."""
+        columns = self._counted
+        sizes = columns.sizes[np.stack([columns.winner, columns.loser])]  # [2, M, 2]
+        if not sizes.all():
+            raise RunError(
+                "the sizes of the pictures aren't known: they were never decoded",
+                help="load the pairs with `verify: full`",
+            )
+        means: np.ndarray[Any, Any] = np.log(sizes[..., 0] / sizes[..., 1]).mean(0)
+        return means
 
     def picture(self, image_id: str) -> Image.Image:
         """Decoded from the file. Raises `KeyError` for a foreign id, `RunError` for an image that turns out
@@ -122,7 +134,7 @@ def read_pairs(
             defects.append({**where, "detail": row["detail"]})
         else:
             number = len(read) - 1
-            places = ((number, row["a0"], row["b0"], row["c0"]), (number, row["a1"], row["b1"], row["c1"]))
+            places = _place(number, row, 0), _place(number, row, 1)
             images = (row["image_0"], row["image_1"])
             if not ballot.cast(row["caption"], images, row["share"], places, row["votes"]):
                 break
@@ -156,8 +168,8 @@ def indexed(
     workers: int | None = None,
     light: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """All rows of the index, part after part; `read` gets an entry when a part is begun. `light` leaves out sizes
-    and prints of the pictures."""
+    """All rows of the index, part after part; `read` gets an entry when a part is begun. `light` leaves out the
+    prints of the pictures."""
     workers = workers or min(8, os.cpu_count() or 1)
     for number, part in enumerate(source.parts()):
         read.append({"name": part.name, "rows": 0, "sha256": part.digest})
@@ -165,6 +177,11 @@ def indexed(
             source, number, part, verify=verify, cache=cache, progress=progress, workers=workers
         ):
             yield from (batch.select(LIGHT) if light else batch).to_pylist()
+
+
+def _place(part: int, row: Mapping[str, Any], side: int) -> Where:
+    sizes = (row[f"{name}_{side}"] or 0 for name in ("width", "height"))
+    return (part, *(row[f"{name}{side}"] for name in "abc"), *sizes)
 
 
 def _refuse(

@@ -17,7 +17,8 @@ __all__ = ["Ballot", "Counted", "Ties", "Votes"]
 
 Ties = Literal["drop", "keep"]
 Votes = Literal["merge", "separate"]
-Where = tuple[int, int, int, int]
+Where = tuple[int, int, int, int, int, int]
+"""Part, three numbers of the source, width, height."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class Counted:
     `prompt`, `winner`, `loser` `[M]` int32: indices into `prompts` and `images`; `share` `[M]` float64 in
     [0.5, 1]; `votes` `[M]` int32; `repeat` `[M]` int32 numbers pairs that are the same but for their votes
     (`separate`). `images` `[I]` ids as bytes; `places` `[I, 4]` int64: the part, and three numbers that the
-    source understands."""
+    source understands; `sizes` `[I, 2]` int32: width and height, 0 where nobody looked."""
 
     prompts: Any
     images: np.ndarray[Any, Any]
     places: np.ndarray[Any, Any]
+    sizes: np.ndarray[Any, Any]
     prompt: np.ndarray[Any, Any]
     winner: np.ndarray[Any, Any]
     loser: np.ndarray[Any, Any]
@@ -64,7 +66,8 @@ class Ballot:
     def cast(
         self, caption: str, images: tuple[str, str], share: float, places: tuple[Where, Where], votes: int = 1
     ) -> bool:
-        """One row: `share` of its `votes` went to `images[0]`; `places` say where the images' bytes are.
+        """One row: `share` of its `votes` went to `images[0]`; `places` say where the images' bytes are, and how
+        large they are (0 where nobody looked).
 
         False, and not counted, when the table is full and this row would open another pair.
         """
@@ -108,10 +111,12 @@ class Ballot:
         swap = share < 0.5
         votes, best = columns["votes"][stays], np.where(swap, 1 - share, share)[stays]
         asked_again = votes > 1
+        places = np.array(self._places, dtype=np.int64).reshape(-1, 6)
         return Counted(
             prompts=pa.array(list(self._prompts), pa.large_string()),
             images=np.array([image.encode() for image in self._images], dtype="S32"),
-            places=np.array(self._places, dtype=np.int64).reshape(-1, 4),
+            places=places[:, :4],
+            sizes=places[:, 4:].astype(np.int32),
             prompt=columns["prompt"][stays],
             winner=np.where(swap, columns["second"], columns["first"])[stays],
             loser=np.where(swap, columns["first"], columns["second"])[stays],
@@ -137,7 +142,7 @@ class Ballot:
 
     def _image(self, image: str, where: Where) -> int:
         number = self._images.setdefault(image, len(self._images))
-        if number * 4 == len(self._places):
+        if number * 6 == len(self._places):
             self._places.extend(where)
         return number
 

@@ -58,7 +58,7 @@ def save(
     """Write the state after `step` updates and drop all but the newest `keep`. Raises `OSError` when the disk refuses;
     the older ones are as they were then."""
     path = write(folder, step, snapshot(state), spec_hash=spec_hash, facts=facts)
-    drop_old(folder, keep)
+    drop_old(folder, keep, step)
     return path
 
 

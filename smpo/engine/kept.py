@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+SCORE = "score"
+"""Among a checkpoint's facts: what the best is chosen by; higher is better."""
 _SEAL = "sha256"
 
 
@@ -40,16 +43,30 @@ def step_of(path: Path) -> int:
     return int(number) if number.isascii() and number.isdigit() and path.name != number else -1
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete-looking checkpoints, oldest first."""
+def checkpoints(folder: Path, step: int | None = None) -> list[Path]:
+    """Complete-looking checkpoints, oldest first. Up to `step`: later ones are torn, or of a part of the run that is
+    about to be repeated."""
     found = (path for path in folder.glob("step-*") if step_of(path) >= 0 and (path / MANIFEST).is_file())
-    return sorted(found, key=step_of)
+    return sorted((path for path in found if step is None or step_of(path) <= step), key=step_of)
 
 
-def drop_old(folder: Path, keep: int) -> list[Path]:
-    """Delete all but the newest `keep`; returns those that are gone. A half-deleted one is not a checkpoint: the
-    manifest goes first."""
-    old = checkpoints(folder)[:-keep]
+def best_of(folder: Path, step: int | None = None) -> tuple[Path, float] | None:
+    """The checkpoint with the highest score, the earliest of equals, and its score; None where none has one. Looks at
+    manifests alone."""
+    best: tuple[Path, float] | None = None
+    for path in checkpoints(folder, step):
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            score = float(manifest_of(path)["facts"][SCORE])
+            if best is None or score > best[1]:
+                best = path, score
+    return best
+
+
+def drop_old(folder: Path, keep: int, step: int | None = None) -> list[Path]:
+    """Of those up to `step`, delete all but the newest `keep` and the best; returns those that are gone. A half-deleted
+    one is not a checkpoint: the manifest goes first."""
+    best = best_of(folder, step)
+    old = [path for path in checkpoints(folder, step)[:-keep] if best is None or path != best[0]]
     for path in old:
         (path / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)

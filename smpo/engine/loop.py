@@ -130,7 +130,7 @@ def _gradients(session: Session, step: int, *, first: bool) -> Meter:
 
 def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
     """Micro-batches with their noise, of the size in which they came; windows of them are inverted together."""
-    size = session.room.of(len(batches[0]))
+    size = session.room.of(max(map(len, batches)))
     for window in windows(batches, session.window):
         noisy = noise(
             window,

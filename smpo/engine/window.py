@@ -20,10 +20,11 @@ __all__ = ["joined", "parts", "windows"]
 
 
 def windows(batches: Sequence[PairBatch], pairs: int | None) -> Iterator[PairBatch]:
-    """Neighbouring micro-batches as one, of at most `pairs` pairs (but never less than one); None: all of them."""
+    """Neighbouring micro-batches of one shape as one, of at most `pairs` pairs (but never less than one); None: all."""
     group: list[PairBatch] = []
     for batch in batches:
-        if group and pairs is not None and sum(map(len, group)) + len(batch) > pairs:
+        full = pairs is not None and sum(map(len, group)) + len(batch) > pairs
+        if group and (full or batch.mean.shape[1:] != group[0].mean.shape[1:]):
             yield joined(group)
             group = []
         group.append(batch)

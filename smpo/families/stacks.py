@@ -16,7 +16,7 @@ from torch import Tensor
 
 from smpo.errors import RunError
 from smpo.imaging import Placed
-from smpo.kinds import Conditioning
+from smpo.kinds import Conditioning, Placement
 
 __all__ = ["STACKS", "LatentScale", "SDStack", "SDXLStack", "stack_for"]
 
@@ -90,13 +90,27 @@ class SDStack:
                 f"the UNet takes {unet.in_channels} channels and the VAE gives {vae.latent_channels}",
                 help="inpainting and image-editing UNets can't be trained with smpo",
             )
-        factor = int(self.pipeline.vae_scale_factor)
-        step = factor * 2 ** (len(unet.block_out_channels) - 1)
-        if self.resolution % step:
+        if self.resolution % self.step:
             raise RunError(
-                f"a resolution of {self.resolution} doesn't suit this model: multiples of {step} do"
+                f"a resolution of {self.resolution} doesn't suit this model: multiples of {self.step} do"
             )
+        factor = int(self.pipeline.vae_scale_factor)
         return int(unet.in_channels), self.resolution // factor, self.resolution // factor
+
+    @property
+    def step(self) -> int:
+        """Pixels of which every side of a picture is a multiple."""
+        halvings = len(self.pipeline.unet.config.block_out_channels) - 1
+        return int(self.pipeline.vae_scale_factor) * int(2**halvings)
+
+    def check_sizes(self, placements: Sequence[Placement]) -> None:
+        """Raises `RunError` for a window of a size that the UNet can't halve as often as it wants to."""
+        for size in {where.size for where in placements}:
+            if size is not None and (size[0] % self.step or size[1] % self.step):
+                raise RunError(
+                    f"pictures of {size[1]} x {size[0]} don't suit this model: multiples of {self.step} do",
+                    help=f"`--set data.buckets.step={self.step}`",
+                )
 
     def latent_scale(self) -> LatentScale:
         """From the VAE's latents to the UNet's: exactly what the pipeline undoes when it decodes.
@@ -133,7 +147,8 @@ class SDXLStack(SDStack):
 
     Further rows: `pooled` `[N, P]` and, with the images, `size_ids` `[N, 6]` = original height and width, top
     and left of the window, height and width of the result: the real numbers. The official SmPO code tells the
-    network of every image that it has the right size and nothing was cut (method 2b, D21): `sizes = "square"`.
+    network of every image that it has the right size and nothing was cut (method 2b, D21): `sizes = "square"`; of
+    an image in a bucket, then, that it has the bucket's size.
     """
 
     pipeline_class = "StableDiffusionXLPipeline"
@@ -146,9 +161,8 @@ class SDXLStack(SDStack):
         return {"text": text, "pooled": pooled}
 
     def image_rows(self, placed: Sequence[Placed]) -> dict[str, Tensor]:
-        square = (self.resolution, self.resolution)
         told = [
-            (*square, 0, 0, *square) if self.sizes == "square" else (*p.original, *p.top_left, *square)
+            (*p.size, 0, 0, *p.size) if self.sizes == "square" else (*p.original, *p.top_left, *p.size)
             for p in placed
         ]
         return {"size_ids": torch.tensor(told, dtype=torch.float32)}

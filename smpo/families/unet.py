@@ -69,6 +69,7 @@ class UNetDenoiser:
         `pictures` are PIL images. Nothing here has gradients: all encoders are frozen.
         """
         vae, scale, resolution = self.stack.pipeline.vae, self.stack.latent_scale(), self.stack.resolution
+        self.stack.check_sizes(placements)
         images = cast("Sequence[Image]", pictures)
         placed = [place(p, resolution, where) for p, where in zip(images, placements, strict=True)]
         means, stds = [], []

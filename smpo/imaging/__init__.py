@@ -1,7 +1,7 @@
-"""From the bytes of a picture to the square that a model sees.
+"""From the bytes of a picture to what a model sees of it.
 
     decode      bytes -> upright RGB picture, or `BrokenImage` with a reason
-    place       picture -> `[3, P, P]`: one rule for resizing, cropping and mirroring
+    place       picture -> `[3, H, W]`: one rule for resizing, cropping and mirroring
     identity    content ids
 
 Data, models and rewards all go through these, so that one picture is one tensor everywhere.

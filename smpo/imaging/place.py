@@ -1,6 +1,6 @@
-"""One rule for laying a picture onto the square that a model sees.
+"""One rule for laying a picture onto the window that a model sees: a square, or the size of its pair's bucket.
 
-Resize the short side, cut a window, mirror it. The official code does the same with torchvision, but draws
+Resize until the window is covered, cut it out, mirror it. The official code does the same with torchvision, but draws
 crop and mirror anew for each image of a pair (method 2b, D20), and tells SDXL that nothing was cut (D21).
 Here the placement is an argument, and what SDXL wants to know is part of the answer."""
 
@@ -29,37 +29,42 @@ _FILTERS = {
 
 @dataclass(frozen=True)
 class Placed:
-    """`pixels` `[3, P, P]` in [-1, 1]; `original` (height, width) before resizing; `top_left` (y, x) of the
+    """`pixels` `[3, H, W]` in [-1, 1]; `original` (height, width) before resizing; `top_left` (y, x) of the
     window in the resized picture, as it is seen: of a mirrored picture, counted in the mirror image."""
 
     pixels: Tensor
     original: tuple[int, int]
     top_left: tuple[int, int]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
 
 def place(picture: Image.Image, resolution: int, placement: Placement, filter: Filter = "bilinear") -> Placed:
-    """Short side to `resolution`, window at `placement.crop`, mirrored if `placement.flip`.
+    """Scaled to cover the window of `placement.size` (None: the square of `resolution`), cut at `placement.crop`,
+    mirrored if `placement.flip`.
 
     All filters antialias (Pillow's do). The default and the rounding follow torchvision's `Resize` and
     `CenterCrop` on pictures, which made the published models' inputs."""
+    height, width = placement.size or (resolution, resolution)
     original = (picture.height, picture.width)
-    picture = _resized(picture.convert("RGB"), resolution, filter)
-    left = round((picture.width - resolution) * placement.crop[0])
-    top = round((picture.height - resolution) * placement.crop[1])
-    window = picture.crop((left, top, left + resolution, top + resolution))
+    picture = _covering(picture.convert("RGB"), height, width, filter)
+    left = round((picture.width - width) * placement.crop[0])
+    top = round((picture.height - height) * placement.crop[1])
+    cut = picture.crop((left, top, left + width, top + height))
     if placement.flip:
-        window = window.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        left = picture.width - resolution - left
-    bytes_hwc = torch.from_numpy(np.array(window))  # uint8 [P, P, 3]
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        left = picture.width - width - left
+    bytes_hwc = torch.from_numpy(np.array(cut))  # uint8 [H, W, 3]
     return Placed(bytes_hwc.permute(2, 0, 1).contiguous().float().div_(127.5).sub_(1), original, (top, left))
 
 
-def _resized(picture: Image.Image, resolution: int, filter: Filter) -> Image.Image:
-    width, height = picture.size
-    if min(width, height) == resolution:
-        return picture
-    if width <= height:
-        size = (resolution, max(resolution, int(resolution * height / width)))
+def _covering(picture: Image.Image, height: int, width: int, filter: Filter) -> Image.Image:
+    """The picture in the smallest size of its shape that covers the window; for a square, its short side is that."""
+    if picture.width * height <= width * picture.height:
+        size = (width, max(height, int(width * picture.height / picture.width)))
     else:
-        size = (max(resolution, int(resolution * width / height)), resolution)
-    return picture.resize(size, _FILTERS[filter])
+        size = (max(width, int(height * picture.width / picture.height)), height)
+    return picture if size == picture.size else picture.resize(size, _FILTERS[filter])

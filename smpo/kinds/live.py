@@ -77,7 +77,9 @@ class Denoiser(Protocol):
     def encode_pictures(
         self, pictures: Sequence[Picture], placements: Sequence[Placement]
     ) -> dict[str, Tensor]:
-        """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning."""
+        """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning.
+
+        All placements of a call have one size."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:

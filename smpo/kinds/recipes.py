@@ -87,6 +87,15 @@ class PairData(Component):
         """Pairs, where a cheap look tells (parquet metadata)."""
         return None
 
+    @property
+    def bucketed(self) -> bool:
+        """Whether pairs keep about their shape, instead of being cut to squares."""
+        return False
+
+    def sizes(self, resolution: int) -> list[tuple[int, int]]:
+        """Heights and widths that pairs are cut to; both images of a pair to one of them. Never imports torch."""
+        return [(resolution, resolution)]
+
 
 class PromptSet(Component):
     """Prompts that models are judged on."""

@@ -75,13 +75,15 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Placement:
-    """How an image is laid onto the square the model sees; the two images of a pair share one.
+    """How an image is laid onto what the model sees; the two images of a pair share one.
 
-    `crop` is the position of the crop window along both axes, 0 = left/top, 0.5 = centre, 1 = right/bottom.
+    `crop` is the position of the crop window along both axes, 0 = left/top, 0.5 = centre, 1 = right/bottom. `size` is
+    the window's height and width in pixels; None: the model's own square.
     """
 
     crop: tuple[float, float] = (0.5, 0.5)
     flip: bool = False
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -131,3 +131,18 @@ def test_a_ragged_micro_batch_trains_the_same_policy(spec, capfd):
         (run,) = spec.parent.glob(f"{words[0].removeprefix('runtime.runs=')}/small/*-1")
         losses.append([line["train/loss"] for line in metrics(run) if "train/loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 4
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(spec, capfd):
+    """Looks at held-out pairs say which; it is there when training has long gone on."""
+    words = ("train.holdout=40", "runtime.diagnose_every=1", "runtime.keep_best=margin", "runtime.keep=1")
+    said = smpo(capfd, "run", spec, *(word for one in (*words, "train.lr=0.02") for word in ("--set", one)))
+    assert said.code == 0, said.err
+    assert "the best of held-out margin so far" in said.err
+    run = only_run(spec.parent)
+    looks = {line["step"]: line["holdout/margin"] for line in metrics(run) if "holdout/margin" in line}
+    best = max(looks, key=lambda step: (looks[step], -step))
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {f"step-{s:08d}" for s in (best, 4)}
+
+    refused = smpo(capfd, "run", spec, "--set", "runtime.keep_best=margin")
+    assert refused.code == 2 and "none are held out" in refused.err

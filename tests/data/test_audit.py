@@ -178,3 +178,18 @@ def test_prints_are_remembered_and_images_not_decoded_again(tmp_path: Path, monk
     monkeypatch.setattr("smpo.data.index.decode", lambda data: pytest.fail("decoded again"))
     again = open_book(pickapic_source(path), cache=tmp_path)
     assert again.rows == first.rows and again.looks == first.looks
+
+
+def test_crops_are_compared_with_buckets_and_without(tmp_path: Path) -> None:
+    rows = [vote("wide", fresh(width=64), fresh(width=64)), *clean(1)]
+    path, sizes = write(tmp_path / "pairs.parquet", rows), [(32, 32), (24, 40)]
+    plain, chosen = look(path, sizes=sizes), look(path, sizes=sizes, bucketed=True)
+    assert plain.crops is not None and chosen.crops is not None
+    assert (plain.crops.used, chosen.crops.used) == (False, True)
+    assert plain.crops.lost_as_square == pytest.approx(0.25), "half of the wide pair, nothing of the other"
+    wide = chosen.crops.buckets[1]
+    assert (wide.height, wide.width, wide.pairs) == (24, 40, 1)
+    assert wide.lost == pytest.approx(1 - (40 / 24) / 2) and wide.lost_as_square == pytest.approx(0.5)
+    assert names(plain) == {"crop_loss": 2} and names(chosen) == {}
+    assert "24" in page("t", chosen, None) and "What is cut away" in page("t", plain, None)
+    assert look(write(tmp_path / "square.parquet", clean())).crops is None

@@ -5,6 +5,7 @@ looks     which images look alike though their bytes differ
 findings  what is said, and how it is shown
 labels    unusable rows, ties, pairs in several rows
 copies    the same pictures in other bytes
+crops     what is cut away, with buckets and without
 sizes     pictures that don't suit the model
 wording   long prompts, leaked prompts
 numbers   label noise, charts

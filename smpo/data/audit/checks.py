@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from smpo.data.audit.book import Book
 from smpo.data.audit.copies import alike
+from smpo.data.audit.crops import crops_of
 from smpo.data.audit.findings import Audit, Expected
 from smpo.data.audit.labels import by_pair, defects, repeats, ties
 from smpo.data.audit.looks import lookalikes
@@ -57,6 +58,7 @@ def audit(book: Book, expected: Expected, progress: Progress | None = None) -> A
         findings=found,
         charts=charts_of(votes, images, book, lengths, expected),
         noise=vote_noise(votes),
+        crops=crops_of(sound, book, expected),
         notes=notes,
     )
 

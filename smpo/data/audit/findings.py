@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from smpo.data.audit.book import Row
+from smpo.data.audit.crops import Crops
 from smpo.data.audit.margins import Margins
 
 __all__ = [
@@ -23,12 +24,15 @@ SHOWN = 6
 @dataclass(frozen=True)
 class Expected:
     """What the data is for. `tokens` counts a prompt's tokens, with those that begin and end it; without it, words
-    are counted. `held_out`: names of prompt sets and what is in them."""
+    are counted. `held_out`: names of prompt sets and what is in them. `sizes`: of buckets, (height, width), for a
+    comparison where the spec isn't `bucketed`."""
 
     resolution: int | None = None
     tokens: Callable[[Sequence[str]], Sequence[int]] | None = None
     longest: int | None = None
     held_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sizes: Sequence[tuple[int, int]] = ()
+    bucketed: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Audit:
     findings: list[Finding]
     charts: dict[str, list[tuple[str, int]]]
     noise: dict[str, Any]
+    crops: Crops | None = None
+    """What is cut away, as squares and with buckets ; None where all is square or nothing is known."""
     margins: Margins | None = None
     disputed: list[Example] = field(default_factory=list)
     """Pairs in which the reward contradicts the label most."""

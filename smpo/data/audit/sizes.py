@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
-from smpo.data.audit.book import Book, Row
+import numpy as np
+
+from smpo.data.audit.book import Book, Look, Row
+from smpo.data.audit.crops import windows_of
 from smpo.data.audit.findings import SHOWN, Example, Expected, Finding, example_of
+from smpo.data.buckets import Size, lost
 
 __all__ = ["size_of", "sizes"]
 
 CROP = 0.25
-"""Share of a picture that may be cut away unremarked: 4:3 loses exactly that."""
+"""Share of a picture that may be cut away unremarked: in a square, 4:3 loses exactly that."""
 
 
 def sizes(rows: Sequence[Row], book: Book, expected: Expected) -> Iterable[Finding]:
     first_row: dict[str, Row] = {}
-    for row in rows:
+    small: dict[str, None] = {}
+    cut: dict[str, None] = {}
+    for row, window in zip(rows, windows_of(rows, book, expected), strict=True):
         for name in (row.first, row.second):
             if name in book.looks:
                 first_row.setdefault(name, row)
-    side = expected.resolution
+                small |= {name: None} if window is not None and _enlarged(book.looks[name], window) else {}
+                cut |= {name: None} if _loss(book.looks[name], window or (1, 1)) > CROP + 1e-9 else {}
 
-    def shown(names: Sequence[str]) -> list[Example]:
+    def shown(names: Iterable[str]) -> list[Example]:
         return [
             Example(first_row[name].where, first_row[name].caption, (name,), size_of(book, name))
-            for name in names[:SHOWN]
+            for name in islice(names, SHOWN)
         ]
 
-    if side is not None:
-        small = [name for name in first_row if min(book.looks[name].width, book.looks[name].height) < side]
-        if small:
-            yield Finding(
-                "upscaled", f"an image smaller than the {side} pixels of the model", "doubtful", len(small),
-                len(first_row), "images", "It is enlarged, and the model learns from its blur.", shown(small),
-            )  # fmt: skip
-    cut = [name for name in first_row if _loss(book, name) > CROP]
-    if cut:
+    if small:
+        of = "its bucket" if expected.bucketed else f"the {expected.resolution} pixels of the model"
         yield Finding(
-            "crop_loss", f"an image that loses more than {CROP:.0%} to the square crop", "doubtful", len(cut),
-            len(first_row), "images",
-            "People judged the whole picture; the model is shown its middle.", shown(cut),
+            "upscaled", f"an image smaller than {of}", "doubtful", len(small), len(first_row), "images",
+            "It is enlarged, and the model learns from its blur.", shown(small),
+        )  # fmt: skip
+    if cut:
+        meaning = "People judged the whole picture; the model is shown its middle."
+        shape = "" if expected.bucketed else "square "
+        yield Finding(
+            "crop_loss", f"an image that loses more than {CROP:.0%} to the {shape}crop",
+            "doubtful", len(cut), len(first_row), "images",
+            meaning if expected.bucketed else f"{meaning} `data.buckets` cuts pairs near their own shape.", shown(cut),
         )  # fmt: skip
     unlike = [
         row for row in rows
@@ -53,9 +61,13 @@ def sizes(rows: Sequence[Row], book: Book, expected: Expected) -> Iterable[Findi
         )  # fmt: skip
 
 
-def _loss(book: Book, name: str) -> float:
-    look = book.looks[name]
-    return 1 - min(look.width, look.height) / max(look.width, look.height)
+def _loss(look: Look, window: Size) -> float:
+    """Share of the picture that is cut away."""
+    return float(lost(np.log(look.width / look.height), window))
+
+
+def _enlarged(look: Look, window: Size) -> bool:
+    return look.height < window[0] or look.width < window[1]
 
 
 def _unlike(book: Book, first: str, second: str) -> bool:

@@ -18,6 +18,7 @@ from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
 from smpo.data.scores import ScoreTable
+from smpo.data.table import VoteTable
 from smpo.engine.ema import Average
 from smpo.engine.loop import Session
 from smpo.engine.memory import Room
@@ -146,7 +147,7 @@ def smoothed(
     spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress
 ) -> tuple[Tensor, str | None, ScoreStats | None]:
     """`(p [M], key of the reward, its range)`. The reward is loaded, used if scores are missing, and let go of."""
-    share = torch.tensor([table[row].share for row in range(len(table))], dtype=torch.float64)
+    share = _shares(table)
     unknown = torch.full_like(share, float("nan"))
     if spec.reward is None or not spec.smoothing.needs_reward:
         nothing = ScoreStats(float("nan"), float("nan"), 0)
@@ -160,6 +161,13 @@ def smoothed(
     if runtime.device == "cuda":
         torch.cuda.empty_cache()
     return spec.smoothing(winner.double(), loser.double(), share, stats), key, stats
+
+
+def _shares(table: PairTable) -> Tensor:
+    """`[M]`: at once from tables that keep columns."""
+    if isinstance(table, VoteTable):
+        return torch.from_numpy(table.shares().copy())
+    return torch.tensor([table[row].share for row in range(len(table))], dtype=torch.float64)
 
 
 def _buckets(spec: ExperimentSpec, table: PairTable) -> Buckets | None:
@@ -179,7 +187,7 @@ def _note_keys(
     spec: ExperimentSpec, runtime: Runtime, table: PairTable, encoders: str, scorer: str | None
 ) -> None:
     """For the next plan: under which keys these recipes' results lie in the caches."""
-    prompts = len({table[row].prompt for row in range(len(table))})
+    prompts = table.report.get("prompts") or len({table[row].prompt for row in range(len(table))})
     found: dict[str, Any] = {"digest": table.digest, "pairs": len(table), "prompts": prompts}
     if buckets := _buckets(spec, table):
         found["buckets"] = {str(number): count for number, count in buckets.counts().items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ VERSION = 2
 
 PRINT = 8
 """Side of the tiny pictures by which lookalikes are found."""
+
+ROWS = 4096
+"""Rows of an index that are in memory at once, and in a row group of its file."""
 
 REMEMBERED = 50_000
 """Verdicts on images that are kept while a part is read."""
@@ -87,33 +90,62 @@ class _Verdict:
 
 def index_part(
     source: Source, number: int, part: Part, *, verify: Verify, cache: Path | None, progress: Progress | None,
-    workers: int,
+    workers: int, columns: Sequence[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """The index of a part, in storage order, from the cache or by reading it.
+    """The index of a part, in storage order, from the cache or by reading it; only these columns, all unless told.
 
     `verify="full"` decodes every image; `lazy` trusts them until they are used. `share` is the share of this
-    row's votes that went to image 0. The index is kept once the whole part has been read; a caller may stop
-    earlier."""
+    row's votes that went to image 0. The index is written as it grows and kept once the whole part has been read; a
+    caller may stop earlier. No more than some thousand rows of it are in memory."""
+    chosen = list(columns or _SCHEMA.names)
     kept = None
     if cache is not None:
         name = hashlib.sha256(f"{part.digest} {source.reading}".encode()).hexdigest()[:32]
         kept = cache / "pairs" / f"{name}-{verify}-v{VERSION}.parquet"
-        if (remembered := _remembered(kept)) is not None:
-            yield from remembered
+        if _sound(kept):
+            yield from _batches(kept, chosen)
             return
-    batches = []
     total, done = source.rows(number), 0
-    for batch in _scan(source.claims(number), verify=verify, workers=workers):
-        batches.append(batch)
-        yield batch
-        done += batch.num_rows
-        if progress is not None:
-            progress(f"reading {part.name}", done, max(total, done))
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
-        pq.write_table(pa.Table.from_batches(batches, _SCHEMA), unfinished, compression="zstd")
-        unfinished.replace(kept)
+    with _Keeper(kept) as keeper:
+        for batch in _joined(_scan(source.claims(number), verify=verify, workers=workers)):
+            keeper.write(batch)
+            yield batch.select(chosen)
+            done += batch.num_rows
+            if progress is not None:
+                progress(f"reading {part.name}", done, max(total, done))
+        keeper.finish()
+
+
+class _Keeper:
+    """Writes an index beside its place and moves it there when it is whole."""
+
+    def __init__(self, kept: Path | None) -> None:
+        self._kept = kept
+        self._writer: pq.ParquetWriter | None = None
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            self._unfinished = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> _Keeper:
+        if self._kept is not None:
+            self._writer = pq.ParquetWriter(
+                self._unfinished, _SCHEMA, compression="zstd", write_page_checksum=True
+            )
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if self._writer is not None:
+            self._writer.write_batch(batch)
+
+    def finish(self) -> None:
+        if self._writer is not None and self._kept is not None:
+            self._writer.close()
+            self._unfinished.replace(self._kept)
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._unfinished.unlink(missing_ok=True)
 
 
 def fingerprint(picture: Image.Image) -> bytes:
@@ -121,14 +153,40 @@ def fingerprint(picture: Image.Image) -> bytes:
     return picture.resize((PRINT, PRINT), Image.Resampling.BOX).tobytes()
 
 
-def _remembered(kept: Path) -> list[pa.RecordBatch] | None:
-    """The kept index, or None when there is none that can be read."""
+def _sound(kept: Path) -> bool:
+    """Whether there is an index that can be read to its end. Its pages have checksums."""
     try:
-        table = pq.read_table(kept)
+        with _opened(kept) as file:
+            sound: bool = file.schema_arrow.equals(_SCHEMA)
+        for _ in _batches(kept, _SCHEMA.names) if sound else ():
+            pass
     except (OSError, pa.ArrowException):
-        return None
-    batches: list[pa.RecordBatch] = table.to_batches(max_chunksize=4096)
-    return batches if table.schema.equals(_SCHEMA) else None
+        return False
+    return sound
+
+
+def _batches(kept: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with _opened(kept) as file:
+        yield from file.iter_batches(batch_size=ROWS, columns=list(columns))
+
+
+def _opened(kept: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(kept, page_checksum_verification=True, memory_map=False, pre_buffer=False)
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A few thousand rows at a time, since small row groups cost more than their rows; fewer at first, so that whoever
+    wants only some rows has no more than twice as many read."""
+    waiting: list[pa.RecordBatch] = []
+    done = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows = sum(one.num_rows for one in waiting)
+        if rows >= min(ROWS, done):
+            yield pa.concat_batches(waiting)
+            waiting, done = [], done + rows
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _scan(claims: Iterable[list[Claim]], *, verify: Verify, workers: int) -> Iterator[pa.RecordBatch]:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from smpo.data.index import CHOICES, DEFECTS, LIGHT, Progress, Verify, index_part
 from smpo.data.source import Pictures, Source
-from smpo.data.votes import Ballot, Counted, Ties, Votes, Where
+from smpo.data.votes import Ballot, Counted, Ties, Votes
 from smpo.errors import RunError
 from smpo.imaging import BrokenImage, content_id, decode
 from smpo.kinds import Pair
@@ -29,6 +31,9 @@ __all__ = ["VoteTable", "indexed", "pair_id", "read_pairs"]
 
 SCHEMA = 1
 """Part of the digest: raise it when the same files would give other pairs."""
+
+PORTION = 10_000
+"""Pairs that are told in Python's own objects at once."""
 
 
 class VoteTable:
@@ -49,7 +54,9 @@ class VoteTable:
             raise IndexError(f"pair {index} of {len(self)}")
         columns = self._counted
         prompt = str(columns.prompts[int(columns.prompt[index])].as_py())
-        winner, loser = (columns.images[side[index]].decode() for side in (columns.winner, columns.loser))
+        winner, loser = (
+            columns.images[side[index]].tobytes().hex() for side in (columns.winner, columns.loser)
+        )
         return Pair(
             id=pair_id(prompt, winner, loser, int(columns.repeat[index])),
             prompt=prompt,
@@ -58,6 +65,10 @@ class VoteTable:
             share=float(columns.share[index]),
             votes=int(columns.votes[index]),
         )
+
+    def shares(self) -> np.ndarray[Any, Any]:
+        """`[M]`: `share` of every pair, without a `Pair` for each."""
+        return self._counted.share
 
     def log_aspects(self) -> np.ndarray[Any, Any]:
         """`[M]`: mean over both images of log(width / height). Raises `RunError` when sizes were never looked at."""
@@ -74,9 +85,14 @@ class VoteTable:
     def picture(self, image_id: str) -> Image.Image:
         """Decoded from the file. Raises `KeyError` for a foreign id, `RunError` for an image that turns out
         broken or isn't the one that was counted."""
-        place = np.searchsorted(self._counted.images, image_id.encode(), sorter=self._by_id)
+        try:
+            wanted = np.void(bytes.fromhex(image_id))
+        except ValueError:
+            raise KeyError(image_id) from None
+        images = self._counted.images
+        place = np.searchsorted(images, wanted, sorter=self._by_id) if len(image_id) == 32 else 0
         number = self._by_id[min(int(place), len(self._by_id) - 1)]
-        if self._counted.images[number].decode() != image_id:
+        if images[number].tobytes().hex() != image_id:
             raise KeyError(image_id)
         part, a, b, c = (int(value) for value in self._counted.places[number])
         data = self._pictures.read(part, a, b, c)
@@ -125,20 +141,22 @@ def read_pairs(
     defects: list[dict[str, Any]] = []
     unwanted: Counter[str] = Counter()
     read: list[dict[str, Any]] = []
-    for row in indexed(source, read, verify=verify, cache=cache, progress=progress, workers=workers):
+    for batch in indexed(source, read, verify=verify, cache=cache, progress=progress, workers=workers):
         here = read[-1]
-        if row["defect"] in CHOICES:
-            unwanted[row["defect"]] += 1
-        elif row["defect"]:
-            where = {"file": here["name"], "row": row["row"], "reason": row["defect"]}
-            defects.append({**where, "detail": row["detail"]})
-        else:
-            number = len(read) - 1
-            places = _place(number, row, 0), _place(number, row, 1)
-            images = (row["image_0"], row["image_1"])
-            if not ballot.cast(row["caption"], images, row["share"], places, row["votes"]):
-                break
-        here["rows"] += 1
+        sound = np.flatnonzero(pc.equal(batch.column("defect"), "").to_numpy(zero_copy_only=False))
+        taken = ballot.cast(batch.take(pa.array(sound)), len(read) - 1)
+        end = batch.num_rows if taken == len(sound) else int(sound[taken])
+        for row in (
+            batch.slice(0, end).filter(pc.not_equal(batch.column("defect").slice(0, end), "")).to_pylist()
+        ):
+            if row["defect"] in CHOICES:
+                unwanted[row["defect"]] += 1
+            else:
+                where = {"file": here["name"], "row": row["row"], "reason": row["defect"]}
+                defects.append({**where, "detail": row["detail"]})
+        here["rows"] += end
+        if end < batch.num_rows:
+            break
 
     counted = ballot.count()
     facts = dict(counted.facts)
@@ -167,21 +185,16 @@ def indexed(
     progress: Progress | None = None,
     workers: int | None = None,
     light: bool = True,
-) -> Iterator[dict[str, Any]]:
-    """All rows of the index, part after part; `read` gets an entry when a part is begun. `light` leaves out the
-    prints of the pictures."""
+) -> Iterator[pa.RecordBatch]:
+    """All rows of the index, some at a time, part after part; `read` gets an entry when a part is begun. `light` leaves
+    out the prints of the pictures."""
     workers = workers or min(8, os.cpu_count() or 1)
     for number, part in enumerate(source.parts()):
         read.append({"name": part.name, "rows": 0, "sha256": part.digest})
-        for batch in index_part(
-            source, number, part, verify=verify, cache=cache, progress=progress, workers=workers
-        ):
-            yield from (batch.select(LIGHT) if light else batch).to_pylist()
-
-
-def _place(part: int, row: Mapping[str, Any], side: int) -> Where:
-    sizes = (row[f"{name}_{side}"] or 0 for name in ("width", "height"))
-    return (part, *(row[f"{name}{side}"] for name in "abc"), *sizes)
+        yield from index_part(
+            source, number, part,
+            verify=verify, cache=cache, progress=progress, workers=workers, columns=LIGHT if light else None,
+        )  # fmt: skip
 
 
 def _refuse(
@@ -215,9 +228,12 @@ def _write(report: Path, content: Mapping[str, Any]) -> None:
 
 def _digest(counted: Counted) -> str:
     digest = hashlib.sha256(f"pairs/{SCHEMA}\n".encode())
-    prompts = counted.prompts.to_pylist()
     columns = (counted.prompt, counted.winner, counted.loser, counted.share, counted.votes)
-    for prompt, winner, loser, share, votes in zip(*(column.tolist() for column in columns), strict=True):
-        images = counted.images[winner] + b" " + counted.images[loser]
-        digest.update(images + f" {share!r} {votes} {prompts[prompt]!r}\n".encode())
+    for start in range(0, len(counted.prompt), PORTION):
+        some = [column[start : start + PORTION] for column in columns]
+        prompts = counted.prompts.take(pa.array(some[0])).to_pylist()
+        sides = [[one.tobytes().hex() for one in counted.images[side]] for side in some[1:3]]
+        numbers = (column.tolist() for column in some[3:])
+        for prompt, winner, loser, share, votes in zip(prompts, *sides, *numbers, strict=True):
+            digest.update(f"{winner} {loser} {share!r} {votes} {prompt!r}\n".encode())
     return digest.hexdigest()

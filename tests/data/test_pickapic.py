@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from smpo.data.pickapic import count_rows, read_pickapic
@@ -157,7 +158,7 @@ def test_pictures_come_from_the_right_place(tmp_path: Path) -> None:
 
 
 def _place(table: Any, image: str) -> tuple[int, ...]:
-    number = list(table._counted.images).index(image.encode())
+    number = list(table._counted.images).index(np.void(bytes.fromhex(image)))
     file, group, side, row = table._counted.places[number].tolist()
     return file, group, side, row
 

@@ -70,7 +70,8 @@ class Book:
 def open_book(source: Source, *, cache: Path | None = None, progress: Progress | None = None) -> Book:
     """Read everything; what is remembered of the files isn't decoded again."""
     book = Book()
-    for values in indexed(source, book.parts, cache=cache, progress=progress, light=False):
+    batches = indexed(source, book.parts, cache=cache, progress=progress, light=False)
+    for values in (values for batch in batches for values in batch.to_pylist()):
         book.rows.append(
             Row(
                 file=book.parts[-1]["name"],

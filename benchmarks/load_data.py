@@ -1,0 +1,129 @@
+"""How much memory a set of preference pairs takes, and how long it takes to read: 10,000 to 1,000,000 rows.
+
+    python benchmarks/load_data.py       # some minutes; writes the part `data` of benchmarks/results/load.json
+
+The sets are made here, a portion at a time: parquet in Pick-a-Pic's schema, two pictures of 16 x 16 a row, all
+different, three rows a prompt, and every tenth row a second vote on the pair before it. Each set is read in a process of
+its own, first from the files, with every picture decoded, then from the index that the first reading left; then an
+epoch's order is dealt, and pictures are fetched in that order's first places. Peak memory is the most that the process
+ever held (`ru_maxrss`); `over imports` is what of it came after torch and smpo were imported.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RESULT = Path(__file__).parent / "results" / "load.json"
+SIZES = (10_000, 100_000, 1_000_000)
+PORTION = 5_000
+SEED = 0
+
+
+def main() -> None:
+    found = json.loads(RESULT.read_text())
+    found["data"] = measure()
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found["data"], indent=1))
+
+
+def measure() -> dict[str, Any]:
+    """Each size in a fresh process, so that peaks are its own."""
+    by_rows = {}
+    for rows in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            size = make(Path(folder) / "pairs.parquet", rows)
+            words = [sys.executable, __file__, "--read", folder]
+            told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+            by_rows[str(rows)] = {"parquet_mb": round(size / 1e6, 1), **json.loads(told)}
+    return {"seed": SEED, "workers": 1, "by_rows": by_rows}
+
+
+def make(path: Path, rows: int) -> int:
+    """Write a set; its size in bytes. No more than a portion is in memory."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    schema = pa.schema(
+        [("caption", pa.string()), ("jpg_0", pa.binary()), ("jpg_1", pa.binary()), ("label_0", pa.float64()),
+         ("label_1", pa.float64()), ("has_label", pa.bool_())]
+    )  # fmt: skip
+    numbers = np.random.default_rng(SEED)
+
+    def picture() -> bytes:
+        stream = io.BytesIO()
+        pixels = numbers.integers(0, 256, (2, 2, 3), dtype=np.uint8)
+        Image.fromarray(np.kron(pixels, np.ones((8, 8, 1), np.uint8))).save(stream, "JPEG", quality=60)
+        # A comment behind the end of the picture makes each one different from all others.
+        return stream.getvalue() + numbers.bytes(8)
+
+    with pq.ParquetWriter(path, schema) as writer:
+        before: dict[str, Any] = {}
+        for start in range(0, rows, PORTION):
+            some = []
+            for row in range(start, min(start + PORTION, rows)):
+                won = float(numbers.integers(2))
+                if row % 10 == 9:
+                    one = {**before, "label_0": won, "label_1": 1 - won}
+                else:
+                    caption = f"prompt {row // 3}, in some more words than one"
+                    one = {"caption": caption, "jpg_0": picture(), "jpg_1": picture(), "label_0": won,
+                           "label_1": 1 - won, "has_label": True}  # fmt: skip
+                some.append(one)
+                before = one
+            writer.write_table(pa.Table.from_pylist(some, schema))
+    return path.stat().st_size
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Seconds of processor time, and megabytes."""
+    import resource
+    import time
+
+    import smpo.data.table  # brings torch, whose size is counted among the imports
+    from smpo.data.order import Order
+    from smpo.data.pickapic import read_pickapic
+
+    assert smpo.data.table
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    imports, taken = peak(), {}
+    for name in ("first", "again"):
+        began = time.process_time()
+        table = read_pickapic(folder / "pairs.parquet", cache=folder / "cache", workers=1)
+        taken[f"{name}_seconds"] = round(time.process_time() - began, 2)
+        taken[f"{name}_peak_mb"] = round(peak())
+    began = time.process_time()
+    order = Order(0, len(table))
+    for row in order(range(500)):
+        table.picture(table[row].winner)
+    rows = table.report["rows"]
+    return {
+        "pairs": len(table),
+        **taken,
+        "rows_per_second_first": round(rows / taken["first_seconds"]),
+        "rows_per_second_again": round(rows / taken["again_seconds"]),
+        "500_pictures_at_random_seconds": round(time.process_time() - began, 2),
+        "peak_mb": round(peak()),
+        "imports_mb": round(imports),
+        "over_imports_mb": round(peak() - imports),
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--read"]:
+        print(json.dumps(read(Path(sys.argv[2]))))
+    else:
+        main()

@@ -3,7 +3,7 @@
     python benchmarks/load_data.py       # some minutes; writes the part `data` of benchmarks/results/load.json
 
 The sets are made here, a portion at a time: parquet in Pick-a-Pic's schema, two pictures of 16 x 16 a row, all
-different, three rows a prompt, and every tenth row a second vote on the pair before it. Each set is read in a process of
+different, three rows a prompt, every tenth row a second vote on the pair before it. Each set is read in a process of
 its own, first from the files, with every picture decoded, then from the index that the first reading left; then an
 epoch's order is dealt, and pictures are fetched in that order's first places. Peak memory is the most that the process
 ever held (`ru_maxrss`); `over imports` is what of it came after torch and smpo were imported.

@@ -63,7 +63,11 @@ class SpecErrors(SmpoError, ValueError):
 
 
 @contextmanager
-def readable(what: str, place: object) -> Iterator[None]:
+def readable(
+    what: str,
+    place: object,
+    help: str = "is the file whole? smpo loads safetensors only; a folder with .bin files must be saved again",
+) -> Iterator[None]:
     """Round libraries that read a file which somebody else wrote. Whatever they raise is `MachineError`.
 
     They expect files that they wrote themselves. A file that is torn, altered or made to hurt fails wherever the first
@@ -79,5 +83,5 @@ def readable(what: str, place: object) -> Iterator[None]:
             raise
         raise MachineError(
             f"{what} in {place} can't be read: {(str(error).strip().splitlines() or [type(error).__name__])[0][:300]}",
-            help="is the file whole? smpo loads safetensors only; a folder with .bin files must be saved again",
+            help=help,
         ) from error

@@ -12,6 +12,7 @@ from smpo.app.interrupt import Interrupt
 from smpo.app.updates import updates
 from smpo.app.watchers import Pruned
 from smpo.engine.kept import SCORE
+from smpo.errors import RunError
 
 if TYPE_CHECKING:
     from smpo.engine.keeper import Keeper
@@ -39,7 +40,7 @@ def train(run: Attempt) -> None:
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
     every, done = runtime.checkpoint_every or 0, run.start
     saved = run.start // every if every else 0
-    with _keeper(run) as keeper, Interrupt(console.note) as interrupt, _salvaging(run, keeper):
+    with _keeper(run) as keeper, Interrupt(console.note) as interrupt, _salvaging(run, keeper) as tried:
         if run.main and runtime.on_nan == "roll-back" and run.start == 0:
             keeper.put(0, run.state)  # where to return to before there is another
         for report in updates(run, back=partial(_roll_back, run, keeper)):
@@ -68,6 +69,7 @@ def train(run: Attempt) -> None:
             due = every and report.step // every > saved
             stop = interrupt.wanted(session.accelerator)
             if run.main and (due or final or stop or score):
+                tried.append(report.step)
                 keeper.put(report.step, run.state, {**run.log_so_far(), **score}, must=final or stop)
                 saved = report.step // every if every else 0
             if run.overseer is not None:
@@ -85,29 +87,31 @@ def train(run: Attempt) -> None:
 
 
 @contextmanager
-def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[None]:
+def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
     """An error leaves a checkpoint of the last whole update behind, so that no finished one is lost.
 
-    Of several processes the main one writes it, or the first that is left: all hold the same state.
+    Of several processes the main one writes it, or the first that is left: all hold the same state. Yields the updates
+    of which a checkpoint was tried: what the disk refused once isn't tried again.
     """
-    from smpo.engine.kept import checkpoints, step_of
-
     session = run.live.session
+    tried = [run.start]
     try:
-        yield
+        yield tried
     except Pruned:
         raise
-    except Exception as error:
+    except Exception:
         if run.call is not None:
             run.call.whose_fault()
         writes = run.main if run.call is None else run.call.heir()
-        refused = isinstance(error.__cause__, OSError)  # by the disk, which won't take this one either
-        newest = max(map(step_of, checkpoints(run.folder.checkpoints)), default=0)
         whole = session.applied
-        if writes and not refused and whole is not None and whole > newest and _finite(run):
+        if writes and whole is not None and whole > max(tried) and _finite(run):
             session.abandon()
-            keeper.put(whole, run.state, run.log_so_far())
-            run.console.note(f"there is a checkpoint of update {whole}; `--resume` goes on from it")
+            try:
+                keeper.put(whole, run.state, run.log_so_far(), must=True)
+            except RunError as refused:
+                run.console.warn(refused.message)
+            else:
+                run.console.note(f"there is a checkpoint of update {whole}; `--resume` goes on from it")
         raise
 
 

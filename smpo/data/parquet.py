@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["OPTIONAL", "REQUIRED", "PictureBytes", "count_rows", "find_files", "image_column"]
+__all__ = ["OPTIONAL", "REQUIRED", "WHOLE", "PictureBytes", "count_rows", "find_files", "image_column"]
 
 REQUIRED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
 OPTIONAL = ("has_label", "best_image_uid", "image_0_uid", "image_1_uid")
+
+WHOLE = "is the file whole, and the one that was there when the run began? fetch it again, or put it back"
+"""What to do about a file that can't be read."""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 _SPLITS = ("train", "validation", "test", "validation_unique", "test_unique")
@@ -168,7 +171,7 @@ class PictureBytes:
         if self._open is None or self._open[0] != file:
             self._open = (file, open_file(self._files[file], self._names))
         name = self._names[side]
-        with readable("the pictures", self._files[file]):
+        with readable("the pictures", self._files[file], WHOLE):
             column = image_column(self._open[1].read_row_group(group, columns=[name]).column(name))
         while self._columns and self._held + column.nbytes > self._capacity:
             self._held -= self._columns.popitem(last=False)[1].nbytes

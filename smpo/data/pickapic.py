@@ -12,6 +12,7 @@ import pyarrow as pa
 from smpo.data.parquet import (
     OPTIONAL,
     REQUIRED,
+    WHOLE,
     PictureBytes,
     check_pictures,
     count_rows,
@@ -75,7 +76,7 @@ class ParquetPairs(Source):
             row = 0
             batches = opened.iter_batches(batch_size=BATCH, row_groups=[group], columns=columns)
             while True:
-                with readable("the rows", self._files[part]):
+                with readable("the rows", self._files[part], WHOLE):
                     batch = next(batches, None)
                 if batch is None:
                     break

@@ -48,13 +48,15 @@ def export(
         base_model=spec.model.facts().weights,
         datasets=[data_card.name if data_card else str(leaves.get("data.path", spec.data.use))],
         license=str((card.source or {}).get("licence", "")) if card else "",
+        tags=getattr(live.session.denoiser, "tags", ()),
         lora=getattr(spec.model, "lora", None) is not None,
+        twin=(folder.model / "kohya").is_dir(),
         data={
             name: report[name]
             for name in ("rows", "pairs", "votes", "ties", "dropped", "digest")
             if name in report
         },
-        load_lines=lines,
+        load_lines=[line.replace(repr(str(folder.model)), "'path/to/this/folder'") for line in lines],
         picture=grid.name if grid is not None else "",
         versions={name: metadata.version(name) for name in _PACKAGES},
     )

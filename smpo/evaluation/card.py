@@ -24,6 +24,14 @@ __all__ = ["CardFacts", "harmless", "markdown", "model_card", "write_card"]
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """`owner/name`. The Hub refuses a card whose base model or data set is a path or a word."""
 
+LICENCES = {
+    "MIT": "mit",
+    "Apache-2.0": "apache-2.0",
+    "CreativeML OpenRAIL-M": "creativeml-openrail-m",
+    "CreativeML Open RAIL++-M": "openrail++",
+}
+"""The Hub's names of licences, which are single small words. What has none goes by `other` and its own name."""
+
 SPECIAL = re.compile(r"([\\`*_\[\]{}#|~$!])")
 LONGEST = 400
 """Characters of one value; settings can hold whole documents."""
@@ -53,6 +61,8 @@ class CardFacts:
     tags: Sequence[str] = ()
     """The family's: `stable-diffusion-xl`, `stable-diffusion-xl-diffusers`."""
     lora: bool = False
+    twin: bool = False
+    """Whether the adapter is there in kohya's layout too."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The table's report: rows, pairs, votes, ties, drops by reason."""
     load_lines: Sequence[str] = ()
@@ -83,7 +93,7 @@ def model_card(facts: CardFacts, evaluation: Evaluation | None = None) -> str:
         base_model=facts.base_model if HUB_NAME.fullmatch(facts.base_model) else None,
         base_model_relation="adapter" if facts.lora else "finetune",
         datasets=[name for name in facts.datasets if HUB_NAME.fullmatch(name)] or None,
-        license=facts.license or None,
+        **_licence(facts.license),
     )
     if data.base_model is None:
         del data.base_model_relation  # a relation to nothing
@@ -104,6 +114,13 @@ def harmless(text: str) -> str:
     """A line for tables that people also read as plain text: no HTML, no cells and no links of its own."""
     line = " ".join(html.escape(text, quote=False).replace("|", "/").split())
     return line.replace("](", "]\\(").replace("![", "!\\[")
+
+
+def _licence(words: str) -> dict[str, str | None]:
+    name = LICENCES.get(words, words)
+    if not name or re.fullmatch(r"[a-z0-9.+-]+", name):
+        return {"license": name or None}
+    return {"license": "other", "license_name": name}
 
 
 def _tags(facts: CardFacts) -> list[str]:

@@ -1,27 +1,26 @@
 """Low-rank adapters: what is trained when the network itself stays as it is.
 
-The reference is then the same network with its adapter off, so one copy of the weights is enough. Two traps
-are handled here (stack sheet 4): diffusers forgets alpha unless it gets the adapter's metadata, and its
-converter to the kohya layout writes alpha = rank; with alpha != rank either file would be scaled wrongly.
+The reference is then the same network with its adapter off, so one copy of the weights is enough. A trap is handled
+here: diffusers forgets alpha unless it gets the adapter's metadata, and would scale a file with alpha != rank wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smpo.errors import RunError
+from smpo.families import kohya
 
-__all__ = ["Adapter", "adapter_off", "attach", "kohya_layout", "save_adapter"]
+__all__ = ["Adapter", "adapter_off", "attach", "save_adapter"]
 
 ATTENTION = ("to_k", "to_q", "to_v", "to_out.0")
-_KOHYA_PARTS = {"lora_A": "lora_down", "lora_B": "lora_up"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,6 @@ def save_adapter(pipeline: Any, unet: nn.Module, folder: Path) -> None:
     There is no twin of a DoRA: readers disagree on the shape of its magnitudes.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     config = unet.peft_config["default"]
     layers = {
@@ -97,28 +95,16 @@ def save_adapter(pipeline: Any, unet: nn.Module, folder: Path) -> None:
     }
     metadata = {name: _plain(value) for name, value in config.to_dict().items()}
     pipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)
-    if config.use_dora:
-        return
-    twin = folder / "kohya" / "lora.safetensors"
-    twin.parent.mkdir()
-    header = {
-        "format": "pt",
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(config.r),
-        "ss_network_alpha": str(float(config.lora_alpha)),
-    }
-    save_file(kohya_layout(layers, config.lora_alpha), twin, metadata=header)
-
-
-def kohya_layout(layers: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """`a.b.lora_A.weight` -> `lora_unet_a_b.lora_down.weight`, and alpha beside each pair."""
-    found: dict[str, Tensor] = {}
-    for name, value in layers.items():
-        module, part, weight = name.rsplit(".", 2)
-        prefix = "lora_unet_" + module.replace(".", "_")
-        found[f"{prefix}.{_KOHYA_PARTS[part]}.{weight}"] = value
-        found[f"{prefix}.alpha"] = torch.tensor(float(alpha))
-    return found
+    if not config.use_dora:
+        kohya.write(
+            folder / "kohya" / "lora.safetensors",
+            layers,
+            rank=config.r,
+            alpha=config.lora_alpha,
+            unet=unet,
+            scheduler=pipeline.scheduler,
+            side=unet.config.sample_size * pipeline.vae_scale_factor,
+        )
 
 
 def _plain(value: Any) -> Any:

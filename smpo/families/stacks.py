@@ -45,6 +45,8 @@ class SDStack:
     """
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    tags: ClassVar[tuple[str, ...]] = ("stable-diffusion", "stable-diffusion-diffusers")
+    """By which the Hub files models of this family."""
     encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     tokenizers: ClassVar[tuple[str, ...]] = ("tokenizer",)
     options: ClassVar[Mapping[str, Any]] = {
@@ -152,6 +154,7 @@ class SDXLStack(SDStack):
     """
 
     pipeline_class = "StableDiffusionXLPipeline"
+    tags = ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")
     options: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}

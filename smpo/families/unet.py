@@ -54,6 +54,7 @@ class UNetDenoiser:
         """With which class and line of Python strangers open the base."""
         self.origin = origin
         self.stack = stack
+        self.tags = stack.tags
         self.network: nn.Module = networks.trained
         """The trained network itself, never wrapped."""
         self.policy: nn.Module = self.network

@@ -107,3 +107,23 @@ def test_write_card(tmp_path: Path) -> None:
     file = write_card(tmp_path / "model", FACTS, evaluation())
     assert file.name == "README.md"
     huggingface_hub.ModelCard.load(file)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "more"),
+    [
+        ("CreativeML OpenRAIL-M", "creativeml-openrail-m", None),
+        ("CreativeML Open RAIL++-M", "openrail++", None),
+        ("Apache-2.0", "apache-2.0", None),
+        ("cc-by-4.0", "cc-by-4.0", None),
+        ("those of its members", "other", "those of its members"),
+    ],
+)
+def test_licences_go_by_the_hubs_names(words: str, name: str, more: str | None) -> None:
+    data = huggingface_hub.ModelCard(model_card(replace(FACTS, license=words))).data
+    assert data.license == name and data.to_dict().get("license_name") == more
+
+
+def test_the_twin_is_mentioned_where_there_is_one() -> None:
+    assert "kohya/lora.safetensors" in model_card(replace(FACTS, lora=True, twin=True))
+    assert "kohya" not in model_card(replace(FACTS, lora=True))

@@ -27,7 +27,7 @@ def single_file(
     """Write `pipeline` as one file. `openclip` names the text encoder that has OpenCLIP's names, if one has."""
     xl = hasattr(pipeline, "text_encoder_2")
     tensors = {
-        f"model.diffusion_model.{_unet(name, pipeline.unet)}": v
+        f"model.diffusion_model.{unet_name(name, pipeline.unet)}": v
         for name, v in pipeline.unet.state_dict().items()
     }
     tensors |= {f"first_stage_model.{_vae(n, v, pipeline.vae)[0]}": _vae(n, v, pipeline.vae)[1]
@@ -44,7 +44,7 @@ def single_file(
     return path
 
 
-def _unet(name: str, unet: Any) -> str:
+def unet_name(name: str, unet: Any) -> str:
     layers = unet.config.layers_per_block
     for ours, theirs in _TOP.items():
         if name.startswith(ours + "."):

@@ -1,7 +1,8 @@
 """The ways in which smpo says no. Imports nothing of ours, so that everything may import it.
 
 `exit_code` is what the command line ends with: 1 failed while running, 2 the spec is wrong, 3 not possible on
-this machine. Messages are one sentence in the user's words; `help` is one thing to do about it.
+this machine, 143 terminated (130 is a person's Ctrl-C). Messages are one sentence in the user's words; `help` is one
+thing to do about it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-__all__ = ["MachineError", "RunError", "SmpoError", "SpecError", "SpecErrors", "readable"]
+__all__ = ["MachineError", "RunError", "SmpoError", "SpecError", "SpecErrors", "Terminated", "readable"]
 
 
 class SmpoError(Exception):
@@ -31,6 +32,13 @@ class MachineError(SmpoError):
     """What was asked for is sound but not possible here: no device, no weights, no package, no network."""
 
     exit_code = 3
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: somebody takes the machine back. Not an error, and no `Exception`, like the interrupt of a person."""
+
+    exit_code = 143
+    """128 + 15, as shells say it."""
 
 
 class SpecError(SmpoError, ValueError):

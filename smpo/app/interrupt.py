@@ -1,24 +1,56 @@
-"""Ctrl-C and SIGTERM during training: finish the update, write a checkpoint, then stop. A second one stops at once."""
+"""Ctrl-C and SIGTERM: finish the update, write a checkpoint, then stop. A second one stops at once.
+
+SIGTERM is how clusters announce that they take a machine back, with half a minute's notice as a rule. An update that
+takes longer than `PATIENCE` is broken off then: the weights are still those of the one before, and a resumed run does
+it again, to the same end. Outside of training, SIGTERM stops at once; what was scored and encoded is kept.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Interrupt"]
+from smpo.errors import Terminated
 
+__all__ = ["PATIENCE", "Interrupt", "terminable"]
+
+PATIENCE = 10.0
+"""Seconds that an update may go on after SIGTERM, of the 30 that are usual until SIGKILL."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupt:
-    """Inside the block, signals are remembered instead of raised. Does nothing outside the main thread."""
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside the block SIGTERM raises `Terminated`, so that whatever was begun is ended in order. Does nothing outside
+    the main thread."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._asked = False
+    def hear(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+class Interrupt:
+    """Inside the block, signals are remembered instead of raised. Does nothing outside the main thread.
+
+    `busy`: whether an update could be broken off right now; None where it must not be, because other processes would
+    wait for it.
+    """
+
+    def __init__(self, say: Callable[[str], None], busy: Callable[[], bool] | None = None) -> None:
+        self._say, self._busy = say, busy
+        self._asked: signal.Signals | None = None
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -29,20 +61,36 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if signal.SIGALRM in self._earlier:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for one, handler in self._earlier.items():
             signal.signal(one, handler)
 
     def wanted(self, accelerator: Any) -> bool:
         """Whether to stop now; all processes of a run give the same answer, so that none waits for the others."""
         if accelerator.num_processes == 1:
-            return self._asked
+            return self._asked is not None
         import torch
 
-        asked = torch.tensor([float(self._asked)], device=accelerator.device)
+        asked = torch.tensor([float(self._asked is not None)], device=accelerator.device)
         return bool(accelerator.reduce(asked, reduction="sum").item() > 0)
 
+    def reason(self) -> KeyboardInterrupt:
+        """What to raise, once the checkpoint is written."""
+        return Terminated() if self._asked is signal.SIGTERM else KeyboardInterrupt()
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        self._say("stopping after this update, with a checkpoint; once more stops at once")
+        if self._asked is not None:
+            raise self.reason()
+        self._asked = signal.Signals(number)
+        if self._asked is signal.SIGTERM and self._busy is not None and hasattr(signal, "setitimer"):
+            self._earlier[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._insist)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE, 0.5)
+        self._say(
+            f"{self._asked.name}: stopping after this update, with a checkpoint; once more stops at once"
+        )
+
+    def _insist(self, number: int, frame: FrameType | None) -> None:
+        """The notice is running out. Asked again and again, until an update is at work: writing isn't broken off."""
+        if self._busy is not None and self._busy():
+            raise Terminated

@@ -108,8 +108,8 @@ def follow(place: Place, *, roots: Sequence[Path] = (), no_local_code: bool = Fa
             with call.watching():
                 work(resolved, RunFolder(path, resumed=resumed), console, main=False, call=call)
                 _leave()
-        except KeyboardInterrupt:
-            return 130
+        except KeyboardInterrupt as stop:
+            return int(getattr(stop, "exit_code", 130))
         except SmpoError as error:
             if call.others_speak():
                 return error.exit_code

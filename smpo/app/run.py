@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smpo.app.attempt import Attempt
+from smpo.app.interrupt import terminable
 from smpo.app.ledger import Ledger
 from smpo.app.plan import Plan
 from smpo.app.record import Expected, describe, finishing, info, record_inputs, tracker_of
@@ -79,6 +80,7 @@ def work(
     clock, result = Ledger(), Result(folder.path)
     tracker = tracker_of(resolved.spec, folder, console, overseer) if main else NullTracker()
     with ExitStack() as stack:
+        stack.enter_context(terminable())
         if main:
             stack.callback(clock.close, folder)
         ending = stack.enter_context(finishing(tracker))

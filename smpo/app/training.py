@@ -12,7 +12,7 @@ from smpo.app.interrupt import Interrupt
 from smpo.app.updates import updates
 from smpo.app.watchers import Pruned
 from smpo.engine.kept import SCORE
-from smpo.errors import RunError
+from smpo.errors import RunError, Terminated
 
 if TYPE_CHECKING:
     from smpo.engine.keeper import Keeper
@@ -40,7 +40,8 @@ def train(run: Attempt) -> None:
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
     every, done = runtime.checkpoint_every or 0, run.start
     saved = run.start // every if every else 0
-    with _keeper(run) as keeper, Interrupt(console.note) as interrupt, _salvaging(run, keeper) as tried:
+    busy = (lambda: session.busy) if session.accelerator.num_processes == 1 else None
+    with _keeper(run) as keeper, Interrupt(console.note, busy) as interrupt, _salvaging(run, keeper) as tried:
         if run.main and runtime.on_nan == "roll-back" and run.start == 0:
             keeper.put(0, run.state)  # where to return to before there is another
         for report in updates(run, back=partial(_roll_back, run, keeper)):
@@ -79,7 +80,7 @@ def train(run: Attempt) -> None:
                     raise Pruned(reason)
             if stop and not final:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
-                raise KeyboardInterrupt
+                raise interrupt.reason()
             if run.main and not final:
                 _preview(run, report.step)
     if run.main and done < session.steps:  # the last ones were left out
@@ -88,7 +89,7 @@ def train(run: Attempt) -> None:
 
 @contextmanager
 def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
-    """An error leaves a checkpoint of the last whole update behind, so that no finished one is lost.
+    """An error, or a notice that ran out, leaves a checkpoint of the last whole update: no finished one is lost.
 
     Of several processes the main one writes it, or the first that is left: all hold the same state. Yields the updates
     of which a checkpoint was tried: what the disk refused once isn't tried again.
@@ -99,8 +100,10 @@ def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
         yield tried
     except Pruned:
         raise
-    except Exception:
+    except (Exception, Terminated) as error:
         if run.call is not None:
+            if isinstance(error, Terminated):
+                raise  # whoever terminates several processes does so to all
             run.call.whose_fault()
         writes = run.main if run.call is None else run.call.heir()
         whole = session.applied

@@ -64,9 +64,10 @@ def through(command: Callable[[], object]) -> None:
         with contextlib.suppress(OSError, ValueError):
             print_error(error)
         _leave(error.exit_code)
-    except KeyboardInterrupt:
-        _say("\ninterrupted\n")
-        _leave(130)
+    except KeyboardInterrupt as stop:
+        code = getattr(stop, "exit_code", 130)
+        _say("\ninterrupted\n" if code == 130 else "terminated\n")
+        _leave(code)
     except BrokenPipeError:  # `smpo ... | head`: the reader has seen enough
         _leave(0)
     except OSError as error:
@@ -94,10 +95,17 @@ def through(command: Callable[[], object]) -> None:
 
 
 def _exit_code(command: Callable[[], object]) -> int:
-    """What Typer ends with: it leaves by `SystemExit`."""
+    """What Typer ends with: it leaves by `SystemExit`, and takes every interrupt for a person's."""
+    from smpo.errors import Terminated
+
     try:
         command()
     except SystemExit as end:
+        cause: BaseException | None = end
+        while cause is not None:
+            if isinstance(cause, Terminated):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

@@ -1,6 +1,7 @@
 """`smpo`: its commands, in the order of its help, and how they end.
 
-Exit codes: 0 fine, 1 failed while running, 2 the spec is wrong, 3 not possible on this machine, 130 interrupted.
+Exit codes: 0 fine, 1 failed while running, 2 the spec is wrong, 3 not possible on this machine, 130 interrupted,
+143 terminated.
 Only typer is imported here, so that `smpo --help` answers at once: `commands` hold the options, and each command
 imports what it needs when it is called.
 """

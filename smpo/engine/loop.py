@@ -67,6 +67,9 @@ class Session:
     applied: int | None = None
     """Updates that the weights hold; None before training, and while they are being changed."""
 
+    busy: bool = False
+    """Whether gradients are being computed: the update could be let go of without harm."""
+
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -92,7 +95,13 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
         began = time.perf_counter()
         session.rate.apply(optimiser, step)
 
-        meter = session.room.enough(step, partial(_gradients, session, step, first=step == start == 0), undo)
+        session.busy = True
+        try:
+            meter = session.room.enough(
+                step, partial(_gradients, session, step, first=step == start == 0), undo
+            )
+        finally:
+            session.busy = False
         norm = _norm(session)
         metrics = meter.settle(step, norm, overflows=session.scaler.is_enabled())
         if session.clip is not None:

@@ -70,7 +70,7 @@ def show_audit(audit: Audit) -> None:
         )
         console.print(
             f"crop       squares lose {crops.lost_as_square:.1%} of an image on average; {meant}: {crops.lost:.1%}, in "
-            f"{len(crops.buckets)} sizes",
+            f"{len(crops.buckets)} size{'s' * (len(crops.buckets) != 1)}",
             highlight=False,
         )
     for note in audit.notes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ __all__ = ["CHOICES", "DEFECTS", "LIGHT", "PRINT", "Progress", "Verify", "finger
 
 Verify = Literal["full", "lazy"]
 
-VERSION = 2
+VERSION = 3
 """Part of the cache's name. Raise it when a verdict changes."""
 
 PRINT = 8
@@ -251,6 +252,11 @@ def _defect(claim: Claim, ids: tuple[str, str], broken: tuple[str, str]) -> tupl
             return "broken_image", f"image {side}: {reason}"
     if ids[0] == ids[1]:
         return "same_image", ids[0]
-    if not isinstance(claim.caption, str) or not claim.caption.strip():
+    if not isinstance(claim.caption, str) or not _visible(claim.caption):
         return "empty_caption", ""
     return stated.defect, stated.detail
+
+
+def _visible(caption: str) -> bool:
+    """Whether there is anything to read: spaces of any width, marks of direction and control characters aren't."""
+    return any(unicodedata.category(letter)[0] not in "CZ" for letter in caption)

@@ -105,12 +105,19 @@ def example_of_pair(rows: Sequence[Row]) -> Example:
     k = votes_for(rows, first)
     images = (first, rows[0].second) if k >= n - k else (rows[0].second, first)
     note = f"{max(k, n - k):g} : {min(k, n - k):g} votes in {len(rows)} rows"
-    where = "; ".join(row.where for row in rows[:4])
-    return Example(where, rows[0].caption, images, note, preferred=2 * k != n)
+    return Example(_where(rows), rows[0].caption, images, note, preferred=2 * k != n)
+
+
+def _where(rows: Sequence[Row]) -> str:
+    """Files are named once: `a.parquet, row 3, 4; b.parquet, row 0`."""
+    found: dict[str, list[str]] = {}
+    for row in rows[:4]:
+        found.setdefault(row.file, []).append(str(row.row))
+    return "; ".join(f"{file}, row{'s' * (len(some) > 1)} {', '.join(some)}" for file, some in found.items())
 
 
 def side_by_side(group: Mapping[tuple[str, str, str], Sequence[Row]]) -> Example:
     rows = [some[0] for some in group.values()]
     images = [name for row in rows[:2] for name in example_of(row).images]
     note = "each row's preferred image comes first"
-    return Example("; ".join(row.where for row in rows[:4]), rows[0].caption, tuple(images), note)
+    return Example(_where(rows), rows[0].caption, tuple(images), note)

@@ -54,8 +54,8 @@ def leaks(rows: Sequence[Row], prompts: Sequence[str], expected: Expected) -> It
             yield Finding(
                 "leaked_prompt", f"a training prompt that is also evaluated on ({set_name})", "doubtful", len(leaked),
                 len(prompts), "prompts",
-                f"{concerned:,} training rows: a win on these prompts may be memory. Case, punctuation and spaces were "
-                "set aside.",
+                f"{concerned:,} training row{'s' * (concerned != 1)}: a win on these prompts may be memory. Case, "
+                "punctuation and spaces were set aside.",
                 [example_of(row) for row in list(first.values())[:SHOWN]],
             )  # fmt: skip
 

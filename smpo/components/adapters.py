@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.components.datasets import PlacedData
-from smpo.components.locations import is_hub_id, locate
+from smpo.components.locations import is_hub_id, is_url, locate
 from smpo.errors import MachineError, SmpoError, SpecError
 from smpo.registry.component import register
 
@@ -87,7 +87,7 @@ class _Annotated(PlacedData):
     def _pairs(self, interpret: Interpret, rules: str, regroup: Any = None) -> FolderPairs:
         from smpo.data.records import FolderPairs
 
-        place = self.place()
+        place = Path(self.place())
         file = place / self.annotations
         if not file.is_file():
             names = sorted(one.name for one in place.glob("*.[jp]*") if one.is_file())
@@ -98,7 +98,7 @@ class _Annotated(PlacedData):
         return FolderPairs([file], place / self.images, interpret=interpret, rules=rules, regroup=regroup)
 
     def check(self) -> str | None:
-        if is_hub_id(self.path):
+        if is_hub_id(self.path) or is_url(self.path):
             return super().check()
         place = Path(locate(self.path))
         if not (place / self.annotations).is_file():
@@ -116,6 +116,7 @@ class ChosenRejected(PlacedData):
     use: Literal["chosen-rejected"] = "chosen-rejected"
     version: ClassVar[int] = 1
     patterns: ClassVar[tuple[str, ...]] = ("*.parquet",)
+    streamed: ClassVar[bool] = True
 
     split: str | None = None
     """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
@@ -140,7 +141,7 @@ class ChosenRejected(PlacedData):
     def size(self) -> int | None:
         from smpo.data.parquet import count_rows
 
-        if is_hub_id(self.path):
+        if is_hub_id(self.path) or is_url(self.path):
             return None
         wanted = (self.columns.prompt, self.columns.chosen, self.columns.rejected)
         try:
@@ -268,6 +269,7 @@ class WebDataset(PlacedData):
     use: Literal["webdataset"] = "webdataset"
     version: ClassVar[int] = 1
     patterns: ClassVar[tuple[str, ...]] = ("*.tar",)
+    streamed: ClassVar[bool] = True
 
     columns: TarColumns = Field(default_factory=TarColumns)
     """What the names of a sample's files end with."""

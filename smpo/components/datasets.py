@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from smpo.components.locations import is_hub_id, locate, missing
-from smpo.errors import SmpoError
+from smpo.components.locations import is_hub_id, is_url, locate, missing
+from smpo.errors import MachineError, SmpoError
 from smpo.kinds import PairData, PairTable, Runtime
 from smpo.registry.component import register
 from smpo.spec.identity import Neutral
@@ -79,15 +79,27 @@ class PlacedData(VoteData):
     """Votes in files: on disk, shipped with smpo, or a data set on the hub."""
 
     path: str
-    """File or folder; `smpo:...` ships with smpo; a hub id (owner/name) is fetched into the hub's cache."""
+    """File or folder; `smpo:...` ships with smpo; a hub id (owner/name) is fetched into the hub's cache. Parquet and
+    tars are also read at an address: `hf://datasets/owner/name@revision/folder`, `s3://`, `gs://`, `https://`, with
+    `{0000..0063}` to count out shards."""
     revision: str | None = None
     """Commit or tag on the hub; pin it."""
 
     patterns: ClassVar[tuple[str, ...]] = ("*",)
     """What is fetched of a data set on the hub."""
 
-    def place(self) -> Path:
-        """Where the files lie here, fetched if need be. Raises `MachineError`."""
+    streamed: ClassVar[bool] = False
+    """Whether files are read at an address too."""
+
+    def place(self) -> Path | str:
+        """Where the files lie, fetched if need be; an address stays one. Raises `MachineError`."""
+        if is_url(self.path):
+            if not self.streamed:
+                raise MachineError(
+                    f"`{self.use}` reads no addresses: its pictures are files of their own",
+                    help="fetch the data, and give its folder",
+                )
+            return self.path
         if is_hub_id(self.path):
             from smpo.data.hub import fetch_data
 
@@ -95,6 +107,13 @@ class PlacedData(VoteData):
         return Path(locate(self.path))
 
     def check(self) -> str | None:
+        if is_url(self.path):
+            from smpo.data.remote import lacking
+
+            try:
+                return lacking(str(self.place()))
+            except SmpoError as error:
+                return error.message
         if is_hub_id(self.path):
             return missing(self.path, "datasets")
         if not Path(locate(self.path)).exists():
@@ -117,6 +136,7 @@ class PickAPic(PlacedData):
     use: Literal["pickapic"] = "pickapic"
     version: ClassVar[int] = 1
     patterns: ClassVar[tuple[str, ...]] = ("*.parquet",)
+    streamed: ClassVar[bool] = True
 
     split: str | None = None
     """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
@@ -129,7 +149,7 @@ class PickAPic(PlacedData):
     def size(self) -> int | None:
         from smpo.data.parquet import count_rows
 
-        if is_hub_id(self.path):
+        if is_hub_id(self.path) or is_url(self.path):
             return None
         try:
             rows = count_rows(Path(locate(self.path)), self.split)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["is_file", "is_hub_id", "locate", "missing", "to_fetch"]
+__all__ = ["is_file", "is_hub_id", "is_url", "locate", "missing", "to_fetch"]
 
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
@@ -27,6 +27,11 @@ def locate(place: str) -> str:
             raise ValueError(f"`{place}` leaves the package")
         return str(files("smpo") / inside)
     return str(Path(place).expanduser()) if place.startswith("~") else place
+
+
+def is_url(place: str) -> bool:
+    """`s3://bucket/key`, `https://host/file`: something that is read where it lies."""
+    return "://" in place
 
 
 def is_file(place: str) -> bool:

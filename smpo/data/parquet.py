@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smpo.data.remote import AnyFile, RemoteFile, remote_files
 from smpo.errors import MachineError, readable
 
 if TYPE_CHECKING:
@@ -30,12 +31,34 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 _SPLITS = ("train", "validation", "test", "validation_unique", "test_unique")
 
 
-def find_files(path: Path, split: str | None = None) -> list[Path]:
-    """The parquet files at `path`, a file or a folder, in the order in which they are read (by name).
+def find_files(path: Path | str, split: str | None = None) -> list[AnyFile]:
+    """The parquet files at `path`, a file or a folder, here or at an address, in the order in which they are read (by
+    name).
 
     `split` chooses among files called `train.parquet` or `train-00000-of-00645-….parquet`. A folder that
     holds several splits must be asked for one: else evaluation pairs would be trained on. Raises
     `MachineError`."""
+    found: Sequence[AnyFile] = remote_files(path, ".parquet") if isinstance(path, str) else _here(path)
+    if len(found) == 1 and (isinstance(path, str) or path == found[0]):
+        return list(found)
+    splits = sorted({name for file in found if (name := _split_of(file)) is not None})
+    if split is None:
+        if len(splits) > 1:
+            raise MachineError(
+                f"{path} holds several splits: {', '.join(splits)}",
+                help=f"choose one, for example `split: {splits[0]}`",
+            )
+        return list(found)
+    chosen = [file for file in found if _split_of(file) == split]
+    if not chosen:
+        names = splits or [file.name for file in found[:5]]
+        raise MachineError(
+            f"no split `{split}` under {path}, only {', '.join(names)}", help="choose one of these, or none"
+        )
+    return chosen
+
+
+def _here(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.exists():
@@ -49,21 +72,7 @@ def find_files(path: Path, split: str | None = None) -> list[Path]:
             f"no *.parquet file under {path}",
             help="give a folder with the parquet files of Pick-a-Pic v2, or of a set with the same columns",
         )
-    splits = sorted({name for file in found if (name := _split_of(file)) is not None})
-    if split is None:
-        if len(splits) > 1:
-            raise MachineError(
-                f"{path} holds several splits: {', '.join(splits)}",
-                help=f"choose one, for example `split: {splits[0]}`",
-            )
-        return found
-    chosen = [file for file in found if _split_of(file) == split]
-    if not chosen:
-        names = splits or [file.name for file in found[:5]]
-        raise MachineError(
-            f"no split `{split}` under {path}, only {', '.join(names)}", help="choose one of these, or none"
-        )
-    return chosen
+    return found
 
 
 def _hidden(file: Path, root: Path) -> bool:
@@ -71,13 +80,13 @@ def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def _split_of(file: Path) -> str | None:
+def _split_of(file: AnyFile) -> str | None:
     stem = _SHARD.sub("", file.stem)
     known = stem in _SPLITS or stem != file.stem
     return stem if known else file.parent.name if file.parent.name in _SPLITS else None
 
 
-def check_columns(file: Path, schema: pa.Schema, wanted: Sequence[str] = REQUIRED) -> None:
+def check_columns(file: AnyFile, schema: pa.Schema, wanted: Sequence[str] = REQUIRED) -> None:
     """Raises `MachineError` when a column is missing, with a word on the likely reason."""
     missing = [name for name in wanted if name not in schema.names]
     if not missing:
@@ -91,16 +100,21 @@ def check_columns(file: Path, schema: pa.Schema, wanted: Sequence[str] = REQUIRE
     raise MachineError(f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", help=hint)
 
 
-def open_file(file: Path, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile:
+def open_file(file: AnyFile, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile:
     """Opened and checked for columns; a file that is cut off or isn't parquet is a `MachineError`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        opened = pq.ParquetFile(file, memory_map=False, pre_buffer=False)
+        place = file if isinstance(file, Path) else file.open()
+        opened = pq.ParquetFile(place, memory_map=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
+        away = isinstance(file, RemoteFile)
         raise MachineError(
-            f"{file} can't be read as parquet: {error}", help="fetch the file again; it may be cut off"
+            f"{file} can't be read as parquet: {error}",
+            help="is the address right, and are you logged in?"
+            if away
+            else "fetch the file again; it may be cut off",
         ) from error
     check_columns(file, opened.schema_arrow, wanted)
     twice = sorted({name for name in opened.schema_arrow.names if opened.schema_arrow.names.count(name) > 1})
@@ -109,7 +123,7 @@ def open_file(file: Path, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile:
     return opened
 
 
-def check_pictures(file: Path, schema: pa.Schema, names: Sequence[str]) -> None:
+def check_pictures(file: AnyFile, schema: pa.Schema, names: Sequence[str]) -> None:
     """Raises `MachineError` unless these columns hold bytes, plainly or as the `{bytes, path}` of `datasets`."""
     import pyarrow.types as of
 
@@ -124,7 +138,7 @@ def check_pictures(file: Path, schema: pa.Schema, names: Sequence[str]) -> None:
             )
 
 
-def count_rows(path: Path, split: str | None = None, wanted: Sequence[str] = REQUIRED) -> int:
+def count_rows(path: Path | str, split: str | None = None, wanted: Sequence[str] = REQUIRED) -> int:
     """Rows (votes) of the set, from metadata alone: an upper bound on its pairs."""
     return sum(int(open_file(file, wanted).metadata.num_rows) for file in find_files(path, split))
 
@@ -148,7 +162,7 @@ class PictureBytes:
     threads."""
 
     def __init__(
-        self, files: Sequence[Path], names: Sequence[str] = ("jpg_0", "jpg_1"), capacity: int = 512 << 20
+        self, files: Sequence[AnyFile], names: Sequence[str] = ("jpg_0", "jpg_1"), capacity: int = 512 << 20
     ) -> None:
         self._files = list(files)
         self._names = list(names)

@@ -20,7 +20,7 @@ from smpo.data.parquet import (
     image_column,
     open_file,
 )
-from smpo.data.source import Claim, Part, Source, Stated, file_digest, of_labels
+from smpo.data.source import Claim, Part, Source, Stated, file_digest, of_labels, part_name
 from smpo.errors import readable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ParquetPairs(Source):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         *,
         prompt: str,
         images: tuple[str, str],
@@ -60,9 +60,7 @@ class ParquetPairs(Source):
 
     def parts(self) -> Iterator[Part]:
         for file in self._files:
-            # Within the data folder: reports travel, machines' paths needn't.
-            name = file.relative_to(self._root).as_posix() if file != self._root else file.name
-            yield Part(name, file_digest(file))
+            yield Part(part_name(file, self._root), file_digest(file))
 
     def rows(self, part: int) -> int:
         return int(open_file(self._files[part], self._wanted).metadata.num_rows)
@@ -115,7 +113,7 @@ def stated_by_pickapic(values: Mapping[str, Any]) -> Stated:
     return stated
 
 
-def pickapic_source(path: Path, split: str | None = None) -> ParquetPairs:
+def pickapic_source(path: Path | str, split: str | None = None) -> ParquetPairs:
     """Parquet files in the schema of Pick-a-Pic v1 and v2."""
     return ParquetPairs(
         path,
@@ -129,7 +127,7 @@ def pickapic_source(path: Path, split: str | None = None) -> ParquetPairs:
     )
 
 
-def read_pickapic(path: Path, *, split: str | None = None, **policies: Any) -> VoteTable:
+def read_pickapic(path: Path | str, *, split: str | None = None, **policies: Any) -> VoteTable:
     """`read_pairs` of such files; `policies` are its settings."""
     from smpo.data.table import read_pairs  # brings torch, which `smpo plan` does without
 

@@ -15,7 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Claim", "Part", "Pictures", "Place", "Source", "Stated", "file_digest", "of_labels", "of_votes"]
+from smpo.data.remote import AnyFile, RemoteFile
+
+__all__ = [
+    "Claim",
+    "Part",
+    "Pictures",
+    "Place",
+    "Source",
+    "Stated",
+    "file_digest",
+    "of_labels",
+    "of_votes",
+    "part_name",
+]
 
 Place = tuple[int, int, int]
 """Where a picture's bytes are within its part; what the numbers mean is the source's business."""
@@ -82,8 +95,18 @@ class Source(ABC):
         """How many claims to expect, for a progress bar."""
 
 
-def file_digest(file: Path) -> str:
-    """SHA-256 of the whole file. Size and time stamp would be quicker, and wrong after a copy or an edit."""
+def part_name(file: AnyFile, root: Path | str) -> str:
+    """Within the data's folder: reports travel, machines' paths needn't."""
+    if isinstance(file, RemoteFile) or file == root:
+        return file.name
+    return file.relative_to(root).as_posix()
+
+
+def file_digest(file: AnyFile) -> str:
+    """SHA-256 of the whole file. Size and time stamp would be quicker, and wrong after a copy or an edit. Of a file
+    that lies elsewhere, of what its server says of it."""
+    if isinstance(file, RemoteFile):
+        return file.digest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import tarfile
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smpo.data.formats import Chosen
-from smpo.data.source import Claim, Part, Source, Stated, file_digest
+from smpo.data.remote import AnyFile, RemoteFile, Stream, bytes_of, remote_files
+from smpo.data.source import Claim, Part, Source, Stated, file_digest, part_name
 from smpo.errors import MachineError
 
 __all__ = ["TarPairs", "find_tars"]
@@ -24,11 +27,13 @@ LARGEST_TEXT = 1 << 20
 """Bytes of a prompt or of a sample's JSON."""
 
 
-def find_tars(path: Path) -> list[Path]:
-    """A tar, or the tars of a folder, by name. Raises `MachineError`."""
+def find_tars(path: Path | str) -> list[AnyFile]:
+    """A tar, or the tars of a folder, here or at an address, by name. Raises `MachineError`."""
+    if isinstance(path, str):
+        return list(remote_files(path, ".tar"))
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.rglob("*.tar") if file.is_file())
+    found: list[AnyFile] = sorted(file for file in path.rglob("*.tar") if file.is_file())
     if not found:
         raise MachineError(
             f"no *.tar file at {path}", help="give a tar, or a folder of them; unpack .tar.gz to .tar"
@@ -47,18 +52,19 @@ class TarPairs(Source):
     """`first`, `second` are the endings of the two pictures (`chosen.jpg`; `chosen` takes any format), `prompt` that of
     a text file (`txt`) or a name inside the sample's JSON (`json:prompt`); `state` reads the same JSON."""
 
-    def __init__(self, path: Path, *, prompt: str, first: str, second: str, state: Chosen) -> None:
+    def __init__(self, path: Path | str, *, prompt: str, first: str, second: str, state: Chosen) -> None:
         self._files = find_tars(path)
         self._root = path
         self._prompt, self._sides, self._state = prompt, (first, second), state
+        self._open: tuple[int, Stream] | None = None
+        self._lock = threading.Lock()
         self.pictures = self
         self.reading = f"webdataset {json.dumps([prompt, first, second])} {state}"
         self.settings = {"format": "webdataset"}
 
     def parts(self) -> Iterator[Part]:
         for file in self._files:
-            name = file.relative_to(self._root).as_posix() if file != self._root else file.name
-            yield Part(name, file_digest(file))
+            yield Part(part_name(file, self._root), file_digest(file))
 
     def rows(self, part: int) -> int:
         return 0
@@ -75,20 +81,33 @@ class TarPairs(Source):
 
     def read(self, part: int, a: int, b: int, c: int) -> bytes:
         """`b` bytes at offset `a`."""
+        file = self._files[part]
+        if not isinstance(file, RemoteFile):
+            return bytes_of(file, a, b)
         try:
-            with self._files[part].open("rb") as stream:
-                stream.seek(a)
-                return stream.read(b)
+            return self._streamed(part).at(a, b)
         except OSError as error:
-            raise MachineError(
-                f"{self._files[part]} can't be read: {error.strerror}", help="has it moved?"
-            ) from error
+            raise MachineError(f"{file} can't be read: {error}", help="is the connection up?") from error
+
+    def _streamed(self, part: int) -> Stream:
+        """The last remote tar that was opened: what was fetched of it to find its members holds their bytes too."""
+        with self._lock:
+            if self._open is None or self._open[0] != part:
+                if self._open is not None:
+                    self._open[1].close()
+                file = self._files[part]
+                assert isinstance(file, RemoteFile)
+                self._open = (part, file.open())
+            return self._open[1]
 
     def _samples(self, part: int) -> Iterator[_Sample]:
         """Neighbours with one key are one sample, as WebDataset has it."""
         file, sample = self._files[part], _Sample("")
         try:
-            with tarfile.open(file, "r:") as archive:  # uncompressed: else offsets mean nothing
+            # `r:` is uncompressed: else offsets would mean nothing. A remote file has one stream for its members' names
+            # and their bytes, so that nothing is fetched twice.
+            opened = nullcontext(self._streamed(part)) if isinstance(file, RemoteFile) else file.open("rb")
+            with opened as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
                     folder, _, name = member.name.rpartition("/")
                     stem, dot, ending = name.partition(".")

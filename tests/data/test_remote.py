@@ -160,7 +160,7 @@ def test_parquet_behind_http(tmp_path: Path, served: Any) -> None:
     columns = {"prompt": "caption", "chosen": "jpg_0", "rejected": "jpg_1", "share": "label_0"}
     there = load(ChosenRejected(path=f"{url}/pairs.parquet", columns=columns), tmp_path)
     assert len(there) == 6 and there.picture(there[0].winner).size == (24, 16)
-    with pytest.raises(MachineError, match="none.parquet can't be read"):
+    with pytest.raises(MachineError, match=r"none\.parquet can't be read"):
         PickAPic(path=f"{url}/none.parquet").load(Runtime(cache=tmp_path / "cache"))
 
 

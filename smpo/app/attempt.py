@@ -60,9 +60,10 @@ class Attempt:
         session = self.live.session
         return State(self.parameters, session.optimiser, session.average, session.scaler, session.inversion)
 
-    def log_so_far(self) -> dict[str, int]:
-        """For a checkpoint: how much of the log belongs to it. The log is on the disk before the checkpoint is."""
+    def facts(self) -> dict[str, Any]:
+        """For a checkpoint: how much of the log belongs to it, and what it has cost. The log is on the disk before the
+        checkpoint is."""
         with suppress(OSError):  # a log that isn't there, or a disk that is full: trackers tell
             settle(self.folder.metrics)
-            return {"log": self.folder.metrics.stat().st_size}
-        return {}
+            return {**self.clock.so_far(), "log": self.folder.metrics.stat().st_size}
+        return self.clock.so_far()

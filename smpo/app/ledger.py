@@ -5,7 +5,8 @@
         with ledger("invert"): ...          # not counted as `train`: phases never overlap, so they add up
 
 A *pass* is one picture once through the network, forwards; a backward is counted by itself, and costs about two.
-The ledger is kept in the run's folder (`cost.json`), and a resumed run adds to it.
+The ledger is kept in the run's folder (`cost.json`) and in each checkpoint, and a resumed run adds to what its
+checkpoint says: what a killed process did after that is done again, and counts once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,17 @@ if TYPE_CHECKING:
 __all__ = ["COST", "Ledger"]
 
 COST = "cost.json"
+COST_FACT = "cost"
+"""Among the facts of a checkpoint."""
+
+
+@dataclass
+class _Phase:
+    """One that is going on. `inside`: seconds of the finished ones within it."""
+
+    name: str
+    began: float
+    inside: float = 0.0
 
 
 class Ledger:
@@ -45,21 +58,23 @@ class Ledger:
         self.flop_per_pass: float | None = None
         self.peak_bytes = 0
         self.energy = EnergyMeter()
-        self._stack: list[float] = []
+        self._open: list[_Phase] = []
+        self._joined = False
         _forget_peak()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Time the block as `phase`. What a block inside it takes is that one's, not this one's."""
-        began = time.perf_counter()
-        self._stack.append(0.0)
+        this = _Phase(phase, time.perf_counter())
+        self._open.append(this)
         try:
             yield
         finally:
-            taken = time.perf_counter() - began
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + taken - self._stack.pop()
-            if self._stack:
-                self._stack[-1] += taken
+            self._open.pop()
+            taken = time.perf_counter() - this.began
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + taken - this.inside
+            if self._open:
+                self._open[-1].inside += taken
             self.energy.tick()
 
     @property
@@ -111,13 +126,34 @@ class Ledger:
                 session.denoiser.predict(batch.mean[:1], one + 1, batch.conditioning.take(one))
             self.flop_per_pass = float(counter.get_total_flops()) or None
 
-    def close(self, folder: RunFolder) -> Path:
-        """Add what an earlier, interrupted part of the run has written, and write the sum."""
-        self.peak_bytes = _peak()
-        if folder.resumed:
-            # A file that was damaged meanwhile costs its figures, not the run.
-            with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    def go_on(self, folder: RunFolder, kept: Mapping[str, Any]) -> None:
+        """Add what was done before: what the checkpoint says, whose facts are `kept`, else what an interrupted part of
+        the run has written."""
+        self._joined = True
+        # What was damaged meanwhile costs its figures, not the run.
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            if COST_FACT in kept:
+                self._add(kept[COST_FACT])
+            elif folder.resumed:
                 self._add(json.loads((folder.path / COST).read_text(encoding="utf-8")))
+
+    def so_far(self) -> dict[str, Any]:
+        """For a checkpoint: phases that are going on count until now."""
+        now, inside = time.perf_counter(), 0.0
+        found = {**self.to_dict(), "seconds": dict(self.seconds), "passes": dict(self.passes)}
+        for phase in reversed(self._open):
+            taken = now - phase.began
+            found["seconds"][phase.name] = (
+                found["seconds"].get(phase.name, 0.0) + taken - phase.inside - inside
+            )
+            inside = taken
+        return {COST_FACT: found}
+
+    def close(self, folder: RunFolder) -> Path:
+        """Write the sum, earlier parts of the run included."""
+        self.peak_bytes = max(self.peak_bytes, _peak())
+        if not self._joined:
+            self.go_on(folder, {})
         return folder.write_text(COST, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def _add(self, earlier: Any) -> None:

@@ -98,6 +98,7 @@ def work(
         start, facts = restore(
             folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn
         )
+        clock.go_on(folder, facts)
         attempt = replace(attempt, start=start, logged=facts.get("log") if start else 0)
         tracker.start(info(attempt))
         record_inputs(attempt, expected)

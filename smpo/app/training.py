@@ -15,6 +15,7 @@ from smpo.engine.kept import SCORE
 from smpo.errors import RunError, Terminated
 
 if TYPE_CHECKING:
+    from smpo.app.diagnose import Look
     from smpo.engine.keeper import Keeper
 
 __all__ = ["train"]
@@ -31,10 +32,8 @@ def train(run: Attempt) -> None:
 
     if run.start < session.steps:
         console.phase("training")
-    if run.main and run.start < session.steps:
-        _preview(run, run.start)  # whoever was killed between a checkpoint and its preview owes it
     look = None
-    if run.main and run.start < session.steps:
+    if run.main and (run.start < session.steps or run.overseer is not None):
         look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.diagnosed)
     winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
     drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
@@ -44,6 +43,9 @@ def train(run: Attempt) -> None:
     with _keeper(run) as keeper, Interrupt(console.note, busy) as interrupt, _salvaging(run, keeper) as tried:
         if run.main and runtime.on_nan == "roll-back" and run.start == 0:
             keeper.put(0, run.state)  # where to return to before there is another
+        if run.main and run.start:
+            keeper.tidy(run.start)
+        _afterwards(run, run.start, look)
         for report in updates(run, back=partial(_roll_back, run, keeper)):
             done, final = report.step, report.step == session.steps
             if report.step % runtime.log_every == 0 or final:
@@ -71,20 +73,14 @@ def train(run: Attempt) -> None:
             stop = interrupt.wanted(session.accelerator)
             if run.main and (due or final or stop or score):
                 tried.append(report.step)
-                keeper.put(report.step, run.state, {**run.log_so_far(), **score}, must=final or stop)
+                keeper.put(report.step, run.state, {**run.facts(), **score}, must=final or stop)
                 saved = report.step // every if every else 0
-            if run.overseer is not None:
-                with clock("rungs"):
-                    reason = run.overseer.hopeless(report.step, run.resolved, run.live, tracker, look)
-                if reason:
-                    raise Pruned(reason)
             if stop and not final:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
                 raise interrupt.reason()
-            if run.main and not final:
-                _preview(run, report.step)
+            _afterwards(run, report.step, look)
     if run.main and done < session.steps:  # the last ones were left out
-        keeper.put(session.steps, run.state, run.log_so_far(), must=True)
+        keeper.put(session.steps, run.state, run.facts(), must=True)
 
 
 @contextmanager
@@ -110,7 +106,7 @@ def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
         if writes and whole is not None and whole > max(tried) and _finite(run):
             session.abandon()
             try:
-                keeper.put(whole, run.state, run.log_so_far(), must=True)
+                keeper.put(whole, run.state, run.facts(), must=True)
             except RunError as refused:
                 run.console.warn(refused.message)
             else:
@@ -129,6 +125,18 @@ def _roll_back(run: Attempt, keeper: Keeper) -> int:
     keeper.wait()
     spec_hash = run.resolved.identity.spec_hash
     return restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn).step
+
+
+def _afterwards(run: Attempt, step: int, look: Look | None) -> None:
+    """What follows an update, behind its checkpoint. Whoever goes on from a checkpoint begins with this, lest it be
+    missing."""
+    if run.overseer is not None and step:
+        with run.clock("rungs"):
+            reason = run.overseer.hopeless(step, run.resolved, run.live, run.tracker, look)
+        if reason:
+            raise Pruned(reason)
+    if run.main and step < run.live.session.steps:
+        _preview(run, step)
 
 
 def _keeper(run: Attempt) -> Keeper:

@@ -66,6 +66,10 @@ class Keeper:
         )
         self._thread.start()
 
+    def tidy(self, step: int) -> None:
+        """Drop what a process that was killed after its checkpoint of `step` updates didn't come to drop."""
+        drop_old(self._folder, self._keep, step)
+
     def is_better(self, step: int, score: float) -> bool:
         """Whether no checkpoint up to `step` has such a score."""
         self.wait()

@@ -54,6 +54,32 @@ def test_a_resumed_run_adds_to_its_ledger(tmp_path):
     assert both["peak_bytes"] > 2**20 and (tmp_path / "x" / "abc123abc123-1" / COST).exists()
 
 
+def test_what_a_checkpoint_knows_is_gone_on_from_and_the_rest_forgotten(tmp_path):
+    with open_run(tmp_path, "x", "abc123abc123") as folder:
+        ledger = Ledger()
+        with ledger("train"):
+            ledger.update(StepReport(1, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
+            with ledger("invert"):
+                time.sleep(0.01)
+                kept = ledger.so_far()
+            ledger.update(StepReport(2, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
+        whole = json.loads(ledger.close(folder).read_text())
+        folder.close("stopped")
+    assert 0.01 <= kept["cost"]["seconds"]["invert"] <= whole["seconds"]["invert"]
+    assert 0 < kept["cost"]["seconds"]["train"] <= whole["seconds"]["train"] < 0.01, (
+        "time within is not counted twice"
+    )
+    with open_run(tmp_path, "x", "abc123abc123", resume=True) as folder:
+        again = Ledger()
+        again.go_on(folder, kept)
+        with again("train"):
+            again.update(StepReport(2, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
+        both = json.loads(again.close(folder).read_text())
+    assert (
+        both["passes"] == whole["passes"] and both["backwards"] == whole["backwards"] and both["pairs"] == 8
+    )
+
+
 @pytest.fixture
 def powercap(tmp_path):
     """A machine with two packages, one of which has parts."""

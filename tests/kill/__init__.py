@@ -1,0 +1,1 @@
+"""Killing smpo, and going on."""

@@ -63,13 +63,15 @@ def best_of(folder: Path, step: int | None = None) -> tuple[Path, float] | None:
 
 
 def drop_old(folder: Path, keep: int, step: int | None = None) -> list[Path]:
-    """Of those up to `step`, delete all but the newest `keep` and the best; returns those that are gone. A half-deleted
-    one is not a checkpoint: the manifest goes first."""
+    """Of those up to `step`, delete all but the newest `keep` and the best; returns those that are gone. The manifest
+    goes first: what is half deleted isn't a checkpoint, and whoever comes next deletes the rest."""
     best = best_of(folder, step)
     old = [path for path in checkpoints(folder, step)[:-keep] if best is None or path != best[0]]
     for path in old:
         (path / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("step-*"):
+        if not (path / MANIFEST).exists():
+            shutil.rmtree(path, ignore_errors=True)
     return old
 
 

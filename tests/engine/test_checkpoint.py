@@ -247,6 +247,10 @@ def test_killed_at_any_system_call_one_checkpoint_stands(tmp_path):
         found.append(restore(folder, state, say=lambda text: None).step)
         assert torch.equal(weight(state), weight(live(float(found[-1]))))
         assert not list(folder.glob(".*")), "and the litter is swept"
+        write(folder, 3, keep=1)
+        assert [path.name for path in folder.iterdir()] == ["step-00000003"], (
+            "nor is anything left half deleted"
+        )
     assert found == sorted(found) and set(found) == {1, 2}, "never none, and never back"
 
 

@@ -158,6 +158,9 @@ class RuntimeSpec(_Block):
     passes. A LoRA's reference is the policy's own network and needs no place."""
     vae_slicing: bool | None = None
     """Let the VAE encode and decode one picture at a time; null: from 512 pixels on."""
+    vae_tiling: bool = False
+    """Decode pictures that are larger than the VAE was trained on (512 pixels for SD 1, 1024 for SDXL) in overlapping
+    tiles: less memory, and seams that can hardly be seen. Nothing is encoded in tiles."""
     compile: bool = False
     """Compile the blocks of policy and reference (`torch.compile`); the first passes then take minutes. With gradients
     the policy's blocks are fused, and rounded, in another way than the reference's: by 6e-7 in fp32; not measured in

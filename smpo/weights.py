@@ -217,14 +217,31 @@ def read_json(path: Path) -> dict[str, Any]:
 def _not_fetched(
     source: str | Path, what: str, revision: str | None, patterns: Sequence[str], error: Exception
 ) -> MachineError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
     at = f" at revision {revision}" if revision else ""
+    folder = "or give the path of a folder instead of the id"
+    if isinstance(error, GatedRepoError):  # a RepositoryNotFoundError too
+        return MachineError(
+            f"{what} `{source}` is gated: the hub gives it to those who have accepted its terms",
+            help=f"accept them at https://huggingface.co/{source}, then `hf auth login`, and try again; {folder}",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return MachineError(
+            f"{what} `{source}` is not on the hub, or is private",
+            help=f"is the name misspelt? Private ones need `hf auth login`; {folder}",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return MachineError(
+            f"{what} `{source}` has no revision {revision}",
+            help=f"its commits are at https://huggingface.co/{source}/commits/main",
+        )
     parts = sorted({pattern.split("/")[0] + "/*" for pattern in patterns if "/" in pattern})
     words = ["hf download", str(source), *([f"--revision {revision}"] if revision else [])]
     words += [f"--include '{part}'" for part in parts]
     return MachineError(
         f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {_first_line(error)}",
-        help=f"where there is a network, run `{' '.join(words)}` and copy the hub cache (HF_HUB_CACHE) here; "
-        "or give the path of a folder instead of the id. Gated models need `hf auth login` first",
+        help=f"where there is a network, run `{' '.join(words)}` and copy the hub cache (HF_HUB_CACHE) here; {folder}",
     )
 
 

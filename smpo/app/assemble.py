@@ -235,6 +235,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         reference=spec.needs_reference,
         offload_reference=spec.runtime.offload_reference,
         vae_slicing=spec.runtime.vae_slicing,
+        vae_tiling=spec.runtime.vae_tiling,
         compile=spec.runtime.compile,
         channels_last=spec.runtime.channels_last,
         attention=spec.runtime.attention,

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smpo.components.locations import is_hub_id
+from smpo.components.locations import to_fetch
+from smpo.components.rewards.learned import Learned
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import Model
+from smpo.kinds import Model, Reward
+from smpo.registry.component import Component
 from smpo.registry.requirements import unmet
 from smpo.registry.resolve import Resolved
 
-__all__ = ["Obstacle", "obstacles"]
+__all__ = ["Obstacle", "how_to_get_reward", "obstacles"]
+
+_PLACES = ("weights", "processor", "tokenizer", "clip", "config", "vae")
+"""Settings that hold a folder, a file or a hub id."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
         kind = resolved.components()[lack.path].kind
         yield Obstacle(lack.path, lack.message.removeprefix(f"{kind} "), lack.help or "")
     if message := spec.model.check():
-        yield Obstacle("model", message, _how_to_get(spec.model))
+        yield Obstacle("model", message, _how_to_get_model(spec.model, message))
     if message := spec.data.check():
         yield Obstacle("data", message, "point `data.path` at the parquet files: `--set data.path=FOLDER`")
     rewards = {"reward": spec.reward} if spec.reward else {}
@@ -42,7 +47,7 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
             yield Obstacle("evaluate.prompts", message, "point `evaluate.prompts.path` at the file")
     for where, reward in rewards.items():
         if message := reward.check():
-            yield Obstacle(where, message, "fetch the weights first, or choose another reward")
+            yield Obstacle(where, message, how_to_get_reward(reward, where, message))
     for where, place in (("runtime.runs", spec.runtime.runs), ("runtime.cache", spec.runtime.cache)):
         if message := _unwritable(Path(place)):
             yield Obstacle(where, message, f"choose another folder: `--set {where}=FOLDER`")
@@ -60,11 +65,34 @@ def _unwritable(folder: Path) -> str | None:
     return None
 
 
-def _how_to_get(model: Model) -> str:
-    """Where a model that isn't here can be had."""
-    point = "point `model.weights` at a folder or a file: `--set model.weights=PATH`"
-    place, pin = getattr(model, "weights", ""), getattr(model, "revision", None)
-    if not is_hub_id(place):
+def how_to_get_reward(reward: Reward, where: str, message: str) -> str:
+    """Where the files of a reward that isn't here can be had. `message` says what is absent."""
+    known = isinstance(reward, Learned) and "weights" in type(reward).model_fields
+    point = f"point `{where}.weights` (and its like) at folders" if known else "choose another reward"
+    return _download(reward, message, point)
+
+
+def _how_to_get_model(model: Model, message: str) -> str:
+    return _download(
+        model, message, "point `model.weights` at a folder or a file: `--set model.weights=PATH`"
+    )
+
+
+def _download(component: Component, message: str, point: str) -> str:
+    """All that is to be fetched, where what the message names is; else only `point`."""
+    wanted = dict.fromkeys(_wanted(component))
+    if not any(f"`{place}`" in message for place, _ in wanted):
         return point
-    command = f"hf download {place}" + (f" --revision {pin}" if pin else "")
-    return f"`{command}` where there is a network (a gated one after `hf auth login`), or {point}"
+    commands = [f"`hf download {place}" + (f" --revision {pin}`" if pin else "`") for place, pin in wanted]
+    return f"{', '.join(commands)} where there is a network (a gated one after `hf auth login`), or {point}"
+
+
+def _wanted(component: Component) -> Iterator[tuple[str, str | None]]:
+    """The hub ids in a component's settings of which no copy lies here, and the revision that each is pinned to."""
+    for name in type(component).model_fields:
+        value = getattr(component, name)
+        if isinstance(value, str) and name in _PLACES and to_fetch(value):
+            yield value, getattr(component, "revision" if name == "weights" else f"{name}_revision", None)
+        for member in value if isinstance(value, list) else ():
+            if isinstance(inner := getattr(member, "reward", None), Component):
+                yield from _wanted(inner)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smpo.app.obstacles import how_to_get_reward
 from smpo.app.watchers import Console
 from smpo.data.index import Progress
 from smpo.errors import MachineError, RunError
@@ -43,7 +44,7 @@ def score_data(spec: ExperimentSpec, console: Console) -> Scored:
             f"data: {message}", help="point `data.path` at the files: `--set data.path=FOLDER`"
         )
     if message := spec.reward.check():
-        raise MachineError(f"reward: {message}", help="fetch the weights first, or choose another reward")
+        raise MachineError(f"reward: {message}", help=how_to_get_reward(spec.reward, "reward", message))
     runtime = live_runtime(spec)
     console.phase("reading")
     table = spec.data.load(runtime)

@@ -13,7 +13,7 @@ from typing import Any
 from smpo.components.locations import locate
 from smpo.kinds import ModelFacts
 
-__all__ = ["Found", "file_facts", "folder_facts", "tensors"]
+__all__ = ["Found", "file_facts", "folder_facts", "no_pipeline", "tensors"]
 
 _UNET = "model.diffusion_model."
 
@@ -83,6 +83,17 @@ def file_facts(file: Path, config: str | None) -> Found:
     known = next((facts for facts in _PUBLISHED.values() if facts.parameters == count), None)
     folder = Path(locate(config)) if config else Path("/nonexistent")
     return Found(_timesteps(folder), _own_side(folder), count, known, _layers(shapes))
+
+
+def no_pipeline(folder: Path, spelt: str) -> str | None:
+    """Why a folder isn't a pipeline in the diffusers layout, in a sentence; None for one that is, and for no folder."""
+    if not folder.is_dir() or (folder / "model_index.json").is_file():
+        return None
+    if (folder / "config.json").is_file() and (folder.parent / "model_index.json").is_file():
+        return (
+            f"`{spelt}` is one part of a pipeline; the folder above it, with model_index.json, is the whole"
+        )
+    return f"the folder `{spelt}` holds no diffusers pipeline: there is no model_index.json"
 
 
 def tensors(file: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.components.locations import is_file, locate, missing
-from smpo.components.model_facts import file_facts, folder_facts, tensors
+from smpo.components.model_facts import file_facts, folder_facts, no_pipeline, tensors
 from smpo.errors import RunError, SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
@@ -121,7 +121,9 @@ class StableDiffusion(Model):
         needed = [self.weights, *(place for place in (self.config, self.vae) if place)]
         if self.original_config and not Path(self.original_config).expanduser().is_file():
             return f"there is no file `{self.original_config}` (model.original_config)"
-        return next((message for place in needed if (message := missing(place))), None)
+        return next((message for place in needed if (message := missing(place))), None) or no_pipeline(
+            Path(locate(self.weights)), self.weights
+        )
 
     @model_validator(mode="after")
     def _of_one_piece(self) -> StableDiffusion:

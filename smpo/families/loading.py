@@ -79,6 +79,7 @@ def load_unet(
     half, hold = HALF.get(precision), runtime.reference
     if runtime.vae_slicing if runtime.vae_slicing is not None else stack.resolution >= 512:
         stack.pipeline.vae.enable_slicing()  # a batch of pictures decoded at once fills a GPU
+    stack.tiled = runtime.vae_tiling
     reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
     later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
     if runtime.gradient_checkpointing:

@@ -60,6 +60,8 @@ class SDStack:
     """What an SDXL is told about how its images were cut."""
     compare: Literal["epsilon", "output"] = "epsilon"
     """In which space errors are compared."""
+    tiled: bool = False
+    """Whether large pictures are decoded in tiles."""
 
     def __init__(self, pipeline: Any, resolution: int) -> None:
         self.pipeline = pipeline
@@ -124,7 +126,12 @@ class SDStack:
 
     def pictures(self, latents: Tensor) -> list[Any]:
         """PIL images from what the UNet sees, `[N, C, H, W]`, decoded as the pipeline would."""
-        decoded = self.pipeline.vae.decode(self.latent_scale().undo(latents), return_dict=False)[0]
+        vae = self.pipeline.vae
+        vae.use_tiling = self.tiled  # never while encoding: latents are kept, however memory was saved
+        try:
+            decoded = vae.decode(self.latent_scale().undo(latents), return_dict=False)[0]
+        finally:
+            vae.use_tiling = False
         found: list[Any] = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
         return found
 

@@ -37,6 +37,8 @@ class Runtime:
     """Keep the second copy in the CPU's memory and move it to the device for each of its passes."""
     vae_slicing: bool | None = None
     """Let the VAE see one picture at a time; null: from 512 pixels on."""
+    vae_tiling: bool = False
+    """Decode pictures in tiles that are larger than the VAE was trained on."""
     compile: bool = False
     channels_last: bool = False
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"

@@ -20,7 +20,7 @@ from smpo.families.artefacts import replaced_folder
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
 from smpo.families.unet import UNetDenoiser
-from smpo.kinds import Runtime
+from smpo.kinds import Placement, Runtime
 
 PROMPTS, SEEDS = ["a red circle", "blue"], [3, 44]
 
@@ -133,6 +133,29 @@ def test_sampling_leaves_the_policy_in_place(sd_folder: Path) -> None:
     assert np.array_equal(tuned, drawn(denoiser))
     assert denoiser.stack.pipeline.unet is denoiser.network and denoiser.network.training
     assert all(p.requires_grad == ("lora_" in name) for name, p in denoiser.network.named_parameters())
+
+
+def test_tiles_and_slices_save_memory_and_change_no_latent(
+    sd_folder: Path, pictures: list[Image.Image]
+) -> None:
+    plain = load_unet(sd_folder, resolution=64, runtime=Runtime())
+    sliced = load_unet(sd_folder, resolution=64, runtime=Runtime(vae_slicing=True))
+    tiled = load_unet(sd_folder, resolution=64, runtime=Runtime(vae_tiling=True))  # its VAE was made for 32
+
+    def large(denoiser: UNetDenoiser) -> np.ndarray[Any, Any]:
+        found = denoiser.sample(PROMPTS, SEEDS, guidance=4.0, steps=2)
+        return np.stack([np.asarray(picture, dtype=int) for picture in found])
+
+    whole = large(plain)
+    assert np.abs(large(sliced) - whole).max() <= 1, "rounding"
+    seams = np.abs(large(tiled) - whole)
+    assert 0 < seams.mean() < 8 and large(tiled).shape == (2, 64, 64, 3)
+    assert not tiled.stack.pipeline.vae.use_tiling, "it is off outside of decoding"
+    where = [Placement()] * len(pictures)
+    means = [one.encode_pictures(pictures, where)["mean"] for one in (plain, sliced, tiled)]
+    assert torch.equal(means[0], means[2])
+    torch.testing.assert_close(means[0], means[1], rtol=1e-5, atol=1e-5)
+    assert plain.encoder_key == sliced.encoder_key == tiled.encoder_key
 
 
 def test_half_precision_samples_come_out_close(sd_folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -43,6 +44,38 @@ def test_a_hub_id_without_a_network_says_how_to_get_it() -> None:
         caught.value.help or ""
     )
     assert "folder" in (caught.value.help or "")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message", "advice"),
+    [
+        (
+            "GatedRepoError",
+            "is gated: the hub gives it to those",
+            "accept them at https://huggingface.co/a/b, then `hf auth",
+        ),
+        ("RepositoryNotFoundError", "is not on the hub, or is private", "is the name misspelt?"),
+        ("RevisionNotFoundError", "has no revision v1", "https://huggingface.co/a/b/commits/main"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_in_words(
+    refusal: str, message: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*_: object, **__: object) -> None:
+        raise getattr(errors, refusal)("403 Client Error. (Request ID: Root=1)", response=Response())
+
+    class Response:
+        headers: ClassVar[dict[str, str]] = {}
+        request = None
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(MachineError) as caught:
+        load_unet("a/b", revision="v1", runtime=Runtime())
+    assert message in caught.value.message and "Request ID" not in caught.value.message
+    assert advice in (caught.value.help or "")
 
 
 def test_a_hub_id_is_found_in_the_cache(

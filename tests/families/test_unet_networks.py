@@ -160,6 +160,34 @@ def test_frozen_weights_are_stored_in_half_and_norms_are_not(sd_folder: Path) ->
         assert {p.dtype for p in denoiser.trainable_state().values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
+def test_updates_that_bfloat16_cannot_hold_add_up(sd_folder: Path, adapter: Adapter | None) -> None:
+    """A step of 1e-6 is lost in a bfloat16 weight of 0.1, whose neighbours are 5e-4 away; the master weights keep it,
+    and what the network computes with follows them."""
+    denoiser = load_unet(sd_folder, adapter=adapter, runtime=Runtime(precision="bf16"))
+    x, t, cond = micro_batch(denoiser)
+    with torch.no_grad():
+        first = denoiser.predict(x, t, cond)
+    before = {name: value.clone() for name, value in denoiser.trainable_state().items()}
+    optimiser = torch.optim.AdamW(
+        [p for p in denoiser.network.parameters() if p.requires_grad], lr=1e-6, weight_decay=0.0
+    )
+    moved = []
+    for step in range(1, 201):
+        for name, parameter in denoiser.network.named_parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.ones_like(before[name])  # Adam's step is then the learning rate
+        optimiser.step()
+        if step in (1, 200):
+            after = denoiser.trainable_state()
+            moved.append(max(float((before[name] - after[name]).abs().max()) for name in before))
+    assert moved[0] == pytest.approx(1e-6, rel=0.1) and moved[1] == pytest.approx(2e-4, rel=0.05)
+    large = torch.cat([value[value.abs() > 0.01] for value in before.values()]).bfloat16()
+    assert len(large) and torch.equal(large - 1e-6, large), "in bfloat16 none of them would have moved"
+    with torch.no_grad():
+        assert not torch.equal(denoiser.predict(x, t, cond), first)
+
+
 def test_dropout_acts_on_the_loss_pass_alone(sd_folder: Path) -> None:
     denoiser = load_unet(sd_folder, adapter=Adapter(rank=2, dropout=0.5), runtime=Runtime())
     nudge(denoiser)

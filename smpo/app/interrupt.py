@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: finish the update, write a checkpoint, then stop. A second one stops at once.
+"""Ctrl-C, SIGTERM and SIGHUP: finish the update, write a checkpoint, then stop. A second one stops at once.
 
 SIGTERM is how clusters announce that they take a machine back, with half a minute's notice as a rule. An update that
 takes longer than `PATIENCE` is broken off then: the weights are still those of the one before, and a resumed run does
-it again, to the same end. Outside of training, SIGTERM stops at once; what was scored and encoded is kept.
+it again, to the same end. SIGHUP, a terminal that is gone, is the same without haste, unless `nohup` has it ignored.
+Outside of training, SIGTERM stops at once; what was scored and encoded is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["PATIENCE", "Interrupt", "terminable"]
 
 PATIENCE = 10.0
 """Seconds that an update may go on after SIGTERM, of the 30 that are usual until SIGKILL."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ENDS = tuple(one for name in ("SIGTERM", "SIGHUP") if (one := getattr(signal, name, None)) is not None)
 
 
 @contextmanager
@@ -34,11 +35,17 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = signal.signal(signal.SIGTERM, hear)
+    earlier = {one: signal.signal(one, hear) for one in _heeded()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for one, handler in earlier.items():
+            signal.signal(one, handler)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Of the signals that end a process, those that this one isn't meant to ignore."""
+    return [one for one in _ENDS if signal.getsignal(one) is not signal.SIG_IGN]
 
 
 class Interrupt:
@@ -55,7 +62,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._earlier = {one: signal.signal(one, self._hear) for one in _SIGNALS}
+            self._earlier = {one: signal.signal(one, self._hear) for one in (signal.SIGINT, *_heeded())}
         return self
 
     def __exit__(
@@ -77,7 +84,7 @@ class Interrupt:
 
     def reason(self) -> KeyboardInterrupt:
         """What to raise, once the checkpoint is written."""
-        return Terminated() if self._asked is signal.SIGTERM else KeyboardInterrupt()
+        return KeyboardInterrupt() if self._asked is signal.SIGINT else Terminated()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._asked is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Literal, get_args
 from filelock import FileLock, Timeout
 
 from smpo.engine.drafts import settle
+from smpo.runs.clock import Clock
 
 __all__ = ["RunFolder", "State", "Status"]
 
@@ -54,6 +54,7 @@ class RunFolder:
         self.path = path.absolute()
         self.resumed = resumed
         self._lock = lock
+        self._clock = Clock()
         self._written = 0.0
         self._status: Status | None = None
 
@@ -166,7 +167,7 @@ class RunFolder:
         """Note how far the run is; written every other second at most, unless `now`, so call it at will."""
         status = self._status
         assert status is not None, "only an open run can be updated"
-        moment = time.time()
+        moment = self._clock.now()
         self._status = Status(**{**asdict(status), "step": step, "message": message, "updated": moment})
         if now or moment - self._written >= _STATUS_EVERY:
             with suppress(OSError):  # a full disk; training needs no status
@@ -177,7 +178,7 @@ class RunFolder:
         if self._lock is None or self._status is None:
             return
         self._status = Status(
-            **{**asdict(self._status), "state": state, "message": message, "updated": time.time()}
+            **{**asdict(self._status), "state": state, "message": message, "updated": self._clock.now()}
         )
         try:
             self._write_status()
@@ -211,7 +212,8 @@ class RunFolder:
         for left in self.path.glob(".*.tmp"):
             left.unlink(missing_ok=True)
         earlier = self.status()
-        moment = time.time()
+        self._clock.not_before(earlier.updated)
+        moment = self._clock.now()
         self._status = Status(
             state="running",
             pid=os.getpid(),
@@ -225,4 +227,4 @@ class RunFolder:
     def _write_status(self) -> None:
         assert self._status is not None
         self.write_text(_STATUS, json.dumps(asdict(self._status), indent=1) + "\n")
-        self._written = time.time()
+        self._written = self._clock.now()

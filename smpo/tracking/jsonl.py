@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from smpo.engine.events import Ending, RunInfo
+from smpo.runs.clock import Clock
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,12 +57,15 @@ class JsonlTracker:
         self._folder = folder.absolute()
         self._files: dict[str, IO[str]] = {}
         self._torn: set[str] = set()
+        self._clock = Clock()
 
     def start(self, info: RunInfo) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, EVENTS):
             _mend(self._folder / name)
-        earlier = next((event for event in read_events(self._folder) if event["event"] == "start"), {})
+        before = read_events(self._folder)
+        self._clock.not_before(max(map(_time, before), default=0.0))
+        earlier = next((event for event in before if event["event"] == "start"), {})
         if info.resumed:
             # Said before it is done: a crash in between repeats it, which is harmless. `head` tells mirrors
             # how much of what they have read is unchanged.
@@ -76,7 +79,7 @@ class JsonlTracker:
         self._event("params", values=dict(values))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        line: dict[str, Any] = {"step": int(step), "time": _now()}
+        line: dict[str, Any] = {"step": int(step), "time": self._now()}
         for name, value in values.items():
             line[f"metric/{name}" if name in _RESERVED else name] = _encoded(float(value))
         self._write(METRICS, line)
@@ -112,8 +115,11 @@ class JsonlTracker:
             file.close()
         self._files.clear()
 
+    def _now(self) -> float:
+        return round(self._clock.now(), 3)
+
     def _event(self, event: str, **facts: Any) -> None:
-        self._write(EVENTS, {"event": event, "time": _now(), **facts})
+        self._write(EVENTS, {"event": event, "time": self._now(), **facts})
 
     def _write(self, name: str, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
@@ -237,6 +243,12 @@ def _mend(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
+def _time(event: Mapping[str, Any]) -> float:
+    """When it was written; a log that was tampered with may say anything."""
+    moment = event.get("time")
+    return float(moment) if isinstance(moment, (int, float)) and math.isfinite(moment) else 0.0
+
+
 def _encoded(value: float) -> float | str:
     """JSON has no NaN and no infinity; as strings every parser takes them, and `float` reads them back."""
     if math.isnan(value):
@@ -248,7 +260,3 @@ def _safe(name: str) -> str:
     """A name that is a path inside a folder, and a key that trackers accept."""
     parts = [re.sub(r"[^A-Za-z0-9_.\- ]", "_", part) for part in name.split("/")]
     return "/".join(part for part in parts if part.strip(". ")) or "unnamed"
-
-
-def _now() -> float:
-    return round(time.time(), 3)

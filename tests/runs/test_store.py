@@ -82,6 +82,10 @@ def test_latest_attempt_decides(tmp_path: Path) -> None:
         open_run(tmp_path, "toy", HASH)
 
 
+@pytest.mark.fault(
+    "faults", "a second run in a folder that is in use; a lock whose process was killed",
+    "the second is refused in words that name the first; the lock of a dead process is taken over",
+)  # fmt: skip
 def test_a_live_run_refuses_and_a_killed_one_is_interrupted(tmp_path: Path) -> None:
     holder = _holder(tmp_path)
     try:
@@ -100,6 +104,11 @@ def test_a_live_run_refuses_and_a_killed_one_is_interrupted(tmp_path: Path) -> N
     assert not run.is_live() and run.summary() == "interrupted"
 
 
+@pytest.mark.fault(
+    "faults",
+    "two runs that are started in one folder at the same moment",
+    "one gets it, the other is refused in words",
+)
 def test_two_processes_at_once_get_one_run(tmp_path: Path) -> None:
     both = [_holder(tmp_path, seconds=2.0) for _ in range(2)]
     said = [process.communicate(timeout=30) for process in both]

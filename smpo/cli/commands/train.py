@@ -35,19 +35,21 @@ def run(
 ) -> None:
     """Train, evaluate and track what a spec describes."""
     from smpo.cli.run import run_command
+    from smpo.cli.unheard import unheard
 
-    run_command(
-        spec,
-        sets or [],
-        resume=resume,
-        again=again,
-        devices=devices,
-        jobs=jobs,
-        seeds=seeds,
-        quiet=quiet,
-        roots=roots,
-        no_local_code=no_local_code,
-    )
+    with unheard():
+        run_command(
+            spec,
+            sets or [],
+            resume=resume,
+            again=again,
+            devices=devices,
+            jobs=jobs,
+            seeds=seeds,
+            quiet=quiet,
+            roots=roots,
+            no_local_code=no_local_code,
+        )
 
 
 def sweep(
@@ -92,6 +94,7 @@ def sweep(
 ) -> None:
     """Search the settings that a spec's `sweep:` block names."""
     from smpo.cli.sweep import show_command, sweep_command
+    from smpo.cli.unheard import unheard
 
     show, *rest = [*(words or []), ""] if words and words[0] == "show" else ["", *(words or []), ""]
     spec = rest[0] or "sweep"
@@ -100,21 +103,22 @@ def sweep(
         return
     if options and workers is None:
         raise RunError("`--option` is for workers on a cluster", help="add `--workers N`")
-    sweep_command(
-        spec,
-        sets or [],
-        trials=trials,
-        jobs=jobs,
-        workers=workers,
-        on=on,
-        options=options or [],
-        timeout=timeout,
-        trial_timeout=trial_timeout,
-        gpu_hours=gpu_hours,
-        storage=storage,
-        quiet=quiet,
-        best=best,
-        confirm=not no_confirm,
-        roots=roots,
-        no_local_code=no_local_code,
-    )
+    with unheard():
+        sweep_command(
+            spec,
+            sets or [],
+            trials=trials,
+            jobs=jobs,
+            workers=workers,
+            on=on,
+            options=options or [],
+            timeout=timeout,
+            trial_timeout=trial_timeout,
+            gpu_hours=gpu_hours,
+            storage=storage,
+            quiet=quiet,
+            best=best,
+            confirm=not no_confirm,
+            roots=roots,
+            no_local_code=no_local_code,
+        )

@@ -2,6 +2,7 @@
 
     python benchmarks/side_by_side.py                                              # tiny, on a CPU: two minutes
     python benchmarks/side_by_side.py --arch sdxl --device cuda --precision fp16   # the GPU numbers
+    python benchmarks/side_by_side.py --arch sdxl --reduced --repeats 1 --pairs 2  # that these work: on a CPU
 
 Parity comes first: noisy latents, targets, errors, margins, losses and the gradient of both arms agree, or nothing is
 timed. Then a ladder that turns one thing at a time, arms interleaved, medians and spreads of `--repeats`, each rung
@@ -22,6 +23,7 @@ import torch
 from speed import ladder
 from speed.archs import GRID, World, build
 from speed.measure import Phases, ceiling, counted, interleaved, machine, seconds
+from speed.options import OPTIONS, compared
 from speed.parity import parity
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,9 +37,10 @@ def main() -> None:
         torch.set_num_threads(1)
     pairs = chosen.pairs or GRID[chosen.arch] * (1 if device.type == "cpu" else 4)
     began = time.perf_counter()
-    world = build(chosen.arch, device, pairs)
+    world = build(chosen.arch, device, pairs, reduced=chosen.reduced)
     report: dict[str, Any] = {
         "arch": chosen.arch, "grid": chosen.grid, "precision": chosen.precision, "pairs": pairs,
+        "reduced": chosen.reduced,
         "micro_batch": chosen.micro, "repeats": chosen.repeats, "seed": 0, "machine": machine(device),
         "parameters": sum(p.numel() for p in world.policy.parameters()),
     }  # fmt: skip
@@ -54,10 +57,15 @@ def main() -> None:
             {"name": name, **times[name], **first[name], "phases_ms": phases(update, device)}
             for name, update in arms.items()
         ]
+    if chosen.options is None or chosen.options:
+        report["options"] = compared(
+            world, chosen.grid, chosen.precision, chosen.micro, chosen.options, chosen.repeats
+        )
     ladder.judge(report, world)
     report["took_seconds"] = time.perf_counter() - began
     print(ladder.table(report))
-    out = chosen.out or RESULTS / f"side_by_side_{chosen.arch}_{chosen.grid}_{device.type}.json"
+    suffix = "_reduced" if chosen.reduced else ""
+    out = chosen.out or RESULTS / f"side_by_side_{chosen.arch}{suffix}_{chosen.grid}_{device.type}.json"
     out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"written to {out.name} in {report['took_seconds']:.0f} s")
 
@@ -104,6 +112,10 @@ def arguments() -> argparse.Namespace:
         "--pairs", type=int, help="pairs per update; by default one per bin of timesteps (GPU: four)"
     )
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--options", nargs="*", choices=list(OPTIONS), metavar="NAME",
+                        help="settings of `runtime` to try on the exact mode; by default all that fit")  # fmt: skip
+    parser.add_argument("--reduced", action="store_true",
+                        help="true blocks at an eighth of the width: shows that it works, no more")  # fmt: skip
     parser.add_argument("--skip-parity", action="store_true", help="it was shown in an earlier call")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()

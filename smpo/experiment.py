@@ -151,8 +151,10 @@ class RuntimeSpec(_Block):
     """CPU threads a process; null leaves torch's choice."""
     encode_batch: int = Field(32, gt=0)
     """Images at once while scoring, encoding and sampling."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time.
+    `selective` keeps what products, convolutions and attention give, and computes the cheap rest again: about 60 % of
+    the memory of no checkpointing, for hardly any time."""
     offload_reference: bool = False
     """Keep the frozen reference of a full fine-tuning in the CPU's memory and move it to the device for each of its
     passes. A LoRA's reference is the policy's own network and needs no place."""
@@ -169,6 +171,12 @@ class RuntimeSpec(_Block):
     """Memory layout of convolutions; on GPUs, together with `compile`."""
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
     """Kernel of attention, where it takes the shape; `auto` leaves the choice to torch."""
+    prompts_once: bool = False
+    """Compute keys and values of the prompts once for each window of inversions, instead of at every pass. Costs
+    memory: what the network's cross-attention makes of a prompt, for each row of the window (SDXL in 16 bits: 28 MB).
+    Not with `compile`."""
+    fused_qkv: bool = False
+    """One product instead of three for queries, keys and values, in inversions. Not with `compile`."""
     shadow_weights: bool = False
     """Keep a 16-bit copy of a policy that is trained whole for inversions, instead of casting its weights at every
     pass. The same numbers; two bytes a parameter."""

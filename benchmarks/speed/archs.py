@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from smpo.components.optimisers import AdamW
 
 GRID = {"tiny": 10, "sdxl": 10, "sd15": 5}
 """Inversion steps of the official scripts."""
@@ -67,6 +70,11 @@ class World:
     t: Tensor
     noise: Tensor
 
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """One for all arms: its state is twice as large as the weights, and at a learning rate of 0 nobody minds."""
+        return AdamW().build(self.policy.parameters(), 0.0)
+
     @property
     def scale(self) -> float:
         return float(self.vae.config.scaling_factor)  # type: ignore[union-attr, arg-type]
@@ -105,21 +113,24 @@ SCHEDULE = {
 }
 
 
-def build(arch: str, device: torch.device, pairs: int, seed: int = 0) -> World:
+def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced: bool = False) -> World:
     """The reference is the policy with a thousandth of noise on its weights, else every margin would be 0. Timesteps
-    are fixed, one in the middle of each of n bins, so that all arms do the same work and the mean is known."""
+    are fixed, one in the middle of each of n bins, so that all arms do the same work and the mean is known. `reduced`:
+    the true blocks an eighth as wide, on latents of 16 x 16, with tiny encoders, so that a CPU can show that it works.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
     with device:
-        unet, side = UNet2DConditionModel(**UNETS[arch]), UNETS[arch]["sample_size"]
-        vae = AutoencoderKL(**(_tiny_vae() if arch == "tiny" else {**_VAE, "latent_channels": 4}))
+        config = {**UNETS[arch], **(REDUCED[arch] if reduced else {})}
+        unet, side, tiny = UNet2DConditionModel(**config), config["sample_size"], reduced or arch == "tiny"
+        vae = AutoencoderKL(**(_tiny_vae() if tiny else {**_VAE, "latent_channels": 4}))
         texts: list[nn.Module] = []
         if arch == "sd15":
-            texts = [CLIPTextModel(CLIPTextConfig(**_CLIP_L))]
+            texts = [CLIPTextModel(CLIPTextConfig(**(_TINY_CLIP if tiny else _CLIP_L)))]
         else:
-            small, large = (_TINY_CLIP, _TINY_CLIP) if arch == "tiny" else (_CLIP_L, _BIG_G)
+            small, large = (_TINY_CLIP, _TINY_CLIP) if tiny else (_CLIP_L, _BIG_G)
             texts = [
                 CLIPTextModel(CLIPTextConfig(**small)),
                 CLIPTextModelWithProjection(CLIPTextConfig(**large)),
@@ -196,3 +207,15 @@ UNETS: dict[str, dict[str, Any]] = {
         "use_linear_projection": True,
     },
 }
+
+REDUCED: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "sd15": {
+        "sample_size": 16, "block_out_channels": (40, 80, 160, 160), "cross_attention_dim": 32, "norm_num_groups": 8,
+    },
+    "sdxl": {
+        "sample_size": 16, "block_out_channels": (40, 80, 160), "cross_attention_dim": 64, "norm_num_groups": 8,
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 32,
+    },
+}  # fmt: skip
+"""What differs from `UNETS`."""

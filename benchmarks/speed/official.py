@@ -66,7 +66,7 @@ class Official:
         self.scheduler = InverseScheduler(GRID[world.arch], grid, world.device)
         self.kept: list[tuple[Tensor, Tensor]] | None = None
         self.seen: list[dict[str, Any]] = []
-        self.optimiser = torch.optim.AdamW(world.policy.parameters(), lr=0.0)
+        self.optimiser = world.optimiser
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=half is torch.float16)
 
     def update(self, phase: Phase, *, step: bool = True) -> int:

@@ -16,13 +16,12 @@ from torch import Tensor
 from smpo.app.inverted import reused
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.components.optimisers import AdamW
 from smpo.engine.loop import Session, fit
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.step import Settings
 from smpo.families.networks import Arithmetic, Networks
-from smpo.families.speed import store_in_half
+from smpo.families.speed import AS_TORCH_DOES, Speed, store_in_half
 from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, PairBatch, Runtime
@@ -41,6 +40,10 @@ class Mode:
     timesteps: int = 1
     frozen: bool = False
     """Invert along the frozen reference, and keep what was found."""
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Other settings of the inversion."""
+    even: bool = False
+    """Passes of one shape."""
 
 
 class FixedDraws:
@@ -64,14 +67,26 @@ class Ours:
     """`update()` is one update of smpo's loop over all pairs of the world."""
 
     def __init__(
-        self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None
+        self,
+        world: World,
+        grid: str,
+        precision: Any,
+        mode: Mode,
+        cache: Path | None = None,
+        *,
+        speed: Speed = AS_TORCH_DOES,
+        shadow: bool = False,
     ) -> None:
         self.world, self.mode = world, mode
         if precision != "fp32":
             store_in_half(world.reference, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
         stack = (SDStack if world.arch == "sd15" else SDXLStack)(world.pipeline, world.images.shape[-1])
         networks = Networks(
-            world.policy, world.reference, arithmetic=Arithmetic(world.device, precision, 2 * mode.micro)
+            world.policy,
+            world.reference,
+            arithmetic=Arithmetic(world.device, precision, 2 * mode.micro),
+            speed=speed,
+            shadow=shadow,
         )
         self.denoiser = UNetDenoiser(stack, networks, keys=("bench", "bench"), opening=("", ""), origin={})
         inversion = ReNoise(
@@ -79,23 +94,28 @@ class Ours:
             convention=CONVENTION[grid],  # type: ignore[arg-type]
             start="alpha0",
             by="reference" if mode.frozen else "policy",
+            **dict(mode.changes),
         )
         recall = None
         if mode.frozen and cache is not None:
             inversion, recall = self._remembered(inversion, precision, cache)
-        optimiser = AdamW().build(world.policy.parameters(), 0.0)
         self.seen: list[Any] = []
         self.session = Session(
             denoiser=self.denoiser,
             objective=SmPO(beta=BETA[world.arch], gamma=10.0),
             inversion=inversion,
-            optimiser=optimiser,
+            optimiser=world.optimiser,
             rate=LearningRate(0.0, 10**9),
             accelerator=_Alone(),
             batches=lambda _step: self._batches(),
             draws=lambda position: FixedDraws(world, position, mode.timesteps),  # type: ignore[arg-type, return-value]
             settings=Settings(
-                seed=0, t_min=0, t_max=999, posterior=True, timesteps=mode.timesteps, passes=Passes()
+                seed=0,
+                t_min=0,
+                t_max=999,
+                posterior=True,
+                timesteps=mode.timesteps,
+                passes=Passes(even=mode.even),
             ),
             steps=10**9,
             pairs_per_update=len(world.t),
@@ -128,6 +148,11 @@ class Ours:
         with watched(session, phase, step=step):
             next(iter(fit(session, next(self._number))))
         return len(self.world.t) * self.mode.timesteps
+
+    def some(self) -> tuple[Tensor, Tensor, Conditioning]:
+        """What a network is asked in one pass with gradients: latents, timesteps, conditioning of a micro-batch."""
+        batch = next(self._batches())
+        return batch.mean, self.world.t[batch.position].repeat(2).to(batch.mean.device), batch.conditioning
 
     def _batches(self) -> Iterator[PairBatch]:
         mean, std, told = self.moments

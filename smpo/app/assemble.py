@@ -239,6 +239,8 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         compile=spec.runtime.compile,
         channels_last=spec.runtime.channels_last,
         attention=spec.runtime.attention,
+        prompts_once=spec.runtime.prompts_once,
+        fused_qkv=spec.runtime.fused_qkv,
         shadow_weights=spec.runtime.shadow_weights,
         eight_bit=spec.inversion.eight_bit,
     )

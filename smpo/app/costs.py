@@ -56,6 +56,8 @@ class Architecture:
     """What the backward needs of one image, under autocast."""
     checkpointed_gb: float
     """The same with gradient checkpointing: what is saved, and the largest segment that is computed again."""
+    selective_gb: float
+    """The same where no product, convolution or attention is computed again, at least."""
     share: float
     """Of a GPU's 16-bit peak that is reached with several pairs at once."""
     share_of_one: float
@@ -65,17 +67,17 @@ class Architecture:
 ARCHITECTURES = (
     Architecture(
         "SD 1.5 at 512 px", 859_520_964, 512, 0.8033, 1.117, 2.51, encoders_gb=0.83, latent=4 * 64 * 64, text=77 * 768,
-        activations_gb=1.24, checkpointed_gb=0.184 + 0.087, share=0.29, share_of_one=0.18,
+        activations_gb=1.24, checkpointed_gb=0.184 + 0.087, selective_gb=0.52, share=0.29, share_of_one=0.18,
     ),
     Architecture(
         "SDXL at 1024 px", 2_567_463_684, 1024, 6.7612, 4.879, 10.47, encoders_gb=3.61,
         latent=4 * 128 * 128, text=77 * 2048 + 1280,
-        activations_gb=8.64, checkpointed_gb=0.661 + 0.241, share=0.36, share_of_one=0.28,
+        activations_gb=8.64, checkpointed_gb=0.661 + 0.241, selective_gb=3.99, share=0.36, share_of_one=0.28,
     ),
     Architecture(
         "SDXL at 512 px", 2_567_463_684, 512, 1.5888, 1.117, 2.51, encoders_gb=3.61,
         latent=4 * 64 * 64, text=77 * 2048 + 1280,
-        activations_gb=2.18, checkpointed_gb=0.166 + 0.060, share=0.33, share_of_one=0.22,
+        activations_gb=2.18, checkpointed_gb=0.166 + 0.060, selective_gb=1.02, share=0.33, share_of_one=0.22,
     ),
 )  # fmt: skip
 
@@ -125,7 +127,7 @@ class Workload:
     share_of_device: int
     """Pairs a device takes per update; micro-batches divide it."""
     precision: Literal["fp32", "bf16", "fp16"]
-    checkpointing: bool
+    checkpointing: bool | Literal["selective"]
     trainable: int | None
     """Numbers of the adapter that is trained while the network stays as it is; None trains the network."""
     average: bool
@@ -164,7 +166,7 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
     """Hours and memory of a spec on one kind of GPU."""
     peak = gpu.peak_32 if work.precision == "fp32" else gpu.peak_16
     reached = peak * (network.share_of_one if work.micro_batch == 1 else network.share)
-    recomputed = 2 * work.levels if work.checkpointing else 0
+    recomputed = 2 * work.levels if work.checkpointing is True else 0
     pair = network.forward_tflop * (work.passes_per_pair + recomputed) / reached
     pictures, scores = gpu.peak_tf32 * network.share, gpu.peak_32 * FULL_SHARE
     training = work.pairs * pair / 3600
@@ -198,7 +200,9 @@ def memory_gb(network: Architecture, work: Workload, micro_batch: int | None = N
         cast = 0 if full else 2
         weights = network.parameters * (trained + cast + stored * work.reference)
     images = 2 * work.levels * (work.micro_batch if micro_batch is None else micro_batch)
-    each = network.checkpointed_gb if work.checkpointing else network.activations_gb
+    each = network.activations_gb
+    if work.checkpointing:
+        each = network.selective_gb if work.checkpointing == "selective" else network.checkpointed_gb
     if full:
         each *= 2 / 1.25  # autocast keeps some of them, mostly norms, in float32 already
     return weights / GB + network.encoders_gb + images * each

@@ -58,6 +58,8 @@ class Ledger:
         self.flop_per_pass: float | None = None
         self.peak_bytes = 0
         self.energy = EnergyMeter()
+        self.queued: list[tuple[Any, Any]] = []
+        """Events on the device round inversions whose time isn't known yet."""
         self._open: list[_Phase] = []
         self._joined = False
         _forget_peak()
@@ -92,7 +94,13 @@ class Ledger:
         return None if self.flop_per_pass is None else self.flop_per_pass * self.training_passes / 1e12
 
     def update(self, report: StepReport, objective: Objective) -> None:
-        """Add an optimiser update."""
+        """Add an optimiser update, after which the device has finished."""
+        for began, ended in self.queued:
+            seconds = began.elapsed_time(ended) / 1e3
+            self.seconds["invert"] = self.seconds.get("invert", 0.0) + seconds
+            if self._open:
+                self._open[-1].inside += seconds
+        self.queued.clear()
         rows = 2 * report.pairs * report.visits * objective.levels_per_pair()
         asked = {
             "invert": report.metrics.get("passes", 0.0) * rows,
@@ -225,13 +233,23 @@ class _Inversion:
         return getattr(self._inner, name)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if self._device == "cuda":
+            return self._queued(*arguments, **named)
+        with self._ledger("invert"):
+            return self._inner(*arguments, **named)
+
+    def _queued(self, *arguments: Any, **named: Any) -> Any:
+        """A kernel that was only queued has taken no time yet: the device notes the time itself, and is asked when the
+        update is over and it has nothing to do."""
         import torch
 
-        with self._ledger("invert"):
-            noised = self._inner(*arguments, **named)
-            if self._device == "cuda":  # a kernel that was only queued has taken no time yet
-                torch.cuda.synchronize()
-        return noised
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        try:
+            return self._inner(*arguments, **named)
+        finally:
+            ended.record()
+            self._ledger.queued.append((began, ended))
 
 
 class _Denoiser:

@@ -39,9 +39,13 @@ def followers(
     rough = {"eight_bit": True} if passes.eight_bit else {}
 
     def follow(reference: bool, about: Conditioning) -> Predict:
+        window = Conditioning(
+            about.tensors
+        )  # an object of its own: what is remembered of it dies with this inversion
+
         def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
             with torch.no_grad():
-                return denoiser.predict(x, t, about.take(rows), reference=reference, **rough)
+                return denoiser.predict(x, t, window.within(rows), reference=reference, **rough)
 
         return portioned(predict, passes)
 

@@ -20,6 +20,7 @@ from smpo.families.pipelines import (
     pipeline_patterns,
     policy_and_reference,
 )
+from smpo.families.recompute import checkpoint
 from smpo.families.single_file import is_single_file, unpacked
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
@@ -82,8 +83,7 @@ def load_unet(
     stack.tiled = runtime.vae_tiling
     reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
     later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
-    if runtime.gradient_checkpointing:
-        stack.pipeline.unet.enable_gradient_checkpointing()
+    checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing)
     stack.pipeline.to(device)
     networks = Networks(
         stack.pipeline.unet,
@@ -91,7 +91,13 @@ def load_unet(
         arithmetic=Arithmetic(device, precision, runtime.batch),
         fetch=None if hold or adapter is not None else later,
         offload=runtime.offload_reference,
-        speed=Speed(runtime.compile, runtime.channels_last, runtime.attention),
+        speed=Speed(
+            runtime.compile,
+            runtime.channels_last,
+            runtime.attention,
+            prompts_once=runtime.prompts_once,
+            fused_qkv=runtime.fused_qkv,
+        ),
         shadow=runtime.shadow_weights,
         eight_bit=runtime.eight_bit,
     )

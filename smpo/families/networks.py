@@ -14,7 +14,7 @@ each pass (autocast); norms compute in float32. Frozen weights are stored as tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from smpo.families.eight_bit import EightBitShadow
 from smpo.families.lora import adapter_off
+from smpo.families.once import Once
 from smpo.families.speed import AS_TORCH_DOES, Shadow, Speed
+from smpo.kinds import Conditioning
 
 __all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
 
@@ -77,6 +79,7 @@ class Networks:
         self._eight_bit: dict[bool, EightBitShadow] | None = {} if eight_bit else None
         speed.prepare(trained)
         self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
+        self._once: dict[int, Once] = {}
         self._dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.modules())
 
     @property
@@ -87,6 +90,17 @@ class Networks:
     @property
     def _resting(self) -> torch.device:
         return torch.device("cpu") if self._offload else self.arithmetic.device
+
+    def once(
+        self, network: nn.Module, cond: Conditioning, *, reference: bool
+    ) -> AbstractContextManager[None]:
+        """Round a pass without gradients: what needn't be computed again for `cond`'s window isn't."""
+        speed = self.speed
+        if speed.compile or not (speed.prompts_once or speed.fused_qkv):
+            return nullcontext()
+        if id(network) not in self._once:
+            self._once[id(network)] = Once(network, prompts=speed.prompts_once, fused=speed.fused_qkv)
+        return self._once[id(network)].during(cond, reference=reference)
 
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """One pass in the common arithmetic: float32 `[N, C, H, W]`.

@@ -27,11 +27,14 @@ RECOMPILE_LIMIT = 64
 class Speed:
     """`compile`: transformer and ResNet blocks one by one, which takes a fraction of compiling the whole and costs a
     percent of its gain. `channels_last`: the layout of convolutions; pays where norms are compiled too, since
-    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch."""
+    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch.
+    `prompts_once`, `fused_qkv`: see `smpo.families.once`; not for what is compiled."""
 
     compile: bool = False
     channels_last: bool = False
     attention: Attention = "auto"
+    prompts_once: bool = False
+    fused_qkv: bool = False
 
     @property
     def layout(self) -> torch.memory_format:
@@ -75,6 +78,10 @@ class Shadow:
     def __init__(self, master: nn.Module, dtype: torch.dtype, speed: Speed = AS_TORCH_DOES) -> None:
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         network = copy.deepcopy(master).requires_grad_(False).eval()
+        for module in network.modules():
+            vars(module).pop(
+                "forward", None
+            )  # what sits in the master's layers (`once`) knows the master's weights
         if hasattr(network, "disable_gradient_checkpointing"):
             network.disable_gradient_checkpointing()
         store_in_half(network, dtype)

@@ -19,7 +19,7 @@ from smpo.families.lora import save_adapter
 from smpo.families.networks import Networks
 from smpo.families.pipelines import schedule_of
 from smpo.families.stacks import SDStack
-from smpo.imaging import place
+from smpo.imaging import in_range, place
 from smpo.kinds import Conditioning, Placement
 from smpo.weights import quiet
 
@@ -75,7 +75,10 @@ class UNetDenoiser:
         placed = [place(p, resolution, where) for p, where in zip(images, placements, strict=True)]
         means, stds = [], []
         for part in _split(placed, self.networks.arithmetic.batch):
-            posterior = vae.encode(torch.stack([p.pixels for p in part]).to(self.device)).latent_dist
+            pixels = in_range(
+                torch.stack([p.bytes for p in part]).to(self.device)
+            )  # a quarter of the way in floats
+            posterior = vae.encode(pixels).latent_dist
             mean, std = scale.apply(posterior.mean, posterior.std)
             means.append(mean.cpu())
             stds.append(std.cpu())
@@ -102,7 +105,11 @@ class UNetDenoiser:
         inputs = self.stack.network_inputs(cond)
         if not reference and torch.is_grad_enabled():
             return self.networks.ask(self.policy, x, t, inputs)
-        with torch.no_grad(), self.networks.still(reference=reference, eight_bit=eight_bit) as network:
+        with (
+            torch.no_grad(),
+            self.networks.still(reference=reference, eight_bit=eight_bit) as network,
+            self.networks.once(network, cond, reference=reference),
+        ):
             return self.networks.ask(network, x, t, inputs)
 
     # ---- sampling

@@ -9,6 +9,6 @@ Data, models and rewards all go through these, so that one picture is one tensor
 
 from smpo.imaging.decode import BrokenImage, decode
 from smpo.imaging.identity import content_id
-from smpo.imaging.place import Placed, place
+from smpo.imaging.place import Placed, in_range, place
 
-__all__ = ["BrokenImage", "Placed", "content_id", "decode", "place"]
+__all__ = ["BrokenImage", "Placed", "content_id", "decode", "in_range", "place"]

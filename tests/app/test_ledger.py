@@ -7,9 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from smpo.app.energy import EnergyMeter
-from smpo.app.ledger import COST, Ledger
+from smpo.app.ledger import COST, Ledger, _Inversion
 from smpo.components.objectives import DiffusionDPO, SupervisedFineTuning
 from smpo.engine.events import StepReport
 from smpo.runs.store import open_run
@@ -146,3 +147,33 @@ def test_scoring_and_encoding_have_their_own_seconds(tmp_path, monkeypatch, capf
     (cost,) = tmp_path.glob("runs/small/*-1/cost.json")
     seconds = json.loads(cost.read_text())["seconds"]
     assert {"prepare", "score", "encode", "invert", "train", "sample", "evaluate", "save"} <= set(seconds)
+
+
+def test_inversions_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
+    """Nobody waits for the device inside an update: events are recorded, and read when the update is over."""
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            log.append("record")
+
+        def elapsed_time(self, other):
+            assert other is not self
+            log.append("read")
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: log.append("wait"))
+    ledger = Ledger()
+    with ledger("train"):
+        assert _Inversion(lambda x: log.append("invert") or x, "cuda", ledger)(7) == 7
+        assert log == ["record", "invert", "record"] and "invert" not in ledger.seconds
+        ledger.update(StepReport(1, {"passes": 7.0}, 1.0, 16), DiffusionDPO())
+        time.sleep(0.3)
+    assert log[3:] == ["read"] and ledger.seconds["invert"] == 0.25
+    assert ledger.seconds["train"] == pytest.approx(0.05, abs=0.04), (
+        "what the inversion took isn't training's"
+    )

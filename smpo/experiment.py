@@ -137,6 +137,9 @@ class RuntimeSpec(_Block):
     """What computes; `auto` takes a GPU where torch finds one."""
     devices: int = Field(1, ge=1)
     """Processes, one a device."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """`fsdp`: each process keeps its share of a policy's master weights, of their optimiser's state and of their moving
+    average (FSDP2). For networks that are trained whole and don't fit otherwise; the results are the same."""
     micro_batch: int | None = Field(None, gt=0)
     """Pairs a device holds at once; null takes the whole batch of the device. Where it doesn't divide that, the last
     micro-batch of an update is smaller: every pair counts the same."""
@@ -296,6 +299,24 @@ class ExperimentSpec(_Block):
         """The next batch that can be dealt evenly."""
         return -(-self.train.batch // self.runtime.devices) * self.runtime.devices
 
+    def _shardable(self) -> None:
+        """What isn't known to give the same numbers on a policy in parts is refused."""
+        keepers = {
+            "train.precision": self.train.precision == "fp16",
+            "train.optimiser": not self.train.optimiser.shardable,
+            "runtime.compile": self.runtime.compile,
+            "runtime.shadow_weights": self.runtime.shadow_weights,
+            "inversion.eight_bit": self.inversion.eight_bit,
+        }
+        for where, wanted in keepers.items():
+            if wanted:
+                raise SpecError(
+                    "runtime.sharding",
+                    f"`fsdp` and the `{where}` chosen here haven't been brought together",
+                    related=[where],
+                    help="`-s runtime.sharding=none`, or the default of the other",
+                )
+
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:
         if self.name.lower() in _TAKEN or self.name.lower().startswith("mlflow.db"):
@@ -347,6 +368,8 @@ class ExperimentSpec(_Block):
                 related=["inversion.use"],
                 help="`runtime.devices: 1`, or an inversion without a memory",
             )
+        if self.runtime.sharding == "fsdp":
+            self._shardable()
         if self.train.batch % self.runtime.devices:
             raise SpecError(
                 "train.batch",

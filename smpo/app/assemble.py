@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from smpo.engine.loop import Session
 from smpo.engine.memory import Room
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
+from smpo.engine.sharding import gather, shard, whole
 from smpo.engine.step import Settings, climbs
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec, TrainSpec
@@ -34,7 +36,7 @@ from smpo.maths.draws import PositionDraws
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Live", "assemble", "live_runtime", "smoothed", "trained"]
+__all__ = ["Live", "assemble", "live_runtime", "reunited", "smoothed", "trained"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,6 +54,11 @@ class Live:
     stats: ScoreStats | None
     p: Tensor
     held: HeldOut
+    parameters: dict[str, nn.Parameter]
+    """What is trained, by name; of a sharded policy the parts that this process holds."""
+    sharded: bool
+    changed: Callable[[], None]
+    """To be called when parameters were set to other values than an update's."""
 
 
 def assemble(
@@ -102,12 +109,18 @@ def assemble(
     with clock("encode"), accelerator.main_process_first():
         loader.prepare(spec.train.steps, start=start, progress=progress)
 
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if sharded := spec.runtime.sharding == "fsdp" and world > 1:
+        shard(denoiser.policy, runtime.device, world)
+    changed = partial(gather, denoiser.policy) if sharded else _nothing
     parameters = trained(denoiser.policy)
     optimiser = spec.train.optimiser.build(parameters.values(), spec.train.lr)
-    average = Average(parameters, spec.train.ema) if spec.train.ema else None
-    if accelerator.num_processes > 1:
+    average = Average(parameters, spec.train.ema, changed) if spec.train.ema else None
+    if sharded:
+        optimiser.register_step_post_hook(lambda *_: changed())
+        changed()
+    elif world > 1:
         denoiser.policy = accelerator.prepare_model(denoiser.policy)
-    rank, world = accelerator.process_index, accelerator.num_processes
     settings = Settings(
         seed=spec.train.seed,
         t_min=spec.train.t_min,
@@ -140,7 +153,28 @@ def assemble(
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
         room=room,
     )
-    return Live(session, table, loader, runtime, key, stats, p, held)
+    return Live(session, table, loader, runtime, key, stats, p, held, parameters, sharded, changed)
+
+
+def reunited(spec: ExperimentSpec, live: Live) -> None:
+    """Give the main process a policy in one piece, its moving average where there is one, as it is evaluated and saved.
+    Collective; without effect where nothing is sharded."""
+    if not live.sharded:
+        return
+    session = live.session
+    source = live.parameters if session.average is None else session.average.shadow
+    weights = {name: whole(tensor.detach()).cpu() for name, tensor in source.items()}
+    if session.accelerator.is_main_process:
+        session.denoiser = spec.model.load(live.runtime)
+        live.parameters = trained(session.denoiser.policy)
+        with torch.no_grad():
+            for name, parameter in live.parameters.items():
+                parameter.copy_(weights[name])
+    session.average, live.sharded = None, False
+
+
+def _nothing() -> None:
+    """Parameters that nobody holds a copy of."""
 
 
 def smoothed(

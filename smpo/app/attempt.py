@@ -47,10 +47,7 @@ class Attempt:
     @property
     def parameters(self) -> dict[str, Any]:
         """What is trained, by name."""
-        from smpo.app.assemble import trained
-
-        session = self.live.session
-        return trained(session.accelerator.unwrap_model(session.denoiser.policy))
+        return self.live.parameters
 
     @property
     def state(self) -> State:
@@ -59,6 +56,19 @@ class Attempt:
 
         session = self.live.session
         return State(self.parameters, session.optimiser, session.average, session.scaler, session.inversion)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process takes part in writing a checkpoint: of a sharded policy each brings its share."""
+        return self.main or self.live.sharded
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process has this wish, where all of them are needed to fulfil it."""
+        if not self.live.sharded:
+            return wish
+        from smpo.app.interrupt import anybody
+
+        return anybody(wish, self.live.session.accelerator)
 
     def facts(self) -> dict[str, Any]:
         """For a checkpoint: how much of the log belongs to it, and what it has cost. The log is on the disk before the

@@ -74,12 +74,17 @@ def block_of(name: str) -> str:
 
 
 def _norms(parameters: Mapping[str, Tensor]) -> dict[str, float | str]:
-    """The gradient's norm in each block, before clipping; those without a gradient are left out."""
+    """The gradient's norm in each block, before clipping; those without a gradient are left out.
+
+    Of a sharded policy, of this process's part.
+    """
+    from smpo.engine.sharding import mine
+
     squares: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             block = block_of(name)
-            squares[block] = squares.get(block, 0) + parameter.grad.detach().float().square().sum()
+            squares[block] = squares.get(block, 0) + mine(parameter.grad.detach()).float().square().sum()
     return {
         block: _plain(math.sqrt(v) if (v := float(total)) >= 0 else v) for block, total in squares.items()
     }
@@ -108,7 +113,9 @@ def _pictures(run: Attempt, samples: Sequence[Sample], folder: Path) -> None:
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
-    return all(bool(one.isfinite().all()) for one in tensors)
+    from smpo.engine.sharding import mine
+
+    return all(bool(mine(one).isfinite().all()) for one in tensors)
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> Iterable[Tensor]:

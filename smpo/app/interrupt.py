@@ -17,7 +17,7 @@ from typing import Any
 
 from smpo.errors import Terminated
 
-__all__ = ["PATIENCE", "Interrupt", "terminable"]
+__all__ = ["PATIENCE", "Interrupt", "anybody", "terminable"]
 
 PATIENCE = 10.0
 """Seconds that an update may go on after SIGTERM, of the 30 that are usual until SIGKILL."""
@@ -48,6 +48,16 @@ def _heeded() -> list[signal.Signals]:
     return [one for one in _ENDS if signal.getsignal(one) is not signal.SIG_IGN]
 
 
+def anybody(wish: bool, accelerator: Any) -> bool:
+    """Whether any process of the run has this wish: the same answer for all of them."""
+    if accelerator.num_processes == 1:
+        return wish
+    import torch
+
+    wishes = torch.tensor([float(wish)], device=accelerator.device)
+    return bool(accelerator.reduce(wishes, reduction="sum").item() > 0)
+
+
 class Interrupt:
     """Inside the block, signals are remembered instead of raised. Does nothing outside the main thread.
 
@@ -75,12 +85,7 @@ class Interrupt:
 
     def wanted(self, accelerator: Any) -> bool:
         """Whether to stop now; all processes of a run give the same answer, so that none waits for the others."""
-        if accelerator.num_processes == 1:
-            return self._asked is not None
-        import torch
-
-        asked = torch.tensor([float(self._asked is not None)], device=accelerator.device)
-        return bool(accelerator.reduce(asked, reduction="sum").item() > 0)
+        return anybody(self._asked is not None, accelerator)
 
     def reason(self) -> KeyboardInterrupt:
         """What to raise, once the checkpoint is written."""

@@ -73,7 +73,7 @@ def work(
     overseer: Overseer | None = None, expected: Expected | None = None, call: RollCall | None = None,
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
-    from smpo.app.assemble import assemble
+    from smpo.app.assemble import assemble, reunited
     from smpo.app.training import train
     from smpo.engine.checkpoint import restore
 
@@ -99,6 +99,7 @@ def work(
             folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn
         )
         clock.go_on(folder, facts)
+        live.changed()
         attempt = replace(attempt, start=start, logged=facts.get("log") if start else 0)
         tracker.start(info(attempt))
         record_inputs(attempt, expected)
@@ -107,6 +108,7 @@ def work(
 
         with clock("train"):
             train(attempt)
+        reunited(resolved.spec, live)
         if main:
             averaged = session.average.swapped() if session.average else nullcontext()
             with averaged:

@@ -41,7 +41,7 @@ def train(run: Attempt) -> None:
     saved = run.start // every if every else 0
     busy = (lambda: session.busy) if session.accelerator.num_processes == 1 else None
     with _keeper(run) as keeper, Interrupt(console.note, busy) as interrupt, _salvaging(run, keeper) as tried:
-        if run.main and runtime.on_nan == "roll-back" and run.start == 0:
+        if run.keeps and runtime.on_nan == "roll-back" and run.start == 0:
             keeper.put(0, run.state)  # where to return to before there is another
         if run.main and run.start:
             keeper.tidy(run.start)
@@ -71,7 +71,7 @@ def train(run: Attempt) -> None:
                     console.warn(message)
             due = every and report.step // every > saved
             stop = interrupt.wanted(session.accelerator)
-            if run.main and (due or final or stop or score):
+            if run.keeps and run.agreed(bool(due or final or stop or score)):
                 tried.append(report.step)
                 keeper.put(report.step, run.state, {**run.facts(), **score}, must=final or stop)
                 saved = report.step // every if every else 0
@@ -79,7 +79,7 @@ def train(run: Attempt) -> None:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
                 raise interrupt.reason()
             _afterwards(run, report.step, look)
-    if run.main and done < session.steps:  # the last ones were left out
+    if run.keeps and done < session.steps:  # the last ones were left out
         keeper.put(session.steps, run.state, run.facts(), must=True)
 
 
@@ -87,9 +87,12 @@ def train(run: Attempt) -> None:
 def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
     """An error, or a notice that ran out, leaves a checkpoint of the last whole update: no finished one is lost.
 
-    Of several processes the main one writes it, or the first that is left: all hold the same state. Yields the updates
-    of which a checkpoint was tried: what the disk refused once isn't tried again.
+    Of several processes the main one writes it, or the first that is left: all hold the same state. Only a sharded one
+    takes all of them, and is written when all have failed in the same way. Yields the updates of which a checkpoint was
+    tried: what the disk refused once isn't tried again.
     """
+    from smpo.engine.alarms import NonFiniteLoss
+
     session = run.live.session
     tried = [run.start]
     try:
@@ -101,9 +104,11 @@ def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
             if isinstance(error, Terminated):
                 raise  # whoever terminates several processes does so to all
             run.call.whose_fault()
-        writes = run.main if run.call is None else run.call.heir()
+        if run.live.sharded and not isinstance(error, NonFiniteLoss):
+            raise
+        writes = run.keeps if run.call is None or run.live.sharded else run.call.heir()
         whole = session.applied
-        if writes and whole is not None and whole > max(tried) and _finite(run):
+        if writes and whole is not None and whole > max(tried) and not run.agreed(not _finite(run)):
             session.abandon()
             try:
                 keeper.put(whole, run.state, run.facts(), must=True)
@@ -115,7 +120,9 @@ def _salvaging(run: Attempt, keeper: Keeper) -> Iterator[list[int]]:
 
 
 def _finite(run: Attempt) -> bool:
-    return all(bool(one.isfinite().all()) for one in run.parameters.values())
+    from smpo.engine.sharding import mine
+
+    return all(bool(mine(one).isfinite().all()) for one in run.parameters.values())
 
 
 def _roll_back(run: Attempt, keeper: Keeper) -> int:
@@ -124,7 +131,9 @@ def _roll_back(run: Attempt, keeper: Keeper) -> int:
 
     keeper.wait()
     spec_hash = run.resolved.identity.spec_hash
-    return restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn).step
+    found = restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn)
+    run.live.changed()
+    return found.step
 
 
 def _afterwards(run: Attempt, step: int, look: Look | None) -> None:
@@ -135,7 +144,7 @@ def _afterwards(run: Attempt, step: int, look: Look | None) -> None:
             reason = run.overseer.hopeless(step, run.resolved, run.live, run.tracker, look)
         if reason:
             raise Pruned(reason)
-    if run.main and step < run.live.session.steps:
+    if step < run.live.session.steps:
         _preview(run, step)
 
 
@@ -148,6 +157,7 @@ def _keeper(run: Attempt) -> Keeper:
         spec_hash=run.resolved.identity.spec_hash,
         say=run.console.warn,
         background=run.spec.runtime.background_checkpoints,
+        writes=run.main or not run.live.sharded,
     )
 
 
@@ -163,9 +173,10 @@ def _score(run: Attempt, keeper: Keeper, step: int, found: Mapping[str, float]) 
 def _preview(run: Attempt, step: int) -> None:
     """A grid of the same few prompts and seeds, so that one can watch them change; where one is due."""
     every = run.spec.runtime.preview_every
-    if not every or step % every or run.spec.evaluate is None:
+    if not every or step % every or run.spec.evaluate is None or not run.keeps:
         return
     from smpo.app.evaluate import preview
 
     with run.live.session.average.swapped() if run.live.session.average else nullcontext():
-        run.tracker.images("preview", preview(run.spec, run.live), step)
+        if run.main:
+            run.tracker.images("preview", preview(run.spec, run.live), step)

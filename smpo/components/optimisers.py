@@ -25,6 +25,7 @@ class AdamW(Optimiser):
     version: ClassVar[int] = 1
     state_bytes: ClassVar[float] = 8.0
     """For each parameter: two moments in float32. `smpo plan` counts with it."""
+    shardable: ClassVar[bool] = True
 
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the first moment."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from smpo.engine.sharding import put
 
 __all__ = ["Average"]
 
@@ -14,8 +16,14 @@ __all__ = ["Average"]
 class Average:
     """`average <- decay * average + (1 - decay) * parameter`, with the usual ramp min(decay, (1+k)/(10+k))."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.decay = decay
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        decay: float,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called after parameters were set to other values."""
+        self.decay, self._changed = decay, changed
         self._live = dict(parameters)
         self.shadow = {name: p.detach().clone().float() for name, p in self._live.items()}
 
@@ -36,9 +44,10 @@ class Average:
 
     def load(self, shadow: Mapping[str, Tensor]) -> None:
         for name in self.shadow:
-            self.shadow[name].copy_(shadow[name])
+            self.shadow[name].copy_(put(self.shadow[name], shadow[name]))
 
     def _copy(self, source: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self._live.items():
                 parameter.copy_(source[name])
+        self._changed()

@@ -23,7 +23,7 @@ class Keeper:
     enough training goes on, in words, until the next one is due. Only the last checkpoint of a run must succeed.
 
     `background`: a thread writes, from a copy in the CPU's memory, while training goes on. One checkpoint is in flight
-    at a time; leaving the block waits for it.
+    at a time; leaving the block waits for it. `writes` is false for a process that only brings its share.
     """
 
     def __init__(
@@ -34,9 +34,10 @@ class Keeper:
         spec_hash: str,
         say: Callable[[str], None],
         background: bool = False,
+        writes: bool = True,
     ) -> None:
         self._folder, self._keep, self._spec_hash = folder, keep, spec_hash
-        self._say, self._background = say, background
+        self._say, self._background, self._writes = say, background, writes
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -58,6 +59,8 @@ class Keeper:
         self.wait()
         self._complain()
         kept = snapshot(state, copy=self._background and not must)
+        if not self._writes:
+            return
         if must or not self._background:
             self._attempt(step, kept, facts or {}, must=must)
             return

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from smpo.engine.memory import Room
 from smpo.engine.metrics import Meter
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
+from smpo.engine.sharding import apart, whole
 from smpo.engine.step import Noisy, Prepared, Settings, judge, noise, predict, refer
 from smpo.engine.window import parts, windows
 from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, Recall
@@ -186,13 +187,11 @@ def _over_the_update(
 
 def _sync(session: Session, *, last: bool) -> Any:
     """Gradients travel between processes once an update, with its last micro-batch."""
-    import contextlib
-
-    return contextlib.nullcontext() if last else session.accelerator.no_sync(session.denoiser.policy)
+    return nullcontext() if last else apart(session.accelerator, session.denoiser.policy)
 
 
 def _norm(session: Session) -> Tensor:
     """Global norm of the gradient. Nothing is clipped before it is known to be a number: clipping by one that isn't
     would leave nothing to examine."""
     session.scaler.unscale_(session.optimiser)
-    return torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None])
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None]))

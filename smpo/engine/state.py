@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from smpo.engine.ema import Average
+from smpo.engine.sharding import put, whole
 
 __all__ = ["Snapshot", "State", "put_back", "snapshot"]
 
@@ -49,7 +51,8 @@ class Snapshot:
 
 
 def snapshot(state: State, *, copy: bool = False) -> Snapshot:
-    """`copy`: the tensors are its own, so that training may go on while they are written."""
+    """`copy`: the tensors are its own, so that training may go on while they are written. Where a policy is sharded
+    all processes have to call it, and the main one gets the content: files that any number can go on from."""
     tensors = {"weights": {name: _kept(p, copy) for name, p in state.parameters.items()}}
     plain: dict[str, Any] = {}
     if state.average is not None:
@@ -65,25 +68,37 @@ def snapshot(state: State, *, copy: bool = False) -> Snapshot:
 
 
 def put_back(state: State, kept: Snapshot) -> None:
-    """Make the live objects what they were. When they don't fit, raises what the objects raise: `LookupError`,
-    `ValueError`, `RuntimeError`."""
+    """Make the live objects what they were; of those that are dealt out over processes each takes its part.
+
+    When they don't fit, raises what the objects raise: `LookupError`, `ValueError`, `RuntimeError`.
+    """
     with torch.no_grad():
         for name, parameter in state.parameters.items():
-            parameter.copy_(kept.tensors["weights"][name])
+            parameter.copy_(put(parameter, kept.tensors["weights"][name]))
     if state.average is not None:
         state.average.load(kept.tensors["average"])
     if (remember := getattr(state.inversion, "load_state", None)) is not None and "inversion" in kept.tensors:
         remember(kept.tensors["inversion"])
     if state.optimiser is not None:
         found = _with(kept.plain["optimiser"], kept.tensors["optimiser"])
-        found["state"] = {int(index): values for index, values in found["state"].items()}
+        trained = [p for group in state.optimiser.param_groups for p in group["params"]]
+        found["state"] = {
+            int(index): {
+                n: put(trained[int(index)], v) if isinstance(v, Tensor) else v for n, v in values.items()
+            }
+            for index, values in found["state"].items()
+        }
         state.optimiser.load_state_dict(found)
     if state.scaler is not None and state.scaler.is_enabled():
         state.scaler.load_state_dict(kept.plain["scaler"])
 
 
 def _kept(tensor: Tensor, copy: bool) -> Tensor:
-    there = tensor.detach().to("cpu", copy=copy)
+    held = tensor.detach()
+    full = whole(held)
+    if full is not held and dist.is_initialized() and dist.get_rank():
+        return torch.empty(0)  # the main process writes
+    there = full.to("cpu", copy=copy)
     return there.contiguous()
 
 

@@ -160,6 +160,8 @@ class Optimiser(Component):
     """Which rule turns gradients into steps. The learning rate and its schedule belong to `train`."""
 
     kind: ClassVar[str] = "optimiser"
+    shardable: ClassVar[bool] = False
+    """Whether a step of each number needs that number's state alone, so that a share can be stepped by itself."""
 
     @abstractmethod
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer: ...

@@ -97,6 +97,12 @@ class TrainSpec(_Block):
     """Decay of an exponential moving average of the policy; when set, the average is evaluated and saved."""
     optimiser: Optimiser = slot("adamw")
 
+    @property
+    def halves(self) -> bool:
+        """Whether what encoders made is stored in 16 bits: where networks compute in 16 bits, which rounds more. In
+        fp32 it is stored as it is."""
+        return self.precision != "fp32"
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainSpec:
         if self.warmup > self.steps:

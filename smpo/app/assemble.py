@@ -105,6 +105,7 @@ def assemble(
     loader = PairLoader(
         table, p, denoiser, stream,
         cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained, buckets=_buckets(spec, table),
+        dtype=torch.float16 if spec.train.halves else torch.float32,
     )  # fmt: skip
     with clock("encode"), accelerator.main_process_first():
         loader.prepare(spec.train.steps, start=start, progress=progress)

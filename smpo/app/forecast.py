@@ -73,8 +73,10 @@ def forecast(
     key = model.get("encoders")
     if key:
         windows = [None if size == (side, side) else size for size in sizes] or [None]
-        latents = encoded(cache / "latents", *(latents_key(key, size) for size in windows))
-        texts = encoded(cache / "prompts", key)
+        latents = encoded(
+            cache / "latents", *(latents_key(key, size) for size in windows), halves=train.halves
+        )
+        texts = encoded(cache / "prompts", key, halves=train.halves)
     return Forecast(
         scores=scores,
         scores_stored=stored,
@@ -83,8 +85,10 @@ def forecast(
         images_stored=latents.rows if latents else 0,
         prompts=prompts,
         prompts_stored=texts.rows if texts else 0,
-        latent_bytes=_each(latents.size, latents.rows) if latents and latents.rows else _moments(network),
-        text_bytes=_each(texts.size, texts.rows) if texts and texts.rows else _text(network),
+        latent_bytes=_each(latents.size, latents.rows)
+        if latents and latents.rows
+        else _moments(network, train.halves),
+        text_bytes=_each(texts.size, texts.rows) if texts and texts.rows else _text(network, train.halves),
         pairs=pairs,
         buckets=sizes,
         filled=_counted(data.get("buckets"), len(sizes)),
@@ -104,10 +108,10 @@ def _each(size: int, rows: int) -> int:
     return -(-size // rows)
 
 
-def _moments(network: Architecture | None) -> int | None:
-    """Mean and standard deviation, in float32."""
-    return None if network is None else 2 * 4 * network.latent
+def _moments(network: Architecture | None, halves: bool) -> int | None:
+    """Mean and standard deviation."""
+    return None if network is None else 2 * (2 if halves else 4) * network.latent
 
 
-def _text(network: Architecture | None) -> int | None:
-    return None if network is None else 4 * network.text
+def _text(network: Architecture | None, halves: bool) -> int | None:
+    return None if network is None else (2 if halves else 4) * network.text

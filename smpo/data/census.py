@@ -60,11 +60,15 @@ def scored(cache: Path, scorer: str, pairs: str) -> tuple[int, bool]:
     return (int(some[0]) if some else 0), whole is not None
 
 
-def encoded(folder: Path, *keys: str) -> Stored:
-    """Rows filed under these keys of encoders (`cache/latents` or `cache/prompts`), in either precision."""
+def encoded(folder: Path, *keys: str, halves: bool) -> Stored:
+    """Rows filed under these keys of encoders (`cache/latents` or `cache/prompts`), in 16 or 32 bits."""
     names = [hashlib.sha256(key.encode()).hexdigest()[:24] for key in keys]
     rows = size = 0
-    for index in [index for name in names for index in sorted(folder.glob(f"{name}-*/index.sqlite"))]:
+    for index in [
+        index
+        for name in names
+        for index in sorted(folder.glob(f"{name}-{'fp16' if halves else 'fp32'}/index.sqlite"))
+    ]:
         counted = _ask(index, "SELECT count(*) FROM place")
         bytes_ = _ask(index, "SELECT coalesce(sum(size), 0) FROM shard")
         rows += int(counted[0]) if counted else 0

@@ -30,9 +30,9 @@ SECONDS = 30
 class EncodedStore:
     """Rows of named tensors under text ids, filed under `key` in a folder of their own below `folder`.
 
-    `dtype` is how large float rows are stored (float32, or float16 for half the disk); they are read as
-    float32. Any number of processes may read and fill a store at once. A kill loses what was encoded since
-    the last shard."""
+    `dtype` is how large float rows are stored and read (float32, or float16 for half the disk and memory): whoever
+    computes with them casts them, once and on the device. Any number of processes may read and fill a store at once. A
+    kill loses what was encoded since the last shard. Many short runs leave many small shards; they are put together."""
 
     def __init__(
         self, folder: Path, key: str, *, dtype: torch.dtype = torch.float32, shard_bytes: int = 64 << 20
@@ -80,6 +80,7 @@ class EncodedStore:
                     progress(label, min(start + batch, len(owed)), len(owed))
             if waiting:
                 self._write(waiting)
+            self._shards.merge(self._shard_bytes)
 
     def rows(self, ids: Sequence[str]) -> dict[str, Tensor]:
         """Named tensors `[len(ids), ...]`, on the CPU, in this order; ids may repeat.
@@ -108,7 +109,6 @@ class EncodedStore:
             positions = (shard_of == shard).nonzero()[:, 0]
             for name, tensor in self._shards.tensors(shard).items():
                 chosen = tensor[row_of[positions]]
-                chosen = chosen.float() if chosen.dtype == torch.float16 else chosen
                 if name not in found:
                     found[name] = chosen.new_empty(len(ids), *chosen.shape[1:])
                 found[name][positions] = chosen
@@ -127,7 +127,8 @@ class EncodedStore:
                     tensor = tensor.half()
                     if not tensor.isfinite().all():
                         raise RunError(
-                            f"`{name}` is too large for half precision", help="store it in float32"
+                            f"`{name}` is too large for half precision, in which runs in 16 bits store it",
+                            help="`--set train.precision=fp32`",
                         )
             stored[name] = tensor.contiguous()
         return stored

@@ -25,6 +25,7 @@ from smpo.data.order import Order, dealt
 from smpo.data.rows import EncodedRows, image_row, prompt_row
 from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
+from smpo.data.visits import PORTION, Visits, of_pairs, of_samples, tossed
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
 from smpo.maths.draws import PositionDraws
 
@@ -69,22 +70,25 @@ class PairLoader:
         Worth calling once, before training and in one process: afterwards no batch waits for an encoder,
         except for random crops, which are different at each visit."""
         positions = range(start * self._stream.batch, steps * self._stream.batch)
-        prompts: dict[str, None] = {}
-        visits: dict[Size | None, set[tuple[int, bool, int, str]]] = defaultdict(set)
-        for first in range(positions.start, positions.stop, 4096):
-            for sample in self._samples(range(first, min(first + 4096, positions.stop))):
-                for one in sample.shown:
-                    prompts[one.prompt] = None
-                    where = one.placement
-                    visits[where.size].add((one.row, where.flip, one.side, one.image))
+        visits = self._visits(positions)
+        prompts = dict.fromkeys(visits.prompts)
         if self._stream.unconditional:
             prompts[""] = None
         self._encoded.ensure_prompts(list(prompts), progress)
         if self._stream.crop == "centre":
-            for size, some in visits.items():
-                ids = [image_row(image, flip) for _, flip, _, image in sorted(some)]
-                self._encoded.ensure_images(ids, size, progress)
+            for size, names in visits.images.items():
+                self._encoded.ensure_images(names, size, progress)
         self._ready = positions
+
+    def _visits(self, positions: range) -> Visits:
+        if self._singles is None:
+            words, size = self._worded, self._size
+            return of_pairs(positions, self._stream, self._order, self._table, self._rows, words, size)
+        portions = (
+            range(begin, min(begin + PORTION, positions.stop))
+            for begin in range(positions.start, positions.stop, PORTION)
+        )
+        return of_samples(sample for some in portions for sample in self._samples(some))
 
     def samples(
         self, step: int, rank: int = 0, world: int = 1, cost: Callable[[range], Tensor] | None = None
@@ -138,10 +142,8 @@ class PairLoader:
 
     def _samples(self, positions: range) -> list[Sample]:
         stream, draws = self._stream, PositionDraws(self._stream.seed, positions)
-        nothing = [1.0] * len(positions)
-        dropped = draws.uniform("prompt-dropout").tolist() if stream.prompt_dropout else nothing
-        mirror = draws.uniform("flip").tolist() if stream.flip else nothing
-        other = draws.uniform("flip/second").tolist() if stream.flip == "apart" else mirror
+        coins = tossed(stream, draws)
+        (mirror, other), dropped = (side.tolist() for side in coins.flips), coins.silent.tolist()
         centre = [0.5] * len(positions)
         across, down = (
             draws.uniform(name).tolist() if stream.crop == "random" else centre
@@ -152,8 +154,8 @@ class PairLoader:
         for i, place in enumerate(self._order(positions)):
             row = self._rows[place]
             crop, size = (across[i], down[i]), self._size(row) if single is None else None
-            placements = Placement(crop, mirror[i] < 0.5, size), Placement(crop, other[i] < 0.5, size)
-            silent = dropped[i] < stream.prompt_dropout
+            placements = Placement(crop, mirror[i], size), Placement(crop, other[i], size)
+            silent = dropped[i]
             if single is not None:
                 first, second = (
                     Shown(
@@ -183,8 +185,10 @@ class PairLoader:
         device = self._denoiser.device
         shown = [sample.shown[side] for side in (0, 1) for sample in samples]
         images = dict(self._latents(samples, shown, plain=plain))
-        mean, std = images.pop("mean").to(device), images.pop("std").to(device)
-        conditioning = Conditioning(self._embeddings(samples, shown, plain=plain)).merged(images).to(device)
+        images |= self._embeddings(samples, shown, plain=plain)
+        told = {name: _full(rows.to(device)) for name, rows in images.items()}  # moved as stored, cast once
+        mean, std = told.pop("mean"), told.pop("std")
+        conditioning = Conditioning(told)
         single = self._singles is not None and not plain
         p = self._p[[sample.row for sample in samples]].float()
         return PairBatch(
@@ -205,8 +209,8 @@ class PairLoader:
             return None
         self._encoded.ensure_prompts([""])
         empty = self._encoded.prompts([""])
-        spread = {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in empty.items()}
-        return conditioning.merged(Conditioning(spread).to(self._denoiser.device).tensors)
+        moved = {name: _full(tensor.to(self._denoiser.device)) for name, tensor in empty.items()}
+        return conditioning.merged({name: one.expand(rows, *one.shape[1:]) for name, one in moved.items()})
 
     def _latents(
         self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool
@@ -230,6 +234,11 @@ class PairLoader:
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
         return samples[0].position in self._ready and samples[-1].position in self._ready
+
+
+def _full(rows: Tensor) -> Tensor:
+    """Rows that were stored by halves, in float32."""
+    return rows.float() if rows.dtype == torch.float16 else rows
 
 
 def _of_one_size(samples: Sequence[Sample], pairs: int) -> Iterator[list[Sample]]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -25,6 +26,9 @@ __all__ = ["ShardGone", "Shards"]
 
 OPEN_SHARDS = 256
 """Shards that stay mapped. A mapping costs address space; the system keeps in memory what is in use."""
+
+SMALL_SHARDS = 16
+"""So many shards of less than a quarter of the usual size are put together."""
 
 KNOWN_ROWS = 500_000
 """Places of rows that are remembered rather than looked up."""
@@ -150,6 +154,46 @@ class Shards:
             )
         self._sound.add(shard)
 
+    def merge(self, largest: int) -> None:
+        """Put small shards together, up to `largest` bytes each; whoever calls holds `lock`.
+
+        First the new file with all its rows, then the old ones go: a kill in between leaves shards without rows, which
+        go the next time. Rows of a damaged one are missing afterwards, not wrong."""
+        with closing(self._connect()) as index:
+            small = index.execute(
+                "SELECT id, size FROM shard WHERE size < ? ORDER BY id", (largest // 4,)
+            ).fetchall()
+        if len(small) < SMALL_SHARDS:
+            return
+        group: list[int] = []
+        size = 0
+        for number, bytes_ in [*small, (-1, largest)]:
+            if size + bytes_ > largest:
+                self._put_together(group)
+                group, size = [], 0
+            group.append(number)
+            size += bytes_
+
+    def _put_together(self, shards: Sequence[int]) -> None:
+        names: list[str] = []
+        parts: list[dict[str, Tensor]] = []
+        for shard in shards:
+            if not self._is_sound(shard):
+                self._discard(shard)
+                continue
+            with closing(self._connect()) as index:
+                found = index.execute(
+                    "SELECT id, row FROM place WHERE shard = ? ORDER BY row", (shard,)
+                ).fetchall()
+            if found:
+                rows = torch.tensor([row for _, row in found])
+                parts.append({name: tensor[rows] for name, tensor in self.tensors(shard).items()})
+                names += [name for name, _ in found]
+        if parts:
+            self.append(names, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        for shard in shards:
+            self._remove(shard)
+
     def _is_sound(self, shard: int) -> bool:
         file = self._file(shard)
         if file is None or not file[0].exists() or file[0].stat().st_size != file[1]:
@@ -169,6 +213,24 @@ class Shards:
                 with index:
                     index.execute("DELETE FROM place WHERE shard = ?", (shard,))
                     index.execute("DELETE FROM shard WHERE id = ?", (shard,))
+        self._forget(shard)
+
+    def _remove(self, shard: int) -> None:
+        """A shard whose rows are elsewhere by now."""
+        with closing(self._connect()) as index:
+            file = self._file(shard)
+            with index:
+                index.execute("DELETE FROM shard WHERE id = ?", (shard,))
+            others = (
+                index.execute("SELECT count(*) FROM shard WHERE name = ?", (file[0].name,)).fetchone()
+                if file
+                else (1,)
+            )
+        if file is not None and not others[0]:
+            file[0].unlink(missing_ok=True)
+        self._forget(shard)
+
+    def _forget(self, shard: int) -> None:
         self._mapped.pop(shard, None)
         self._places = {name: place for name, place in self._places.items() if place[0] != shard}
 

@@ -117,3 +117,15 @@ def test_buckets_leave_identities_alone(place: Path) -> None:
     text = (place / "spec.yaml").read_text().replace(", buckets: {step: 8}", "")
     (place / "plain.yaml").write_text(text)
     assert resolve(place / "plain.yaml", skeleton=ExperimentSpec).identity.spec_hash == without
+
+
+def test_encodings_are_stored_in_the_bits_that_networks_compute_in(place: Path) -> None:
+    for precision, bits in (("fp32", "fp32"), ("bf16", "fp16")):
+        one = live(place, f"train.precision={precision}", f"runtime.cache={place / precision}")
+        batch = next(iter(one.session.batches(0)))
+        assert batch.mean.dtype == batch.conditioning.tensors["text"].dtype == torch.float32, "cast once"
+        assert {folder.name[-4:] for folder in (place / precision).glob("*/*-fp*")} == {bits}
+        plan = make_plan(
+            resolved(place, f"train.precision={precision}", f"runtime.cache={place / precision}")
+        )
+        assert plan.caches.images_stored > 0

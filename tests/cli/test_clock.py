@@ -26,7 +26,7 @@ def test_the_clock_counts_on_and_begins_after_what_was(monkeypatch):
 
 @pytest.mark.fault(
     "faults", "a clock that is set by a day, forwards or back, during a run and before it is resumed",
-    "times in the record go on in order, durations stay those that passed", times=2,
+    "times in the record go on in order, durations stay those that passed",
 )  # fmt: skip
 @pytest.mark.parametrize("days", [-1, 1])
 def test_times_stay_in_order(days, tmp_path, capfd, monkeypatch):

@@ -36,6 +36,10 @@ def weights(folder, name):
     return (run / "model/model.safetensors").read_bytes()
 
 
+@pytest.mark.fault(
+    "faults", "a disk that is full for a while when a checkpoint is due",
+    "older checkpoints make room, or it is said and training goes on; the result is the same",
+)  # fmt: skip
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(
     spec, capfd, monkeypatch, limit
 ):
@@ -50,6 +54,9 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(
     assert weights(spec.parent, "small") == weights(spec.parent, "straight")
 
 
+@pytest.mark.fault(
+    "faults", "a disk that stays full", "the run ends in words; with room, `--resume` goes on to the same end"
+)
 def test_a_disk_that_stays_full_ends_in_words_and_is_gone_on_from(spec, capfd, monkeypatch, limit):
     assert smpo(capfd, "run", spec, "-q", "--set", "name=straight").code == 0
     with monkeypatch.context() as patch:
@@ -68,6 +75,11 @@ def test_a_disk_that_stays_full_ends_in_words_and_is_gone_on_from(spec, capfd, m
     assert sorted(set(steps)) == [1, 2, 3, 4] and steps == sorted(steps)
 
 
+@pytest.mark.fault(
+    "faults",
+    "a disk that is full while encoding into the cache",
+    "it is said; what was encoded is kept and used",
+)
 def test_a_cache_that_is_full_says_so_and_keeps_what_it_has(tmp_path, limit):
     import torch
 
@@ -90,6 +102,12 @@ def test_a_cache_that_is_full_says_so_and_keeps_what_it_has(tmp_path, limit):
     assert store.rows(["39", "1"])["latent"][:, 0, 0, 0].tolist() == [39, 1]
 
 
+@pytest.mark.fault(
+    "faults",
+    "an output folder that may only be read, or is none",
+    "it is said before any work, exit code 3",
+    times=2,
+)
 @pytest.mark.parametrize("which", ["runs", "cache"])
 def test_a_folder_that_can_not_be_written_is_named_before_any_work(spec, capfd, monkeypatch, which):
     import os

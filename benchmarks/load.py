@@ -2,6 +2,7 @@
 measured while others work.
 
     python benchmarks/load.py            # some three minutes; writes benchmarks/results/load.json
+    python benchmarks/load.py metrics    # that part alone, into the same file
 
 `metrics`: 10,000 points to MLflow in sqlite, sent in portions as training would, against the updates of the quickstart
 and of the plane that yield as many. `store`: commands in a folder with 200 finished runs. `resume`: the log of 100,000
@@ -32,20 +33,23 @@ RESULT = Path(__file__).parent / "results" / "load.json"
 POINTS, RUNS, UPDATES = 10_000, 200, 100_000
 EVERY = 3.0
 """Seconds between two looks of the mirror at its log (`MirrorTracker.every`)."""
+BURST = 1000
+"""Values after which it looks at once (`MirrorTracker.burst`)."""
 
 
-def main() -> None:
+def main(parts: list[str]) -> None:
+    measured = {"metrics": metrics, "store": store, "resume": resume}
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        found: dict[str, Any] = {
+        found: dict[str, Any] = known | {
             "made_by": "benchmarks/load.py",
             "machine": f"{platform.machine()}, {_cpu()}, one thread",
             "versions": {name: metadata.version(name) for name in ("smpo", "torch", "mlflow")},
             "unit": "seconds of processor time, unless said otherwise",
-            "metrics": metrics(place),
-            "store": store(place),
-            "resume": resume(place),
         }
+        for part in parts or measured:
+            found[part] = measured[part](place)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
@@ -109,7 +113,7 @@ def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[floa
     log, mirror = JsonlTracker(folder), Mirror(folder, MlflowRun(store, folder))
     log.start(RunInfo(name="load", run_id="0-1", folder=folder, spec_hash="0"))
     mirror.advance()  # imports MLflow and creates the database: once a process, whatever is sent
-    portion = max(1, min(round(EVERY / update), 200 // len(reported)))
+    portion = max(1, min(round(EVERY / update), BURST // len(reported)))
     sent = waited = 0.0
     updates = round(POINTS / len(reported))
     for step in range(1, updates + 1):
@@ -211,4 +215,4 @@ def _cpu() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

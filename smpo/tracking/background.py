@@ -31,7 +31,7 @@ class MirrorTracker:
         *,
         say: Callable[[str], None] | None = None,
         every: float = 3.0,
-        burst: int = 200,
+        burst: int = 1000,
         grace: float = 60.0,
     ) -> None:
         self._destination = destination

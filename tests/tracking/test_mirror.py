@@ -123,10 +123,10 @@ def test_a_burst_does_not_wait_for_the_clock(tmp_path: Path, about: About) -> No
     memory = Memory()
     run = Run(tmp_path, memory, about(tmp_path), every=60.0)
     _until(lambda: memory.opened)
-    run.steps(1, 150)
-    _until(lambda: len(memory.curve()) >= 100)
+    run.steps(1, 1500)
+    _until(lambda: len(memory.curve()) >= 1000)
     run.finish()
-    assert memory.curve() == _exact(150)
+    assert memory.curve() == _exact(1500)
 
 
 def test_a_destination_that_is_down_is_said_once_and_ends_quickly(tmp_path: Path, about: About) -> None:

@@ -47,9 +47,7 @@ def audit_data(
     spec = resolved.spec
     runtime = live_runtime(spec)
     if message := spec.data.check():
-        raise MachineError(
-            f"data: {message}", help="point `data.path` at the files: `--set data.path=FOLDER`"
-        )
+        raise MachineError(f"data: {message}", help=spec.data.remedy())
     console.phase("reading")
     if isinstance(spec.data, VoteData):
         book = open_book(spec.data.source(), cache=runtime.cache, progress=console.progress)

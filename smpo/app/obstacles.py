@@ -39,7 +39,7 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     if message := spec.model.check():
         yield Obstacle("model", message, _how_to_get_model(spec.model, message))
     if message := spec.data.check():
-        yield Obstacle("data", message, "point `data.path` at the parquet files: `--set data.path=FOLDER`")
+        yield Obstacle("data", message, spec.data.remedy())
     rewards = {"reward": spec.reward} if spec.reward else {}
     if spec.evaluate is not None:
         rewards |= {f"evaluate.rewards.{i}": reward for i, reward in enumerate(spec.evaluate.rewards)}

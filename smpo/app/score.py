@@ -40,9 +40,7 @@ def score_data(spec: ExperimentSpec, console: Console) -> Scored:
     if spec.reward is None:
         raise RunError("the spec names no reward", help="choose one: `--reward NAME`")
     if message := spec.data.check():
-        raise MachineError(
-            f"data: {message}", help="point `data.path` at the files: `--set data.path=FOLDER`"
-        )
+        raise MachineError(f"data: {message}", help=spec.data.remedy())
     if message := spec.reward.check():
         raise MachineError(f"reward: {message}", help=how_to_get_reward(spec.reward, "reward", message))
     runtime = live_runtime(spec)

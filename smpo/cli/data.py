@@ -12,7 +12,7 @@ from smpo.cli.words import out, print_json, resolve_spec
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from smpo.data.audit import Audit
+    from smpo.data.audit import Audit, Crops
 
 __all__ = ["audit_command", "score_command"]
 
@@ -64,17 +64,18 @@ def show_audit(audit: Audit) -> None:
             f"{audit.noise['pairs']:,} pairs with several votes speak for all"
         )
     if audit.crops is not None:
-        crops, meant = (
-            audit.crops,
-            "`data.buckets`" if audit.crops.used else "`data.buckets: {}` (not in the spec)",
-        )
-        console.print(
-            f"crop       squares lose {crops.lost_as_square:.1%} of an image on average; {meant}: {crops.lost:.1%}, in "
-            f"{len(crops.buckets)} size{'s' * (len(crops.buckets) != 1)}",
-            highlight=False,
-        )
+        console.print(_cut(audit.crops), highlight=False)
     for note in audit.notes:
         console.print(f"[dim]note       {escape(note)}[/]")
+
+
+def _cut(crops: Crops) -> str:
+    """What squares lose, and what buckets would save or do."""
+    squares = f"crop       squares lose {crops.lost_as_square:.1%} of an image on average; "
+    if not crops.used and crops.lost > crops.lost_as_square - 0.005:
+        return f"{squares}no sizes of `data.buckets: {{}}` suit them better"
+    meant = "`data.buckets`" if crops.used else "`data.buckets: {}`, which the spec doesn't ask for"
+    return f"{squares}{meant}: {crops.lost:.1%}, in {len(crops.buckets)} sizes"
 
 
 def _findings(audit: Audit) -> Table:

@@ -95,15 +95,12 @@ class _Annotated(PlacedData):
                 f"there is no file `{self.annotations}` in {place}",
                 help=f"name it in `data.annotations`; here are {', '.join(names[:6]) or 'no such files'}",
             )
+        if not (place / self.images).is_dir():
+            raise MachineError(
+                f"there is no folder `{self.images}` in {place}",
+                help="name it in `data.images`: the folder from which the records' paths count",
+            )
         return FolderPairs([file], place / self.images, interpret=interpret, rules=rules, regroup=regroup)
-
-    def check(self) -> str | None:
-        if is_hub_id(self.path) or is_url(self.path):
-            return super().check()
-        place = Path(locate(self.path))
-        if not (place / self.annotations).is_file():
-            return f"there is no file `{self.annotations}` in {place}"
-        return None if (place / self.images).is_dir() else f"there is no folder `{self.images}` in {place}"
 
 
 @register

@@ -107,21 +107,29 @@ class PlacedData(VoteData):
         return Path(locate(self.path))
 
     def check(self) -> str | None:
-        if is_url(self.path):
-            from smpo.data.remote import lacking
+        trouble = self._trouble()
+        return None if trouble is None else trouble.message
 
-            try:
-                return lacking(str(self.place()))
-            except SmpoError as error:
-                return error.message
-        if is_hub_id(self.path):
-            return missing(self.path, "datasets")
-        if not Path(locate(self.path)).exists():
-            return f"there is no preference data at {locate(self.path)}"
+    def remedy(self) -> str:
+        trouble = self._trouble()
+        return super().remedy() if trouble is None or trouble.help is None else trouble.help
+
+    def _trouble(self) -> SmpoError | None:
+        """What a cheap look finds: no file is read whole, and no network is asked."""
         try:
-            self.source()
+            if is_url(self.path):
+                from smpo.data.remote import needed
+
+                needed(str(self.place()))
+            elif is_hub_id(self.path):
+                message = missing(self.path, "datasets")
+                return MachineError(message, help=super().remedy()) if message else None
+            else:
+                if not Path(locate(self.path)).exists():
+                    raise MachineError(f"there is no preference data at {locate(self.path)}")
+                self.source().look()
         except SmpoError as error:
-            return error.message
+            return error
         return None
 
 

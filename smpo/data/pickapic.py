@@ -58,6 +58,10 @@ class ParquetPairs(Source):
         self.reading = f"{rules} {json.dumps([self._wanted, optional])}"
         self.settings = {"split": split}
 
+    def look(self) -> None:
+        first = self._files[0]
+        check_pictures(first, open_file(first, self._wanted).schema_arrow, self._images)
+
     def parts(self) -> Iterator[Part]:
         for file in self._files:
             yield Part(part_name(file, self._root), file_digest(file))

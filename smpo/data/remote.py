@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from smpo.errors import MachineError
 
-__all__ = ["AnyFile", "RemoteFile", "Stream", "bytes_of", "is_url", "lacking", "remote_files"]
+__all__ = ["AnyFile", "RemoteFile", "Stream", "bytes_of", "is_url", "needed", "remote_files"]
 
 BLOCK, BLOCKS = 4 << 20, 24
 """Bytes that are fetched at once, and how many such blocks of an open file are kept: 96 MB."""
@@ -43,13 +43,9 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def lacking(url: str) -> str | None:
-    """Which package isn't installed that this address needs, in a sentence, or None. Asks no network."""
-    try:
-        _system(_protocol(url))
-    except MachineError as error:
-        return error.message
-    return None
+def needed(url: str) -> None:
+    """Raises `MachineError` for an address that needs a package which isn't installed. Asks no network."""
+    _system(_protocol(url))
 
 
 class RemoteFile:
@@ -242,5 +238,7 @@ def _tried(attempt: Callable[[], T]) -> T:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     told = getattr(error, "strerror", None) or str(error).strip()
     return (told.splitlines() or [type(error).__name__])[0][:300] if told else type(error).__name__

@@ -82,6 +82,9 @@ class Source(ABC):
     settings: dict[str, Any]
     """For the data report."""
 
+    def look(self) -> None:  # noqa: B027 -- most have nothing to look at
+        """Whether the first file is of the right kind, from its first bytes. Raises `MachineError`."""
+
     @abstractmethod
     def parts(self) -> Iterator[Part]:
         """In reading order. A part may be hashed when it is asked for, not before."""

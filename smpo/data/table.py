@@ -1,8 +1,7 @@
 """Preference pairs from any source, as a `PairTable`: defects dropped and listed, votes counted, pictures on request.
 
-What the table holds in memory is one row of numbers a pair, and the ids of its images: about 150 bytes a
-pair, not the 300 GB of pictures. Every row that isn't used is counted by reason, and every defect is listed
-with file and row."""
+What the table holds in memory is numbers, some hundred bytes a pair, and the prompts; not the 300 GB of pictures. Every
+row that isn't used is counted by reason, and every defect is listed with file and row."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 People are asked about the same pair more than once, and disagree. Merging keeps what they said as a share of
 votes, which smoothings can use, instead of training on a pair in both directions.
 
-Rows come in batches and are counted in columns of numbers, about 130 bytes a pair with two images of its own: a million
-pairs fit beside a model on any machine that trains one."""
+Rows come in batches and are counted in columns of numbers, without an object for each: a million pairs fit beside a
+model on any machine that trains one (benchmarks/load_data.py)."""
 
 from __future__ import annotations
 

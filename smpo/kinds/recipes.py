@@ -83,6 +83,10 @@ class PairData(Component):
         """Why this data can't be read here, in a sentence, or None."""
         return None
 
+    def remedy(self) -> str:
+        """What to do about what `check` says."""
+        return "point `data.path` at the files: `--set data.path=FOLDER`"
+
     def size(self) -> int | None:
         """Pairs, where a cheap look tells (parquet metadata)."""
         return None

@@ -366,3 +366,40 @@ def test_checking_needs_no_torch(tmp_path: Path) -> None:
 def test_a_limit_stops_early(tmp_path: Path) -> None:
     data = _tar(tmp_path / "set", PAIRS)
     assert len(read_pairs(data.source(), limit=2)) == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told", "remedy"),
+    [
+        ({"path": "nowhere"}, "no preference data at", "--set data.path=FOLDER"),
+        ({"path": "pickapic"}, "several splits: train, validation", "split: train"),
+        ({"path": "pickapic", "split": "test"}, "no split `test`", "choose one of these"),
+        (
+            {"path": "pickapic/train.parquet", "columns": {"chosen": "jpg_0"}},
+            "lacks the column",
+            "these columns",
+        ),
+    ],
+)
+def test_what_is_wrong_is_found_by_a_cheap_look_and_told_with_its_remedy(
+    tmp_path: Path, settings: dict[str, Any], told: str, remedy: str
+) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path / "pickapic" / f"{split}.parquet", [vote(*row) for row in PAIRS])
+    settings["path"] = str(tmp_path / settings["path"])
+    data = ChosenRejected(**settings) if "columns" in settings else PickAPic(**settings)
+    assert told in str(data.check())
+    assert remedy in data.remedy()
+
+
+def test_annotations_that_are_elsewhere_are_asked_for_by_name(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("")
+    data = ImageFolder(path=str(tmp_path))
+    assert data.check() == f"there is no file `metadata.jsonl` in {tmp_path}"
+    assert data.remedy() == "name it in `data.annotations`; here are pairs.jsonl"
+    data = ImageFolder(path=str(tmp_path), annotations="pairs.jsonl")
+    assert data.check() is None
+    assert (
+        HPDv2(path=str(tmp_path), annotations="pairs.jsonl").check()
+        == f"there is no folder `train` in {tmp_path}"
+    )

@@ -16,9 +16,11 @@ page      one HTML file that needs nothing else
 
 from smpo.data.audit.book import Book, open_book, table_book
 from smpo.data.audit.checks import audit
+from smpo.data.audit.crops import Crops
 from smpo.data.audit.findings import Audit, Example, Expected, Finding
 from smpo.data.audit.margins import Margins, margins_of
 
 __all__ = [
-    "Audit", "Book", "Example", "Expected", "Finding", "Margins", "audit", "margins_of", "open_book", "table_book",
+    "Audit", "Book", "Crops", "Example", "Expected", "Finding", "Margins", "audit",
+    "margins_of", "open_book", "table_book",
 ]  # fmt: skip

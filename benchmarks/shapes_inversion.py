@@ -1,7 +1,7 @@
 """Why does inverted noise lag behind drawn noise on shapes? One factor at a time, over seeds, with intervals.
 
-    python benchmarks/shapes_inversion.py                   # two seeds, 50 minutes of one core; stopped, it goes on
-    python benchmarks/shapes_inversion.py --factors noise grid --seeds 3
+    python benchmarks/shapes_inversion.py                   # three seeds, 80 minutes of one core; stopped, it goes on
+    python benchmarks/shapes_inversion.py --factors noise grid --seeds 5
     python benchmarks/shapes_inversion.py --part 1/2 & python benchmarks/shapes_inversion.py --part 2/2 & wait
     python benchmarks/shapes_inversion.py --quick           # two minutes, to see that it works; says nothing
 
@@ -56,12 +56,13 @@ class Factor:
 
 
 DRAWN, WALKED = Arm("drawn noise, shared", (FORWARD,)), Arm("inverted noise", (INVERTED,))
+ONE_EACH = Arm("drawn noise, one each", ("inversion={use: none, shared: false}",))
 FACTORS = {
     "noise": Factor(
         "Which noise: drawn or inverted, shared by the pair or one each, or a blend?",
         (
             DRAWN,
-            Arm("drawn noise, one each", ("inversion={use: none, shared: false}",)),
+            ONE_EACH,
             WALKED,
             Arm("inverted noise, one for both", (renoise(use="common"),)),
             Arm("a quarter drawn", (renoise(use="blend", fresh=0.25),)),
@@ -87,6 +88,23 @@ FACTORS = {
             Arm("along the reference", (renoise(by="reference"),)),
             Arm("along the reference, no correction", (renoise(use="ddim", by="reference"),)),
             Arm("guidance 2 on the way up", (renoise(guidance=2),)),
+        ),
+    ),
+    "one noise each": Factor(
+        "Is inverted noise worse than drawn noise not shared either? Asked after the first tables.",
+        (
+            ONE_EACH,
+            WALKED,
+            Arm("inverted, 24 even steps", (renoise(steps=24, spacing="even"),)),
+            Arm("inverted, 24 quadratic steps", (renoise(steps=24),)),
+        ),
+    ),
+    "one noise for both": Factor(
+        "And inverted noise that is shared, on a finer grid, against drawn noise that is shared?",
+        (
+            DRAWN,
+            Arm("inverted, one for both", (renoise(use="common"),)),
+            Arm("inverted, one for both, 24 even steps", (renoise(use="common", steps=24, spacing="even"),)),
         ),
     ),
     "levels, drawn": Factor(
@@ -263,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--factors", nargs="*", choices=list(FACTORS), default=list(FACTORS))
     parser.add_argument(
         "--part", default="", help="K/N: run the K-th of N shares of what is missing, gather nothing"

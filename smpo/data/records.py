@@ -7,42 +7,99 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smpo.data.formats import Interpret, Shown
 from smpo.data.source import Claim, Part, Source, Stated, file_digest
+from smpo.data.spool import Spool
 from smpo.errors import MachineError
 
 __all__ = ["FolderPairs", "read_records"]
 
-BATCH = 64
+BATCH, PORTION = 64, 1024
+CHUNK = 1 << 20
+"""Characters of a JSON list that are read at once."""
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
 
 Regroup = Callable[[Iterable[Mapping[str, Any]]], Iterable[Mapping[str, Any]]]
 
 
-def read_records(file: Path) -> list[Mapping[str, Any]]:
-    """All records of a file, by its ending: `.json` (a list), `.jsonl`, `.parquet`. Raises `MachineError`."""
+def read_records(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The records of a file one by one, by its ending: `.json` (a list), `.jsonl`, `.parquet`. Raises `MachineError`,
+    perhaps only on the way."""
     try:
-        if file.suffix == ".parquet":
-            found = pq.read_table(file).to_pylist()
-        elif file.suffix == ".jsonl":
-            found = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
-        else:
-            found = json.loads(file.read_text("utf-8"))
+        for one in _rows(file):
+            if not isinstance(one, dict):
+                raise MachineError(
+                    f"{file} isn't a list of records", help="give a JSON list of objects, or JSON lines"
+                )
+            yield one
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise MachineError(
             f"{file} can't be read: {error}", help="fetch the file again; it may be cut off"
         ) from error
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise MachineError(
-            f"{file} isn't a list of records", help="give a JSON list of objects, or JSON lines"
-        )
-    return found
+
+
+def _rows(file: Path) -> Iterator[Any]:
+    if file.suffix == ".parquet":
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=PORTION):
+                yield from batch.to_pylist()
+        return
+    with file.open(encoding="utf-8") as stream:
+        if file.suffix == ".jsonl":
+            yield from (json.loads(line) for line in stream if line.strip())
+        else:
+            yield from _listed(stream)
+
+
+def _listed(stream: TextIO) -> Iterator[Any]:
+    """The objects of a JSON list, without having the list in memory. Anything else gives a value that is no object."""
+    text = more = stream.read(CHUNK)
+    while more and not text.strip():
+        text = more = stream.read(CHUNK)
+    if not text.lstrip().startswith("["):
+        yield [json.loads(text + stream.read())]  # no object: whoever reads this says so
+        return
+    at, size, comma, empty = text.index("[") + 1, CHUNK, False, True
+    while True:
+        blank = _BLANK.match(text, at)
+        assert blank is not None
+        at = blank.end()
+        if at == len(text):
+            text, at = stream.read(CHUNK), 0
+            if not text:
+                raise ValueError("the list has no end")
+        elif text[at] == "]" and (comma or empty):
+            if (text[at + 1 :] + stream.read()).strip():
+                raise ValueError("something stands behind the end of the list")
+            return
+        elif comma:
+            if text[at] != ",":
+                raise ValueError(f"a comma is expected where {text[at : at + 20]!r} stands")
+            at, comma = at + 1, False
+        elif text[at] != "{":
+            yield text[at]
+            return
+        else:
+            try:
+                one, at = _DECODER.raw_decode(text, at)
+            except ValueError:  # cut off by the end of the chunk, or broken
+                more = stream.read(size)
+                if not more:
+                    raise
+                text, at, size = text[at:] + more, 0, 2 * size
+                continue
+            yield one
+            comma, empty, size = True, False, CHUNK
 
 
 class FolderPairs(Source):
@@ -63,7 +120,7 @@ class FolderPairs(Source):
     ) -> None:
         self._files, self._images = list(annotations), images
         self._interpret, self._regroup = interpret, regroup
-        self._shown: dict[int, list[Shown]] = {}
+        self._shown: dict[int, Spool] = {}
         self.pictures = self
         self.reading = rules
         self.settings = {"format": rules}
@@ -71,7 +128,7 @@ class FolderPairs(Source):
     def parts(self) -> Iterator[Part]:
         for number, file in enumerate(self._files):
             digest = hashlib.sha256(file_digest(file).encode())
-            for name in sorted({name for shown in self._part(number) for name in shown.images}):
+            for name in self._part(number).names():
                 place = self._place(name)
                 try:
                     found = place.stat() if place is not None else None
@@ -84,11 +141,8 @@ class FolderPairs(Source):
         return len(self._part(part))
 
     def claims(self, part: int) -> Iterator[list[Claim]]:
-        shown = self._part(part)
-        for start in range(0, len(shown), BATCH):
-            yield [
-                self._claim(number, shown[number]) for number in range(start, min(start + BATCH, len(shown)))
-            ]
+        for some in self._part(part).portions(BATCH):
+            yield [self._claim(number, shown) for number, shown in some]
 
     def read(self, part: int, a: int, b: int, c: int) -> bytes:
         """Of statement `a`, picture `b`."""
@@ -103,11 +157,11 @@ class FolderPairs(Source):
             ) from error
         raise MachineError(f"`{name}` leaves the folder of the data")
 
-    def _part(self, number: int) -> list[Shown]:
+    def _part(self, number: int) -> Spool:
         if number not in self._shown:
             records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
             records = records if self._regroup is None else self._regroup(records)
-            self._shown[number] = [shown for record in records for shown in self._interpret(record)]
+            self._shown[number] = Spool(shown for record in records for shown in self._interpret(record))
         return self._shown[number]
 
     def _claim(self, number: int, shown: Shown) -> Claim:

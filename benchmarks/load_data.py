@@ -1,6 +1,7 @@
 """How much memory a set of preference pairs takes, and how long it takes to read: 10,000 to 1,000,000 rows.
 
-    python benchmarks/load_data.py       # some minutes; writes the part `data` of benchmarks/results/load.json
+    python benchmarks/load_data.py          # some minutes; writes the part `data` of benchmarks/results/load.json
+    python benchmarks/load_data.py --audit  # under a minute; writes `audit` in it: looking at a set, once it is indexed
 
 The sets are made here, a portion at a time: parquet in Pick-a-Pic's schema, two pictures of 16 x 16 a row, all
 different, three rows a prompt, every tenth row a second vote on the pair before it. Each set is read in a process of
@@ -28,23 +29,29 @@ PORTION = 5_000
 SEED = 0
 
 
-def main() -> None:
+def main(audits: bool) -> None:
     found = json.loads(RESULT.read_text())
-    found["data"] = measure()
+    if audits:
+        found["data"]["audit"] = {str(rows): in_a_process(rows, "--look") for rows in SIZES[:2]}
+    else:
+        found["data"] = {**found.get("data", {}), **measure()}
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found["data"], indent=1))
 
 
 def measure() -> dict[str, Any]:
     """Each size in a fresh process, so that peaks are its own."""
-    by_rows = {}
-    for rows in SIZES:
-        with tempfile.TemporaryDirectory() as folder:
-            size = make(Path(folder) / "pairs.parquet", rows)
-            words = [sys.executable, __file__, "--read", folder]
-            told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-            by_rows[str(rows)] = {"parquet_mb": round(size / 1e6, 1), **json.loads(told)}
+    by_rows = {str(rows): in_a_process(rows, "--read") for rows in SIZES}
     return {"seed": SEED, "workers": 1, "by_rows": by_rows}
+
+
+def in_a_process(rows: int, what: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        size = make(Path(folder) / "pairs.parquet", rows)
+        for _ in range(2 if what == "--look" else 1):  # the first fills the index
+            words = [sys.executable, __file__, what, folder]
+            told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return {"parquet_mb": round(size / 1e6, 1), **json.loads(told)}
 
 
 def make(path: Path, rows: int) -> int:
@@ -122,8 +129,30 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
+def look(folder: Path) -> dict[str, Any]:
+    """An audit without a reward, in megabytes and seconds of processor time."""
+    import resource
+    import time
+
+    from smpo.data.audit import Expected, audit, open_book
+    from smpo.data.pickapic import pickapic_source
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    imports, began = peak(), time.process_time()
+    book = open_book(pickapic_source(folder / "pairs.parquet"), cache=folder / "cache")
+    found = audit(book, Expected(16))
+    return {
+        "findings": {one.name: one.count for one in found.findings},
+        "seconds": round(time.process_time() - began, 2),
+        "peak_mb": round(peak()),
+        "imports_mb": round(imports),
+    }
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--read"]:
-        print(json.dumps(read(Path(sys.argv[2]))))
+    if sys.argv[1:2] in (["--read"], ["--look"]):
+        print(json.dumps((read if sys.argv[1] == "--read" else look)(Path(sys.argv[2]))))
     else:
-        main()
+        main(audits=sys.argv[1:] == ["--audit"])

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from smpo.data.index import Progress
+from smpo.data.index import PRINT, Progress
+from smpo.data.numbering import Growing
 from smpo.data.source import Source
 from smpo.data.table import indexed
 from smpo.imaging import decode
 from smpo.kinds import PairTable
 
-__all__ = ["Book", "Look", "Row", "open_book", "table_book"]
+__all__ = ["Book", "Look", "Looks", "Row", "open_book", "table_book"]
+
+BYTES = PRINT * PRINT * 3
+"""Of a tiny copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,49 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """An image: its size, its tiny copy, and where its bytes are (part, then the source's own numbers)."""
+    """An image: its size, and where its bytes are (part, then the source's own numbers)."""
 
     width: int
     height: int
-    print: bytes
     place: tuple[int, int, int, int]
+
+
+class Looks(Mapping[str, Look]):
+    """Images by their ids, in columns: a million looks as objects are a gigabyte. The tiny copies, most of it, lie in a
+    file that has no name and goes with the process."""
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._sizes, self._places = Growing(np.int32, (2,)), Growing(np.int64, (4,))
+        self._copies = tempfile.TemporaryFile(prefix="smpo-copies-")  # noqa: SIM115 -- as long as this lives
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._number)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._number
+
+    def __getitem__(self, name: str) -> Look:
+        number = self._number[name]
+        width, height = self._sizes.values[number].tolist()
+        part, a, b, c = self._places.values[number].tolist()
+        return Look(width, height, (part, a, b, c))
+
+    def copy_of(self, name: str) -> bytes:
+        """The tiny copy (`index.fingerprint`)."""
+        self._copies.seek(self._number[name] * BYTES)
+        return self._copies.read(BYTES)
+
+    def add(self, name: str, look: Look, copy: bytes) -> None:
+        """Unless it is known. All are added before the first is asked for its copy."""
+        if name not in self._number:
+            self._number[name] = len(self._number)
+            self._sizes.extend(np.array([[look.width, look.height]]))
+            self._places.extend(np.array([look.place]))
+            self._copies.write(copy)
 
 
 @dataclass
@@ -61,7 +104,7 @@ class Book:
     """Rows in storage order; `looks` of the images that could be decoded."""
 
     rows: list[Row] = field(default_factory=list)
-    looks: dict[str, Look] = field(default_factory=dict)
+    looks: Looks = field(default_factory=Looks)
     parts: list[dict[str, Any]] = field(default_factory=list)
     picture: Callable[[str], Image.Image] | None = None
     """An image by its id; None where the data has no pictures."""
@@ -70,28 +113,33 @@ class Book:
 def open_book(source: Source, *, cache: Path | None = None, progress: Progress | None = None) -> Book:
     """Read everything; what is remembered of the files isn't decoded again."""
     book = Book()
+    known: dict[Any, Any] = {}  # texts and numbers that recur, so that there is one of each
+
+    def same(value: Any) -> Any:
+        return known.setdefault(value, value)
+
     batches = indexed(source, book.parts, cache=cache, progress=progress, light=False)
     for values in (values for batch in batches for values in batch.to_pylist()):
+        names = tuple(same(values[f"image_{side}"]) for side in (0, 1))
         book.rows.append(
             Row(
                 file=book.parts[-1]["name"],
                 row=values["row"],
-                caption=values["caption"],
-                first=values["image_0"],
-                second=values["image_1"],
-                share=values["share"],
+                caption=same(values["caption"]),
+                first=names[0],
+                second=names[1],
+                share=same(values["share"]),
                 votes=values["votes"],
-                defect=values["defect"],
-                detail=values["detail"],
+                defect=same(values["defect"]),
+                detail=same(values["detail"]),
             )
         )
         book.parts[-1]["rows"] += 1
-        for side in (0, 1):
-            name = values[f"image_{side}"]
-            if values[f"print_{side}"] is not None and name not in book.looks:
-                place = (len(book.parts) - 1, *(values[f"{letter}{side}"] for letter in "abc"))
-                size = values[f"width_{side}"], values[f"height_{side}"]
-                book.looks[name] = Look(*size, values[f"print_{side}"], place)
+        for side, name in enumerate(names):
+            if values[f"print_{side}"] is not None:
+                part, a, b, c = len(book.parts) - 1, *(values[f"{letter}{side}"] for letter in "abc")
+                look = Look(values[f"width_{side}"], values[f"height_{side}"], (part, a, b, c))
+                book.looks.add(name, look, values[f"print_{side}"])
 
     def picture(name: str) -> Image.Image:
         return decode(source.pictures.read(*book.looks[name].place))

@@ -29,15 +29,20 @@ def alike(rows: Sequence[Row], doubles: Mapping[str, str]) -> Iterable[Finding]:
     grouped: dict[tuple[str, ...], dict[tuple[str, str, str], list[Row]]] = defaultdict(
         lambda: defaultdict(list)
     )
+    copied = doubles.keys() | set(doubles.values())
+    others = set()  # pairs of which nothing has a copy can't be copies of one another
     for row in rows:
-        if seen_as(row.first) != seen_as(row.second):
+        if row.first not in copied and row.second not in copied:
+            others.add(hash(row.pair))
+        elif seen_as(row.first) != seen_as(row.second):
             key = (row.caption, *sorted((seen_as(row.first), seen_as(row.second))))
             grouped[key][row.pair].append(row)
+    whole = len(grouped) + len(others)
     copies = [group for group in grouped.values() if len(group) > 1]
     if not copies:
         return
     yield Finding(
-        "re_encoded_pair", "a pair again, with its images encoded anew", "doubtful", len(copies), len(grouped), "pairs",
+        "re_encoded_pair", "a pair again, with its images encoded anew", "doubtful", len(copies), whole, "pairs",
         "Counted as different pairs, since their bytes differ: votes aren't merged, and copies may end up on both "
         "sides of a split.",
         [side_by_side(group) for group in copies[:SHOWN]],
@@ -48,7 +53,7 @@ def alike(rows: Sequence[Row], doubles: Mapping[str, str]) -> Iterable[Finding]:
     ]  # fmt: skip
     if against:
         yield Finding(
-            "re_encoded_contradiction", "encoded anew, with the opposite label", "doubtful", len(against), len(grouped),
+            "re_encoded_contradiction", "encoded anew, with the opposite label", "doubtful", len(against), whole,
             "pairs", "Training would push both ways: merging can't see that it is the same pair.",
             [side_by_side(group) for group in against[:SHOWN]],
         )  # fmt: skip

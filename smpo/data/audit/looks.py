@@ -7,14 +7,14 @@ votes on two), and needs no hashing that might miss. Tiny copies sort out nearly
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from smpo.data.audit.book import Book
+from smpo.data.audit.book import Book, Looks
 from smpo.data.index import Progress
 
 __all__ = ["lookalikes"]
@@ -47,11 +47,11 @@ def lookalikes(book: Book, progress: Progress | None = None) -> dict[str, str]:
     return {name: _find(leader, name) for name in leader}
 
 
-def _candidates(names: Sequence[str], looks: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _candidates(names: Sequence[str], looks: Looks) -> Iterator[tuple[str, str]]:
     """Pairs `(earlier, later)` whose tiny copies nearly agree."""
     if len(names) < 2:
         return
-    prints = np.frombuffer(b"".join(looks[name].print for name in names), np.uint8)
+    prints = np.frombuffer(b"".join(looks.copy_of(name) for name in names), np.uint8)
     prints = prints.reshape(len(names), -1).astype(np.int16)  # [n, 192]
     means = prints.mean(axis=1)
     order = np.argsort(means, kind="stable")

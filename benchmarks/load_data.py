@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def main(audits: bool) -> None:
         found["data"]["audit"] = {str(rows): in_a_process(rows, "--look") for rows in SIZES[:2]}
     else:
         found["data"] = {**found.get("data", {}), **measure()}
+    found["data"]["versions"] = {name: metadata.version(name) for name in ("pyarrow", "pillow", "numpy")}
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found["data"], indent=1))
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from smpo.app.memory import memory_gb
+
 __all__ = [
     "ARCHITECTURES",
     "GPUS",
@@ -29,7 +31,6 @@ __all__ = [
     "state_bytes",
 ]
 
-GB = 1e9
 SLACK = 0.9
 """Share of a GPU's memory that can be filled: the rest goes to the CUDA context and to fragmentation."""
 
@@ -58,6 +59,10 @@ class Architecture:
     """The same with gradient checkpointing: what is saved, and the largest segment that is computed again."""
     selective_gb: float
     """The same where no product, convolution or attention is computed again, at least."""
+    wide_gb: float
+    """What the backward needs of one image in float32 ..."""
+    wide_checkpointed_gb: float
+    """... and with gradient checkpointing."""
     share: float
     """Of a GPU's 16-bit peak that is reached with several pairs at once."""
     share_of_one: float
@@ -67,17 +72,20 @@ class Architecture:
 ARCHITECTURES = (
     Architecture(
         "SD 1.5 at 512 px", 859_520_964, 512, 0.8033, 1.117, 2.51, encoders_gb=0.83, latent=4 * 64 * 64, text=77 * 768,
-        activations_gb=1.24, checkpointed_gb=0.184 + 0.087, selective_gb=0.52, share=0.29, share_of_one=0.18,
+        activations_gb=1.24, checkpointed_gb=0.184 + 0.087, selective_gb=0.52, wide_gb=1.90, wide_checkpointed_gb=0.483,
+        share=0.29, share_of_one=0.18,
     ),
     Architecture(
         "SDXL at 1024 px", 2_567_463_684, 1024, 6.7612, 4.879, 10.47, encoders_gb=3.61,
         latent=4 * 128 * 128, text=77 * 2048 + 1280,
-        activations_gb=8.64, checkpointed_gb=0.661 + 0.241, selective_gb=3.99, share=0.36, share_of_one=0.28,
+        activations_gb=8.64, checkpointed_gb=0.661 + 0.241, selective_gb=3.99, wide_gb=13.8, wide_checkpointed_gb=1.45,
+        share=0.36, share_of_one=0.28,
     ),
     Architecture(
         "SDXL at 512 px", 2_567_463_684, 512, 1.5888, 1.117, 2.51, encoders_gb=3.61,
         latent=4 * 64 * 64, text=77 * 2048 + 1280,
-        activations_gb=2.18, checkpointed_gb=0.166 + 0.060, selective_gb=1.02, share=0.33, share_of_one=0.22,
+        activations_gb=2.18, checkpointed_gb=0.166 + 0.060, selective_gb=1.02, wide_gb=3.5, wide_checkpointed_gb=0.36,
+        share=0.33, share_of_one=0.22,
     ),
 )  # fmt: skip
 
@@ -134,6 +142,16 @@ class Workload:
     state_bytes: float
     """Of the optimiser, for each trained parameter."""
     reference: bool
+    offloaded: bool = False
+    """The reference waits in the CPU's memory between its passes."""
+    dora: bool = False
+    """The adapter measures the frozen weights, which then stay in float32."""
+    shadow: bool = False
+    """A 16-bit copy of the policy is kept."""
+    window: int | None = None
+    """Pairs that are inverted together; None: all that a device takes."""
+    visits: int = 1
+    """Timesteps at which a pair is looked at in an update."""
 
 
 @dataclass(frozen=True)
@@ -187,25 +205,6 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
         fits=memory <= room,
         largest_micro_batch=max(fitting, default=None),
     )
-
-
-def memory_gb(network: Architecture, work: Workload, micro_batch: int | None = None) -> float:
-    """Weights, gradients, state and activations in one process, at the peak of the backward."""
-    full = work.precision == "fp32"
-    stored = 4 if full else 2
-    trained = 4 + 4 + work.state_bytes + 4 * work.average  # master copy, gradient, state, moving average
-    if work.trainable is not None:  # the reference is the same network
-        weights = network.parameters * stored + work.trainable * trained
-    else:
-        cast = 0 if full else 2
-        weights = network.parameters * (trained + cast + stored * work.reference)
-    images = 2 * work.levels * (work.micro_batch if micro_batch is None else micro_batch)
-    each = network.activations_gb
-    if work.checkpointing:
-        each = network.selective_gb if work.checkpointing == "selective" else network.checkpointed_gb
-    if full:
-        each *= 2 / 1.25  # autocast keeps some of them, mostly norms, in float32 already
-    return weights / GB + network.encoders_gb + images * each
 
 
 def _divisors(number: int) -> list[int]:

@@ -6,9 +6,10 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smpo.app.costs import GB, Architecture, state_bytes
+from smpo.app.costs import Architecture, state_bytes
 from smpo.app.counts import looks_every
 from smpo.app.forecast import Forecast
+from smpo.app.memory import GB
 from smpo.components.locations import to_fetch
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import ModelFacts

@@ -110,7 +110,12 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             trainable=facts.trainable or 0 if facts.adapter else None,
             average=train.ema is not None,
             state_bytes=state_bytes(train.optimiser),
-            reference=spec.needs_reference and not runtime.offload_reference,
+            reference=spec.needs_reference,
+            offloaded=runtime.offload_reference and spec.needs_reference and not facts.adapter,
+            dora=facts.adapter and facts.wide,
+            shadow=runtime.shadow_weights and not facts.adapter,
+            window=runtime.window,
+            visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
         )
         costs = [estimate(network, work, gpu) for gpu in GPUS]
     tflop = facts.forward_tflop or (network.forward_tflop if network else None)

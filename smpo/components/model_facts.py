@@ -49,10 +49,16 @@ class Found:
         return self.parameters or (self.known.parameters if self.known else None)
 
     def adapted(
-        self, weights: str, resolution: int | None, *, whole: bool, trainable: int | None = None
+        self,
+        weights: str,
+        resolution: int | None,
+        *,
+        whole: bool,
+        trainable: int | None = None,
+        wide: bool = False,
     ) -> ModelFacts:
         """The facts of a training at `resolution` (None: the pipeline's own), of the whole network, or of an adapter
-        with `trainable` numbers."""
+        with `trainable` numbers; `wide`: beside weights in float32."""
         known = self.known or ModelFacts(weights, timesteps=None)
         side = resolution or self.resolution or known.resolution
         parameters = self._parameters()
@@ -63,6 +69,7 @@ class Found:
             parameters=parameters,
             trainable=parameters if whole else trainable,
             adapter=not whole,
+            wide=wide,
             forward_tflop=known.forward_tflop if side == known.resolution else None,
         )
 

@@ -115,7 +115,7 @@ class StableDiffusion(Model):
         if lora is None:
             return found.adapted(self.weights, self.resolution, whole=True)
         size = found.adapter_size(lora.rank, lora.targets, dora=lora.dora)
-        return found.adapted(self.weights, self.resolution, whole=False, trainable=size)
+        return found.adapted(self.weights, self.resolution, whole=False, trainable=size, wide=lora.dora)
 
     def check(self) -> str | None:
         needed = [self.weights, *(place for place in (self.config, self.vae) if place)]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from smpo.errors import MachineError
 from smpo.kinds import Optimiser
 from smpo.registry.component import register
+from smpo.registry.requirements import require
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Adafactor", "AdamW"]
+_WITHOUT_8_BITS = {"mps"}
+
+__all__ = ["Adafactor", "AdamW", "AdamW8bit"]
 
 
 @register
@@ -47,6 +53,50 @@ class AdamW(Optimiser):
             eps=self.eps,
             fused=True,
         )
+
+
+@register
+class AdamW8bit(Optimiser):
+    """AdamW with moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861), from bitsandbytes: a quarter of
+    the memory.
+
+    Moments are quantised in blocks of 256 numbers with a scale each; tensors of fewer than 4096 numbers keep them in
+    float32. Steps are AdamW's to a few per cent; what is trained stays in float32.
+    """
+
+    use: Literal["adamw-8bit"] = "adamw-8bit"
+    version: ClassVar[int] = 1
+    requires: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+    extra: ClassVar[str | None] = "8bit"
+    state_bytes: ClassVar[float] = 2.0 + 2 * 4 / 256
+    """For each parameter: two moments of one byte, and their blocks' scales."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the first moment."""
+    beta2: float = Field(0.999, ge=0, lt=1)
+    """Decay of the second moment."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled pull of the weights towards zero, times the learning rate."""
+    eps: float = Field(1e-8, gt=0)
+    """Added to the root of the second moment, so that nothing is divided by zero."""
+
+    def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        """Raises `MachineError` where bitsandbytes isn't installed, or has no kernels for the parameters' device."""
+        require([self])
+        held = list(parameters)
+        here = {parameter.device.type for parameter in held} & _WITHOUT_8_BITS
+        if here:
+            raise MachineError(
+                f"optimiser `{self.use}` can't work on {', '.join(sorted(here))}: bitsandbytes has no kernels for it",
+                help="`--set train.optimiser=adafactor` needs less memory still, `train.optimiser=adamw` more",
+            )
+        # It warns of kernels for 4 bits, which nobody asked for.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        optim: Any = importlib.import_module("bitsandbytes.optim")
+        rule: torch.optim.Optimizer = optim.AdamW8bit(
+            held, lr=lr, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay, eps=self.eps
+        )
+        return rule
 
 
 @register

@@ -62,6 +62,7 @@ def snapshot(state: State, *, copy: bool = False) -> Snapshot:
     if state.optimiser is not None:
         tensors["optimiser"] = {}
         plain["optimiser"] = _without(state.optimiser.state_dict(), "", tensors["optimiser"], copy)
+        _part(tensors["optimiser"])
     if state.scaler is not None and state.scaler.is_enabled():
         plain["scaler"] = state.scaler.state_dict()
     return Snapshot(tensors, plain)
@@ -100,6 +101,16 @@ def _kept(tensor: Tensor, copy: bool) -> Tensor:
         return torch.empty(0)  # the main process writes
     there = full.to("cpu", copy=copy)
     return there.contiguous()
+
+
+def _part(tensors: dict[str, Tensor]) -> None:
+    """Give each tensor memory of its own, which files want: some optimisers share a table among parameters."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            tensors[name] = tensor.clone()
+        seen.add(place)
 
 
 def _without(value: Any, path: str, tensors: dict[str, Tensor], copy: bool) -> Any:

@@ -48,6 +48,8 @@ class ModelFacts:
     """Of them, or of the adapter."""
     adapter: bool = False
     """Whether an adapter is trained and the network itself stays as it is."""
+    wide: bool = False
+    """Whether it then stays in float32 whatever the precision, as DoRA wants it."""
     forward_tflop: float | None = None
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known, memory_gb
+from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known
+from smpo.app.memory import memory_gb, memory_parts
 from smpo.app.plan import make_plan
 from smpo.components.model_facts import Found
 from smpo.components.rewards.facts import blip_tflop, clip_tflop
@@ -35,9 +36,10 @@ def work(**changes):
 
 @pytest.mark.parametrize(("network", "adafactor", "adamw"), [(SD15, 10.3, 17.2), (SDXL, 30.8, 51.3)])
 def test_weights_gradients_and_state_weigh_what_was_counted(network, adafactor, adamw):
-    idle = network.encoders_gb + 2 * network.activations_gb
     for state, expected in ((0.0, adafactor), (8.0, adamw)):
-        assert memory_gb(network, work(state_bytes=state), 1) - idle == pytest.approx(expected, abs=0.1)
+        parts = memory_parts(network, work(state_bytes=state), 1)
+        assert parts["weights"] + parts["training"] == pytest.approx(expected, abs=0.1)
+        assert sum(parts.values()) == pytest.approx(memory_gb(network, work(state_bytes=state), 1))
 
 
 def test_the_paper_s_sdxl_hours_are_met_within_what_lock_step_explains():
@@ -79,6 +81,52 @@ def test_hours_are_a_sum_of_what_comes_before_during_and_after():
     for one in (scored, drawn, watched):
         assert one.training_hours == bare.training_hours
         assert one.hours == pytest.approx(one.training_hours + one.preparing_hours + one.judging_hours)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_switched_on_weighs_what_it_should(precision):
+    """Bytes a parameter, over a plain training in this precision."""
+    wide, plain = precision == "fp32", work(precision=precision)
+
+    def more(**changes):
+        parts = {**memory_parts(SDXL, work(precision=precision, **changes))}
+        return (parts["weights"] + parts["training"]) * 1e9 / SDXL.parameters - (
+            sum(memory_parts(SDXL, plain)[name] for name in ("weights", "training")) * 1e9 / SDXL.parameters
+        )
+
+    assert more(average=True) == pytest.approx(4)
+    assert more(state_bytes=2.0) == pytest.approx(-6)
+    assert more(reference=False) == more(offloaded=True) == pytest.approx(-4 if wide else -2)
+    assert more(shadow=True) == pytest.approx(0 if wide else 2)
+    assert more(trainable=0, dora=True) - more(trainable=0) == pytest.approx(0 if wide else 4)
+
+
+def test_a_reference_that_is_brought_over_counts_while_it_is_there():
+    light = memory_parts(SD15, work(checkpointing=True, micro_batch=1, offloaded=True))
+    assert light["activations"] == pytest.approx(SD15.parameters * 2 / 1e9) and light["activations"] > 1
+
+
+def test_pairs_that_wait_and_windows_of_them_are_counted():
+    """SDXL, 1024 pairs at once: 2 images x (mean, deviation, prompt) x 4 bytes, and what they are inverted to."""
+    all_of_them = memory_parts(SDXL, work(share_of_device=1024))["pairs"]
+    row = 4 * 2 * (2 * SDXL.latent + SDXL.text)
+    assert all_of_them == pytest.approx(1024 * (2 * row + 4 * 2 * 3 * SDXL.latent) / 1e9)
+    some = memory_parts(SDXL, work(share_of_device=1024, window=32))["pairs"]
+    assert some == pytest.approx((1024 * row + 32 * (row + 4 * 2 * 3 * SDXL.latent)) / 1e9)
+    assert memory_parts(SDXL, work(share_of_device=1024, window=1))["pairs"] < some, (
+        "a micro-batch is the least"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "trained"),
+    [("sdxl_lora_24gb", "24 GB (RTX 4090)", 23_224_320), ("sdxl_80gb", "A100-80", SDXL.parameters)],
+)
+def test_specs_fit_the_card_that_they_are_called_after(planned, name, card, trained):
+    one = planned(name)
+    (cost,) = (found for found in one.gpus if found.gpu == card)
+    assert cost.fits and cost.memory_gb < 0.9 * float(name.rsplit("_", 1)[1].removesuffix("gb")), cost
+    assert one.trainable == trained
 
 
 COUNTED = json.loads((HERE / "benchmarks" / "results" / "costs.json").read_text())

@@ -1,7 +1,7 @@
-"""Fill the tables of docs/ladder.md from the committed results, between marks; the words around them are a person's.
+"""Fill tables of the docs from the committed results, between marks; the words around them are a person's.
 
-python benchmarks/ladder_page.py            # write
-python benchmarks/ladder_page.py --check    # 1 when a table isn't that of the results
+python benchmarks/tables.py            # write
+python benchmarks/tables.py --check    # 1 when a table isn't that of the results
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is a function here.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "ladder.md"
+PAGES = tuple(HERE.parent / "docs" / name for name in ("ladder.md", "models.md"))
 RESULTS = HERE / "results"
 SURE = 0.05
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
@@ -84,6 +84,32 @@ def fronts_of_shapes() -> str:
             }
         )
     return _grid(rows)
+
+
+def memory() -> str:
+    """What small trainings held at their peak, and what `smpo plan` would have said."""
+    told = _read("memory.json")
+    machine = told["machine"]
+    shapes = list(told["measured"])
+    cases = [one["case"] for one in told["measured"][shapes[0]]["cases"]]
+    found = {(shape, one["case"]): one for shape, shown in told["measured"].items() for one in shown["cases"]}
+    rows = [
+        {
+            "training": case,
+            **{
+                f"{shape}: measured, estimated": f"{one['measured_mb']:.0f} MB, x {one['ratio']:.2f}"
+                for shape in shapes
+                if (one := found[shape, case])
+            },
+        }
+        for case in cases
+    ]
+    ratios = [one["ratio"] for one in found.values()]
+    return (
+        f"{_grid(rows)}\n\nEstimates lie between {min(ratios):.2f} and {max(ratios):.2f} times what was measured. "
+        f"`benchmarks/memory.py`; {machine['device']}, torch {machine['torch']}, diffusers {machine['diffusers']}, "
+        f"seed {told['seed']}."
+    )
 
 
 def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
@@ -165,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes ladder": lambda: ladder("shapes_ladder.json", "shapes-judge"),
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
+    "memory": memory,
 }
 
 
@@ -183,11 +210,12 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    page = PAGE.read_text()
-    made = filled(page)
-    if options.check:
-        raise SystemExit(made != page)
-    PAGE.write_text(made)
+    for page in PAGES:
+        text = page.read_text()
+        made = filled(text)
+        if options.check and made != text:
+            raise SystemExit(f"{page.name} isn't that of the results")
+        page.write_text(made)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,27 @@ def test_a_single_pair_that_does_not_fit_ends_the_run_in_words(spec, capfd, monk
     assert smpo(capfd, "run", spec, "-q", "--resume").code == 0
 
 
+@pytest.mark.fault(
+    "faults", "out of memory while encoding or sampling",
+    "it ends in words that name the setting; what was finished is kept, and `--resume` goes on",
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["encode_pictures", "sample"])
+def test_elsewhere_it_ends_in_words_and_is_gone_on_from(spec, capfd, monkeypatch, what):
+    import smpo.families.plane as plane
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plane.PlaneDenoiser, what, full)
+        said = smpo(capfd, "run", spec, "-q")
+    assert said.code == 1 and "Traceback" not in said.err
+    assert said.err.startswith("error: out of memory") and "runtime.encode_batch" in said.err
+    (run,) = spec.parent.glob("runs/small/*-1")
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    assert smpo(capfd, "run", spec, "-q", "--resume", "--set", "runtime.encode_batch=4").code == 0
+
+
 @pytest.mark.parametrize("objective", [SmPO(beta=50), DiffusionKTO(beta=50)], ids=lambda o: o.use)
 def test_an_update_that_was_begun_leaves_no_gradients(objective):
     """Memory runs out at the second micro-batch of an update: what the first one left must not count twice."""

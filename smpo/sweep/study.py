@@ -77,7 +77,7 @@ class Study:
             if counts.finished + counts.running >= wanted:
                 return None
             self.optuna.sampler = self.sweep.spec.sampler.build(
-                self._seed + len(self.optuna.get_trials(deepcopy=False)), self.sweep.space.grid()
+                self._seed + self._drawn(), self.sweep.space.grid()
             )
             trial = self.optuna.ask()
             self.renew(trial)
@@ -87,6 +87,16 @@ class Study:
             self.end(trial, "failed", "surplus", "another worker was first")
             return None
         return trial, values
+
+    def _drawn(self) -> int:
+        """How many settings were drawn: trials that were killed don't count twice, so that the next settings are those
+        that a sweep without accidents would have drawn."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        anew = sum("again" in one.user_attrs for one in trials)
+        unknown = sum(
+            one.state.is_finished() and not one.params for one in trials
+        )  # killed before they were drawn
+        return int(len(trials) - anew - unknown)
 
     def renew(self, trial: Any) -> None:
         """Say that this worker is alive and at it."""

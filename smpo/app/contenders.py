@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from smpo.engine.kept import best_of, checkpoints, step_of
 from smpo.errors import MachineError, RunError, SmpoError
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Denoiser, Model, Runtime, Sampling
@@ -35,10 +36,13 @@ class Contender:
     lora: Path | None = None
     """The file of a LoRA over the base."""
     run: RunFolder | None = None
+    checkpoint: Path | None = None
+    """One of the run's, instead of what it saved at its end."""
 
 
 def find_contenders(words: Sequence[str], runs: Path) -> list[Contender]:
-    """What each word means: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. Raises `RunError`."""
+    """What each word means: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120` are
+    checkpoints. Raises `RunError`."""
     found: list[Contender] = []
     for word in words:
         label, _, place = word.rpartition("=")
@@ -76,6 +80,8 @@ def contender_of(run: RunFolder | None) -> Contender:
 def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Denoiser, str]:
     """`(the model as a denoiser whose policy it is, what identifies its weights)`."""
     fields = type(model).model_fields
+    if one.checkpoint is not None:
+        return _from_checkpoint(one, one.checkpoint, runtime)
     change: dict[str, Any] = {"lora": None} if "lora" in fields else {}
     if one.weights is not None:
         change |= {"weights": one.weights} | {
@@ -104,6 +110,17 @@ def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Deno
     return denoiser, f"{denoiser.weights_key} + lora {content}"
 
 
+def _from_checkpoint(one: Contender, checkpoint: Path, runtime: Runtime) -> tuple[Denoiser, str]:
+    """The model of the run's own spec, with the weights that it had then; their moving average, where there is one."""
+    from smpo.app.assemble import trained
+    from smpo.engine.checkpoint import load_weights
+
+    assert one.run is not None
+    denoiser = resolve(one.run.resolved, skeleton=ExperimentSpec).spec.model.load(runtime)
+    key = load_weights(checkpoint, trained(denoiser.policy))
+    return denoiser, f"{denoiser.weights_key} + checkpoint {key}"
+
+
 def sampling_of(one: Contender) -> Sampling:
     """How a run's objective wants its policy to be asked (CSFT puts words before prompts). Models that are no runs, and
     runs whose spec can't be read any more, are asked plainly."""
@@ -116,6 +133,9 @@ def sampling_of(one: Contender) -> Sampling:
 
 
 def _find(place: str, runs: Path) -> Contender:
+    word, at, which = place.rpartition("@")
+    if at and not Path(place).expanduser().exists():
+        return _checkpoint_of(word, which, runs)
     path = Path(place).expanduser()
     if is_run(path):
         return contender_of(RunFolder(path))
@@ -143,6 +163,26 @@ def _find(place: str, runs: Path) -> Contender:
         f"`{place}` is neither a run nor a model",
         help=f"a run folder, a run's name or hash in {runs}, a diffusers folder, a LoRA, or owner/name",
     )
+
+
+def _checkpoint_of(word: str, which: str, runs: Path) -> Contender:
+    """`which`: `best`, or the number of updates. Raises `RunError`."""
+    path = Path(word).expanduser()
+    known = [RunFolder(path)] if is_run(path) else find_runs(runs, spec_hash=word)
+    known = known or [run for run in find_runs(runs) if run.name == word]
+    if not known:
+        raise RunError(f"`{word}` is no run, so it has no checkpoint `{which}`")
+    run = known[-1]
+    there = {str(step_of(one)): one for one in checkpoints(run.checkpoints)}
+    best = best_of(run.checkpoints)
+    if best is not None:
+        there["best"] = best[0]
+    if which not in there:
+        raise RunError(
+            f"run {run.path} has no checkpoint `{which}`: it has {', '.join(there) or 'none'}",
+            help="`runtime.keep_best` keeps the best of a run" if which == "best" else None,
+        )
+    return Contender(f"{run.name} {run.spec_hash[:6]}@{which}", None, run=run, checkpoint=there[which])
 
 
 def _is_lora(file: Path) -> bool:

@@ -26,6 +26,7 @@ from smpo.errors import MachineError, RunError
 from smpo.evaluation.ladder import RungRuns, tabulate
 from smpo.evaluation.outcome import Outcome
 from smpo.evaluation.outcome_text import as_csv, markdown
+from smpo.tracking.jsonl import read_metrics
 
 __all__ = ["LadderResult", "check_machine", "run_ladder"]
 
@@ -115,7 +116,9 @@ def _write(outcome: Outcome, folder: Path, tracker: Tee, step: int) -> Path | No
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
         tracker.artefact(folder / name)
-    tracker.metrics(outcome.metrics(), step)
+    found, known = outcome.metrics(), read_metrics(folder)
+    if not known or repr(sorted(known[-1].values.items())) != repr(sorted(found.items())):  # NaN isn't NaN
+        tracker.metrics(found, step)  # a ladder that is run again has nothing new to report
     if not any(row.verdicts for row in outcome.rows):
         return None
     from smpo.evaluation.forest import forest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -149,3 +150,5 @@ def quiet_libraries() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # Models ask whether bitsandbytes is there; it then warns of kernels for 4 bits, which nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

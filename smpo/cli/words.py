@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpo.errors import MachineError, SmpoError
+from smpo.spec.shipped import find_spec, shipped_specs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,27 +58,6 @@ def out() -> Console:
 
     console = Console(highlight=False, soft_wrap=False)
     return console if console.is_terminal else Console(highlight=False, width=120)
-
-
-def shipped_specs() -> dict[str, Path]:
-    """The specs that come with smpo, by name: packed into the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "_experiments", package.parent / "experiments"):
-        if folder.is_dir():
-            return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
-    return {}
-
-
-def find_spec(word: str) -> Path:
-    """A file here, or a shipped spec by name (`quickstart`) or as in the docs (`experiments/quickstart.yaml`)."""
-    path = Path(word)
-    if path.exists():
-        return path
-    shipped = shipped_specs()
-    plain = path.suffix in {"", ".yaml"} and path.parent in {Path(), Path("experiments")}
-    if plain and path.stem in shipped:
-        return shipped[path.stem]
-    return path  # the reader of specs says what is wrong with it
 
 
 def card_folders(roots: Sequence[Path] | None) -> Sequence[Path]:

@@ -79,9 +79,10 @@ class PlacedData(VoteData):
     """Votes in files: on disk, shipped with smpo, or a data set on the hub."""
 
     path: str
-    """File or folder; `smpo:...` ships with smpo; a hub id (owner/name) is fetched into the hub's cache. Parquet and
-    tars are also read at an address: `hf://datasets/owner/name@revision/folder`, `s3://`, `gs://`, `https://`, with
-    `{0000..0063}` to count out shards."""
+    """File or folder; `smpo:...` ships with smpo; a hub id (owner/name) is fetched into the hub's cache.
+
+    Parquet and tars are also read at an address: `hf://datasets/owner/name@revision/folder`, `s3://`, `gs://`, `https://`,
+    with `{0000..0063}` to count out shards."""
     revision: str | None = None
     """Commit or tag on the hub; pin it."""
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from smpo.engine.drafts import appearing, sweep
 from smpo.engine.kept import (
@@ -34,7 +35,7 @@ from smpo.engine.kept import (
 from smpo.engine.state import Snapshot, State, put_back, snapshot
 from smpo.errors import RunError
 
-__all__ = ["Restored", "restore", "save", "write"]
+__all__ = ["Restored", "load_weights", "restore", "save", "write"]
 
 
 class Restored(NamedTuple):
@@ -105,6 +106,16 @@ def restore(
     return Restored()
 
 
+def load_weights(path: Path, parameters: Mapping[str, nn.Parameter]) -> str:
+    """Only the trained weights of a checkpoint, those of the moving average where there is one; returns what identifies
+    them. Raises `RunError` when it isn't whole or doesn't fit."""
+    if (fault := fault_of(path)) is not None:
+        raise RunError(f"{path} can't be used: {fault}")
+    name = "average.safetensors" if (path / "average.safetensors").exists() else "weights.safetensors"
+    _put(path, State(parameters), Snapshot({"weights": load_file(path / name)}, {}))
+    return str(manifest_of(path)["files"][name])[:16]
+
+
 def _fault(path: Path, spec_hash: str | None) -> str | None:
     fault = fault_of(path)
     if fault is None and spec_hash is not None and (of := manifest_of(path).get("spec")) != spec_hash:
@@ -121,6 +132,10 @@ def _load(path: Path, state: State) -> None:
             if file.name != MANIFEST
         },
     )
+    _put(path, state, kept)
+
+
+def _put(path: Path, state: State, kept: Snapshot) -> None:
     try:
         put_back(state, kept)
     except (LookupError, ValueError, RuntimeError, TypeError) as error:

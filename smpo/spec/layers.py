@@ -18,6 +18,7 @@ from pathlib import Path
 
 from smpo.spec.problems import Note, Problem, SpecProblems, quoted
 from smpo.spec.read import read
+from smpo.spec.shipped import find_spec
 from smpo.spec.source import MAX_BYTES, Source, Span, open_source
 from smpo.spec.tree import Entry, Node
 
@@ -180,9 +181,10 @@ def _parent(root: Node, folder: Path, problems: list[Problem]) -> tuple[Path, Sp
         problems.append(Problem(message, entry.node.span, "extends", label))
         return None
     if not entry.node.data.isprintable() or not entry.node.data:
-        problems.append(Problem("`extends` takes the path of a file", entry.node.span, "extends"))
+        message = "`extends` takes the path of a file, or the name of a spec that comes with smpo"
+        problems.append(Problem(message, entry.node.span, "extends"))
         return None
-    return folder / entry.node.data, entry.node.span
+    return find_spec(entry.node.data, folder), entry.node.span
 
 
 def _uses(root: Node, folder: Path, problems: list[Problem]) -> tuple[UseFile, ...]:

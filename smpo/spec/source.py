@@ -14,6 +14,7 @@ from pathlib import Path
 from re import compile as regex
 
 from smpo.spec.problems import Problem, SpecProblems, nearest
+from smpo.spec.shipped import shipped_specs
 
 __all__ = ["MAX_BYTES", "Source", "Span", "display_path", "open_source"]
 
@@ -127,4 +128,7 @@ def _near_file(path: Path) -> str | None:
     except (OSError, ValueError):
         return f"there is no folder `{display_path(path.parent)}`"
     close = nearest(path.name, there)
-    return f"did you mean `{display_path(path.parent / close)}`?" if close else None
+    if close:
+        return f"did you mean `{display_path(path.parent / close)}`?"
+    close = nearest(path.stem, list(shipped_specs()))
+    return f"did you mean `{close}`, which comes with smpo?" if close else None

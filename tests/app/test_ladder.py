@@ -115,7 +115,11 @@ def test_a_ladder_ends_in_a_table_and_is_not_run_twice(spec, capfd):
 
     runs = sorted(spec.parent.glob("runs/small/*-1"))
     times = [(run / "evaluation.json").stat().st_mtime_ns for run in runs]
+    told = (folder / "metrics.jsonl").read_text()
     assert smpo(capfd, "run", spec, "-q").code == 0
+    assert (folder / "metrics.jsonl").read_text() == told and told.count("\n") == 1, (
+        "what is known isn't told again"
+    )
     assert [(run / "evaluation.json").stat().st_mtime_ns for run in runs] == times and len(runs) == 6
     assert smpo(capfd, "run", spec, "--set", "train.seed=1", "-q").code == 0
     assert len(list(spec.parent.glob("runs/small/*-1"))) == 9, "only seed 2 was new"

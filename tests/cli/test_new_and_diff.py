@@ -34,7 +34,7 @@ def test_a_new_spec_says_what_else_could_be_set(capfd):
     text = Path("mine.yaml").read_text()
     first = text.splitlines()[0]
     assert (Path() / first.split("$schema=")[1]).resolve().name == "schema.json"
-    for expected in ("# train:", "#   ema: null", "# Checkpoints that are kept."):
+    for expected in ("# train:", "#   ema: null", "# Checkpoints that are kept: the newest ones."):
         assert expected in text
     assert "#   lr:" not in text, "what the spec sets needs no reminder"
     bare = [

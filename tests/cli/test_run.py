@@ -144,5 +144,13 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(spec, capfd):
     best = max(looks, key=lambda step: (looks[step], -step))
     assert {path.name for path in (run / "checkpoints").iterdir()} == {f"step-{s:08d}" for s in (best, 4)}
 
+    judged = smpo(capfd, "eval", f"best={run}@best", f"last={run}@4", f"saved={run}", "--out", "found")
+    assert judged.code == 0, judged.err
+    scores = json.loads((spec.parent / "found/contest.json").read_text())["scores"]
+    assert scores["last"] == scores["saved"], "the last checkpoint is what the run has saved"
+    assert (scores["best"] == scores["last"]) == (best == 4)
+    missing = smpo(capfd, "eval", f"{run}@77")
+    assert missing.code == 1 and "has no checkpoint `77`: it has" in missing.err
+
     refused = smpo(capfd, "run", spec, "--set", "runtime.keep_best=margin")
     assert refused.code == 2 and "none are held out" in refused.err

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Live", "assemble", "live_runtime", "reunited", "smoothed", "trained"]
 
+_MEET = timedelta(minutes=5)
+"""For processes to find each other."""
+_WAIT = timedelta(days=2)
+"""For collectives: the main process may score and encode for hours before the others are wanted."""
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -285,11 +290,14 @@ def _accelerator(runtime: Runtime) -> Any:
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=runtime.device == "cpu",
         mixed_precision="no",
-        kwargs_handlers=[
-            # The main process may score and encode for hours before the others are wanted.
-            InitProcessGroupKwargs(timeout=timedelta(days=2))
-        ],
+        # All have answered the roll call, so who can't connect now never will: an end, and a launcher's restart.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_MEET)],
     )
+    if accelerator.num_processes > 1:
+        from torch.distributed.distributed_c10d import _set_pg_timeout
+
+        _set_pg_timeout(_WAIT)  # torch has no public way to tell a meeting from what comes after it
+    return accelerator

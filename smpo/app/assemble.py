@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from smpo.app.inverted import reused
+from smpo.app.rollcall import meet_again
 from smpo.data.buckets import Buckets, bucketed
 from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
@@ -290,6 +291,7 @@ def _accelerator(runtime: Runtime) -> Any:
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
+    meet_again(cpu=runtime.device == "cpu", patience=_MEET)
     accelerator = Accelerator(
         cpu=runtime.device == "cpu",
         mixed_precision="no",

@@ -27,7 +27,7 @@ from typing import Any
 from smpo.app.place import Place, enter
 from smpo.errors import RunError, SmpoError
 
-__all__ = ["Absence", "Lost", "RollCall"]
+__all__ = ["Absence", "Lost", "RollCall", "meet_again"]
 
 _PATIENCE = timedelta(minutes=30)
 """For machines that start late."""
@@ -46,6 +46,28 @@ class Absence:
     rank: int
     how: str
     help: str | None = None
+
+
+def meet_again(*, cpu: bool, patience: timedelta) -> None:
+    """Open the process group where torchrun has started all processes again; otherwise accelerate does it.
+
+    torchrun keeps one store over restarts, that of its rendezvous, and a group writes its
+    addresses under the same names each time: a process that is quicker than another reads where that one listened
+    before it died, and is refused. Names of their own for each attempt mend that.
+    """
+    from torch import distributed
+
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if not restarts or distributed.is_initialized():
+        return
+    store, rank, world = next(distributed.rendezvous("env://", timeout=patience))
+    distributed.init_process_group(
+        "gloo" if cpu else "nccl",
+        store=distributed.PrefixStore(f"smpo/{restarts}/group", store),
+        rank=rank,
+        world_size=world,
+        timeout=patience,
+    )
 
 
 class RollCall:

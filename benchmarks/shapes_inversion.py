@@ -1,6 +1,6 @@
 """Why does inverted noise lag behind drawn noise on shapes? One factor at a time, over seeds, with intervals.
 
-    python benchmarks/shapes_inversion.py                   # three seeds, 80 minutes of one core; stopped, it goes on
+    python benchmarks/shapes_inversion.py                   # three seeds, 90 minutes of one core; stopped, it goes on
     python benchmarks/shapes_inversion.py --factors noise grid --seeds 5
     python benchmarks/shapes_inversion.py --part 1/2 & python benchmarks/shapes_inversion.py --part 2/2 & wait
     python benchmarks/shapes_inversion.py --quick           # two minutes, to see that it works; says nothing
@@ -105,6 +105,15 @@ FACTORS = {
             DRAWN,
             Arm("inverted, one for both", (renoise(use="common"),)),
             Arm("inverted, one for both, 24 even steps", (renoise(use="common", steps=24, spacing="even"),)),
+        ),
+    ),
+    "approximations": Factor(
+        "What do cheaper walks cost? The last arm makes as many passes as the first.",
+        (
+            WALKED,
+            Arm("skip first", (renoise(skip_first="true"),)),
+            Arm("reuse last", (renoise(reuse_last="true"),)),
+            Arm("reuse last, 100 updates", (renoise(reuse_last="true"), "train.steps=100")),
         ),
     ),
     "levels, drawn": Factor(

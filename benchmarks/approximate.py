@@ -1,0 +1,232 @@
+"""What approximate inversions cost in quality, and what they save: each against the exact one, over seeds.
+
+    python benchmarks/approximate.py                      # the plane, ten seeds: ten minutes of one core
+    python benchmarks/approximate.py --modes exact stale  # some of them; what is there is kept, run it again to go on
+    python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
+
+Every mode trains SmPO in the plane (experiments/plane_smpo.yaml, inverting by the policy as the paper does) twice over:
+for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its samples
+at untouched starts are judged against those of the exact mode after its updates, paired by seed and start; intervals
+are over starts and seeds. CPU seconds are this process' own, of training alone. `fp8` rounds as the hardware does, on a
+CPU, so its time means nothing. `cached` is `reference` from the second run on: it finds the same bits (a test says so),
+and is counted as the policy's own six forwards a pair; its runs are those of `reference`, continued. The page
+docs/approximate.md is written by benchmarks/approximate_page.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quickstart import machine
+
+HERE = Path(__file__).parent
+SPEC = HERE.parent / "experiments" / "plane_smpo.yaml"
+RESULT = HERE / "results" / "approximate_plane.json"
+BASE = {"use": "renoise", "steps": 10, "by": "policy"}
+UPDATES, BATCH = 200, 128
+POLICY = 6.0
+"""Forwards a pair that are left when the rest is remembered: two images, a backward as two."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to invert. `eight_bit`: walk with rounded products. `marks`: points of the run, and what is counted of a
+    pair's forwards there (None: all that were made)."""
+
+    about: str
+    changes: dict[str, Any]
+    eight_bit: bool = False
+    marks: tuple[tuple[str, float | None], ...] = (("compute", None),)
+
+
+MODES = {
+    "exact": Mode("ReNoise along the policy, ten steps, one correction each", {}),
+    "skip first": Mode("`skip_first: true`", {"skip_first": True}),
+    "reuse last": Mode("`reuse_last: true`", {"reuse_last": True}),
+    "stale": Mode("`use: stale`, `max_age: 50`", {"use": "stale", "max_age": 50}),
+    "reference": Mode(
+        "`by: reference`, nothing cached", {"by": "reference"}, marks=(("compute", None), ("cached", POLICY))
+    ),
+    "fp8": Mode("`precision: fp8`, emulated", {}, eight_bit=True),
+}
+CACHED = "`by: reference`, cached (`runtime.reuse_inversions`), from the second run on"
+
+
+def trained(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
+    """One run of a mode: scores after `UPDATES`, and again where `budget` forwards are spent."""
+    from smpo.app.assemble import assemble
+    from smpo.app.evaluate import evaluate_run
+    from smpo.engine.loop import fit
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import resolve
+
+    mode = MODES[name]
+    inversion = ", ".join(f"{k}: {json.dumps(v)}" for k, v in (BASE | mode.changes).items())
+    longest = UPDATES
+    if budget is not None:
+        longest = 1 + int(budget / POLICY / BATCH) if len(mode.marks) > 1 else 2 * UPDATES
+    resolved = resolve(
+        SPEC,
+        skeleton=ExperimentSpec,
+        sets=[
+            f"inversion={{{inversion}}}", f"train.seed={seed}", f"train.batch={BATCH}", f"train.steps={longest}",
+            f"runtime.cache={options.cache}", f"evaluate.limit={options.starts}",
+        ],
+    )  # fmt: skip
+    live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
+    if mode.eight_bit:
+        in_eight_bits(live.session)
+    found: dict[str, Any] = {}
+    waiting = {} if budget is None else dict(mode.marks)
+    spent = seconds = 0.0
+    updates = fit(live.session)
+    while "updates" not in found or waiting:
+        began = time.process_time()
+        report = next(updates)
+        seconds += time.process_time() - began
+        spent += forwards(report)
+        if report.step < UPDATES:
+            continue
+        counts = {at: spent if each is None else each * BATCH * report.step for at, each in waiting.items()}
+        here = [at for at, count in counts.items() if budget is not None and count >= budget]
+        here += ["updates"] * (report.step == UPDATES)
+        if not here:
+            continue
+        told = evaluate_run(resolved, live, lambda *_: None).to_dict()
+        for at in here:
+            found[at] = {
+                "updates": report.step,
+                "forwards": counts.get(at, spent),
+                "cpu_seconds": seconds,
+                "groups": [prompt["group"] or prompt["text"] for prompt in told["prompts"]],
+                "scores": {one["name"]: one["policy"] for one in told["judgements"]},
+                "base": {one["name"]: one["base"] for one in told["judgements"]},
+            }
+            waiting.pop(at, None)
+    if budget is None:
+        found["compute"] = found["updates"]
+    return found
+
+
+def forwards(report: Any) -> float:
+    """Of one image, a backward as two: inversion, policy, reference."""
+    return float(2 * report.pairs * report.visits * (report.metrics["passes"] + 3 + 1))
+
+
+def in_eight_bits(session: Any) -> None:
+    """The plane's middle layers as `smpo.families.eight_bit` would have them, for inversions alone."""
+    from smpo.families.eight_bit import replace_linears
+
+    denoiser = session.denoiser
+    rough = copy.deepcopy(denoiser.network).requires_grad_(False)
+    linears = replace_linears(rough)
+    mine = {name.replace(".linear.", "."): p for name, p in rough.named_parameters()}
+    exact = denoiser.predict
+
+    def predict(x: Any, t: Any, cond: Any, *, reference: bool = False, eight_bit: bool = False) -> Any:
+        if not eight_bit:
+            return exact(x, t, cond, reference=reference)
+        for name, value in denoiser.network.named_parameters():
+            mine[name].copy_(value)
+        for linear in linears:
+            linear.requantise()
+        return rough(x, t, cond.tensors["condition"])
+
+    denoiser.predict = predict
+    session.settings = replace(session.settings, passes=replace(session.settings.passes, eight_bit=True))
+
+
+def kept(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
+    """A run from the folder of runs, or made now."""
+    file = options.runs / f"{name.replace(' ', '-')}-{seed}-{options.starts}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found = json.dumps(trained(name, seed, budget, options))
+        file.write_text(found)
+        print(f"{name} seed {seed}", flush=True)
+    told: dict[str, Any] = json.loads(file.read_text())
+    return told
+
+
+def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Per mode and point: win rate and gain over exact by both judges, and plain facts."""
+    found: dict[str, Any] = {name: {"about": MODES[name].about, **points(runs, name)} for name in runs}
+    if "reference" in runs:
+        after = points(runs, "reference", ("updates", "cached"))
+        after["compute"] = after.pop("cached")
+        for one in after.values():
+            one["forwards_per_pair"], one["cpu_seconds"] = POLICY, None
+        found["cached"] = {"about": CACHED, **after}
+    return found
+
+
+def points(
+    runs: dict[str, list[dict[str, Any]]], name: str, at: tuple[str, ...] = ("updates", "compute")
+) -> dict[str, Any]:
+    import numpy as np
+
+    from smpo.evaluation.seeds import contrast
+
+    def scores(name: str, point: str, judge: str, whose: str = "scores") -> Any:
+        return np.array([np.mean(run[point][whose][judge], axis=1) for run in runs[name]])
+
+    def told(one: Any, other: Any) -> dict[str, Any] | None:
+        compared = contrast(one, other, first["groups"])
+        return None if compared is None else dict(compared.to_dict())
+
+    first = runs["exact"][0]["updates"]
+    found: dict[str, Any] = {}
+    for point in at:
+        here = [run[point] for run in runs[name]]
+        row: dict[str, Any] = {
+            "updates": float(np.mean([one["updates"] for one in here])),
+            "forwards_per_pair": float(np.mean([one["forwards"] / one["updates"] / BATCH for one in here])),
+            "cpu_seconds": float(np.mean([one["cpu_seconds"] for one in here])),
+        }
+        for judge in first["scores"]:
+            mine = scores(name, point, judge)
+            row[judge] = {"over_base": told(mine, scores(name, point, judge, "base"))}
+            if name != "exact":
+                row[judge]["over_exact"] = told(mine, scores("exact", "updates", judge))
+        found[point] = row
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--only", type=int, nargs="*", help="run these seeds and gather nothing")
+    parser.add_argument("--starts", type=int, default=1000, help="untouched starts of the evaluation")
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks/approximate"))
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    names = ["exact", *(name for name in options.modes if name != "exact")]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for seed in range(options.seeds) if options.only is None else options.only:
+        for name in names:  # interleaved, so that a stop leaves seeds of all modes
+            budget = None if name == "exact" else runs["exact"][-1]["updates"]["forwards"]
+            runs[name].append(kept(name, seed, budget, options))
+    if options.only is not None:
+        return
+    body = {
+        "spec": SPEC.name, "updates": UPDATES, "batch": BATCH, "seeds": options.seeds, "starts": options.starts,
+        "machine": machine(), "modes": summary(runs),
+    }  # fmt: skip
+    options.out.write_text(json.dumps(body, indent=1) + "\n")
+    print(f"written: {options.out.name}; now python benchmarks/approximate_page.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,7 @@ and gradients of both must agree before anything is timed. Then one thing is tur
 * **amortised**: `train.timesteps_per_pair: 4`, several timesteps along one inversion; the same expectation, with a
   variance that depends on how alike a pair's gradients are (`smpo measure rho SPEC` tells, and what the gain is then);
 * **cached**: inversion by the frozen reference, read from the cache (`runtime.reuse_inversions`); another algorithm.
-  The reference is still asked at the noisy latent.
+  When this was measured the reference was still asked at the noisy latent; what it said is remembered since.
 
 The cores were shared while this was measured, and repeats spread by a tenth and more: *exact* isn't told apart from
 *batched* in time. It takes fewer passes, which a test counts.

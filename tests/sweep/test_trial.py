@@ -66,9 +66,11 @@ def test_a_hopeless_trial_ends_at_its_rung_as_pruned(tmp_path):
     assert events[-1]["status"] == "pruned"
 
 
-def test_held_out_pairs_are_asked_at_rungs_and_nothing_is_sampled_for_it(tmp_path):
+@pytest.mark.parametrize("every", [1, 3], ids=["training looks too", "only the rung looks"])
+def test_held_out_pairs_are_asked_at_rungs_and_nothing_is_sampled_for_it(tmp_path, every):
     answering(tmp_path, {"go": False, "reason": "behind the others"})
-    assert perform(order_of(tmp_path, "train.holdout=12", rungs=[2], rung_prompts=0)) == 0
+    sets = ("train.holdout=12", f"runtime.diagnose_every={every}")
+    assert perform(order_of(tmp_path, *sets, rungs=[2], rung_prompts=0)) == 0
     folder = Path(read_json(tmp_path / "answer.json")["folder"])
     found = json.loads(rung_file(folder, 2).read_text())
     assert not [name for name in found["figures"] if name.startswith("rung/")]
@@ -76,6 +78,8 @@ def test_held_out_pairs_are_asked_at_rungs_and_nothing_is_sampled_for_it(tmp_pat
     margins = found["scores"]["holdout"]
     assert len(margins) == 12
     assert sum(margins) / 12 == pytest.approx(found["figures"]["holdout/margin"])
+    points = [p for p in read_metrics(folder) if p.step == 2 and "holdout/accuracy" in p.values]
+    assert [p.values["holdout/accuracy"] for p in points] == [found["figures"]["holdout/accuracy"]], "once"
     cost = json.loads((folder / "cost.json").read_text())
     assert "sample" not in cost["passes"] and cost["passes"]["diagnose"] > 0 and cost["pairs"] == 2 * 16
 

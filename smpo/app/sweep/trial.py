@@ -114,10 +114,15 @@ class _Overseer:
             scores: dict[str, list[float]] = {}
             if self._order.rung_prompts != 0:
                 self._evaluate(resolved, live, figures, scores)
+            fresh = dict(figures)
             if look is not None:
-                figures |= {f"holdout/{name}": value for name, value in look.metrics(step).items()}
+                held_out = {f"holdout/{name}": value for name, value in look.metrics(step).items()}
+                figures |= held_out
                 scores["holdout"] = look.margins(step)
-            tracker.metrics(figures, step)
+                if not look.due(step):  # training has reported them otherwise: a point is reported once
+                    fresh |= held_out
+            if fresh:
+                tracker.metrics(fresh, step)
             write_json(rung_file(self.folder, step), {"step": step, "figures": figures, "scores": scores})
             return self._verdict(step)
         asked = self.folder / "prune.txt"

@@ -1,7 +1,6 @@
 """What every format must do: the same pairs become the same table, defects are dropped and listed, pictures are found
 again by content, and nothing outside the data's folder is opened."""
 
-import io
 import json
 import subprocess
 import sys
@@ -14,149 +13,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smpo.components.adapters import ChosenRejected, HPDv2, HPDv3, ImageFolder, ImageRewardDB, WebDataset
+from smpo.components.adapters import ChosenRejected, HPDv2, HPDv3, ImageFolder, WebDataset
 from smpo.components.datasets import PickAPic, PlacedData
 from smpo.data.formats import of_ranking
 from smpo.data.table import read_pairs
 from smpo.errors import MachineError, SmpoError
 from smpo.imaging import content_id
 from smpo.kinds import Runtime
+from tests.data.layouts import (
+    DEFECTS,
+    FORMATS,
+    PAIRS,
+    A,
+    B,
+    C,
+    D,
+    F,
+    Rows,
+    files,
+    imagefolder,
+    member,
+    pickapic,
+    tar,
+)
 from tests.data.worlds import jpeg, vote, write
-
-A, B, C, D, E, F = (jpeg(number) for number in range(6))
-BROKEN = jpeg(9)[:200]
-NO_IMAGE = b""
-
-PAIRS: list[tuple[str, bytes, bytes]] = [("a cat", A, B), ("a dog", C, D), ("a fish", E, F)]
-"""Prompt, preferred, the other: what each format is made to say."""
-DEFECTS: list[tuple[str, bytes, bytes]] = [
-    ("cut", A, BROKEN),
-    ("one", A, A),
-    (" ", A, B),
-    ("none", A, NO_IMAGE),
-]
-
-Rows = list[tuple[str, bytes, bytes]]
-
-
-def _files(folder: Path, rows: Rows) -> list[tuple[str, str, str]]:
-    """Images as files; a missing one is only named."""
-    listed = []
-    for number, (prompt, first, second) in enumerate(rows):
-        names = []
-        for side, data in (("w", first), ("l", second)):
-            name = f"pics/{number}{side}.jpg"
-            (folder / "pics").mkdir(parents=True, exist_ok=True)
-            if data:
-                (folder / name).write_bytes(data)
-            names.append(name)
-        listed.append((prompt, names[0], names[1]))
-    return listed
-
-
-def _pickapic(folder: Path, rows: Rows) -> PlacedData:
-    write(folder / "train.parquet", [vote(*row) for row in rows])
-    return PickAPic(path=str(folder))
-
-
-def _chosen(folder: Path, rows: Rows) -> PlacedData:
-    folder.mkdir(parents=True, exist_ok=True)
-    listed = [
-        {"words": p, "good": {"bytes": w, "path": None}, "bad": {"bytes": x, "path": "x.jpg"}}
-        for p, w, x in rows
-    ]
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema([("words", pa.string()), ("good", image), ("bad", image)])
-    pq.write_table(pa.Table.from_pylist(listed, schema), folder / "data-00000-of-00001.parquet")
-    return ChosenRejected(path=str(folder), columns={"prompt": "words", "chosen": "good", "rejected": "bad"})
-
-
-def _imagefolder(folder: Path, rows: Rows) -> PlacedData:
-    lines = [
-        json.dumps({"prompt": p, "chosen_file_name": w, "rejected_file_name": x})
-        for p, w, x in _files(folder, rows)
-    ]
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return ImageFolder(path=str(folder))
-
-
-def _ranked_folder(folder: Path, rows: Rows) -> PlacedData:
-    records = [
-        {"prompt": f"{p}", "id": number, "file_name": name, "place": rank}
-        for number, (p, w, x) in enumerate(_files(folder, rows))
-        for name, rank in ((w, 1), (x, 2))
-    ]
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
-    return ImageFolder(path=str(folder), rank="place", group="id")
-
-
-def _hpdv2(folder: Path, rows: Rows) -> PlacedData:
-    records = [
-        {
-            "prompt": p,
-            "file_path": [x, w] if number % 2 else [w, x],
-            "human_preference": [0, 1] if number % 2 else [1, 0],
-        }
-        for number, (p, w, x) in enumerate(_files(folder / "train", rows))
-    ]
-    (folder / "train.json").write_text(json.dumps(records))
-    return HPDv2(path=str(folder))
-
-
-def _hpdv3(folder: Path, rows: Rows) -> PlacedData:
-    records = [
-        {
-            "prompt": p,
-            "choice_dist": None,
-            "confidence": None,
-            "path1": w,
-            "path2": x,
-            "model1": "m",
-            "model2": "n",
-        }
-        for p, w, x in _files(folder, rows)
-    ]
-    (folder / "train.json").write_text(json.dumps(records))
-    return HPDv3(path=str(folder))
-
-
-def _imagereward(folder: Path, rows: Rows) -> PlacedData:
-    records = [
-        {"id": str(number), "prompt": p, "generations": [w, x], "ranking": [1, 3]}
-        for number, (p, w, x) in enumerate(_files(folder, rows))
-    ]
-    (folder / "train.json").write_text(json.dumps(records))
-    return ImageRewardDB(path=str(folder))
-
-
-def _imagereward_metadata(folder: Path, rows: Rows) -> PlacedData:
-    records = [
-        {"prompt_id": f"{number:06d}", "prompt": p, "image_path": name, "rank": rank}
-        for number, (p, w, x) in enumerate(_files(folder, rows))
-        for name, rank in ((w, 1), (x, 2))
-    ]
-    pq.write_table(pa.Table.from_pylist(records), folder / "metadata-train.parquet")
-    return ImageRewardDB(path=str(folder), annotations="metadata-train.parquet")
-
-
-def _tar(folder: Path, rows: Rows) -> PlacedData:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(folder / "shard-000.tar", "w") as archive:
-        for number, (prompt, first, second) in enumerate(rows):
-            for ending, data in (("txt", prompt.encode()), ("chosen.jpg", first), ("rejected.jpg", second)):
-                _member(archive, f"s/{number:04d}.{ending}", data)
-    return WebDataset(path=str(folder))
-
-
-def _member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    archive.addfile(entry, io.BytesIO(data))
-
-
-FORMATS: list[Callable[[Path, Rows], PlacedData]] = [
-    _pickapic, _chosen, _imagefolder, _ranked_folder, _hpdv2, _hpdv3, _imagereward, _imagereward_metadata, _tar,
-]  # fmt: skip
 
 
 @pytest.fixture(params=FORMATS, ids=lambda make: make.__name__.strip("_"))
@@ -174,7 +54,7 @@ def test_the_same_pairs_become_the_same_table(make: Any, tmp_path: Path) -> None
     assert data.check() is None
     table = data.load(Runtime(cache=tmp_path / "cache"), tmp_path / "report.json")
     assert stated(table) == [(p, content_id(w), content_id(x), 1.0, 1) for p, w, x in PAIRS]
-    assert table.digest == _pickapic(tmp_path / "other", PAIRS).load(Runtime(cache=tmp_path / "cache")).digest
+    assert table.digest == pickapic(tmp_path / "other", PAIRS).load(Runtime(cache=tmp_path / "cache")).digest
     assert table.picture(content_id(D)).size == (24, 16)
     with pytest.raises(KeyError):
         table.picture("f" * 32)
@@ -208,7 +88,7 @@ def test_what_is_not_there_is_said_before_anything_is_read(make: Any, tmp_path: 
 
 
 def test_a_picture_that_changes_on_disk_is_read_anew_or_refused(tmp_path: Path) -> None:
-    data = _imagefolder(tmp_path / "set", PAIRS)
+    data = imagefolder(tmp_path / "set", PAIRS)
     table = data.load(Runtime(cache=tmp_path / "cache"))
     (tmp_path / "set" / "pics" / "0w.jpg").write_bytes(jpeg(77))
     with pytest.raises(SmpoError, match="has changed on disk"):
@@ -220,7 +100,7 @@ def test_a_picture_that_changes_on_disk_is_read_anew_or_refused(tmp_path: Path) 
     "path", ["../secret.jpg", "/etc/passwd", "pics/../../secret.jpg", "..\\secret.jpg", "C:/x.jpg", ""]
 )
 def test_paths_that_leave_the_folder_are_not_opened(tmp_path: Path, path: str) -> None:
-    data = _imagefolder(tmp_path / "set", PAIRS)
+    data = imagefolder(tmp_path / "set", PAIRS)
     (tmp_path / "secret.jpg").write_bytes(D)
     record = {"prompt": "escape", "chosen_file_name": "pics/0w.jpg", "rejected_file_name": path}
     with (tmp_path / "set" / "metadata.jsonl").open("a") as stream:
@@ -230,10 +110,10 @@ def test_paths_that_leave_the_folder_are_not_opened(tmp_path: Path, path: str) -
 
 
 def test_an_archive_can_write_and_link_nowhere(tmp_path: Path) -> None:
-    data = _tar(tmp_path / "set", PAIRS)
+    data = tar(tmp_path / "set", PAIRS)
     with tarfile.open(tmp_path / "set" / "shard-001.tar", "w") as archive:
-        _member(archive, "../../0009.txt", b"climbs out")
-        _member(archive, "../../0009.chosen.jpg", A)
+        member(archive, "../../0009.txt", b"climbs out")
+        member(archive, "../../0009.chosen.jpg", A)
         link = tarfile.TarInfo("../../0009.rejected.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
@@ -244,7 +124,7 @@ def test_an_archive_can_write_and_link_nowhere(tmp_path: Path) -> None:
 
 
 def test_broken_archives_are_said_in_words(tmp_path: Path) -> None:
-    data = _tar(tmp_path / "set", PAIRS)
+    data = tar(tmp_path / "set", PAIRS)
     (tmp_path / "set" / "shard-000.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(MachineError, match="can't be read as a tar"):
         data.load(Runtime(cache=tmp_path / "cache"))
@@ -252,7 +132,7 @@ def test_broken_archives_are_said_in_words(tmp_path: Path) -> None:
 
 def test_votes_become_shares(tmp_path: Path) -> None:
     """HPDv3's counts, columns of counts, columns of shares, and JSON beside images say the same."""
-    listed = _files(tmp_path / "three", PAIRS)
+    listed = files(tmp_path / "three", PAIRS)
     counts: list[Any] = [[9, 3], [4, 4], [5, 0]]
     records = [
         {"prompt": p, "choice_dist": c, "confidence": 0.9 + i / 20, "path1": w, "path2": x}
@@ -276,16 +156,16 @@ def test_votes_become_shares(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "votes.tar", "w") as archive:
         for number, row in enumerate(rows):
             told = {name: row[name] for name in ("prompt", "n1", "n2")}
-            _member(archive, f"{number}.chosen.jpg", row["chosen"])
-            _member(archive, f"{number}.json", json.dumps(told).encode())
-            _member(archive, f"{number}.rejected.jpg", row["rejected"])
+            member(archive, f"{number}.chosen.jpg", row["chosen"])
+            member(archive, f"{number}.json", json.dumps(told).encode())
+            member(archive, f"{number}.rejected.jpg", row["rejected"])
     columns = {"prompt": "json:prompt", "for_chosen": "n1", "for_rejected": "n2"}
     tar = WebDataset(path=str(tmp_path / "votes.tar"), ties="keep", columns=columns)
     assert stated(tar.load(Runtime(cache=tmp_path / "cache"))) == stated(three)
 
 
 def test_a_vote_count_against_the_preferred_image_is_a_contradiction(tmp_path: Path) -> None:
-    ((prompt, first, second),) = _files(tmp_path, PAIRS[:1])
+    ((prompt, first, second),) = files(tmp_path, PAIRS[:1])
     record = {"prompt": prompt, "choice_dist": [1, 4], "confidence": 1, "path1": first, "path2": second}
     (tmp_path / "train.json").write_text(json.dumps([record, {**record, "choice_dist": [4, 1]}]))
     table = HPDv3(path=str(tmp_path), max_broken=1).load(Runtime(cache=tmp_path / "cache"))
@@ -351,8 +231,8 @@ def test_hub_ids_are_fetched_and_offline_is_said_in_words(tmp_path: Path, monkey
 
 def test_checking_needs_no_torch(tmp_path: Path) -> None:
     """`smpo plan` checks every recipe, and must be quick."""
-    _tar(tmp_path / "set", PAIRS)
-    _imagefolder(tmp_path / "folder", PAIRS)
+    tar(tmp_path / "set", PAIRS)
+    imagefolder(tmp_path / "folder", PAIRS)
     code = (
         "import sys; from smpo.components.adapters import *; "
         "print([d.check() for d in (WebDataset(path=sys.argv[1]), ImageFolder(path=sys.argv[2]))], "
@@ -364,7 +244,7 @@ def test_checking_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_a_limit_stops_early(tmp_path: Path) -> None:
-    data = _tar(tmp_path / "set", PAIRS)
+    data = tar(tmp_path / "set", PAIRS)
     assert len(read_pairs(data.source(), limit=2)) == 2  # type: ignore[attr-defined]
 
 

@@ -18,6 +18,19 @@ ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch")
 SMPO = (sys.executable, "-m", "smpo")
 ROOT = Path(__file__).parents[2]
 
+SHAPES = """\
+name: small
+model: shapes
+data: {use: shapes-pairs, limit: 16}
+reward: shapes-reward
+objective: {use: smpo, beta: 500}
+smoothing: likelihood
+inversion: {use: renoise, steps: 3, by: policy}
+train: {steps: 3, batch: 8, lr: 1e-4, clip: 1.0, ema: 0.9}
+runtime: {threads: 1, tracking: none}
+"""
+"""A small policy of pictures; what a test needs besides is set."""
+
 
 def write_spec(folder: Path) -> Path:
     path = folder / "small.yaml"

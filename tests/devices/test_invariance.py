@@ -11,19 +11,8 @@ import json
 import pytest
 
 from tests.cli.words import smpo
-from tests.devices.launching import SMPO, ran, trained
+from tests.devices.launching import SHAPES, SMPO, ran, trained
 
-SPEC = """\
-name: small
-model: shapes
-data: {use: shapes-pairs, limit: 16}
-reward: shapes-reward
-objective: {use: smpo, beta: 500}
-smoothing: likelihood
-inversion: {use: renoise, steps: 3, by: policy}
-train: {steps: 3, batch: 8, lr: 1e-4, clip: 1.0, ema: 0.9}
-runtime: {threads: 1, tracking: none}
-"""
 WEIGHTS = 1e-4
 """Of the largest weight, after three updates of lr 1e-4: found 1.5e-5."""
 CURVE = 1e-3
@@ -34,7 +23,7 @@ CURVE = 1e-3
 def plain(tmp_path_factory):
     """One process, all pairs at once, nothing cached before: the curve and weights of everybody else."""
     folder = tmp_path_factory.mktemp("plain")
-    (folder / "small.yaml").write_text(SPEC)
+    (folder / "small.yaml").write_text(SHAPES)
     return folder
 
 

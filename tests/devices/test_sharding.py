@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.cli.words import smpo
-from tests.devices.launching import SMPO, only_run, ran, start, trained, write_spec
+from tests.devices.launching import SHAPES, SMPO, only_run, ran, start, trained, write_spec
 
 SETTINGS = (
     "train.steps=30", "train.ema=0.9", "train.clip=1.0", "train.holdout=20", "runtime.checkpoint_every=7",
@@ -94,25 +94,12 @@ def test_rolling_back_together(tmp_path, alone, words):
     assert said.returncode == 1 and "left out" in said.stderr and "Traceback" not in said.stderr
 
 
-SHAPES = """\
-name: small
-model: shapes
-data: {use: shapes-pairs, limit: 16}
-reward: shapes-reward
-objective: {use: smpo, beta: 500}
-smoothing: likelihood
-inversion: {use: renoise, steps: 3, by: policy}
-train: {steps: 3, batch: 8, lr: 1e-4, clip: 1.0, ema: 0.9}
-runtime: {threads: 1, tracking: none, micro_batch: 2}
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [[], ["model.lora.rank=4"]], ids=["whole network", "LoRA"])
 def test_a_unet(tmp_path, settings):
     """Blocks are dealt out one by one; of a LoRA only the adapter is."""
     (tmp_path / "small.yaml").write_text(SHAPES)
-    words = ("run", "small.yaml", "-q", *(f"--set={one}" for one in settings))
+    words = ("run", "small.yaml", "-q", *(f"--set={one}" for one in ("runtime.micro_batch=2", *settings)))
     for more in (["--set=runtime.runs=alone", "--set=runtime.cache=runs/cache"], FSDP):
         said = ran(*SMPO, *words, *more, folder=tmp_path, timeout=600)
         assert said.returncode == 0, said.stderr

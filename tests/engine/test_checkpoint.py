@@ -1,11 +1,10 @@
-"""Checkpoints: whole or not at all, and the one before when the newest is torn; what a full disk costs."""
+"""Checkpoints: whole or not at all, and the one before when the newest is torn; killed at any system call."""
 
 import errno
 import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,37 +13,10 @@ from torch import nn
 
 from smpo.engine.checkpoint import restore, save
 from smpo.engine.drafts import appearing, settle
-from smpo.engine.ema import Average
-from smpo.engine.keeper import Keeper
-from smpo.engine.kept import best_of, checkpoints, fault_of, step_of
+from smpo.engine.kept import checkpoints, fault_of
 from smpo.engine.state import State
 from smpo.errors import RunError
-
-FILES = (
-    "weights.safetensors", "average.safetensors", "optimiser.safetensors", "optimiser.json", "scaler.json",
-    "manifest.json",
-)  # fmt: skip
-
-
-def live(value: float, optimiser=torch.optim.AdamW) -> State:
-    layer = nn.Linear(2, 2)
-    nn.init.constant_(layer.weight, value)
-    rule = optimiser(layer.parameters(), lr=0.1)
-    layer(torch.ones(1, 2)).sum().backward()
-    rule.step()
-    parameters = dict(layer.named_parameters())
-    scaler = torch.amp.GradScaler("cpu", init_scale=8 * value + 2)
-    return State(parameters, rule, Average(parameters, 0.9), scaler)
-
-
-def write(folder, step, keep=3) -> State:
-    state = live(float(step))
-    save(folder, step, state, spec_hash="abc", keep=keep)
-    return state
-
-
-def weight(state: State) -> torch.Tensor:
-    return state.parameters["weight"]
+from tests.engine.states import FILES, live, weight, write
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -206,7 +178,7 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import tests.engine.test_checkpoint as here
+import tests.engine.states as here
 from smpo.engine import checkpoint, drafts
 
 def counted(call, after, calls):
@@ -252,159 +224,6 @@ def test_killed_at_any_system_call_one_checkpoint_stands(tmp_path):
             "nor is anything left half deleted"
         )
     assert found == sorted(found) and set(found) == {1, 2}, "never none, and never back"
-
-
-def keeper(folder, said, keep=2) -> Keeper:
-    return Keeper(folder, keep=keep, spec_hash="abc", say=said.append)
-
-
-@pytest.fixture
-def full(monkeypatch):
-    """A disk with room for nothing: the kernel's own refusal of files beyond a size."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(size: int = 16) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-
-
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, full):
-    said: list[str] = []
-    store = keeper(tmp_path, said)
-    store.put(1, live(1.0))
-    full()
-    store.put(2, live(2.0))
-    (sentence,) = said
-    assert "after update 2 could not be written (File too large); step-00000001 is whole" in sentence
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "no litter"
-    assert restore(tmp_path, live(0.0), say=pytest.fail).step == 1
-
-
-def test_the_last_checkpoint_must_be_written(tmp_path, full):
-    store = keeper(tmp_path, [])
-    store.put(1, live(1.0))
-    full()
-    with pytest.raises(RunError, match=r"after update 2 .* File too large; step-00000001 is whole") as caught:
-        store.put(2, live(2.0), must=True)
-    assert "--resume" in str(caught.value.help)
-    assert fault_of(tmp_path / "step-00000001") is None
-
-
-def test_older_checkpoints_make_room_for_a_new_one_but_never_the_last(tmp_path, monkeypatch):
-    import smpo.engine.checkpoint as module
-
-    said: list[str] = []
-    store = keeper(tmp_path, said)
-    for step in (1, 2):
-        store.put(step, live(float(step)))
-    save_file = module.save_file
-
-    def cramped(tensors, path):
-        if len(checkpoints(tmp_path)) > 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save_file(tensors, path)
-
-    monkeypatch.setattr(module, "save_file", cramped)
-    store.put(3, live(3.0))
-    assert said == ["step-00000001 was deleted to make room for the checkpoint after update 3"]
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
-
-    monkeypatch.setattr(module, "save_file", lambda tensors, path: (_ for _ in ()).throw(OSError(28, "full")))
-    store.put(4, live(4.0))
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
-    assert "step-00000003 is whole" in said[-1]
-
-
-def test_the_best_is_kept_beside_the_newest(tmp_path):
-    store = keeper(tmp_path, [], keep=1)
-    scores = {1: 0.5, 2: 0.8, 3: None, 4: 0.8, 5: 0.7, 6: 0.9, 7: None}
-    kept = {}
-    for step, score in scores.items():
-        assert score is None or store.is_better(step, score) == (
-            score > max([scores[s] or 0 for s in kept], default=0)
-        )
-        store.put(step, live(float(step)), {} if score is None else {"score": score})
-        kept[step] = [step_of(path) for path in checkpoints(tmp_path)]
-    assert kept == {1: [1], 2: [2], 3: [2, 3], 4: [2, 4], 5: [2, 5], 6: [6], 7: [6, 7]}
-    best = best_of(tmp_path)
-    assert best is not None and (best[0].name, best[1]) == ("step-00000006", 0.9)
-
-
-def test_a_torn_newest_is_not_counted_among_those_that_are_kept(tmp_path):
-    store = keeper(tmp_path, [], keep=1)
-    store.put(4, live(4.0))
-    store.put(6, live(6.0), {"score": 9.0})
-    write(tmp_path, 4)
-    (tmp_path / "step-00000006/weights.safetensors").write_bytes(b"torn")
-    assert restore(tmp_path, live(0.0), say=lambda text: None).step == 4
-    assert store.is_better(5, 0.1), "what is torn is not the best either"
-    store.put(5, live(5.0))
-    assert restore(tmp_path, live(0.0), say=lambda text: None).step == 5
-    store.put(6, live(6.0))
-    assert [step_of(path) for path in checkpoints(tmp_path)] == [6] and fault_of(
-        checkpoints(tmp_path)[0]
-    ) is None
-
-
-def background(folder, said) -> Keeper:
-    return Keeper(folder, keep=9, spec_hash="abc", say=said.append, background=True)
-
-
-def test_what_is_written_in_the_background_is_the_moment_it_was_asked_for(tmp_path, monkeypatch):
-    import smpo.engine.checkpoint as module
-
-    gate, save_file = threading.Event(), module.save_file
-    monkeypatch.setattr(module, "save_file", lambda *words: gate.wait(30) and save_file(*words))
-    state = live(1.0)
-    before = weight(state).detach().clone(), state.average.shadow["weight"].clone()
-    moments = state.optimiser.state_dict()["state"][0]["exp_avg"].clone()
-    with background(tmp_path, []) as store:
-        store.put(1, state)
-        weight(state).data.add_(1)  # training goes on while the disk is slow
-        state.average.shadow["weight"].add_(1)
-        state.optimiser.state[weight(state)]["exp_avg"].add_(1)
-        assert not checkpoints(tmp_path)
-        gate.set()
-    other = live(0.0)
-    assert restore(tmp_path, other, say=pytest.fail).step == 1
-    assert torch.equal(weight(other), before[0]) and torch.equal(other.average.shadow["weight"], before[1])
-    assert torch.equal(other.optimiser.state_dict()["state"][0]["exp_avg"], moments)
-
-
-def test_one_is_in_flight_at_a_time_and_the_last_is_waited_for(tmp_path):
-    with background(tmp_path, []) as store:
-        for step in range(1, 6):
-            store.put(step, live(float(step)))
-        store.put(6, live(6.0), must=True)
-        assert fault_of(tmp_path / "step-00000006") is None, "a last one is there when the call returns"
-    assert [step_of(path) for path in checkpoints(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert all(fault_of(path) is None for path in checkpoints(tmp_path))
-
-
-def test_a_full_disk_in_the_background_is_said_and_a_bug_there_ends_the_run(tmp_path, monkeypatch):
-    import smpo.engine.checkpoint as module
-
-    def raising(error):
-        def save_file(tensors, path):
-            raise error
-
-        return save_file
-
-    said: list[str] = []
-    with background(tmp_path, said) as store:
-        monkeypatch.setattr(module, "save_file", raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
-        store.put(1, live(1.0))
-    assert "after update 1 could not be written (No space left on device); there is none before it" in said[0]
-    monkeypatch.setattr(module, "save_file", raising(ZeroDivisionError("a bug")))
-    with pytest.raises(ZeroDivisionError), background(tmp_path, said) as store:
-        store.put(2, live(2.0))
-    with pytest.raises(KeyboardInterrupt), background(tmp_path, said) as store:
-        store.put(3, live(3.0))
-        raise KeyboardInterrupt  # the first reason is the one that is told
 
 
 def test_a_draft_that_fails_is_gone_and_the_target_untouched(tmp_path):

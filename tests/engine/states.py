@@ -1,0 +1,34 @@
+"""States of a training of one small layer, and checkpoints of them."""
+
+import torch
+from torch import nn
+
+from smpo.engine.checkpoint import save
+from smpo.engine.ema import Average
+from smpo.engine.state import State
+
+FILES = (
+    "weights.safetensors", "average.safetensors", "optimiser.safetensors", "optimiser.json", "scaler.json",
+    "manifest.json",
+)  # fmt: skip
+
+
+def live(value: float, optimiser=torch.optim.AdamW) -> State:
+    layer = nn.Linear(2, 2)
+    nn.init.constant_(layer.weight, value)
+    rule = optimiser(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    rule.step()
+    parameters = dict(layer.named_parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=8 * value + 2)
+    return State(parameters, rule, Average(parameters, 0.9), scaler)
+
+
+def write(folder, step, keep=3) -> State:
+    state = live(float(step))
+    save(folder, step, state, spec_hash="abc", keep=keep)
+    return state
+
+
+def weight(state: State) -> torch.Tensor:
+    return state.parameters["weight"]

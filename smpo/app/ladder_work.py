@@ -26,7 +26,7 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 from smpo.runs.store import RunExists, RunFolder, RunLive, find_runs
 
-__all__ = ["LadderRuns", "Task", "finish", "helpers"]
+__all__ = ["LadderRuns", "Task", "finish", "help_out", "helpers"]
 
 State = Literal["done", "failed", "live"]
 
@@ -154,7 +154,7 @@ def helpers(ladder: Ladder, parent: str | None, count: int) -> Iterator[list[sub
         }
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(ladder.base.spec.runtime.threads or 1)}
-    command = [sys.executable, "-m", "smpo.app.ladder_work", request]
+    command = [sys.executable, "-m", "smpo.app.ladder_helper", request]
     started = [subprocess.Popen(command, env=environment) for _ in range(count)]  # noqa: S603
     try:
         yield started
@@ -188,7 +188,7 @@ def _said(task: Task) -> str:
     return "; ".join(parts)
 
 
-def _help(request: Mapping[str, Any]) -> None:
+def help_out(request: Mapping[str, Any]) -> None:
     """A helper: runs what nobody has, says nothing but warnings, and leaves the table to the one that started it."""
     from smpo.tracking.console import Console as Terminal
 
@@ -209,10 +209,6 @@ def _help(request: Mapping[str, Any]) -> None:
         no_local_code=request["no_local_code"],
     )
     tasks = [Task(rung, seed) for seed in ladder.seeds for rung in ladder.rungs]
-    with Terminal(quiet=True) as console, contextlib.suppress(KeyboardInterrupt):
+    with Terminal(quiet=True) as console:
         for _ in LadderRuns(ladder, console, request["parent"], tasks).work():
             pass
-
-
-if __name__ == "__main__":
-    _help(json.loads(sys.argv[1]))

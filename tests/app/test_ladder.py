@@ -1,6 +1,9 @@
 """`ladder:` from the file to the table: mistakes have lines, finished runs are reused, a failure costs itself alone."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -176,3 +179,22 @@ def test_runs_are_filed_under_one_parent(spec, capfd):
     assert len(children) == 6 and len(runs) == 7
     assert {run.data.tags["smpo.rung"] for run in children} == {"DPO", "+ inversion", "slow"}
     assert any(name.startswith("ladder/") for name in parent.data.metrics)
+
+
+LOADING = """
+import os, signal, sys
+from smpo.app.ladder_helper import main
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "smpo.app.ladder_work":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupted())
+main("{}")
+"""
+
+
+def test_a_helper_that_is_interrupted_while_it_loads_says_nothing():
+    ended = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")

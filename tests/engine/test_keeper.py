@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -18,37 +19,37 @@ def keeper(folder, said, keep=2) -> Keeper:
     return Keeper(folder, keep=keep, spec_hash="abc", say=said.append)
 
 
-@pytest.fixture
-def full(monkeypatch):
-    """A disk with room for nothing: the kernel's own refusal of files beyond a size."""
+@contextmanager
+def full_disk():
+    """Room for nothing: the kernel's own refusal of files beyond a size. Only around the call, since it is true of the
+    tests' own output too."""
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
-    def fill(size: int = 16) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-
-
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, full):
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path):
     said: list[str] = []
     store = keeper(tmp_path, said)
     store.put(1, live(1.0))
-    full()
-    store.put(2, live(2.0))
+    with full_disk():
+        store.put(2, live(2.0))
     (sentence,) = said
     assert "after update 2 could not be written (File too large); step-00000001 is whole" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "no litter"
     assert restore(tmp_path, live(0.0), say=pytest.fail).step == 1
 
 
-def test_the_last_checkpoint_must_be_written(tmp_path, full):
+def test_the_last_checkpoint_must_be_written(tmp_path):
     store = keeper(tmp_path, [])
     store.put(1, live(1.0))
-    full()
-    with pytest.raises(RunError, match=r"after update 2 .* File too large; step-00000001 is whole") as caught:
+    refused = pytest.raises(RunError, match=r"after update 2 .* File too large; step-00000001 is whole")
+    with refused as caught, full_disk():
         store.put(2, live(2.0), must=True)
     assert "--resume" in str(caught.value.help)
     assert fault_of(tmp_path / "step-00000001") is None

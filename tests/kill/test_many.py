@@ -199,11 +199,14 @@ def check_store(folder: Path) -> None:
             marks=pytest.mark.fault("kill", "SIGKILL of a ladder",
                                     "finished rungs aren't run again; the same table"),
         ),
-        pytest.param(
-            LADDER, ["run", "tiny.yaml", "-q", "--jobs", "2"], ["child", "coordinator", "child"], rungs,
-            id="ladder of two",
-            marks=pytest.mark.fault("kill", "SIGKILL of a ladder's processes",
-                                    "what the killed one held is taken over; the same table"),
+        # Whoever is left of two processes does the rest, so there is one kill in each of these.
+        *(
+            pytest.param(
+                LADDER, ["run", "tiny.yaml", "-q", "--jobs", "2"], [victim], rungs, id=f"ladder of two, {victim}",
+                marks=pytest.mark.fault("kill", "SIGKILL of one of a ladder's processes",
+                                        "what the killed one held is taken over; the same table"),
+            )
+            for victim in ("coordinator", "child")
         ),
     ],
 )  # fmt: skip
@@ -216,7 +219,7 @@ def test_what_is_finished_stays(tmp_path, record_property, spec, words, who, tab
     said = process.communicate(timeout=500)
     assert process.returncode == 0, said[1]
     kills = torment(folder, words, who, random.Random(1))
-    assert kills >= 2
+    assert kills >= min(2, len(who))
     record_property("injected", kills)
     assert table(folder) == table(straight)
     check_store(folder)

@@ -93,7 +93,12 @@ def golden(session: nox.Session) -> None:
     """Write the golden error messages anew; read the diff before you commit it."""
     _setup(session)
     session.run(
-        "pytest", "tests/spec", "tests/sweep/test_errors.py", "-q", env={**ENV, "SMPO_REGENERATE": "1"}
+        "pytest",
+        "tests/spec",
+        "tests/cli/test_errors.py",
+        "tests/sweep/test_errors.py",
+        "-q",
+        env={**ENV, "SMPO_REGENERATE": "1"},
     )
 
 

@@ -33,6 +33,7 @@ import smpo.components  # noqa: F401, isort: skip -- fills the common registry
 HERE = Path(__file__).parent
 TARGET = HERE / "reference"
 GOLDEN = HERE.parent / "tests" / "spec" / "errors"
+REAL = HERE.parent / "tests" / "cli" / "errors"
 
 
 def pages() -> dict[str, str]:
@@ -203,10 +204,11 @@ def _written(value: Any) -> str:
 def errors() -> str:
     parts = [
         "# Errors\n",
-        "What smpo says to common mistakes, word for word: the golden files of `tests/spec/errors`. They are about an "
-        "imaginary kitchen so that they don't change with the registry; `nox -s golden` writes them anew.\n",
+        "What smpo says to common mistakes, word for word: the golden files of `tests/cli/errors`, about experiments, "
+        "and of `tests/spec/errors`, about an imaginary kitchen, so that they don't change with the registry. "
+        "`nox -s golden` writes them anew.\n",
     ]
-    for case in sorted(GOLDEN.glob("*.yaml")):
+    for case in (*sorted(REAL.glob("*.yaml")), *sorted(GOLDEN.glob("*.yaml"))):
         said = case.with_suffix(".txt")
         if case.stem.startswith("_") or not said.exists():
             continue

@@ -68,12 +68,13 @@ def check_command(
     roots: Sequence[Path] | None,
     no_local_code: bool,
 ) -> None:
-    """All files are looked at, whatever is wrong with the first."""
+    """All files are looked at, whatever is wrong with the first. What is doubtful is said, and no error."""
+    from smpo.app.doubts import doubts
     from smpo.cli.words import print_error
     from smpo.diagnostics.render import as_data
 
     problems: list[Problem] = []
-    lines = []
+    lines, warnings = list[str](), dict[str, list[str]]()
     for word in specs:
         try:
             resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
@@ -81,9 +82,16 @@ def check_command(
         except SpecProblems as error:
             problems += error.problems
         else:
+            warnings[word] = list(doubts(resolved))
             lines.append(f"{word}: fine  (spec {resolved.identity.spec_hash})")
+            lines += [f"  warning: {doubt}" for doubt in warnings[word]]
     if as_json:
-        print_json({"problems": [as_data(problem) for problem in problems]})
+        print_json(
+            {
+                "problems": [as_data(problem) for problem in problems],
+                "warnings": {word: doubtful for word, doubtful in warnings.items() if doubtful},
+            }
+        )
     else:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         if problems:

@@ -62,6 +62,19 @@ def test_warnings_name_what_a_careful_reader_would_ask(plan):
     assert any("tuning" in w for w in map(str, plan("evaluate.prompts=plane-tuning").warnings))
 
 
+def test_check_says_what_is_doubtful_and_passes(capfd):
+    doubtful = ("check", "plane_smpo", "--set", "evaluate.prompts=plane-tuning")
+    said = smpo(capfd, *doubtful)
+    assert (
+        said.code == 0
+        and "plane_smpo: fine" in said.out
+        and "  warning: the evaluation prompts are" in said.out
+    )
+    (told,) = json.loads(smpo(capfd, *doubtful, "--json").out)["warnings"].values()
+    assert "tuning set" in " ".join(told)
+    assert json.loads(smpo(capfd, "check", "quickstart", "--json").out) == {"problems": [], "warnings": {}}
+
+
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
 def test_every_shipped_spec_is_sound(path, capfd):
     said = smpo(capfd, "check", path)

@@ -4,9 +4,9 @@ measured while others work.
     python benchmarks/load.py            # some three minutes; writes benchmarks/results/load.json
     python benchmarks/load.py metrics    # that part alone, into the same file
 
-`metrics`: 10,000 points to MLflow in sqlite, sent in portions as training would, against the updates of the quickstart
-and of the plane that yield as many. `store`: commands in a folder with 200 finished runs. `resume`: the log of 100,000
-updates, taken back by one.
+`metrics`: 10,000 points to MLflow in sqlite, sent when the mirror would send them, against the updates of the
+quickstart and of the plane that yield as many; and what is left to send when training is over. `store`: commands in a
+folder with 200 finished runs. `resume`: the log of 100,000 updates, taken back by one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -32,9 +31,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 RESULT = Path(__file__).parent / "results" / "load.json"
 POINTS, RUNS, UPDATES = 10_000, 200, 100_000
 EVERY = 3.0
-"""Seconds between two looks of the mirror at its log (`MirrorTracker.every`)."""
-BURST = 1000
-"""Values after which it looks at once (`MirrorTracker.burst`)."""
+"""Seconds between two looks of the mirror at its log, at least (`MirrorTracker.every`)."""
 
 
 def main(parts: list[str]) -> None:
@@ -66,15 +63,17 @@ def metrics(place: Path) -> dict[str, Any]:
     }
     for name, sets in worlds.items():
         update, reported = _updates(name, sets, place)
-        sent, waited = _sent(reported, update, place / f"log-{name}")
+        sent, after, waited = _sent(reported, update, place / f"log-{name}")
         updates = POINTS / len(reported)
         found["worlds"][name] = {
             "update": update,
             "values_an_update": len(reported),
             "updates_for_all_points": updates,
             "sent_in_the_background": sent,
+            "sent_after_training": after,
             "training_waits": waited,
             "share_in_the_background": sent / (updates * update),
+            "share_all_sending": (sent + after) / (updates * update),
             "share_training_waits": waited / (updates * update),
         }
     return found
@@ -100,10 +99,14 @@ def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, 
     return sorted(times[2:])[len(times[2:]) // 2], last
 
 
-def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[float, float]:
-    """`(mirroring to MLflow, writing the log)`, for all points, in the portions of a run at this pace."""
+def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[float, float, float]:
+    """`(mirroring to MLflow while training, what is left of it for the end, writing the log)`, for all points.
+
+    The mirror looks at the log when a run at this pace would have it look; time goes on by `update` a step.
+    """
     from smpo.engine.events import RunInfo
     from smpo.tracking.address import find_store
+    from smpo.tracking.background import rest
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mirror import Mirror
     from smpo.tracking.mlflow import MlflowRun
@@ -113,19 +116,26 @@ def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[floa
     log, mirror = JsonlTracker(folder), Mirror(folder, MlflowRun(store, folder))
     log.start(RunInfo(name="load", run_id="0-1", folder=folder, spec_hash="0"))
     mirror.advance()  # imports MLflow and creates the database: once a process, whatever is sent
-    portion = max(1, min(round(EVERY / update), BURST // len(reported)))
+
+    def look() -> float:
+        began = time.process_time()
+        mirror.advance()
+        return time.process_time() - began
+
     sent = waited = 0.0
+    next_look = EVERY
     updates = round(POINTS / len(reported))
     for step in range(1, updates + 1):
         began = time.process_time()
         log.metrics(reported, step)
         waited += time.process_time() - began
-        if step % portion == 0 or step == updates:
-            began = time.process_time()
-            mirror.advance()
-            sent += time.process_time() - began
-    assert mirror.sent >= POINTS * 0.99 and threading.active_count() >= 1
-    return sent, waited
+        if step * update >= next_look:
+            spent = look()
+            sent += spent
+            next_look = step * update + rest(spent, EVERY)
+    after = look()
+    assert mirror.sent >= POINTS * 0.99
+    return sent, after, waited
 
 
 # ------------------------------------------------------------------------------------------------ many runs

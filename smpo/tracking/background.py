@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,27 @@ from smpo.tracking.mirror import Destination, Mirror, read_place
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MirrorTracker"]
+__all__ = ["SHARE", "MirrorTracker", "rest"]
+
+SHARE = 0.01
+"""Of the process's time, what the mirror's thread may take from training."""
+
+
+def rest(spent: float, every: float, *, failures: int = 0, share: float = SHARE) -> float:
+    """Seconds until the next look at the log, when the last one took `spent` seconds of processor time.
+
+    `every` as a rule: MLflow takes 50 microseconds for a value, so runs of up to 200 values a second stay below `share`
+    by themselves. Faster ones are looked at less and less often, and what they have reported is sent at once: in the
+    end it costs the same, but after training. A destination that is down is asked less and less often, too.
+    """
+    return min(60.0, every * 2**failures) if failures else max(every, spent / share)
 
 
 class MirrorTracker:
     """A `Mirror` in a thread of its own, as a tracker. It belongs behind a `JsonlTracker` of the same folder.
+
+    Metrics are sent every `every` seconds or, where that would take more than `share` of the time, less often (`rest`);
+    pictures, files and the end at once, and all metrics with them.
 
     Nothing here waits for the destination except `finish`, and that at most `grace` seconds; a destination
     that is known to be down is given one last try. Trouble is said once.
@@ -31,16 +48,15 @@ class MirrorTracker:
         *,
         say: Callable[[str], None] | None = None,
         every: float = 3.0,
-        burst: int = 1000,
+        share: float = SHARE,
         grace: float = 60.0,
     ) -> None:
         self._destination = destination
         self._mirror = Mirror(folder, destination)
         self._say = say
-        self._every, self._burst, self._grace = every, burst, grace
+        self._every, self._share, self._grace = every, share, grace
         self._thread: threading.Thread | None = None
         self._wake, self._closing, self._opened = threading.Event(), threading.Event(), threading.Event()
-        self._waiting = 0
         self._failures = 0
         self._told = False
         self._regretted = False
@@ -51,9 +67,7 @@ class MirrorTracker:
         self._thread.start()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self._waiting += len(values)
-        if self._waiting >= self._burst:
-            self._hurry()
+        """Nothing to do: they are in the log, and the thread looks there by itself."""
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._hurry()
@@ -93,7 +107,7 @@ class MirrorTracker:
     def _work(self) -> None:
         while True:
             closing = self._closing.is_set()
-            self._waiting = 0
+            opened, began = self._mirror.opened, time.thread_time()
             try:
                 self._mirror.advance()
             except Exception as error:
@@ -111,7 +125,9 @@ class MirrorTracker:
             if closing:
                 return
             if not self._closing.is_set():
-                self._wake.wait(min(60.0, self._every * 2**self._failures))
+                # The first time, importing MLflow and creating its database cost seconds: once, whatever comes.
+                spent = time.thread_time() - began if opened else 0.0
+                self._wake.wait(rest(spent, self._every, failures=self._failures, share=self._share))
             self._wake.clear()
 
     def _regret(self, refusal: str) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder
 from smpo.tracking.address import MLFLOW_ENVIRONMENT, Store, find_store
-from smpo.tracking.background import MirrorTracker
+from smpo.tracking.background import SHARE, MirrorTracker
 from smpo.tracking.database import create_database
 from smpo.tracking.jsonl import Point
 from smpo.tracking.mirror import Mirror, Refused, read_place
@@ -42,6 +42,7 @@ def mlflow_tracker(
     parent: str | None = None,
     say: Callable[[str], None] | None = None,
     every: float = 3.0,
+    share: float = SHARE,
     grace: float = 60.0,
 ) -> MirrorTracker | None:
     """A tracker that mirrors `folder` in MLflow, or None when tracking is turned off (`none`).
@@ -52,7 +53,7 @@ def mlflow_tracker(
     if store is None:
         return None
     destination = MlflowRun(store, folder, parent=parent, say=say)
-    return MirrorTracker(folder, destination, say=say, every=every, grace=grace)
+    return MirrorTracker(folder, destination, say=say, every=every, share=share, grace=grace)
 
 
 def sync(

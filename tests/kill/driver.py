@@ -83,7 +83,7 @@ def slow_down() -> None:
     from smpo.tracking.mlflow import mlflow_tracker
 
     assert mlflow_tracker.__kwdefaults__ is not None
-    mlflow_tracker.__kwdefaults__["every"] = 0.05
+    mlflow_tracker.__kwdefaults__.update(every=0.05, share=1.0)
 
     def slower(function: Callable[..., Any]) -> Callable[..., Any]:
         def slow(*words: Any, **named: Any) -> Any:

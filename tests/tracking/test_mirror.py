@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from smpo.engine.events import Ending, RunInfo, Tee
-from smpo.tracking.background import MirrorTracker
+from smpo.tracking.background import MirrorTracker, rest
 from smpo.tracking.jsonl import JsonlTracker, Point
 from smpo.tracking.mirror import Mirror, Refused, read_place
 
@@ -119,14 +120,67 @@ def test_reports_arrive_while_training(tmp_path: Path, about: About) -> None:
     run.finish()
 
 
-def test_a_burst_does_not_wait_for_the_clock(tmp_path: Path, about: About) -> None:
-    memory = Memory()
-    run = Run(tmp_path, memory, about(tmp_path), every=60.0)
-    _until(lambda: memory.opened)
-    run.steps(1, 1500)
-    _until(lambda: len(memory.curve()) >= 1000)
+class Dear(Memory):
+    """A destination that costs so many seconds of processor time for every value."""
+
+    price = 2e-4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0.0
+        self.looks: list[tuple[float, float]] = []
+        """When it was asked, and what it had taken until then."""
+
+    def points(self, points: Sequence[Point]) -> None:
+        self.looks.append((time.monotonic(), self.taken))
+        cost = self.price * sum(len(point.values) for point in points)
+        self.taken += cost
+        until = time.thread_time() + cost
+        while time.thread_time() < until:
+            pass
+        super().points(points)
+
+
+def test_a_dear_destination_takes_its_share_and_no_more(tmp_path: Path, about: About) -> None:
+    memory, share = Dear(), 0.05
+    run = Run(tmp_path, memory, about(tmp_path), share=share)
+    assert run.mirror.place(5.0)
+    began = time.monotonic()
+    for step in range(
+        1, 1001
+    ):  # two thousand values: 0.4 seconds of processor time, in little more than a second
+        run.steps(step, step)
+        time.sleep(0.001)
+    asked = list(memory.looks)
+    # One look asks several times in a row; what was taken before a look fits into its share of the time until then.
+    new = [now for before, now in pairwise([(began, 0.0), *asked]) if now[0] - before[0] > 0.1]
+    assert new and all(taken <= share * (when - began) + 0.01 for when, taken in new)
+    assert len(memory.curve()) < 1000
     run.finish()
-    assert memory.curve() == _exact(1500)
+    assert memory.curve() == _exact(1000)
+
+
+def test_a_picture_brings_the_curve_with_it(tmp_path: Path, about: About) -> None:
+    memory = Dear()
+    run = Run(tmp_path, memory, about(tmp_path), share=0.0002)
+    assert run.mirror.place(5.0)
+    run.steps(1, 20)
+    _until(lambda: len(memory.curve()) == 20)
+    time.sleep(0.1)
+    run.steps(21, 40)  # and now the mirror rests for forty seconds
+    time.sleep(0.1)
+    assert len(memory.curve()) == 20
+    run.tee.images("grid", Image.new("RGB", (2, 2)), 40)
+    _until(lambda: memory.curve() == _exact(40) and "image" in memory.kinds())
+    run.finish()
+
+
+@pytest.mark.parametrize(
+    ("spent", "failures", "seconds"),
+    [(0.0, 0, 3.0), (0.03, 0, 3.0), (0.05, 0, 5.0), (2.0, 0, 200.0), (0.05, 1, 6.0), (0.05, 9, 60.0)],
+)
+def test_how_long_the_mirror_rests(spent: float, failures: int, seconds: float) -> None:
+    assert rest(spent, 3.0, failures=failures, share=0.01) == pytest.approx(seconds)
 
 
 def test_a_destination_that_is_down_is_said_once_and_ends_quickly(tmp_path: Path, about: About) -> None:

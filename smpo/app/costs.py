@@ -152,6 +152,9 @@ class Workload:
     """Pairs that are inverted together; None: all that a device takes."""
     visits: int = 1
     """Timesteps at which a pair is looked at in an update."""
+    processes: int = 1
+    sharded: bool = False
+    """Processes hold a part each of what belongs to training."""
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ def memory_gb(network: Architecture, work: Workload, micro_batch: int | None = N
 
 
 def memory_parts(network: Architecture, work: Workload, micro_batch: int | None = None) -> dict[str, float]:
-    """GB by what they are for; one process, one device.
+    """GB by what they are for, of one process on one device.
 
     weights      policy and reference as they are stored, and their casts to 16 bits for the length of a pass
-    training     gradients, the optimiser's state, a moving average, an adapter
+    training     gradients, the optimiser's state, a moving average, an adapter; with several processes DDP's buckets
+                 or, sharded, what this process holds of them beside gathered weights and whole gradients
     encoders     VAE and text encoders
     activations  what the backward needs of a micro-batch; or, where that is more, a reference that is brought over
     pairs        latents and embeddings of an update's pairs, and what a window of them was inverted to
@@ -47,8 +48,17 @@ def _trained(network: Architecture, work: Workload) -> int:
 
 
 def _beside(work: Workload) -> float:
-    """Bytes for each trained parameter: gradient, optimiser, average; an adapter's own weights too."""
-    return 4 + work.state_bytes + 4 * work.average + 4 * (work.trainable is not None)
+    """Bytes for each trained parameter: gradient, optimiser, average; an adapter's own weights too.
+
+    DDP has buckets beside the gradients, through which it sums them. FSDP has none: it sums block by block, after which
+    the whole gradients of a block are gone. Weights are gathered for the length of an update, so the master weights are
+    dealt out beside them; gradients of the micro-batches so far stay whole (`smpo.engine.sharding`).
+    """
+    gathered = 4 * (work.trainable is not None)
+    dealt = work.state_bytes + 4 * work.average
+    if work.sharded and work.processes > 1:
+        return 4 + gathered + (4 + dealt) / work.processes
+    return 4 + gathered + dealt + 4 * (work.processes > 1)
 
 
 def _stored(work: Workload) -> int:

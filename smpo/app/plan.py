@@ -116,6 +116,8 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             shadow=runtime.shadow_weights and not facts.adapter,
             window=runtime.window,
             visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
+            processes=runtime.devices,
+            sharded=runtime.sharding == "fsdp",
         )
         costs = [estimate(network, work, gpu) for gpu in GPUS]
     tflop = facts.forward_tflop or (network.forward_tflop if network else None)

@@ -1,8 +1,9 @@
 """FSDP2 (`torch.distributed.fsdp.fully_shard`) for policies that don't fit beside their optimiser.
 
 Each of N processes keeps an N-th of the master weights, of their gradients after the sum, of the optimiser's state and
-of the moving average: of 16 bytes a parameter with AdamW (20 with an average), 8 stay whole during an update (the
-gathered weights and the gradients of the micro-batches so far), with 16 / N (20 / N) beside them.
+of the moving average. Of a parameter's bytes 8 stay whole during an update (the gathered weights and the gradients of
+the micro-batches so far), with 12 / N beside them with AdamW (16 / N with an average); DDP has 20 (24), 4 of them its
+buckets.
 
 Weights are gathered once an update, after the optimiser's step, and not for each pass, as FSDP does by itself: an
 inversion takes as many passes as its pair needs, so processes would wait for each other's layers, and for ever where

@@ -24,7 +24,9 @@ from speed import ladder
 from speed.archs import GRID, World, build
 from speed.measure import Phases, ceiling, counted, interleaved, machine, seconds
 from speed.options import OPTIONS, compared
-from speed.parity import parity
+from speed.parity import half_parity, parity
+
+from smpo.cli.run import quiet_libraries
 
 RESULTS = Path(__file__).parent / "results"
 HALF = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -32,6 +34,7 @@ HALF = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 def main() -> None:
     chosen = arguments()
+    quiet_libraries()
     device = torch.device(chosen.device)
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -47,6 +50,11 @@ def main() -> None:
     if not chosen.skip_parity:
         report["parity"] = parity(world, chosen.grid, chosen.micro)
         print("parity   ", "  ".join(f"{name} {value:.1e}" for name, value in report["parity"].items()))
+        if HALF[chosen.precision] is not None:
+            report["half_parity"] = half_parity(world, chosen.grid, chosen.precision, chosen.micro)
+            print(
+                "16 bits  ", "  ".join(f"{name} {value:.2f}" for name, value in report["half_parity"].items())
+            )
     report["ceiling_tflops"] = ceiling(device, HALF[chosen.precision])
     with tempfile.TemporaryDirectory() as folder:
         arms = ladder.arms(world, chosen.grid, chosen.precision, chosen.micro, Path(folder), chosen.mode)

@@ -18,6 +18,7 @@ from torch import nn
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
 from speed.archs import World
+from speed.live import Live
 from speed.measure import counted, seconds, unwatched
 from speed.ours import Mode, Ours
 
@@ -147,20 +148,14 @@ def _undo(world: World) -> None:
 
 
 def _kept(world: World, arm: Ours, option: Option) -> float:
-    """GB that the backward of one pass keeps, weights apart: every storage once."""
+    """GB that the backward of one pass keeps, weights apart: what is alive when the forward is done."""
     if option.speed.get("compile"):
         return float("nan")
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     x, t, cond = arm.some()
     _switch(world, option)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with Live(nn.Module.parameters(world.policy)) as live:
         out = arm.denoiser.predict(x, t, cond)
+    kept = live.now / 1e9
     del out
     _undo(world)
-    weights = {p.untyped_storage().data_ptr() for p in nn.Module.parameters(world.policy)}
-    return sum(size for place, size in sizes.items() if place not in weights) / 1e9
+    return kept

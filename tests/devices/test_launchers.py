@@ -92,6 +92,18 @@ def test_torchrun(tmp_path, alone, words):
 
 
 @pytest.mark.slow
+def test_torchrun_on_two_machines(tmp_path, alone, words):
+    """The line of docs/devices.md, once a machine; here both are this one, which shares its files with itself."""
+    where = ("--rdzv-id", "4711", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
+    line = (*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *where, "-m", "smpo", *words)
+    agents = [start(line, tmp_path) for _ in range(2)]
+    said = [agent.communicate(timeout=240) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "".join(out for out, _ in said).count("win rate [95 %]") == 1, "one process of all speaks"
+    same(tmp_path, alone)
+
+
+@pytest.mark.slow
 def test_accelerate(tmp_path, alone, words):
     launcher = (*ACCELERATE, "--multi_gpu", "--num_processes", "2", "--main_process_port", str(free_port()))
     said = ran(*launcher, "-m", "smpo", *words, folder=tmp_path)

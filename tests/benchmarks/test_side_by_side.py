@@ -1,0 +1,54 @@
+"""The benchmark's two arms compute the same thing, and what it says of settings is counted right. Nothing is timed."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE / "benchmarks"))
+    yield lambda name: importlib.import_module(f"speed.{name}")
+    for name in [name for name in sys.modules if name == "speed" or name.startswith("speed.")]:
+        sys.modules.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("arch", "grid"), [("tiny", "0.20"), ("tiny", "0.22"), ("sd15", "0.22"), ("sdxl", "0.20")]
+)
+def test_the_arms_agree(speed, arch, grid):
+    world = speed("archs").build(arch, torch.device("cpu"), 2, reduced=arch != "tiny")
+    found = speed("parity").parity(world, grid, 2)
+    assert set(found) >= {"x_t", "target", "errors", "margin", "loss", "gradient_norm", "gradient_cosine"}
+
+
+def test_an_arm_that_computes_something_else_is_not_timed(speed, monkeypatch):
+    monkeypatch.setitem(
+        speed("ours").BETA, "tiny", 4000.0
+    )  # one dictionary for both; theirs is looked up at each call
+    world = speed("archs").build("tiny", torch.device("cpu"), 2)
+    monkeypatch.setattr(speed("official"), "GAMMA", 9.0)
+    with pytest.raises(AssertionError, match="the arms differ"):
+        speed("parity").parity(world, "0.22", 2)
+
+
+def test_in_16_bits_smpo_is_as_near_to_float32_as_the_official_structure(speed):
+    world = speed("archs").build("tiny", torch.device("cpu"), 6)
+    found = speed("parity").half_parity(world, "0.22", "bf16", 3)
+    assert 0.5 < found["x_t"] < 1.2 and found["gradient"] > 0
+
+
+def test_what_a_backward_keeps_is_counted(speed):
+    world = speed("archs").build("tiny", torch.device("cpu"), 2)
+    names = ["gradient_checkpointing", "gradient_checkpointing: selective", "prompts_once"]
+    once, whole, selective = speed("options").compared(world, "0.22", "fp32", 2, names, 1)
+    assert (
+        whole["kept_gb"] < 0.4 * selective["kept_gb"] and selective["kept_gb"] < 0.9 * whole["exact_kept_gb"]
+    )
+    assert once["kept_gb"] == pytest.approx(once["exact_kept_gb"])
+    assert whole["tflop"] > whole["exact_tflop"] == selective["tflop"] > once["tflop"]

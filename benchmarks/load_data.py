@@ -1,7 +1,7 @@
 """How much memory a set of preference pairs takes, and how long it takes to read: 10,000 to 1,000,000 rows.
 
     python benchmarks/load_data.py          # some minutes; writes the part `data` of benchmarks/results/load.json
-    python benchmarks/load_data.py --audit  # under a minute; writes `audit` in it: looking at a set, once it is indexed
+    python benchmarks/load_data.py --audit  # some minutes; writes `audit` in it: looking at a set, once it is indexed
 
 The sets are made here, a portion at a time: parquet in Pick-a-Pic's schema, two pictures of 16 x 16 a row, all
 different, three rows a prompt, every tenth row a second vote on the pair before it. Each set is read in a process of
@@ -33,7 +33,7 @@ SEED = 0
 def main(audits: bool) -> None:
     found = json.loads(RESULT.read_text())
     if audits:
-        found["data"]["audit"] = {str(rows): in_a_process(rows, "--look") for rows in SIZES[:2]}
+        found["data"]["audit"] = {str(rows): in_a_process(rows, "--look") for rows in SIZES}
     else:
         found["data"] = {**found.get("data", {}), **measure()}
     found["data"]["versions"] = {name: metadata.version(name) for name in ("pyarrow", "pillow", "numpy")}
@@ -137,6 +137,7 @@ def look(folder: Path) -> dict[str, Any]:
     import time
 
     from smpo.data.audit import Expected, audit, open_book
+    from smpo.data.audit.page import page
     from smpo.data.pickapic import pickapic_source
 
     def peak() -> float:
@@ -144,10 +145,16 @@ def look(folder: Path) -> dict[str, Any]:
 
     imports, began = peak(), time.process_time()
     book = open_book(pickapic_source(folder / "pairs.parquet"), cache=folder / "cache")
+    read = peak()
     found = audit(book, Expected(16))
+    html = page("load", found, book.picture)
     return {
+        "rows": len(book),
+        "page_kb": round(len(html) / 1e3),
+        "json_kb": round(len(json.dumps(found.to_dict())) / 1e3),
         "findings": {one.name: one.count for one in found.findings},
         "seconds": round(time.process_time() - began, 2),
+        "read_peak_mb": round(read),
         "peak_mb": round(peak()),
         "imports_mb": round(imports),
     }

@@ -178,10 +178,10 @@ def _scores(
 def _digest(book: Book) -> str:
     import hashlib
 
-    told = (
-        json.dumps([[part["name"], part["sha256"]] for part in book.parts]) if book.parts else str(book.rows)
-    )
-    return hashlib.sha256(told.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for told in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
+        digest.update(f"{told}\n".encode())
+    return digest.hexdigest()
 
 
 def _record(

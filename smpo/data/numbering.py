@@ -7,11 +7,13 @@ binary searches and the whole a few sorts.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-__all__ = ["Array", "Growing", "Numbering"]
+__all__ = ["Array", "Growing", "Numbering", "hashed", "raw"]
 
 Array = np.ndarray[Any, Any]
 
@@ -59,11 +61,7 @@ class Numbering:
         return self._count
 
     def __call__(self, keys: Array) -> tuple[Array, Array]:
-        numbers = np.full(len(keys), -1, np.int32)
-        for known, their in (self._many, self._late):
-            if len(known):
-                place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-                numbers = np.where(known[place] == keys, their[place], numbers)
+        numbers = self.find(keys)
         missing = np.flatnonzero(numbers < 0)
         if not len(missing):
             return numbers, missing
@@ -77,6 +75,26 @@ class Numbering:
         if len(self._late[0]) > max(LATE, len(self._many[0]) // 4):
             self._many, self._late = _merged(self._many, self._late), (distinct[:0], new[:0])
         return numbers, missing[first[order]]
+
+    def find(self, keys: Array) -> Array:
+        """Numbers of keys that were met before; -1 for others, which stay unknown."""
+        numbers = np.full(len(keys), -1, np.int32)
+        for known, their in (self._many, self._late):
+            if len(known):
+                place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+                numbers = np.where(known[place] == keys, their[place], numbers)
+        return numbers
+
+
+def hashed(texts: pa.Array) -> Array:
+    """16 bytes for each text."""
+    digests = (blake2b(text.encode(), digest_size=16).digest() for text in texts.to_pylist())
+    return np.frombuffer(b"".join(digests), "V16")
+
+
+def raw(names: pa.Array) -> Array:
+    """Content ids, from hex."""
+    return np.frombuffer(bytes.fromhex("".join(names.to_pylist())), "V16")
 
 
 def _merged(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -9,13 +9,12 @@ model on any machine that trains one (benchmarks/load_data.py)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from smpo.data.numbering import Array, Growing, Numbering
+from smpo.data.numbering import Array, Growing, Numbering, hashed, raw
 
 __all__ = ["Ballot", "Counted", "Ties", "Votes"]
 
@@ -71,8 +70,8 @@ class Ballot:
         the table is full and the next row would open another pair."""
         if not rows.num_rows:
             return 0
-        prompt, new_prompts = self._captions(_hashed(rows.column("caption")))
-        names = np.stack([_raw(rows.column(f"image_{side}")) for side in (0, 1)], axis=1)  # [N, 2]
+        prompt, new_prompts = self._captions(hashed(rows.column("caption")))
+        names = np.stack([raw(rows.column(f"image_{side}")) for side in (0, 1)], axis=1)  # [N, 2]
         images, new_images = self._names(names.ravel())
         first, second = images.reshape(-1, 2).T
         share, votes = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("share", "votes"))
@@ -180,17 +179,6 @@ class Ballot:
     def _counts_as_pair(self, points: float, votes: int) -> bool:
         """Whether a pair would stay in the table as its votes stand."""
         return self._ties == "keep" or abs(2 * points - votes) > 1e-9
-
-
-def _hashed(captions: pa.Array) -> Array:
-    """16 bytes for each text."""
-    digests = (blake2b(text.encode(), digest_size=16).digest() for text in captions.to_pylist())
-    return np.frombuffer(b"".join(digests), "V16")
-
-
-def _raw(names: pa.Array) -> Array:
-    """Content ids, from hex."""
-    return np.frombuffer(bytes.fromhex("".join(names.to_pylist())), "V16")
 
 
 def _both(rows: pa.RecordBatch, names: tuple[str, ...], pattern: str, *before: int) -> Array:

@@ -1,6 +1,8 @@
 """What is the matter with a set of preference pairs, found before a GPU-hour is spent on it.
 
-book      every row as it lies there, and every image once
+book      every row as it lies there
+images    every image once
+groups    rows that belong together
 looks     which images look alike though their bytes differ
 findings  what is said, and how it is shown
 labels    unusable rows, ties, pairs in several rows

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from smpo.data.audit.book import Book
 from smpo.data.audit.copies import alike
 from smpo.data.audit.crops import crops_of
 from smpo.data.audit.findings import Audit, Expected
-from smpo.data.audit.labels import by_pair, defects, repeats, ties
+from smpo.data.audit.labels import defects, repeats, ties
 from smpo.data.audit.looks import lookalikes
 from smpo.data.audit.numbers import charts_of, vote_noise
 from smpo.data.audit.sizes import sizes
-from smpo.data.audit.wording import LONGEST_IN_WORDS, leaks, lengths_of, long_prompts
+from smpo.data.audit.wording import LONGEST_IN_WORDS, Prompts, leaks, long_prompts
 from smpo.data.index import Progress
 
 __all__ = ["audit"]
@@ -19,21 +21,20 @@ __all__ = ["audit"]
 def audit(book: Book, expected: Expected, progress: Progress | None = None) -> Audit:
     """Look at every row and every image. Nothing is decided here: whether ties are dropped or votes merged is the
     spec's business."""
-    sound = [row for row in book.rows if row.sound]
-    doubles = lookalikes(book, progress)
-    votes = by_pair(sound)
-    prompts = list(dict.fromkeys(row.caption for row in sound))
-    lengths = lengths_of(prompts, expected)
+    sound = book.sound
+    seen = lookalikes(book, progress)
+    pairs = book.pairs(sound)
+    prompts = Prompts.of(book, sound, expected)
     found = [
-        *defects(book.rows),
-        *ties(sound),
-        *repeats(votes, len(sound)),
-        *alike(sound, doubles),
-        *sizes(sound, book, expected),
-        *long_prompts(sound, lengths, expected),
-        *leaks(sound, prompts, expected),
+        *defects(book),
+        *ties(book, sound),
+        *repeats(book, sound, pairs),
+        *alike(book, sound, pairs, seen),
+        *sizes(book, sound, expected),
+        *long_prompts(book, prompts, expected),
+        *leaks(book, sound, prompts, expected),
     ]
-    images = {name for row in sound for name in (row.first, row.second)}
+    images = np.unique(np.concatenate([book.first[sound], book.second[sound]]))
     notes = []
     if expected.tokens is None:
         notes.append(
@@ -45,22 +46,19 @@ def audit(book: Book, expected: Expected, progress: Progress | None = None) -> A
         notes.append("the spec evaluates on no prompts, so none could leak")
     return Audit(
         facts={
-            "rows": len(book.rows),
+            "rows": len(book),
             "sound_rows": len(sound),
-            "pairs": len(votes),
-            "votes": sum(row.votes for row in sound),
-            "prompts": len(prompts),
+            "pairs": len(pairs),
+            "votes": int(book.votes[sound].sum()),
+            "prompts": len(prompts.captions),
             "images": len(images),
             "files": [
                 {"name": part["name"], "rows": part["rows"], "sha256": part["sha256"]} for part in book.parts
             ],
         },
         findings=found,
-        charts=charts_of(votes, images, book, lengths, expected),
-        noise=vote_noise(votes),
-        crops=crops_of(sound, book, expected),
+        charts=charts_of(book, sound, pairs, images, prompts.lengths, expected),
+        noise=vote_noise(book, sound, pairs),
+        crops=crops_of(book, sound, expected),
         notes=notes,
     )
-
-
-# ------------------------------------------------------------------------------------------------ rows and labels

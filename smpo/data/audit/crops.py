@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smpo.data.audit.book import Book, Row
-from smpo.data.buckets import Numbers, Size, lost, nearest
+from smpo.data.audit.book import Book
+from smpo.data.buckets import lost, nearest
+from smpo.data.numbering import Array
 
 if TYPE_CHECKING:
     from smpo.data.audit.findings import Expected
@@ -38,21 +38,23 @@ class Crops:
     buckets: list[Bucket]
 
 
-def windows_of(rows: Sequence[Row], book: Book, expected: Expected) -> list[Size | None]:
-    """The size to which training cuts each row's images; None where their own sizes or the model's aren't known."""
-    side = expected.resolution
-    if side is None:
-        return [None] * len(rows)
-    known = [row.first in book.looks and row.second in book.looks for row in rows]
-    if not expected.bucketed:
-        return [(side, side) if one else None for one in known]
-    numbers = iter(_fitting(rows, book, expected).tolist())
-    return [expected.sizes[next(numbers)] if one else None for one in known]
+def windows_of(book: Book, rows: Array, expected: Expected) -> Array:
+    """`[N, 2]`: the height and width to which training cuts each row's images; 0 where their own sizes or the model's
+    aren't known."""
+    windows = np.zeros((len(rows), 2), np.int32)
+    if expected.resolution is not None:
+        known = _known(book, rows)
+        windows[known] = (
+            np.array(expected.sizes)[nearest(_aspects(book, rows[known]).mean(1), expected.sizes)]
+            if expected.bucketed
+            else expected.resolution
+        )
+    return windows
 
 
-def crops_of(rows: Sequence[Row], book: Book, expected: Expected) -> Crops | None:
+def crops_of(book: Book, rows: Array, expected: Expected) -> Crops | None:
     """None where sizes aren't known, or every picture is square already."""
-    aspects = _aspects(rows, book)  # [M, 2]
+    aspects = _aspects(book, rows[_known(book, rows)])  # [M, 2]
     if not expected.sizes or not len(aspects) or not aspects.any():
         return None
     number = nearest(aspects.mean(1), expected.sizes)
@@ -68,17 +70,14 @@ def crops_of(rows: Sequence[Row], book: Book, expected: Expected) -> Crops | Non
     return Crops(expected.bucketed, float(by_bucket.mean()), float(square.mean()), found)
 
 
-def _fitting(rows: Sequence[Row], book: Book, expected: Expected) -> Numbers:
-    return nearest(_aspects(rows, book).mean(1), expected.sizes)
+def _known(book: Book, rows: Array) -> Array:
+    """`[N]`: whether both images could be looked at."""
+    found: Array = (book.sizes[book.first[rows], 0] > 0) & (book.sizes[book.second[rows], 0] > 0)
+    return found
 
 
-def _aspects(rows: Sequence[Row], book: Book) -> Numbers:
-    """`[M, 2]`: log aspects of both images, of rows whose images could both be looked at."""
-    looks = [
-        (book.looks[row.first], book.looks[row.second])
-        for row in rows
-        if row.first in book.looks and row.second in book.looks
-    ]
-    sizes = np.array([[(one.width, one.height) for one in both] for both in looks]).reshape(-1, 2, 2)
-    found: Numbers = np.log(sizes[..., 0] / sizes[..., 1])
+def _aspects(book: Book, rows: Array) -> Array:
+    """`[N, 2]`: log aspects of both images."""
+    sizes = book.sizes[np.stack([book.first[rows], book.second[rows]], axis=1)]  # [N, 2, 2]
+    found: Array = np.log(sizes[..., 0] / sizes[..., 1])
     return found

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from smpo.data.audit.book import Row
+import numpy as np
+
+from smpo.data.audit.book import Book, Row
 from smpo.data.audit.crops import Crops
 from smpo.data.audit.margins import Margins
 
-__all__ = [
-    "SHOWN", "Audit", "Example", "Expected", "Finding", "example_of", "example_of_pair", "side_by_side", "votes_for",
-    "winner_of",
-]  # fmt: skip
+__all__ = ["Audit", "Example", "Expected", "Finding", "example_of", "example_of_pair", "side_by_side"]
 
 Weight = Literal["lost", "doubtful", "plain"]
 
-SHOWN = 6
-"""Examples of each finding."""
+MANY = 100
+"""Rows of one pair that are looked through for different files."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Finding:
-    """`count` of `of` `unit` are concerned. `lost` rows are never trained on, `doubtful` ones are, `plain` is worth
-    knowing."""
+    """`count` of `of` `unit` are concerned; `examples` are the first few (`SHOWN`). `lost` rows are never trained on,
+    `doubtful` ones are, `plain` is worth knowing."""
 
     name: str
     title: str
@@ -82,42 +81,36 @@ class Audit:
         return asdict(self)
 
 
-def winner_of(row: Row) -> str:
-    return row.second if row.share is not None and row.share < 0.5 else row.first
-
-
-def votes_for(rows: Iterable[Row], image: str) -> float:
-    """Votes for an image, of rows that all show it."""
-    shares = ((row.share if row.first == image else 1 - (row.share or 0.0), row.votes) for row in rows)
-    return sum((share or 0.0) * votes for share, votes in shares)
-
-
 def example_of(row: Row, note: str = "") -> Example:
-    images = (row.second, row.first) if winner_of(row) == row.second else (row.first, row.second)
+    images = (row.first, row.second)
+    if row.share is not None and row.share < 0.5:
+        images = (row.second, row.first)
     preferred = row.share is not None and row.share != 0.5
     return Example(row.where, row.caption, tuple(name for name in images if name), note, preferred)
 
 
-def example_of_pair(rows: Sequence[Row]) -> Example:
+def example_of_pair(book: Book, numbers: Sequence[int]) -> Example:
     """Several rows on one pair."""
-    n = sum(row.votes for row in rows)
-    first = rows[0].first
-    k = votes_for(rows, first)
-    images = (first, rows[0].second) if k >= n - k else (rows[0].second, first)
-    note = f"{max(k, n - k):g} : {min(k, n - k):g} votes in {len(rows)} rows"
-    return Example(_where(rows), rows[0].caption, images, note, preferred=2 * k != n)
+    row = book[numbers[0]]
+    turned = book.first[numbers] != book.first[numbers[0]]
+    share, votes = book.share[numbers], book.votes[numbers]
+    n, k = int(votes.sum()), float((np.where(turned, 1 - share, share) * votes).sum())
+    images = (row.first, row.second) if k >= n - k else (row.second, row.first)
+    note = f"{max(k, n - k):g} : {min(k, n - k):g} votes in {len(numbers)} rows"
+    return Example(_where(book.some(numbers, 4)), row.caption, images, note, preferred=2 * k != n)
+
+
+def side_by_side(book: Book, numbers: Sequence[int]) -> Example:
+    """One row of each pair among these."""
+    rows = list({row.pair: row for row in reversed(book.some(numbers, MANY))}.values())[::-1]
+    images = [name for row in rows[:2] for name in example_of(row).images]
+    note = "each row's preferred image comes first"
+    return Example(_where(rows[:4]), rows[0].caption, tuple(images), note)
 
 
 def _where(rows: Sequence[Row]) -> str:
     """Files are named once: `a.parquet, row 3, 4; b.parquet, row 0`."""
     found: dict[str, list[str]] = {}
-    for row in rows[:4]:
+    for row in rows:
         found.setdefault(row.file, []).append(str(row.row))
     return "; ".join(f"{file}, row{'s' * (len(some) > 1)} {', '.join(some)}" for file, some in found.items())
-
-
-def side_by_side(group: Mapping[tuple[str, str, str], Sequence[Row]]) -> Example:
-    rows = [some[0] for some in group.values()]
-    images = [name for row in rows[:2] for name in example_of(row).images]
-    note = "each row's preferred image comes first"
-    return Example(_where(rows), rows[0].caption, tuple(images), note)

@@ -2,80 +2,76 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
-from smpo.data.audit.book import Row
-from smpo.data.audit.findings import SHOWN, Finding, example_of, example_of_pair, winner_of
+import numpy as np
+
+from smpo.data.audit.book import REASONS, SHOWN, Book
+from smpo.data.audit.findings import Example, Finding, example_of, example_of_pair
+from smpo.data.audit.groups import Groups
 from smpo.data.index import CHOICES, DEFECTS
+from smpo.data.numbering import Array
 
-__all__ = ["by_pair", "defects", "repeats", "ties"]
+__all__ = ["defects", "repeats", "ties"]
 
 
-def defects(rows: Sequence[Row]) -> Iterable[Finding]:
-    by_reason: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.defect:
-            by_reason[row.defect].append(row)
-    for name, concerned in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+def defects(book: Book) -> Iterable[Finding]:
+    counts = np.bincount(book.defect, minlength=len(REASONS))
+    met = sorted(np.flatnonzero(counts[1:]) + 1, key=lambda n: (-counts[n], int(np.argmax(book.defect == n))))
+    for number in met:
+        name = REASONS[number]
         chosen = name in CHOICES
         yield Finding(
             name=name,
             title=(CHOICES | DEFECTS)[name],
             weight="plain" if chosen else "lost",
-            count=len(concerned),
-            of=len(rows),
+            count=int(counts[number]),
+            of=len(book),
             unit="rows",
             meaning="Left out as the spec asks."
             if chosen
             else "Training drops the row: both images and the vote.",
-            examples=[example_of(row, row.detail) for row in concerned[:SHOWN]],
+            examples=[
+                example_of(row, row.detail) for row in book.some(np.flatnonzero(book.defect == number))
+            ],
         )
 
 
-def ties(rows: Sequence[Row]) -> Iterable[Finding]:
-    tied = [row for row in rows if row.share == 0.5]
-    if tied:
+def ties(book: Book, rows: Array) -> Iterable[Finding]:
+    tied = rows[book.share[rows] == 0.5]
+    if len(tied):
         yield Finding(
             "tie", "a tie", "plain", len(tied), len(rows), "rows",
             "`ties: drop` leaves out pairs without a majority; `ties: keep` shows them with p = 1/2.",
-            [example_of(row) for row in tied[:SHOWN]],
+            [example_of(row) for row in book.some(tied)],
         )  # fmt: skip
 
 
-def by_pair(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
-    pairs: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        pairs[row.pair].append(row)
-    return pairs
-
-
-def repeats(votes: Mapping[tuple[str, str, str], list[Row]], rows: int) -> Iterable[Finding]:
-    """The same prompt and the same two files in more than one row."""
-    repeated = [some for some in votes.values() if len(some) > 1]
-    if not repeated:
+def repeats(book: Book, rows: Array, pairs: Groups) -> Iterable[Finding]:
+    """The same prompt and the same two files in more than one row. `pairs` groups these rows."""
+    repeated = pairs.counts > 1
+    if not repeated.any():
         return
+
+    def shown(which: Array) -> list[Example]:
+        some = np.flatnonzero(which)[:SHOWN].tolist()
+        return [example_of_pair(book, rows[pairs.rows(pair)].tolist()) for pair in some]
+
     yield Finding(
-        "repeated_pair", "a pair in several rows", "plain", len(repeated), len(votes), "pairs",
+        "repeated_pair", "a pair in several rows", "plain", int(repeated.sum()), len(pairs), "pairs",
         "Several people's votes, or a copy. `votes: merge` counts them as one pair with a share of votes.",
-        [example_of_pair(some) for some in repeated[:SHOWN]],
+        shown(repeated),
     )  # fmt: skip
-    turned = [some for some in repeated if len({row.first for row in some}) > 1]
-    if turned:
+    turned = pairs.differ(book.first[rows])
+    if turned.any():
         yield Finding(
-            "both_orders", "a pair in both orders", "plain", len(turned), len(votes), "pairs",
-            "Harmless when votes are merged: the order is taken into account.",
-            [example_of_pair(some) for some in turned[:SHOWN]],
+            "both_orders", "a pair in both orders", "plain", int(turned.sum()), len(pairs), "pairs",
+            "Harmless when votes are merged: the order is taken into account.", shown(turned),
         )  # fmt: skip
-    split = [some for some in repeated if _disagree(some)]
-    if split:
+    split = pairs.differ(book.winners(rows), book.share[rows] != 0.5)
+    if split.any():
         yield Finding(
-            "contradictory_votes", "a pair whose votes contradict each other", "doubtful", len(split), len(votes),
-            "pairs", "`votes: separate` trains on both directions; merged, the share says how divided people were.",
-            [example_of_pair(some) for some in split[:SHOWN]],
+            "contradictory_votes", "a pair whose votes contradict each other", "doubtful", int(split.sum()),
+            len(pairs), "pairs", "`votes: separate` trains on both directions; merged, the share says how divided "
+            "people were.", shown(split),
         )  # fmt: skip
-
-
-def _disagree(rows: Sequence[Row]) -> bool:
-    winners = {winner_of(row) for row in rows if row.share != 0.5}
-    return len(winners) > 1

@@ -6,7 +6,6 @@ votes on two), and needs no hashing that might miss. Tiny copies sort out nearly
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from smpo.data.audit.book import Book, Looks
+from smpo.data.audit.book import Book
+from smpo.data.audit.images import Images
 from smpo.data.index import Progress
+from smpo.data.numbering import Array
 
 __all__ = ["lookalikes"]
 
@@ -27,36 +28,46 @@ SIDE = 32
 BLOCK = 512
 
 
-def lookalikes(book: Book, progress: Progress | None = None) -> dict[str, str]:
-    """Image id -> the first image that looks like it; images without a double aren't listed."""
-    if book.picture is None:
-        return {}
-    groups: dict[str, dict[str, None]] = defaultdict(dict)
-    for row in book.rows:
-        for name in (row.first, row.second):
-            if name in book.looks:
-                groups[row.caption][name] = None
-    leader: dict[str, str] = {}
-    close = _Compare(book.picture)
-    for done, names in enumerate(groups.values(), 1):
-        for one, other in _candidates(list(names), book.looks):
+def lookalikes(book: Book, progress: Progress | None = None) -> Array:
+    """`[I]`: for each image the number of the first one that looks like it; its own where nothing does."""
+    leader: Array = np.arange(len(book.sizes), dtype=np.int32)
+    if book.picture is None or book.images is None:
+        return leader
+    close = _Compare(book.images, book.picture)
+    for names in _by_prompt(book, progress):
+        for one, other in _candidates(names, book.images):
             if _find(leader, one) != _find(leader, other) and close(one, other):
-                leader[_find(leader, other)] = _find(leader, one)
-        if progress is not None and done % 256 == 0:
-            progress("comparing images", done, len(groups))
-    return {name: _find(leader, name) for name in leader}
+                early, late = sorted((_find(leader, one), _find(leader, other)))
+                leader[late] = early
+    for number in np.flatnonzero(leader != np.arange(len(leader))).tolist():
+        leader[number] = _find(leader, number)
+    return leader
 
 
-def _candidates(names: Sequence[str], looks: Looks) -> Iterator[tuple[str, str]]:
+def _by_prompt(book: Book, progress: Progress | None) -> Iterator[list[int]]:
+    """Images that could be decoded, of each prompt that has several."""
+    keys = []
+    for side in (book.first, book.second):
+        there = (side >= 0) & (book.sizes[side, 0] > 0)
+        keys.append(book.caption[there].astype(np.int64) << 32 | side[there])
+    shown = np.unique(np.concatenate(keys))
+    starts = np.flatnonzero(np.diff(shown >> 32, prepend=-1))
+    ends = np.append(starts[1:], len(shown))
+    for done in range(len(starts)):
+        if ends[done] - starts[done] > 1:
+            found: list[int] = (shown[starts[done] : ends[done]] & 0xFFFFFFFF).tolist()
+            yield found
+        if progress is not None and done % 256 == 255:
+            progress("comparing images", done + 1, len(starts))
+
+
+def _candidates(numbers: Sequence[int], images: Images) -> Iterator[tuple[int, int]]:
     """Pairs `(earlier, later)` whose tiny copies nearly agree."""
-    if len(names) < 2:
-        return
-    prints = np.frombuffer(b"".join(looks.copy_of(name) for name in names), np.uint8)
-    prints = prints.reshape(len(names), -1).astype(np.int16)  # [n, 192]
+    prints = images.copies(numbers).astype(np.int16)  # [n, 192]
     means = prints.mean(axis=1)
     order = np.argsort(means, kind="stable")
     means = means[order]
-    for start in range(len(names)):
+    for start in range(len(numbers)):
         one = order[start]
         # Close copies have close means, so the sorted neighbours are enough.
         stop = int(np.searchsorted(means, means[start] + COARSE, side="right"))
@@ -65,24 +76,24 @@ def _candidates(names: Sequence[str], looks: Looks) -> Iterator[tuple[str, str]]
             near = np.abs(prints[others] - prints[one]).max(axis=1) <= COARSE
             for other in others[near]:
                 early, late = sorted((int(one), int(other)))
-                yield names[early], names[late]
+                yield numbers[early], numbers[late]
 
 
 class _Compare:
-    def __init__(self, picture: Callable[[str], Image.Image]) -> None:
+    def __init__(self, images: Images, picture: Callable[[str], Image.Image]) -> None:
         @lru_cache(maxsize=512)
-        def small(name: str) -> Any:
-            resized = picture(name).resize((SIDE, SIDE), Image.Resampling.BOX)
+        def small(number: int) -> Any:
+            resized = picture(images.name(number)).resize((SIDE, SIDE), Image.Resampling.BOX)
             return np.asarray(resized).astype(np.float32)
 
         self._small = small
 
-    def __call__(self, one: str, other: str) -> bool:
+    def __call__(self, one: int, other: int) -> bool:
         difference = np.abs(self._small(one) - self._small(other))
         return bool(difference.mean() <= FINE_MEAN and np.quantile(difference, 0.99) <= FINE_MOST)
 
 
-def _find(leader: dict[str, str], name: str) -> str:
-    while name in leader:
-        name = leader[name]
-    return name
+def _find(leader: Array, number: int) -> int:
+    while (next_one := int(leader[number])) != number:
+        number = next_one
+    return number

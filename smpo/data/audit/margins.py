@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from smpo.data.audit.book import SHOWN
 from smpo.kinds import PairTable, ScoreStats
 
 __all__ = ["Margins", "margins_of"]
 
 BINS = 30
 """Even, so that no bar holds both agreement and contradiction."""
-SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class Margins:
 def margins_of(reward: str, table: PairTable, winner: Any, loser: Any, stats: ScoreStats) -> Margins | None:
     """`winner`, `loser` `[M]` scores in the table's order. Ties have no winner, and are left out; None when all are
     ties."""
-    decided = np.array([table[row].share > 0.5 for row in range(len(table))], dtype=bool)
-    rows = np.flatnonzero(decided)
+    rows = np.flatnonzero(
+        np.fromiter((table[row].share > 0.5 for row in range(len(table))), bool, len(table))
+    )
     if not len(rows):
         return None
     margin = (np.asarray(winner, np.float64) - np.asarray(loser, np.float64))[rows]

@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from smpo.data.audit.book import Row
-from smpo.data.audit.findings import SHOWN, Example, Expected, Finding, example_of
+import numpy as np
 
-__all__ = ["LONGEST_IN_WORDS", "leaks", "lengths_of", "long_prompts", "normal_form"]
+from smpo.data.audit.book import SHOWN, Book
+from smpo.data.audit.findings import Example, Expected, Finding, example_of
+from smpo.data.audit.groups import grouped
+from smpo.data.numbering import Array
+
+__all__ = ["LONGEST_IN_WORDS", "Prompts", "leaks", "long_prompts", "normal_form"]
 
 LONGEST_IN_WORDS = 55
 """About 75 tokens of a CLIP tokenizer, when the model's own isn't here."""
 
 
-def lengths_of(prompts: Sequence[str], expected: Expected) -> list[int]:
+@dataclass(frozen=True)
+class Prompts:
+    """Those of some rows: numbers of their captions, the first row of each, and their lengths in tokens or words, all
+    `[P]`."""
+
+    captions: Array
+    first: Array
+    lengths: Array
+
+    @classmethod
+    def of(cls, book: Book, rows: Array, expected: Expected) -> Prompts:
+        captions = book.caption[rows]
+        first = grouped(captions).first
+        lengths = [np.array(_lengths(texts, expected), np.int32) for texts in book.texts(captions[first])]
+        return cls(captions[first], rows[first], np.concatenate([np.empty(0, np.int32), *lengths]))
+
+
+def _lengths(prompts: list[str], expected: Expected) -> Iterable[int]:
     if expected.tokens is not None:
         return list(expected.tokens(prompts))
     return [len(prompt.split()) for prompt in prompts]
 
 
-def long_prompts(rows: Sequence[Row], lengths: Sequence[int], expected: Expected) -> Iterable[Finding]:
-    prompts = list(dict.fromkeys(row.caption for row in rows))
+def long_prompts(book: Book, prompts: Prompts, expected: Expected) -> Iterable[Finding]:
     counted = expected.tokens is not None
     longest = (expected.longest or 77) if counted else LONGEST_IN_WORDS
-    long = {prompt: n for prompt, n in zip(prompts, lengths, strict=True) if n > longest}
-    if long:
-        concerned = {row.caption: row for row in reversed(rows) if row.caption in long}
+    unit = "tokens" if counted else "words"
+    long = np.flatnonzero(prompts.lengths > longest)
+    if len(long):
+        rows = book.some(prompts.first[long])
         yield Finding(
-            "long_prompt", f"a prompt of more than {longest} {'tokens' if counted else 'words'}", "doubtful", len(long),
-            len(prompts), "prompts", "The text encoder never reads the rest, which people may have voted by.",
-            [Example(row.where, p, (), f"{long[p]} {'tokens' if counted else 'words'}")
-             for p, row in reversed(list(concerned.items()))][:SHOWN],
+            "long_prompt", f"a prompt of more than {longest} {unit}", "doubtful", len(long), len(prompts.captions),
+            "prompts", "The text encoder never reads the rest, which people may have voted by.",
+            [Example(row.where, row.caption, (), f"{n} {unit}")
+             for row, n in zip(rows, prompts.lengths[long[:SHOWN]].tolist(), strict=True)],
         )  # fmt: skip
 
 
@@ -41,23 +63,18 @@ def normal_form(prompt: str) -> str:
     return " ".join("".join(c if c.isalnum() or c.isspace() else " " for c in text).split())
 
 
-def leaks(rows: Sequence[Row], prompts: Sequence[str], expected: Expected) -> Iterable[Finding]:
+def leaks(book: Book, rows: Array, prompts: Prompts, expected: Expected) -> Iterable[Finding]:
     for set_name, held_out in expected.held_out.items():
         evaluated = {normal_form(prompt) for prompt in held_out}
-        leaked = {prompt for prompt in prompts if normal_form(prompt) in evaluated}
-        if leaked:
-            first: dict[str, Row] = {}
-            for row in rows:
-                if row.caption in leaked:
-                    first.setdefault(row.caption, row)
-            concerned = sum(row.caption in leaked for row in rows)
+        leaked = np.array(
+            [normal_form(one) in evaluated for texts in book.texts(prompts.captions) for one in texts], bool
+        )
+        if leaked.any():
+            concerned = int(np.isin(book.caption[rows], prompts.captions[leaked]).sum())
             yield Finding(
-                "leaked_prompt", f"a training prompt that is also evaluated on ({set_name})", "doubtful", len(leaked),
-                len(prompts), "prompts",
+                "leaked_prompt", f"a training prompt that is also evaluated on ({set_name})", "doubtful",
+                int(leaked.sum()), len(leaked), "prompts",
                 f"{concerned:,} training row{'s' * (concerned != 1)}: a win on these prompts may be memory. Case, "
                 "punctuation and spaces were set aside.",
-                [example_of(row) for row in list(first.values())[:SHOWN]],
+                [example_of(row) for row in book.some(prompts.first[leaked])],
             )  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------ numbers

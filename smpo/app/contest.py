@@ -18,7 +18,7 @@ from smpo.evaluation.drift import Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, score_model
 from smpo.evaluation.goodhart import Panel
 from smpo.evaluation.result import Evaluation, Judgement
-from smpo.evaluation.sampling import slots, spread, spread_numbers
+from smpo.evaluation.sampling import spread, spread_numbers
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import DRIFT_PROMPTS, Denoiser, Prompt, Scorer
 from smpo.registry.resolve import Resolved
@@ -75,15 +75,14 @@ def hold(
     settings = Settings.of(wanted, batch=spec.runtime.encode_batch)
     everybody = (Contender(BASE, None), *contenders)
     scores, caches, drift = {}, {}, {}
-    drawn = tuple(slots(prompts, images=wanted.images, seed=wanted.seed))
+    drawn = tuple(settings.slots(prompts))
     near = _Nearness(prompts, drawn, scorers, runtime.batch)
     for one in everybody:
         denoiser, key = load_contender(spec.model, one, runtime)
         about = {
             "weights": key,
             "precision": runtime.precision,
-            "guidance": wanted.guidance,
-            "steps": wanted.steps,
+            **settings.drawing(),
         }
         sampling = sampling_of(one)
         if prefix := good_prefix(sampling):
@@ -112,6 +111,7 @@ def hold(
             "steps": wanted.steps,
             "images": wanted.images,
             "seed": wanted.seed,
+            **({"sizes": wanted.sizes} if wanted.sizes else {}),
         },
         prompt_set=card.name if card else told.sets.get(tuple(p.text for p in prompts), wanted.prompts.use),
         role=wanted.prompts.role,
@@ -213,6 +213,7 @@ def _panels(
             kept_base=base,
             kept_policy=kept(one.name),
             drift=contest.drift.get(one.name),
+            sizes=settings.sizes,
         ).panel
     return panels
 

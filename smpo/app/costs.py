@@ -120,9 +120,9 @@ class Workload:
     """Forwards of one image, a backward counted as two."""
     encoded: float
     """Images that the VAE encodes."""
-    sampling_passes: int
-    """Forwards for the evaluation's and the previews' samples."""
-    samples: int
+    sampling_passes: float
+    """Forwards for the evaluation's and the previews' samples, in those of a picture of the network's own size."""
+    samples: float
     diagnosis_passes: int
     """Forwards for looks at held-out pairs."""
     scoring_tflop: float

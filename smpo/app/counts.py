@@ -24,6 +24,8 @@ class Sampled:
     """Of the evaluation; to draw, and to see how far the policy has gone."""
     previews: int = 0
     preview_passes: int = 0
+    area: float = 1.0
+    """Of a picture, on average, as a share of the model's own square."""
 
 
 def sampled(spec: ExperimentSpec) -> Sampled:
@@ -37,7 +39,15 @@ def sampled(spec: ExperimentSpec) -> Sampled:
     samples = 2 * limited * wanted.images
     previews = min(prompts, spec.runtime.preview_images) * _previews(spec)
     far = 2 * min(limited, DRIFT_PROMPTS) * DRIFT_TIMESTEPS
-    return Sampled(limited, samples, samples * each + far, previews, previews * each)
+    area = _area(spec)
+    return Sampled(limited, samples, samples * each + far, previews, previews * each, area)
+
+
+def _area(spec: ExperimentSpec) -> float:
+    side, shapes = spec.model.facts().resolution, spec.evaluate.shapes if spec.evaluate else ()
+    if not shapes or side is None:
+        return 1.0
+    return sum(height * width for height, width in shapes) / len(shapes) / side**2
 
 
 def _previews(spec: ExperimentSpec) -> int:

@@ -17,7 +17,7 @@ from smpo.evaluation.drift import Drift, Probe, distances
 from smpo.evaluation.evaluate import Settings, evaluate
 from smpo.evaluation.grid import before_after, contact_sheet
 from smpo.evaluation.result import Evaluation
-from smpo.evaluation.sampling import slots, spread, spread_numbers
+from smpo.evaluation.sampling import sample_all, slots, spread, spread_numbers
 from smpo.experiment import EvaluateSpec, ExperimentSpec
 from smpo.kinds import DRIFT_PROMPTS, Scorer
 from smpo.registry.resolve import Resolved
@@ -107,14 +107,16 @@ def preview(spec: ExperimentSpec, live: Live) -> Image.Image:
     """The policy on the first few evaluation prompts, always from the same seeds."""
     wanted = _wanted(spec)
     prompts = spread(wanted.prompts.load(), spec.runtime.preview_images)
-    todo = slots(prompts, images=1, seed=wanted.seed)
-    pictures = prompted(live.session.denoiser, spec.objective.sampling()).sample(
-        [slot.text for slot in todo],
-        [slot.seed for slot in todo],
+    drawn = sample_all(
+        prompted(live.session.denoiser, spec.objective.sampling()),
+        prompts,
+        seed=wanted.seed,
         guidance=wanted.guidance,
         steps=wanted.steps,
+        batch=spec.runtime.encode_batch,
+        sizes=wanted.shapes,
     )
-    return contact_sheet(pictures, [slot.text for slot in todo])
+    return contact_sheet([images[0] for images in drawn], [prompt.text for prompt in prompts])
 
 
 def _wanted(spec: ExperimentSpec) -> EvaluateSpec:
@@ -128,8 +130,7 @@ def _base_key(live: Live, wanted: EvaluateSpec) -> str:
         {
             "weights": live.session.denoiser.weights_key,
             "precision": live.runtime.precision,
-            "guidance": wanted.guidance,
-            "steps": wanted.steps,
+            **Settings.of(wanted).drawing(),
         },
         sort_keys=True,
     )

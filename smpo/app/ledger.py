@@ -272,12 +272,12 @@ class _Denoiser:
         *,
         guidance: float,
         steps: int,
-        reference: bool = False,
+        **how: Any,
     ) -> list[Picture]:
         ledger: Ledger = self._ledger
         with ledger("sample"):
             pictures: list[Picture] = self._inner.sample(
-                prompts, seeds, guidance=guidance, steps=steps, reference=reference
+                prompts, seeds, guidance=guidance, steps=steps, **how
             )
         passes = len(pictures) * steps * (2 if guidance > 1 else 1)
         ledger.passes["sample"] = ledger.passes.get("sample", 0.0) + passes

@@ -14,7 +14,7 @@ from smpo.app.disk import in_gb
 from smpo.app.plan import Plan, make_plan
 from smpo.cli.ladder import ladder_of, rungs_data, show_rungs
 from smpo.cli.words import out, print_json, resolve_spec
-from smpo.experiment import ExperimentSpec
+from smpo.experiment import EvaluateSpec, ExperimentSpec
 from smpo.registry.resolve import Resolved
 from smpo.spec.problems import SpecProblems
 
@@ -200,11 +200,17 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
         e = spec.evaluate
         lines.append(
             f"evaluate   {plan.prompts} prompts ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at "
-            f"guidance {e.guidance:g}, {len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; "
+            f"guidance {e.guidance:g}, {_drawn(e)}{len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; "
             f"{plan.sampling_passes:,} UNet forwards"
             + (f", {plan.preview_passes:,} more for previews" if plan.preview_passes else "")
         )
     return lines
+
+
+def _drawn(evaluate: EvaluateSpec) -> str:
+    """Of which sizes, where that is said."""
+    sizes = [f"{width} × {height}" for width, height in evaluate.sizes or ()]
+    return (f"in {len(sizes)} sizes, " if len(sizes) > 3 else f"{', '.join(sizes)}, ") if sizes else ""
 
 
 def _sizes(plan: Plan) -> list[str]:

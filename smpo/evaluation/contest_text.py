@@ -125,8 +125,14 @@ def about(contest: Contest) -> str:
     images = "one image" if s["images"] == 1 else f"{s['images']} images"
     return (
         f"{len(contest.prompts):,} {contest.role} prompts{name}, {images} each, guidance {s['guidance']:g}, "
-        f"{s['steps']} steps, the same seeds for all. Intervals are 95 % over prompts of one training run a model."
+        f"{s['steps']} steps, {_shapes(s.get('sizes') or ())}the same seeds for all. "
+        "Intervals are 95 % over prompts of one training run a model."
     )
+
+
+def _shapes(sizes: Sequence[Sequence[int]]) -> str:
+    """Widths and heights, where they aren't the model's own."""
+    return f"{', '.join(f'{width} × {height}' for width, height in sizes)}, " if sizes else ""
 
 
 def remarks(contest: Contest) -> list[str]:

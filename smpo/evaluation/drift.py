@@ -7,9 +7,10 @@ distances are means over prompts with 95 % intervals, at the same prompts, seeds
     feature   1 - cos(e(policy's picture), e(base's picture)), e being a judge's image embedding
     error     mean over t of |eps_policy(x_t, t, c) - eps_base(x_t, t, c)|^2 / d,  x_t = alpha_t x_0 + sigma_t eps
 
-In `error`, x_0 are the base's own pictures (with guidance, as they were drawn) and t the middles of eight equal parts
-of the schedule. Weighted along the path it would be the KL of two samplers; unweighted it is a gauge, to be compared
-between policies of one base and no further. It needs no picture of the policy.
+In `error`, x_0 are the base's own pictures (with guidance, as they were drawn; of pictures that aren't square, the
+middle) and t the middles of eight equal parts of the schedule. Weighted along the path it would be the KL of two
+samplers; unweighted it is a gauge, to be compared between policies of one base and no further. It needs no picture of
+the policy.
 """
 
 from __future__ import annotations
@@ -180,8 +181,8 @@ def picture_distances(policy: Sequence[Picture], base: Sequence[Picture]) -> Flo
             for side in (policy, base)
         )
         return np.asarray(np.linalg.norm(ours - theirs, axis=1))
-    pixels = [np.stack([_pixels(cast("Image.Image", p)) for p in side]) for side in (policy, base)]
-    return np.asarray(np.sqrt(np.square(pixels[0] - pixels[1]).mean(axis=(1, 2, 3))))
+    both = zip(*(map(_pixels, cast("Sequence[Image.Image]", side)) for side in (policy, base)), strict=True)
+    return np.array([np.sqrt(np.square(ours - theirs).mean()) for ours, theirs in both])  # sizes may vary
 
 
 def distances(

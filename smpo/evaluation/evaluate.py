@@ -48,11 +48,22 @@ class Settings:
     batch: int = 32
     keep: int = 64
     """Prompts whose pictures are kept, evenly over the set; points are small and all kept."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Heights and widths; none for the model's own."""
 
     @classmethod
     def of(cls, spec: EvaluateSpec, *, batch: int = 32) -> Settings:
         """The settings that a spec's `evaluate` block asks for."""
-        return cls(spec.guidance, spec.steps, spec.images, spec.seed, spec.limit, batch)
+        return cls(spec.guidance, spec.steps, spec.images, spec.seed, spec.limit, batch, sizes=spec.shapes)
+
+    def slots(self, prompts: Sequence[Prompt]) -> list[Slot]:
+        """The pictures of these prompts."""
+        return slots(prompts, images=self.images, seed=self.seed, sizes=self.sizes)
+
+    def drawing(self) -> dict[str, Any]:
+        """What decides, beside model, prompt and seed, what a picture looks like: for the keys of caches."""
+        sized = {"sizes": [list(size) for size in self.sizes]} if self.sizes else {}
+        return {"guidance": self.guidance, "steps": self.steps, **sized}
 
 
 def evaluate(
@@ -83,7 +94,7 @@ def evaluate(
     prompts = spread(prompts, settings.limit)
     if not prompts or not scorers:
         raise RunError(f"nothing to evaluate: {len(prompts)} prompts and {len(scorers)} judges")
-    todo = slots(prompts, images=settings.images, seed=settings.seed)
+    todo = settings.slots(prompts)
     keep = set(spread_numbers(prompts, settings.keep))
 
     drawing = _Drawing(denoiser, scorers, settings, todo, keep, len(prompts), progress)
@@ -120,6 +131,7 @@ def evaluate(
         kept_base=kept_base,
         kept_policy=kept_policy,
         reused=reused,
+        sizes=settings.sizes,
     )
 
 
@@ -137,7 +149,7 @@ def score_model(
 
     Every picture is in the cache afterwards.
     """
-    todo = slots(prompts, images=settings.images, seed=settings.seed)
+    todo = settings.slots(prompts)
 
     def said(_: str, done: int, total: int) -> None:
         if progress is not None:

@@ -116,7 +116,10 @@ def _gauges(
         drift = np.linalg.norm(second - first, axis=1)
         return (_absolute("drift", drift), _compared("diversity", _spread(first), _spread(second)))
     images = [cast("list[Image.Image]", side) for side in (before, after)]
-    grey = [np.stack([_pixels(p) for p in side]) for side in images]  # [N, S, S, 3]
+    sizes = {picture.size for side in images for picture in side}
+    one = next(iter(sizes)) if len(sizes) == 1 else (SIDE + 1, 0)
+    small = one if max(one) <= SIDE else (SIDE, SIDE)
+    grey = [np.stack([_pixels(p, small) for p in side]) for side in images]  # [N, S, S, 3]
     drift = np.sqrt(np.square(grey[1] - grey[0]).mean(axis=(1, 2, 3)))
     flat = [side.reshape(len(side), -1) for side in grey]
     return (
@@ -155,13 +158,12 @@ def _spread(rows: Floats) -> Floats:
     return np.asarray(np.linalg.norm(rows - np.roll(rows, len(rows) // 2 or 1, axis=0), axis=1))
 
 
-def _pixels(picture: Image.Image) -> Floats:
-    small = (
-        picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-        if max(picture.size) > SIDE
-        else picture
-    )
-    return np.asarray(small.convert("RGB"), dtype=np.float64) / 255
+def _pixels(picture: Image.Image, size: tuple[int, int]) -> Floats:
+    """All of one size, so that pictures of different prompts can be compared."""
+    small = picture.convert("RGB")
+    if small.size != size:
+        small = small.resize(size, Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float64) / 255
 
 
 def _saturation(picture: Image.Image) -> float:

@@ -94,6 +94,8 @@ class Evaluation:
     """Pictures of the base that came from the cache."""
     drift: Drift | None = None
     """How far the policy has gone, if that was measured."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Heights and widths of the pictures; none for the model's own."""
 
     def judgement(self, name: str | None = None) -> Judgement:
         """The named judge's, or that of the least doubtful judge, the first listed among equals."""
@@ -187,6 +189,7 @@ class Evaluation:
                 "steps": self.steps,
                 "images": self.images,
                 "seed": self.seed,
+                **({"sizes": [[width, height] for height, width in self.sizes]} if self.sizes else {}),
             },
             "headline": self.headline(),
             "warnings": list(self.warnings),

@@ -13,7 +13,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smpo.errors import RunError
 from smpo.kinds import Denoiser, Prompt
@@ -32,6 +32,8 @@ class Slot:
     image: int
     text: str
     seed: int
+    size: tuple[int, int] | None = None
+    """Height and width; None for the model's own."""
 
 
 def picture_seed(seed: int, prompt: Prompt, repeat: int, image: int) -> int:
@@ -39,13 +41,23 @@ def picture_seed(seed: int, prompt: Prompt, repeat: int, image: int) -> int:
     return _hash(seed, prompt.text, prompt.group, repeat, image)
 
 
-def slots(prompts: Sequence[Prompt], *, images: int, seed: int) -> list[Slot]:
+def slots(
+    prompts: Sequence[Prompt], *, images: int, seed: int, sizes: Sequence[tuple[int, int]] = ()
+) -> list[Slot]:
     """The pictures of an evaluation, prompt by prompt: `[P * images]`.
 
-    A prompt that occurs again is a new draw; its k-th occurrence has the same seeds whatever stands between.
+    A prompt that occurs again is a new draw; its k-th occurrence has the same seeds whatever stands between. Of several
+    `sizes` a prompt's first image has one by lot, a hash of the prompt, and further images have the next ones.
     """
+
+    def size(prompt: Prompt, repeat: int, image: int) -> tuple[int, int] | None:
+        lot = _hash("size", prompt.text, prompt.group, repeat) if len(sizes) > 1 else 0
+        return sizes[(lot + image) % len(sizes)] if sizes else None
+
     return [
-        Slot(number, image, prompt.text, picture_seed(seed, prompt, repeat, image))
+        Slot(
+            number, image, prompt.text, picture_seed(seed, prompt, repeat, image), size(prompt, repeat, image)
+        )
         for number, (prompt, repeat) in enumerate(_repeats(prompts))
         for image in range(images)
     ]
@@ -86,19 +98,29 @@ def sample_slots(
     batch: int,
     reference: bool = False,
 ) -> Iterator[tuple[list[Slot], list[Picture]]]:
-    """Draw the slots in batches, yielding each batch as it is done, so that nobody must hold them all."""
-    for start in range(0, len(todo), batch):
-        part = list(todo[start : start + batch])
+    """Draw the slots in batches, yielding each batch as it is done, so that nobody must hold them all.
+
+    A batch is of one size, so slots of several sizes come out of order."""
+    for part in _batches(todo, batch):
+        sized: dict[str, Any] = {} if part[0].size is None else {"size": part[0].size}
         pictures = denoiser.sample(
             [slot.text for slot in part],
             [slot.seed for slot in part],
             guidance=guidance,
             steps=steps,
             reference=reference,
+            **sized,
         )
         if len(pictures) != len(part):
             raise RunError(f"the model drew {len(pictures)} pictures for {len(part)} prompts")
         yield part, pictures
+
+
+def _batches(todo: Sequence[Slot], batch: int) -> Iterator[list[Slot]]:
+    for size in dict.fromkeys(slot.size for slot in todo):
+        alike = [slot for slot in todo if slot.size == size]
+        for start in range(0, len(alike), batch):
+            yield alike[start : start + batch]
 
 
 def sample_all(
@@ -110,6 +132,7 @@ def sample_all(
     guidance: float,
     steps: int,
     batch: int = 32,
+    sizes: Sequence[tuple[int, int]] = (),
     reference: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Picture]]:
@@ -119,18 +142,18 @@ def sample_all(
     `reference=True` draws from the frozen base. For many large pictures use `sample_slots` and let go of
     them.
     """
-    todo = slots(prompts, images=images, seed=seed)
-    drawn: list[list[Picture]] = [[] for _ in prompts]
+    todo = slots(prompts, images=images, seed=seed, sizes=sizes)
+    drawn: list[dict[int, Picture]] = [{} for _ in prompts]
     done = 0
     for part, pictures in sample_slots(
         denoiser, todo, guidance=guidance, steps=steps, batch=batch, reference=reference
     ):
         for slot, picture in zip(part, pictures, strict=True):
-            drawn[slot.prompt].append(picture)
+            drawn[slot.prompt][slot.image] = picture
         done += len(part)
         if progress is not None:
             progress(done, len(todo))
-    return drawn
+    return [[found[image] for image in range(images)] for found in drawn]
 
 
 def _repeats(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int]]:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import AfterValidator, Field
+
+from smpo.errors import SpecError
 from smpo.experiment.block import Block
 from smpo.kinds import PromptSet, Reward
+from smpo.spec.identity import Neutral
 
 __all__ = ["EvaluateSpec"]
+
+
+def _whole(sizes: list[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
+    """Latents have an eighth of a picture's sides, in all published autoencoders."""
+    for i, (width, height) in enumerate(sizes or ()):
+        if min(width, height) < 8 or width % 8 or height % 8:
+            raise SpecError(str(i), f"a picture of {width} x {height} has sides that aren't multiples of 8")
+    return sizes
 
 
 class EvaluateSpec(Block):
@@ -26,3 +38,13 @@ class EvaluateSpec(Block):
     """First seed; each prompt and image has its own, the same for every model."""
     limit: int | None = Field(None, gt=0)
     """Use only so many prompts, spread evenly over the set."""
+    sizes: Annotated[
+        list[tuple[int, int]] | None, Field(min_length=1), AfterValidator(_whole), Neutral(None)
+    ] = None
+    """Width and height of the pictures, such as `[[1024, 1024], [832, 1216]]`; null draws the model's own square. Of
+    several, each prompt begins with one that its text decides, and its further images go through the others in turn."""
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Heights and widths of the pictures; none for the model's own."""
+        return tuple((height, width) for width, height in self.sizes or ())

@@ -100,6 +100,27 @@ class ExperimentSpec(Block):
                     help="`-s runtime.sharding=none`, or the default of the other",
                 )
 
+    def _drawable(self) -> None:
+        """Whether the model draws pictures of the sizes that are asked for."""
+        sizes = self.evaluate.sizes if self.evaluate is not None else None
+        if sizes and not self.model.sized:
+            raise SpecError(
+                "evaluate.sizes",
+                f"model `{self.model.use}` draws what it draws: it can't be asked for sizes",
+                related=["model"],
+                help="leave out `evaluate.sizes`",
+            )
+        step = self.model.facts().step or 1
+        for i, (width, height) in enumerate(sizes or ()):
+            if width % step or height % step:
+                near = [max(step, round(side / step) * step) for side in (width, height)]
+                raise SpecError(
+                    f"evaluate.sizes.{i}",
+                    f"pictures of {width} x {height} don't suit this model: multiples of {step} do",
+                    related=[self._of_the_schedule],
+                    help=f"such as [{near[0]}, {near[1]}]",
+                )
+
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:
         if self.name.lower() in _TAKEN or self.name.lower().startswith("mlflow.db"):
@@ -120,6 +141,7 @@ class ExperimentSpec(Block):
                 related=["objective"],
                 help="leave out `data.buckets`",
             )
+        self._drawable()
         timesteps = self.model.facts().timesteps
         if timesteps is not None:
             if self.inversion.max_steps() > timesteps:

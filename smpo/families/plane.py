@@ -121,6 +121,7 @@ class PlaneDenoiser:
         guidance: float,
         steps: int,
         reference: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> list[Picture]:
         """One point `[2]` (float32) a prompt, by DDIM from a start that its seed alone determines."""
         with torch.no_grad():

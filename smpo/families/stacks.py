@@ -110,11 +110,16 @@ class SDStack:
     def check_sizes(self, placements: Sequence[Placement]) -> None:
         """Raises `RunError` for a window of a size that the UNet can't halve as often as it wants to."""
         for size in {where.size for where in placements}:
-            if size is not None and (size[0] % self.step or size[1] % self.step):
-                raise RunError(
-                    f"pictures of {size[1]} x {size[0]} don't suit this model: multiples of {self.step} do",
-                    help=f"`--set data.buckets.step={self.step}`",
-                )
+            if size is not None:
+                self.check_size(size, help=f"`--set data.buckets.step={self.step}`")
+
+    def check_size(self, size: tuple[int, int], help: str | None = None) -> None:
+        """The same for one height and width."""
+        if size[0] % self.step or size[1] % self.step:
+            raise RunError(
+                f"pictures of {size[1]} x {size[0]} don't suit this model: multiples of {self.step} do",
+                help=help,
+            )
 
     def latent_scale(self) -> LatentScale:
         """From the VAE's latents to the UNet's: exactly what the pipeline undoes when it decodes.

@@ -122,13 +122,18 @@ class UNetDenoiser:
         guidance: float,
         steps: int,
         reference: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> list[Picture]:
         """PIL images from the pipeline's own `__call__`, with the folder's scheduler.
 
         Starting noise comes from a CPU generator for each image, so it is the same on every device. In
-        float32 the images are those that plain diffusers draws from the saved folder.
+        float32 the images are those that plain diffusers draws from the saved folder. `size`: height and width; SDXL
+        is told that the picture has this size and nothing was cut, as its pipeline does. Raises `RunError` for a size
+        that the UNet can't halve as often as it wants to.
         """
         pipeline, side = self.stack.pipeline, self.stack.resolution
+        height, width = size or (side, side)
+        self.stack.check_size((height, width))
         pictures: list[Picture] = []
         with self.networks.still(reference=reference) as network:
             pipeline.unet = network
@@ -143,8 +148,8 @@ class UNetDenoiser:
                             generator=[torch.Generator("cpu").manual_seed(seeds[i]) for i in rows],
                             guidance_scale=guidance,
                             num_inference_steps=steps,
-                            height=side,
-                            width=side,
+                            height=height,
+                            width=width,
                             output_type="latent",
                         ).images
                     pictures += self.stack.pictures(latents.float())

@@ -105,8 +105,11 @@ class Denoiser(Protocol):
         guidance: float,
         steps: int,
         reference: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> list[Picture]:
-        """One finished sample a prompt. Sample i depends on `prompts[i]` and `seeds[i]`, not on the batch."""
+        """One finished sample a prompt. Sample i depends on `prompts[i]` and `seeds[i]`, not on the batch.
+
+        `size`: height and width, None for the model's own. Only models that are `sized` are asked for another one."""
         ...
 
     def save(self, folder: Path) -> list[str]:

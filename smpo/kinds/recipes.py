@@ -51,12 +51,16 @@ class ModelFacts:
     wide: bool = False
     """Whether it then stays in float32 whatever the precision, as DoRA wants it."""
     forward_tflop: float | None = None
+    step: int | None = None
+    """Pixels of which every side of a picture is a multiple."""
 
 
 class Model(Component):
     """A recipe for a text-to-image model: plane, shapes, SD 1.5, SDXL."""
 
     kind: ClassVar[str] = "model"
+    sized: ClassVar[bool] = False
+    """Whether it draws pictures of other sizes than its own (`Denoiser.sample`)."""
 
     @abstractmethod
     def load(self, runtime: Runtime) -> Denoiser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,39 @@ def test_a_model_that_loses_pictures_is_caught() -> None:
 
     with pytest.raises(RunError, match="drew 3 pictures for 4 prompts"):
         sample_all(Forgetful(), prompts(4), guidance=3.0, steps=4)  # type: ignore[arg-type]
+
+
+def test_sizes_are_by_lot_and_in_turn() -> None:
+    """Whatever other prompts there are; and about as often each."""
+    sizes = ((8, 8), (8, 16), (16, 8))
+
+    def shapes(asked: list[Prompt]) -> dict[tuple[str, int], object]:
+        drawn = slots(asked, images=4, seed=0, sizes=sizes)
+        return {(slot.text, slot.image): slot.size for slot in drawn}
+
+    all_of_them = shapes(prompts(300))
+    for key, size in shapes(prompts(300)[200:100:-7]).items():
+        assert all_of_them[key] == size
+    for prompt in prompts(300)[:20]:
+        mine = [all_of_them[prompt.text, image] for image in range(4)]
+        assert set(mine) == set(sizes) and mine[0] == mine[3]
+    first = Counter(size for (_, image), size in all_of_them.items() if image == 0)
+    assert min(first.values()) > 70
+    assert {slot.size for slot in slots(prompts(3), images=1, seed=0)} == {None}
+
+
+def test_a_batch_is_of_one_size() -> None:
+    class Sized(ToyModel):
+        def sample(self, prompts, seeds, *, size=None, **more):  # type: ignore[no-untyped-def]
+            calls.append((len(prompts), size))
+            return super().sample(prompts, seeds, **more)
+
+    calls: list[tuple[int, object]] = []
+    how: dict[str, Any] = {"images": 2, "guidance": 3.0, "steps": 4, "batch": 3}
+    drawn = sample_all(Sized(), prompts(7), sizes=((8, 8), (8, 16)), **how)  # type: ignore[arg-type]
+    assert {size for _, size in calls} == {(8, 8), (8, 16)} and max(n for n, _ in calls) == 3
+    plain = sample_all(Sized(), prompts(7), **how)  # type: ignore[arg-type]
+    assert [[p.tobytes() for p in row] for row in drawn] == [[p.tobytes() for p in row] for row in plain]  # type: ignore[union-attr]
 
 
 def test_spread_keeps_shares_order_and_earlier_choices() -> None:

@@ -16,10 +16,10 @@ from torch import Tensor
 from smpo.app.inverted import reused
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
+from smpo.engine.drawn import Settings
 from smpo.engine.loop import Session, fit
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
-from smpo.engine.step import Settings
 from smpo.families.networks import Arithmetic, Networks
 from smpo.families.speed import AS_TORCH_DOES, Speed, store_in_half
 from smpo.families.stacks import SDStack, SDXLStack

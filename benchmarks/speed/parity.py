@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from smpo.engine import loop
-from speed.archs import BETA, World
+from smpo.families.recompute import checkpoint
+from speed.archs import BETA, CHECKPOINTED, World
 from speed.official import Habits, Official, habits_of
 from speed.ours import Mode, Ours
 
@@ -50,8 +51,8 @@ def parity(world: World, grid: str, micro: int) -> dict[str, float]:
         ):
             found.setdefault(name, []).append(_apart(one, two, scale))
     worst = {name: max(values) for name, values in found.items()}
-    worst["gradient_norm"] = abs(float(mine.norm() / theirs.norm()) - 1)
-    worst["gradient_cosine"] = 1 - float(torch.cosine_similarity(mine.double(), theirs.double(), dim=0))
+    norms, cosine = _compared(mine, theirs)
+    worst["gradient_norm"], worst["gradient_cosine"] = abs(norms - 1), 1 - cosine
     bad = {name: value for name, value in worst.items() if not value <= LIMIT.get(name, 1e-5)}
     assert not bad, f"the arms differ: {bad}"
     return worst
@@ -91,9 +92,7 @@ def half_parity(world: World, grid: str, precision: str, micro: int) -> dict[str
         ]
         found[name] = (away[1] / away[0]) ** 0.5
     # Of fp16's gradients one is scaled: the angle tells, not the length.
-    angles = [
-        1 - float(torch.cosine_similarity(one.double(), true_gradient.double(), dim=0)) for one in gradients
-    ]
+    angles = [1 - _compared(one, true_gradient)[1] for one in gradients]
     found["gradient"] = (max(angles[1], 0.0) / angles[0]) ** 0.5
     bad = {name: value for name, value in found.items() if not value <= HALF_LIMIT.get(name, float("inf"))}
     assert not bad, f"further from float32 than the official arm: {bad}"
@@ -105,16 +104,34 @@ def _apart(one: Tensor, two: Tensor, scale: float | None) -> float:
     return float((one - two).norm() / (two.norm() if scale is None else scale))
 
 
-def _gradient(world: World) -> Tensor:
-    gradient = torch.cat([p.grad.flatten() for p in world.policy.parameters() if p.grad is not None]).clone()
+def _gradient(world: World) -> list[Tensor]:
+    """The policy's, taken from it, in the CPU's memory: beside two networks there may be no room for three of them."""
+    found = []
     for p in world.policy.parameters():
+        if p.grad is not None:
+            found.append(p.grad.cpu())
         p.grad = None
-    return gradient
+    return found
+
+
+def _compared(one: list[Tensor], two: list[Tensor]) -> tuple[float, float]:
+    """`(norm of one over that of two, cosine)`, summed up in float64 a tensor at a time."""
+    dot = mine = theirs = 0.0
+    for a, b in zip(one, two, strict=True):
+        a, b = a.double(), b.double()
+        dot += float((a * b).sum())
+        mine += float(a.pow(2).sum())
+        theirs += float(b.pow(2).sum())
+    return (mine / theirs) ** 0.5, dot / (mine * theirs) ** 0.5
 
 
 def _unclipped(ours: Ours) -> None:
+    """One update's gradients. In float32 SDXL's activations need more room than they will when it is timed, so blocks
+    are computed again where the official scripts do that."""
     ours.session.clip = None
+    checkpoint(ours.world.policy, CHECKPOINTED[ours.world.arch])
     ours.update(_silent, step=False)
+    checkpoint(ours.world.policy, False)
 
 
 @contextmanager

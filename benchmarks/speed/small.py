@@ -10,11 +10,11 @@ import torch
 
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO, SupervisedFineTuning
+from smpo.engine.drawn import Settings
 from smpo.engine.ema import Average
 from smpo.engine.loop import Session
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
-from smpo.engine.step import Settings
 from smpo.families.lora import Adapter
 from smpo.families.networks import HALF, Arithmetic, Networks
 from smpo.families.pipelines import policy_and_reference

@@ -40,7 +40,7 @@ def audit_data(
     Scores come from the cache; what is missing is computed when `score` and the reward is here. The record goes to
     the tracking store of the spec. Raises `MachineError` when the data isn't here.
     """
-    from smpo.app.assemble import live_runtime
+    from smpo.app.hardware import live_runtime
     from smpo.data.audit import audit, open_book, table_book
     from smpo.data.audit.page import page
 

@@ -52,7 +52,7 @@ def hold(
     progress: Callable[[str, int, int], None],
 ) -> Held:
     """Draw, score and compare; what was drawn or scored before is read. Models are in memory one at a time."""
-    from smpo.app.assemble import live_runtime
+    from smpo.app.hardware import live_runtime
 
     spec, wanted = resolved.spec, resolved.spec.evaluate
     if wanted is None:

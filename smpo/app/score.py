@@ -35,7 +35,7 @@ class Scored:
 def score_data(spec: ExperimentSpec, console: Console) -> Scored:
     """Score both images of every pair with the spec's reward. A kill loses at most one batch; what is known isn't
     computed again, in this run or any other."""
-    from smpo.app.assemble import live_runtime
+    from smpo.app.hardware import live_runtime
 
     if spec.reward is None:
         raise RunError("the spec names no reward", help="choose one: `--reward NAME`")

@@ -175,9 +175,9 @@ def _draw(
     """`(scores of base and saved policy, the device's name)`. Nothing is taken from a cache."""
     import gc
 
-    from smpo.app.assemble import live_runtime
     from smpo.app.contenders import contender_of, load_contender
     from smpo.app.counts import judge_names
+    from smpo.app.hardware import live_runtime
     from smpo.app.locked import device_name
     from smpo.app.prompted import prompted
     from smpo.evaluation.agreement import Table

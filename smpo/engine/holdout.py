@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smpo.engine.drawn import Settings
 from smpo.engine.metrics import bins
-from smpo.engine.step import Settings
 from smpo.kinds import HELD_TIMESTEPS, Denoiser, PairBatch
 from smpo.maths.draws import PositionDraws
 

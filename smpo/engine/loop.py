@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from smpo.engine.alarms import assert_starts_at_reference
+from smpo.engine.drawn import Settings
 from smpo.engine.ema import Average
 from smpo.engine.events import StepReport
 from smpo.engine.memory import Room
@@ -28,7 +29,7 @@ from smpo.engine.metrics import Meter
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.sharding import apart, whole
-from smpo.engine.step import Noisy, Prepared, Settings, judge, noise, predict, refer
+from smpo.engine.step import Noisy, Prepared, judge, noise, predict, refer
 from smpo.engine.window import parts, windows
 from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, Recall
 

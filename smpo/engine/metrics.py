@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from smpo.engine.alarms import NonFiniteLoss, Suspect
-from smpo.engine.step import PairOutcome, Settings
+from smpo.engine.drawn import Settings
+from smpo.engine.step import PairOutcome
 from smpo.kinds import PairBatch
 from smpo.maths.schedule import carried
 

@@ -8,13 +8,14 @@ asks a device for a number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from smpo.engine.passes import EACH, Passes, followers
+from smpo.engine.drawn import Levels, Settings, each_spread, latents_of, spread, timesteps_of
+from smpo.engine.passes import followers
 from smpo.kinds import (
     Conditioning,
     Denoiser,
@@ -26,34 +27,12 @@ from smpo.kinds import (
     Predictors,
     Recall,
 )
-from smpo.maths.draws import PositionDraws, stratified
 from smpo.maths.schedule import carried
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "Noisy", "PairOutcome", "Prepared", "Settings", "climbs", "judge", "noise", "pair_step", "predict", "prepare",
-    "refer", "timesteps",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The part of the spec that a single step needs."""
-
-    seed: int
-    t_min: int
-    t_max: int
-    """Largest timestep, inclusive."""
-    posterior: bool
-    """Sample latents from the VAE's posterior (True) or take its mean."""
-    timesteps: int = 1
-    """Timesteps of a pair, m: each gives a loss of its own, and they share one walk of the inversion."""
-    strata: int | None = None
-    """Pairs per update, if their timesteps are to lie one in each of as many equal parts of the range."""
-    passes: Passes = EACH
-    """In which portions networks are asked without gradients."""
+__all__ = ["Noisy", "PairOutcome", "Prepared", "judge", "noise", "pair_step", "predict", "prepare", "refer"]
 
 
 @dataclass(frozen=True)
@@ -155,11 +134,11 @@ def noise(
 ) -> Noisy:
     """Latents, timesteps, and the inversion's noise. No gradients."""
     levels, together = objective.levels_per_pair(), objective.levels_per_pair() * settings.timesteps
-    x0 = _spread(_latents(batch, draws, settings), together)  # [2 * together * B, C, H, W]
-    t = _timesteps(batch, draws, settings, together)
+    x0 = spread(latents_of(batch, draws, settings), together)  # [2 * together * B, C, H, W]
+    t = timesteps_of(batch, draws, settings, together)
     cond, empty = batch.conditioning, batch.unconditional
     if together > 1:
-        rows = carried(_spread(torch.arange(2 * len(batch)), together), x0.device)
+        rows = carried(spread(torch.arange(2 * len(batch)), together), x0.device)
         cond, empty = cond.take(rows), None if empty is None else empty.take(rows)
     noised = inversion(
         x0,
@@ -167,10 +146,10 @@ def noise(
         Predictors(
             **followers(denoiser, cond, empty, settings.passes),
             levels=together,
-            pictures=_each(batch.pictures, together),
+            pictures=each_spread(batch.pictures, together),
         ),
         denoiser.schedule,
-        _Levels(draws, together) if together > 1 else draws,
+        Levels(draws, together) if together > 1 else draws,
     )
     return Noisy(
         batch.repeated(settings.timesteps),
@@ -258,71 +237,3 @@ def _watched(predicted: Predicted, batch: PairBatch, objective: Objective) -> di
     if objective.needs_reference:
         found["gap/winner"], found["gap/loser"] = sides(predicted.gaps())
     return found
-
-
-def timesteps(uniform: Tensor, settings: Settings) -> Tensor:
-    """Uniform numbers in [0, 1) -> integer timesteps in t_min..t_max, both included."""
-    span = settings.t_max - settings.t_min + 1
-    return (settings.t_min + (uniform * span).floor()).clamp(max=settings.t_max).long()
-
-
-def _timesteps(batch: PairBatch, draws: Draws, settings: Settings, levels: int) -> Tensor:
-    """`[2 * levels * B]`, on the CPU: the images of a pair share theirs; several levels lie evenly spread, one in each
-    stratum. With `strata`, the pairs of an update are spread evenly too."""
-
-    def drawn(name: str) -> Tensor:
-        uniform = _heights(draws, batch.position, settings, name)
-        strata = torch.arange(levels, dtype=uniform.dtype)[:, None]
-        return timesteps((uniform + strata) / levels, settings).flatten()
-
-    first = drawn("timestep")
-    return torch.cat([first, first if batch.desirable is None else drawn("timestep/second")])
-
-
-def climbs(settings: Settings, positions: Sequence[int]) -> Tensor:
-    """`[B]`: how far the samples at these positions have to be inverted, in any unit; what they cost, to whoever deals
-    them out."""
-    draws = PositionDraws(settings.seed, positions)
-    return _heights(draws, positions, settings, "timestep")
-
-
-def _heights(draws: Draws, positions: Tensor | Sequence[int], settings: Settings, name: str) -> Tensor:
-    """`[B]` in [0, 1): where in the range a sample's timestep lies."""
-    uniform = draws.uniform(name)
-    if settings.strata is None:
-        return uniform
-    return stratified(uniform, positions, settings.seed, settings.strata, name)
-
-
-def _spread(x: Tensor, levels: int) -> Tensor:
-    """`[2B, ...] -> [2 * levels * B, ...]`: each side repeated for every level."""
-    return x if levels == 1 else torch.cat([side for half in x.chunk(2) for side in [half] * levels])
-
-
-def _each(names: Sequence[str], levels: int) -> Sequence[str]:
-    """The same of names."""
-    half = len(names) // 2
-    return [name for side in (names[:half], names[half:]) for _ in range(levels) for name in side]
-
-
-class _Levels:
-    """Draws for several levels of the same samples: a stream of its own for each."""
-
-    def __init__(self, draws: Draws, levels: int) -> None:
-        self._draws, self._levels = draws, levels
-        self.positions = getattr(draws, "positions", None)
-
-    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
-        return torch.cat([self._draws.normal(f"{name}/{level}", shape) for level in range(self._levels)])
-
-    def uniform(self, name: str) -> Tensor:
-        return torch.cat([self._draws.uniform(f"{name}/{level}") for level in range(self._levels)])
-
-
-def _latents(batch: PairBatch, draws: Draws, settings: Settings) -> Tensor:
-    """A draw from the VAE's posterior, or its mean; each image has its own noise."""
-    if not settings.posterior:
-        return batch.mean
-    shape = batch.mean.shape[1:]
-    noise = torch.cat([draws.normal("posterior/winner", shape), draws.normal("posterior/loser", shape)])
-    return batch.mean + batch.std * noise.to(batch.mean)

@@ -13,8 +13,8 @@ import torch
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.data.order import dealt
+from smpo.engine.drawn import Settings, climbs, timesteps
 from smpo.engine.loop import fit
-from smpo.engine.step import Settings, climbs, timesteps
 from smpo.maths.counting import itinerary
 from tests.engine.toys import SingleProcess, toy_session
 

@@ -10,10 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smpo.components.inversions import DDIMInversion, NoInversion, ReNoise
 from smpo.components.objectives import DiffusionDPO, DiffusionKTO, InversionDPO, SmPO
+from smpo.engine.drawn import Settings
 from smpo.engine.loop import fit
 from smpo.engine.metrics import Meter
 from smpo.engine.passes import Passes, portioned
-from smpo.engine.step import Settings, noise
+from smpo.engine.step import noise
 from smpo.engine.window import joined, parts, windows
 from smpo.maths.draws import PositionDraws, stratified
 from tests.engine.toys import toy_batches, toy_session

@@ -92,7 +92,7 @@ def test_the_plane_has_no_such_arithmetic() -> None:
 
 
 def test_a_spec_asks_for_it_and_a_cpu_refuses_before_anything_is_loaded(tmp_path: Path) -> None:
-    from smpo.app.assemble import live_runtime
+    from smpo.app.hardware import live_runtime
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 

@@ -1,6 +1,7 @@
-"""How alike a pair's gradients are at two timesteps on the plane: `smpo measure rho`, with machine and versions.
+"""How alike a pair's gradients are at two timesteps, in the plane and on pictures: `smpo measure rho`, with machine and
+versions.
 
-python benchmarks/rho.py            # seconds; writes benchmarks/results/rho_plane.json
+python benchmarks/rho.py            # two minutes; writes benchmarks/results/rho_{plane,shapes}.json
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import torch
 from speed.measure import machine
 
 HERE = Path(__file__).parent
-SPEC = HERE.parent / "experiments" / "plane_smpo.yaml"
+WORLDS = {"plane": ("plane_smpo.yaml", 128), "shapes": ("quickstart.yaml", 96)}
+"""Spec and pairs."""
 
 if __name__ == "__main__":
-    words = [sys.executable, "-m", "smpo.cli.main", "measure", "rho", str(SPEC), "--pairs", "128", "--json"]
-    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     torch.set_num_threads(1)
-    body = {"spec": SPEC.name, "seed": 0, "machine": machine(torch.device("cpu")), "found": json.loads(said)}
-    (HERE / "results" / "rho_plane.json").write_text(json.dumps(body, indent=1) + "\n")
+    for world, (spec, pairs) in WORLDS.items():
+        words = ["measure", "rho", str(HERE.parent / "experiments" / spec), "--pairs", str(pairs), "--json"]
+        command = [sys.executable, "-m", "smpo", *words]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        body = {"spec": spec, "seed": 0, "machine": machine(torch.device("cpu")), "found": json.loads(said)}
+        (HERE / "results" / f"rho_{world}.json").write_text(json.dumps(body, indent=1) + "\n")

@@ -21,32 +21,36 @@ INTRO = "<!-- Written by benchmarks/side_by_side_page.py; don't edit. -->\n" + (
 
 
 def page(
-    found: list[dict[str, Any]], small: list[dict[str, Any]], around: list[dict[str, Any]], rho: Any
+    found: list[dict[str, Any]],
+    small: list[dict[str, Any]],
+    around: list[dict[str, Any]],
+    alike: list[dict[str, Any]],
 ) -> str:
-    return "\n".join(
-        [INTRO, worth(rho), *(section(report) for report in found), true_blocks(small), end_to_end(around)]
-    )
+    sections = (section(report) for report in found)
+    return "\n".join([INTRO, worth(alike), *sections, true_blocks(small), end_to_end(around)])
 
 
-def worth(rho: dict[str, Any]) -> str:
+def worth(alike: list[dict[str, Any]]) -> str:
     """What several timesteps a walk are worth once the likeness of their gradients is counted."""
-    found, machine = rho["found"], rho["machine"]
-    rows = [
-        f"| {one['timesteps']} | {one['raw']:.2f} | {one['gain']:.2f} [{one['low']:.2f}, {one['high']:.2f}] |"
-        for one in found["choices"]
-    ]
-    return "\n".join(
-        [
-            f"## What amortising is worth on `{rho['spec']}`",
-            "",
-            f"Gradients of one pair at two timesteps correlate at {found['rho']:.3f} [{found['low']:.3f}, "
-            f"{found['high']:.3f}] there (the base, {found['pairs']} pairs, {found['levels']} timesteps), so at equal "
-            "variance more timesteps a walk are worth:",
+    lines = ["## What amortising is worth", ""]
+    for rho in alike:
+        found, machine = rho["found"], rho["machine"]
+        lines += [
+            f"`{rho['spec']}`: gradients of one pair at two timesteps correlate at {found['rho']:.3f} "
+            f"[{found['low']:.3f}, "
+            f"{found['high']:.3f}] (the base, {found['pairs']} pairs, {found['levels']} timesteps).",
             "",
             "| timesteps a pair | raw gain | gain at equal variance [95 %] |",
             "|---|---|---|",
-            *rows,
+            *(
+                f"| {one['timesteps']} | {one['raw']:.2f} | {one['gain']:.2f} [{one['low']:.2f}, {one['high']:.2f}] |"
+                for one in found["choices"]
+            ),
             "",
+        ]
+    return "\n".join(
+        [
+            *lines,
             "Below 1 it loses. The amortised rows further down are raw gains. "
             f"`benchmarks/rho.py`; {machine['device']}, Python {machine['python']}, torch {machine['torch']}.",
             "",
@@ -199,7 +203,7 @@ def everything() -> str:
         [report for report in compared if not report["reduced"]],
         [report for report in compared if report["reduced"]],
         results("end_to_end_*.json"),
-        json.loads((HERE / "results" / "rho_plane.json").read_text()),
+        results("rho_*.json"),
     )
 
 

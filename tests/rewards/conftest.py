@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.rewards.published import aesthetic as aesthetic
+from tests.rewards.published import hps as hps
+from tests.rewards.published import image_reward as image_reward
+from tests.rewards.published import mps as mps
+
 PROMPTS = ["a cat", "two dogs on a hill", "", "word " * 60, "a cat", "fish &amp; chips"]
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/load_data.py          # some minutes; writes the part `data` of benchmarks/results/load.json
     python benchmarks/load_data.py --audit  # some minutes; writes `audit` in it: looking at a set, once it is indexed
+    python benchmarks/load_data.py --rankings  # seconds; writes `rankings` in it: one image a row, gathered by prompt
 
 The sets are made here, a portion at a time: parquet in Pick-a-Pic's schema, two pictures of 16 x 16 a row, all
 different, three rows a prompt, every tenth row a second vote on the pair before it. Each set is read in a process of
@@ -28,11 +29,15 @@ RESULT = Path(__file__).parent / "results" / "load.json"
 SIZES = (10_000, 100_000, 1_000_000)
 PORTION = 5_000
 SEED = 0
+PROMPTS = 8_878
+"""Of ImageRewardDB (Xu et al. 2023), which has 136,892 pairs."""
 
 
-def main(audits: bool) -> None:
+def main(part: str) -> None:
     found = json.loads(RESULT.read_text())
-    if audits:
+    if part == "--rankings":
+        found["data"]["rankings"] = rankings()
+    elif part == "--audit":
         found["data"]["audit"] = {str(rows): in_a_process(rows, "--look") for rows in SIZES}
     else:
         found["data"] = {**found.get("data", {}), **measure()}
@@ -54,6 +59,25 @@ def in_a_process(rows: int, what: str) -> dict[str, Any]:
             words = [sys.executable, __file__, what, folder]
             told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return {"parquet_mb": round(size / 1e6, 1), **json.loads(told)}
+
+
+def rankings() -> dict[str, Any]:
+    """Metadata as large as ImageRewardDB's, of which the pictures aren't there: what counts is the gathering."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = np.random.default_rng(SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            {"prompt_id": f"{prompt:06d}-0000", "prompt": f"prompt {prompt}, " + "in some more words " * 8,
+             "image_path": f"images/train/train_{prompt % 32}/{numbers.bytes(16).hex()}.webp", "rank": 1 + i}
+            for prompt in range(PROMPTS) for i in range(5 + prompt % 4)
+        ]  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(rows), Path(folder) / "metadata-train.parquet")
+        words = [sys.executable, __file__, "--gather", folder]
+        told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return {"images": len(rows), **json.loads(told)}
 
 
 def make(path: Path, rows: int) -> int:
@@ -160,8 +184,31 @@ def look(folder: Path) -> dict[str, Any]:
     }
 
 
+def gather(folder: Path) -> dict[str, Any]:
+    """Rankings to pairs, every one asked for; the pictures' files are looked for and not found."""
+    import time
+
+    from smpo.components.adapters import ImageRewardDB
+
+    def memory(what: str) -> float:
+        """In megabytes; `ru_maxrss` would begin with what the parent had when it started this process."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+    source = ImageRewardDB(path=str(folder), annotations="metadata-train.parquet").source()
+    imports, began = memory("VmRSS"), time.process_time()
+    pairs = sum(len(some) for number, _ in enumerate(source.parts()) for some in source.claims(number))
+    return {
+        "pairs": pairs,
+        "seconds": round(time.process_time() - began, 2),
+        "peak_mb": round(memory("VmHWM")),
+        "over_imports_mb": round(memory("VmHWM") - imports),
+    }
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["--read"], ["--look"]):
-        print(json.dumps((read if sys.argv[1] == "--read" else look)(Path(sys.argv[2]))))
+    steps = {"--read": read, "--look": look, "--gather": gather}
+    if sys.argv[1:] and sys.argv[1] in steps:
+        print(json.dumps(steps[sys.argv[1]](Path(sys.argv[2]))))
     else:
-        main(audits=sys.argv[1:] == ["--audit"])
+        main("".join(sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -250,10 +251,12 @@ def _as_rankings(records: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, 
     """Single images are gathered by their prompt's id."""
     from smpo.data.formats import grouped
 
-    listed = list(records)
-    if listed and "generations" not in listed[0]:
-        return grouped(listed, group="prompt_id", prompt="prompt", image="image_path", rank="rank")
-    return listed
+    records = iter(records)
+    first = list(islice(records, 1))
+    everything = chain(first, records)
+    if first and "generations" not in first[0]:
+        return grouped(everything, group="prompt_id", prompt="prompt", image="image_path", rank="rank")
+    return everything
 
 
 @register

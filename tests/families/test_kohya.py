@@ -16,27 +16,13 @@ from smpo.families.loading import load_unet
 from smpo.families.lora import ATTENTION, Adapter
 from smpo.kinds import Runtime
 from tests.families.original_layout import unet_name
+from tests.families.published import SD15, SD21, SDXL, on_meta
 
-SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8, "block_out_channels": (320, 640, 1280, 1280)}
-SDXL = {
-    "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20], "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": [1, 2, 10], "use_linear_projection": True, "addition_embed_type": "text_time",
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
-}  # fmt: skip
 EVERYTHING = (
     *ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut", "time_emb_proj",
     "downsamplers.0.conv", "upsamplers.0.conv", "time_embedding.linear_1", "add_embedding.linear_2", "conv_in",
     "conv_out",
 )  # fmt: skip
-
-
-def network(config: dict[str, Any]) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    with torch.device("meta"):
-        return UNet2DConditionModel(**config)
 
 
 def modules(unet: Any, targets: tuple[str, ...]) -> list[str]:
@@ -54,7 +40,7 @@ def twin(unet: Any, targets: tuple[str, ...], alpha: float = 7.0) -> dict[str, t
 
 
 def test_sd15_keys_are_the_published_ones() -> None:
-    keys = twin(network(SD15), ATTENTION)
+    keys = twin(on_meta(SD15), ATTENTION)
     assert len(keys) == 3 * 128, "16 blocks, two attentions each, four matrices each"
     for name in (
         "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
@@ -66,7 +52,7 @@ def test_sd15_keys_are_the_published_ones() -> None:
 
 
 def test_sdxl_keys_are_the_published_ones() -> None:
-    keys = twin(network(SDXL), ATTENTION)
+    keys = twin(on_meta(SDXL), ATTENTION)
     assert len(keys) == 3 * 560, "70 blocks"
     blocks = {key.split("_transformer_blocks_")[0].removeprefix("lora_unet_") for key in keys}
     expected = [
@@ -93,7 +79,7 @@ def test_diffusers_finds_every_module_again(config: dict[str, Any]) -> None:
         _maybe_map_sgm_blocks_to_diffusers,
     )
 
-    unet = network(config)
+    unet = on_meta(config)
     expected = modules(unet, EVERYTHING)
     keys = _maybe_map_sgm_blocks_to_diffusers(twin(unet, EVERYTHING), unet.config)
     found, alphas = _convert_non_diffusers_lora_to_diffusers(keys)
@@ -110,7 +96,7 @@ def test_diffusers_finds_every_module_again(config: dict[str, Any]) -> None:
 
 def test_sdxl_modules_have_their_authors_names() -> None:
     """The map with which single-file checkpoints are written in `test_single_file.py`, and diffusers reads them."""
-    unet = network(SDXL)
+    unet = on_meta(SDXL)
     for name in modules(unet, EVERYTHING):
         assert kohya.original_name(name, 2) == unet_name(f"{name}.weight", unet).removesuffix(".weight"), name
 
@@ -145,7 +131,7 @@ def test_the_header_says_what_the_file_is_for(
 def test_sd2_is_told_by_its_width(prediction: str, version: str, tmp_path: Path) -> None:
     from diffusers import DDIMScheduler
 
-    unet = network({**SD15, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20]})
+    unet = on_meta(SD21)
     layers = {"mid_block.attentions.0.proj_in.lora_A.weight": torch.zeros(1)}
     scheduler = DDIMScheduler(prediction_type=prediction)
     kohya.write(tmp_path / "it", layers, rank=1, alpha=1.0, unet=unet, scheduler=scheduler, side=768)

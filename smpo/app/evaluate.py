@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smpo.app.assemble import Live
+from smpo.app.attempt import Attempt
 from smpo.app.counts import judge_names
 from smpo.app.prompted import good_prefix, prompted
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
+from smpo.evaluation.drawing import Crew, Settings
 from smpo.evaluation.drift import Drift, Probe, distances
-from smpo.evaluation.evaluate import Settings, evaluate
+from smpo.evaluation.evaluate import assist, evaluate
 from smpo.evaluation.grid import before_after, contact_sheet
 from smpo.evaluation.result import Evaluation
 from smpo.evaluation.sampling import sample_all, slots, spread, spread_numbers
@@ -26,38 +30,81 @@ from smpo.runs.store import RunFolder
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["evaluate_run", "preview", "write_evaluation"]
+__all__ = ["assist_run", "crew_of", "evaluate_run", "preview", "write_evaluation"]
 
 
 def evaluate_run(
     resolved: Resolved[ExperimentSpec],
     live: Live,
     progress: Callable[[str, int, int], None],
+    crew: Crew | None = None,
+    /,
     **cheaper: int | None,
 ) -> Evaluation:
     """Policy against base on the spec's prompts, by all of its judges, and how far it has gone.
 
-    `cheaper` replaces settings of the evaluation, such as `limit`, for looks that don't have to be as exact; they leave
-    distances out.
+    `crew`: processes that call `assist_run` meanwhile. `cheaper` replaces settings of the evaluation, such as `limit`,
+    for looks that don't have to be as exact; they leave distances out.
     """
     spec, wanted = resolved.spec, _wanted(resolved.spec).model_copy(update=cheaper)
-    names = judge_names(resolved)
-    rewards = dict(zip(names, wanted.rewards, strict=True))
+    judges = _judges(resolved, live, wanted)
     card = resolved.card_of("evaluate.prompts")
-    scorers = {name: reward.load(live.runtime) for name, reward in rewards.items()}
     found = evaluate(
         prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
-        scorers,
+        judges,
         settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
         training_reward=live.reward_key,
-        learned={name: reward.learned for name, reward in rewards.items()},
-        base_cache=BaseCache(live.runtime.cache / "base", _base_key(live, wanted)),
+        learned={
+            name: reward.learned for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
+        },
+        base_cache=_base_cache(live, wanted),
         prompt_set=card.name if card else wanted.prompts.use,
         role=wanted.prompts.role,
         progress=progress,
+        crew=crew,
     )
-    return found if cheaper else replace(found, drift=_drift(found, live, scorers))
+    return found if cheaper else replace(found, drift=_drift(found, live, judges))
+
+
+def assist_run(resolved: Resolved[ExperimentSpec], live: Live, crew: Crew) -> None:
+    """This process's part of what `evaluate_run` draws and scores in the first one."""
+    spec, wanted = resolved.spec, _wanted(resolved.spec)
+    assist(
+        prompted(live.session.denoiser, spec.objective.sampling()),
+        wanted.prompts.load(),
+        _judges(resolved, live, wanted),
+        settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
+        base_cache=_base_cache(live, wanted),
+        crew=crew,
+    )
+
+
+@contextmanager
+def crew_of(run: Attempt) -> Iterator[Crew | None]:
+    """Who evaluates together: all processes of the run, on the weights that each of them has; None for one alone."""
+    accelerator = run.live.session.accelerator
+    if accelerator.num_processes == 1:
+        yield None
+        return
+    folder = run.folder.path / "drawn"
+    if run.main:
+        shutil.rmtree(folder, ignore_errors=True)  # of other weights, perhaps, by a run that was killed
+    accelerator.wait_for_everyone()
+    try:
+        yield Crew(
+            accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone, folder
+        )
+    finally:
+        if run.main:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _judges(resolved: Resolved[ExperimentSpec], live: Live, wanted: EvaluateSpec) -> dict[str, Scorer]:
+    return {
+        name: reward.load(live.runtime)
+        for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
+    }
 
 
 def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drift | None:
@@ -124,9 +171,9 @@ def _wanted(spec: ExperimentSpec) -> EvaluateSpec:
     return spec.evaluate
 
 
-def _base_key(live: Live, wanted: EvaluateSpec) -> str:
+def _base_cache(live: Live, wanted: EvaluateSpec) -> BaseCache:
     """Whatever shapes the base's pictures, apart from prompt and seed."""
-    return json.dumps(
+    key = json.dumps(
         {
             "weights": live.session.denoiser.weights_key,
             "precision": live.runtime.precision,
@@ -134,3 +181,4 @@ def _base_key(live: Live, wanted: EvaluateSpec) -> str:
         },
         sort_keys=True,
     )
+    return BaseCache(live.runtime.cache / "base", key)

@@ -117,6 +117,12 @@ class Ledger:
         """Add a look at the held-out pairs."""
         self.passes["diagnose"] = self.passes.get("diagnose", 0.0) + passes
 
+    def drawn(self, pictures: int, *, steps: int, guidance: float) -> None:
+        """Add samples, by whichever process."""
+        passes = pictures * steps * (2 if guidance > 1 else 1)
+        self.passes["sample"] = self.passes.get("sample", 0.0) + passes
+        self.pictures += pictures
+
     def watch(self, session: Session) -> None:
         """From now on inversions and samples of this session are timed and counted."""
         session.inversion = _Inversion(session.inversion, session.denoiser.device.type, self)  # type: ignore[assignment]
@@ -279,9 +285,7 @@ class _Denoiser:
             pictures: list[Picture] = self._inner.sample(
                 prompts, seeds, guidance=guidance, steps=steps, **how
             )
-        passes = len(pictures) * steps * (2 if guidance > 1 else 1)
-        ledger.passes["sample"] = ledger.passes.get("sample", 0.0) + passes
-        ledger.pictures += len(pictures)
+        ledger.drawn(len(pictures), steps=steps, guidance=guidance)
         return pictures
 
 

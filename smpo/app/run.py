@@ -74,6 +74,7 @@ def work(
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble, reunited
+    from smpo.app.evaluate import assist_run, crew_of
     from smpo.app.training import train
     from smpo.engine.checkpoint import restore
 
@@ -108,26 +109,32 @@ def work(
 
         with clock("train"):
             train(attempt)
+        together = not live.sharded  # of a sharded policy only the main process gets all
         reunited(resolved.spec, live)
-        if main:
-            averaged = session.average.swapped() if session.average else nullcontext()
-            with averaged:
-                _conclude(attempt, result)
+        with session.average.swapped() if session.average else nullcontext():
+            if main:
+                _conclude(attempt, result, together=together)
+            elif together and resolved.spec.evaluate is not None:
+                with crew_of(attempt) as crew:
+                    if crew is not None:
+                        assist_run(resolved, live, crew)
         ending.status = "done"
         result.cost = clock
     return result
 
 
-def _conclude(run: Attempt, result: Result) -> None:
+def _conclude(run: Attempt, result: Result, *, together: bool) -> None:
     """Evaluate, write the numbers, export the model and its card."""
-    from smpo.app.evaluate import evaluate_run, write_evaluation
+    from smpo.app.evaluate import crew_of, evaluate_run, write_evaluation
     from smpo.app.export import export
 
     spec, folder, console, clock = run.spec, run.folder, run.console, run.clock
     if spec.evaluate is not None:
         console.phase("evaluating")
-        with clock("evaluate"):
-            result.evaluation = evaluate_run(run.resolved, run.live, console.progress)
+        with clock("evaluate"), crew_of(run) if together else nullcontext() as crew:
+            result.evaluation = evaluate_run(run.resolved, run.live, console.progress, crew)
+            if crew is not None:
+                clock.drawn(crew.drawn, steps=spec.evaluate.steps, guidance=spec.evaluate.guidance)
             if result.evaluation.drift is not None:
                 clock.diagnosed(result.evaluation.drift.passes)
         result.grid = write_evaluation(folder, result.evaluation, spec, run.tracker)

@@ -36,6 +36,10 @@ class BaseCache:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
         self._scores: dict[tuple[str, int], dict[str, float]] = {}
         self._points: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Take in what the disk has; again when others have written."""
         for file in sorted(self.folder.glob("*.json")):
             try:
                 content = file.read_bytes()

@@ -21,7 +21,16 @@ from smpo.kinds import Denoiser, Prompt
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["Slot", "picture_seed", "sample_all", "sample_slots", "slots", "spread", "spread_numbers"]
+__all__ = [
+    "Slot",
+    "batches",
+    "picture_seed",
+    "sample_all",
+    "sample_slots",
+    "slots",
+    "spread",
+    "spread_numbers",
+]
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def sample_slots(
     """Draw the slots in batches, yielding each batch as it is done, so that nobody must hold them all.
 
     A batch is of one size, so slots of several sizes come out of order."""
-    for part in _batches(todo, batch):
+    for part in batches(todo, batch):
         sized: dict[str, Any] = {} if part[0].size is None else {"size": part[0].size}
         pictures = denoiser.sample(
             [slot.text for slot in part],
@@ -116,7 +125,8 @@ def sample_slots(
         yield part, pictures
 
 
-def _batches(todo: Sequence[Slot], batch: int) -> Iterator[list[Slot]]:
+def batches(todo: Sequence[Slot], batch: int) -> Iterator[list[Slot]]:
+    """At most `batch` slots each, of one size."""
     for size in dict.fromkeys(slot.size for slot in todo):
         alike = [slot for slot in todo if slot.size == size]
         for start in range(0, len(alike), batch):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import load_file
 
@@ -56,6 +60,22 @@ def ran(*words: object, folder: Path, timeout: float = 240, **more: str) -> subp
     process = start(tuple(map(str, words)), folder, **more)
     out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def kill(process: subprocess.Popen[str], rank: int, *, once: Callable[[], bool]) -> None:
+    """SIGKILL to the process of this rank, once it is time."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        if once():
+            (victim,) = [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.environ().get("RANK") == str(rank)
+            ]
+            victim.send_signal(signal.SIGKILL)
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run ended before it could be killed: " + "".join(process.communicate()))
 
 
 def free_port() -> int:

@@ -1,12 +1,10 @@
 """A process that dies ends the run with its name, a checkpoint of the last whole update, and no waiting."""
 
 import json
-import signal
 import threading
 import time
 from contextlib import suppress
 
-import psutil
 import pytest
 
 from smpo.app.place import Place
@@ -16,6 +14,7 @@ from tests.devices.launching import (
     TORCHRUN,
     distance,
     free_port,
+    kill,
     only_run,
     ran,
     start,
@@ -54,19 +53,7 @@ def steps(run):
 
 def killed(folder, process, rank, after=5):
     """SIGKILL to the process of this rank once `after` updates were reported."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        found = list(folder.glob("runs/small/*-1"))
-        if found and len(steps(found[0])) >= after:
-            (victim,) = [
-                child
-                for child in psutil.Process(process.pid).children(recursive=True)
-                if child.environ().get("RANK") == str(rank)
-            ]
-            victim.send_signal(signal.SIGKILL)
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run ended before it could be killed: " + "".join(process.communicate()))
+    kill(process, rank, once=lambda: any(len(steps(run)) >= after for run in folder.glob("runs/small/*-1")))
 
 
 FAULT = pytest.mark.fault(

@@ -9,7 +9,7 @@ A test that passes survived as often as its fault was injected; one that fails l
         record_property("injected", 30)
         record_property("survived", 29)
 
-`pytest -m fault --reliability FILE` writes; groups of which no test ran are kept as they are in the file. Tests that
+`pytest -m fault --reliability=FILE` writes; groups of which no test ran are kept as they are in the file. Tests that
 share a name are one line of the table.
 """
 

@@ -73,7 +73,8 @@ def four_workers_and_a_murder(folder: Path, trials: int, storage: str = ""):
         again = [other for other in all_trials if other.attributes.get("again") == one.number]
         if not one.params:  # killed while it asked: there is nothing yet that could be tried again
             continue
-        assert len(again) == 1 and again[0].params == one.params and again[0].finished
+        # Killed between two settings, it has fewer; the rest are chosen when it is tried again.
+        assert len(again) == 1 and one.params.items() <= again[0].params.items() and again[0].finished
     assert len({tuple(sorted(one.params.items())) for one in all_trials if one.finished}) == trials, (
         "no duplicates"
     )

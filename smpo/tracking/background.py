@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ SHARE = 0.01
 
 
 def rest(spent: float, every: float, *, failures: int = 0, share: float = SHARE) -> float:
-    """Seconds until the next look at the log, when the last one took `spent` seconds of processor time.
+    """Seconds until the next look at the log, when the values of the last one took `spent` seconds of processor time.
 
     `every` as a rule: MLflow takes 50 microseconds for a value, so runs of up to 200 values a second stay below `share`
     by themselves. Faster ones are looked at less and less often, and what they have reported is sent at once: in the
@@ -35,7 +34,8 @@ class MirrorTracker:
     """A `Mirror` in a thread of its own, as a tracker. It belongs behind a `JsonlTracker` of the same folder.
 
     Metrics are sent every `every` seconds or, where that would take more than `share` of the time, less often (`rest`);
-    pictures, files and the end at once, and all metrics with them.
+    pictures, files and the end at once, and all metrics with them. (What pictures cost isn't held against metrics: they
+    are few, and whoever asks for them waits for them to be drawn anyway.)
 
     Nothing here waits for the destination except `finish`, and that at most `grace` seconds; a destination
     that is known to be down is given one last try. Trouble is said once.
@@ -107,7 +107,7 @@ class MirrorTracker:
     def _work(self) -> None:
         while True:
             closing = self._closing.is_set()
-            opened, began = self._mirror.opened, time.thread_time()
+            opened, before = self._mirror.opened, self._mirror.spent
             try:
                 self._mirror.advance()
             except Exception as error:
@@ -125,8 +125,8 @@ class MirrorTracker:
             if closing:
                 return
             if not self._closing.is_set():
-                # The first time, importing MLflow and creating its database cost seconds: once, whatever comes.
-                spent = time.thread_time() - began if opened else 0.0
+                # The first time there may be a long log to send, of a run that goes on: once, whatever comes.
+                spent = self._mirror.spent - before if opened else 0.0
                 self._wake.wait(rest(spent, self._every, failures=self._failures, share=self._share))
             self._wake.clear()
 

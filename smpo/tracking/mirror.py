@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +57,8 @@ class Mirror:
         """Whether the last that was sent was the end of the run."""
         self.sent = 0
         """Values sent by this object."""
+        self.spent = 0.0
+        """Processor seconds of this thread that sending values has taken."""
         self.refusals: list[str] = []
         self._destination = destination
         self._metrics = Tail(folder / METRICS)
@@ -137,10 +140,13 @@ class Mirror:
             if (point := as_point(line)) is not None:
                 fresh = {k: v for k, v in point.values.items() if (k, point.step) not in self._taken}
                 points.append(Point(point.step, point.time, fresh))
+        began = time.thread_time()
         try:
             self._destination.points(points)
         except Refused as error:
             self.refusals.append(str(error))
+        finally:
+            self.spent += time.thread_time() - began
         self.sent += sum(len(point.values) for point in points)
         self._metrics.offset = lines[-1][1]
         write_place(self.folder, {"metrics": self._metrics.offset})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     for lack in unmet(resolved.components()):
         kind = resolved.components()[lack.path].kind
         yield Obstacle(lack.path, lack.message.removeprefix(f"{kind} "), lack.help or "")
+    if spec.train.precision == "fp16" and not _gpu_wanted(spec.runtime.device):
+        yield Obstacle(
+            "train.precision", "fp16 needs a GPU: the CPU has no loss scaling", "`--set train.precision=fp32`"
+        )
     if message := spec.model.check():
         yield Obstacle("model", message, _how_to_get_model(spec.model, message))
     if message := spec.data.check():
@@ -51,6 +56,16 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     for where, place in (("runtime.runs", spec.runtime.runs), ("runtime.cache", spec.runtime.cache)):
         if message := _unwritable(Path(place)):
             yield Obstacle(where, message, f"choose another folder: `--set {where}=FOLDER`")
+
+
+def _gpu_wanted(device: str) -> bool:
+    """Whether a GPU would be used, as far as can be seen without torch."""
+    return device != "cpu" and not (device == "auto" and sys.platform == "linux" and not _gpu_here())
+
+
+def _gpu_here() -> bool:
+    """A driver of NVIDIA's, of AMD's, or that of Windows' Linux."""
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "nvidia0", "kfd", "dxg"))
 
 
 def _unwritable(folder: Path) -> str | None:

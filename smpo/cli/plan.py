@@ -21,6 +21,7 @@ from smpo.spec.problems import SpecProblems
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from smpo.app.obstacles import Obstacle
     from smpo.spec.problems import Problem
 
 __all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
@@ -35,6 +36,8 @@ _SLOTS = (
     "train.optimiser",
     "evaluate.prompts",
 )
+_TOLD = ("steps", "batch", "lr", "schedule", "warmup", "precision", "seed")
+"""What the row of `train` begins with."""
 
 
 def plan_command(
@@ -141,15 +144,23 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
         console.print(escape(line))
     if plan.gpus:
         console.print()
-        console.print(_gpus(plan))
+        console.print(_gpus(plan, unknown=spec.evaluate is not None and plan.prompts is None))
         for words in plan.uncounted:
             console.print(escape(f"not in it: {words}"), style="dim")
         console.print()
     for warning in plan.warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}")
-    for obstacle in plan.obstacles:
-        console.print(f"[red]missing[/]  {escape(obstacle.where)}: {escape(obstacle.message)}")
+    for where, obstacle in _apart(plan.obstacles):
+        console.print(f"[red]missing[/]  {escape(where)}: {escape(obstacle.message)}")
         console.print(f"         {escape(obstacle.help)}")
+
+
+def _apart(obstacles: Sequence[Obstacle]) -> list[tuple[str, Obstacle]]:
+    """Whatever several slots lack in common, once, with the names of all of them."""
+    found: dict[str, list[Obstacle]] = {}
+    for one in obstacles:
+        found.setdefault(one.message, []).append(one)
+    return [(", ".join(one.where for one in some), some[0]) for some in found.values()]
 
 
 def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
@@ -173,9 +184,25 @@ def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
     train = resolved.spec.train
     told = [f"{train.steps} updates × {train.batch} pairs", f"lr {train.lr:g} {train.schedule}"]
     told += [f"warm-up {train.warmup}"] if train.warmup else []
-    told += [train.precision, f"seed {train.seed}"]
+    told += [train.precision, f"seed {train.seed}", *_chosen(resolved, "train", _TOLD)]
     rows.append(("train", "  ".join(told), origins.get("train.steps", "")))
+    if told := _chosen(resolved, "runtime", ()):
+        named = next(
+            origins[path] for path in leaves if path.startswith("runtime.") and origins[path] != "default"
+        )
+        rows.append(("runtime", "  ".join(told), named))
     return rows
+
+
+def _chosen(resolved: Resolved[ExperimentSpec], block: str, told: Sequence[str]) -> list[str]:
+    """Settings of a block that somebody chose, but for those that were told before and those of components in it."""
+    inside = tuple(f"{path}." for path in resolved.components())
+    return [
+        f"{path.removeprefix(f'{block}.')} {value}"
+        for path, value in resolved.leaves().items()
+        if path.startswith(f"{block}.") and not path.startswith(inside) and value is not None
+        and path.removeprefix(f"{block}.") not in told and resolved.origins[path] != "default"
+    ]  # fmt: skip
 
 
 def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
@@ -196,12 +223,14 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
             f"held out   {spec.train.holdout} pairs, asked every {looks_every(spec)} updates; "
             f"{plan.diagnosis_passes:,} UNet forwards"
         )
-    if spec.evaluate is not None and plan.prompts is not None:
+    if spec.evaluate is not None:
         e = spec.evaluate
+        prompts = "prompts that aren't here yet" if plan.prompts is None else f"{plan.prompts} prompts"
+        passes = "" if plan.prompts is None else f"; {plan.sampling_passes:,} UNet forwards"
         lines.append(
-            f"evaluate   {plan.prompts} prompts ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at "
-            f"guidance {e.guidance:g}, {_drawn(e)}{len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}; "
-            f"{plan.sampling_passes:,} UNet forwards"
+            f"evaluate   {prompts} ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at "
+            f"guidance {e.guidance:g}, {_drawn(e)}{len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}"
+            + passes
             + (f", {plan.preview_passes:,} more for previews" if plan.preview_passes else "")
         )
     return lines
@@ -263,7 +292,8 @@ def _encoded(what: str, stored: int, wanted: int, size: int | None) -> str:
     return f"{what:<10} {min(stored, wanted):,} of at most {wanted:,} cached{more}"
 
 
-def _gpus(plan: Plan) -> Table:
+def _gpus(plan: Plan, *, unknown: bool) -> Table:
+    """`unknown`: whether nobody can say what the evaluation takes."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -282,9 +312,10 @@ def _gpus(plan: Plan) -> Table:
             if one.fits
             else f"too large; micro_batch {most} fits"
         )
-        hours = (one.hours, one.training_hours, one.preparing_hours, one.judging_hours)
+        hours = (one.hours, one.training_hours, one.preparing_hours)
         told = (f"{value:,.3g}" for value in hours)
-        table.add_row(one.gpu, *told, f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room)
+        judging = "?" if unknown else f"{one.judging_hours:,.3g}"
+        table.add_row(one.gpu, *told, judging, f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room)
     return table
 
 

@@ -57,6 +57,42 @@ def test_no_inversion_and_no_reference_cost_nothing(plan):
     assert plan("inversion=none", "objective=sft").passes_per_pair == 6
 
 
+def test_what_is_lacking_in_common_is_said_once(tmp_path, monkeypatch, capfd):
+    """And what isn't known of the evaluation isn't shown as nothing."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said = smpo(capfd, "plan", SPECS[0].parent / "sdxl_smpo.yaml", "-s", "runtime.device=cpu")
+    out = " ".join(said.out.split())
+    assert said.code == 3
+    assert "missing reward, evaluate.rewards.0: `yuvalkirstain/PickScore_v1`" in out
+    assert out.count("`yuvalkirstain/PickScore_v1` is not in the hub's cache") == 1
+    assert "missing train.precision: fp16 needs a GPU" in out
+    assert "prompts that aren't here yet (untouched) × 1 × 2 models, 50 steps at guidance 5, 1 judge" in out
+    a100 = next(line.split() for line in said.out.splitlines() if line.startswith("A100-80"))
+    assert a100[4] == "?"
+    for words in (
+        "prompt_dropout 0.2",
+        "flip",
+        "gradient_checkpointing",
+        "beta 5000.0",
+        "1.024e-05",
+    ):
+        assert words in out
+
+
+def test_a_graphics_card_is_looked_for_without_torch(plan, monkeypatch):
+    def lacking(*sets: str) -> bool:
+        return "train.precision" in {one.where for one in plan("train.precision=fp16", *sets).obstacles}
+
+    monkeypatch.setattr("smpo.app.obstacles.sys.platform", "linux")
+    monkeypatch.setattr("smpo.app.obstacles._gpu_here", lambda: True)
+    assert not lacking() and lacking("runtime.device=cpu") and not lacking("runtime.device=cuda")
+    monkeypatch.setattr("smpo.app.obstacles._gpu_here", lambda: False)
+    assert lacking("runtime.device=auto")
+    monkeypatch.setattr("smpo.app.obstacles.sys.platform", "darwin")
+    assert not lacking("runtime.device=auto"), "Apple's is there without a file"
+
+
 def test_warnings_name_what_a_careful_reader_would_ask(plan):
     assert any("only judge" in w for w in map(str, plan("evaluate.rewards=[plane-radius]").warnings))
     assert any("tuning" in w for w in map(str, plan("evaluate.prompts=plane-tuning").warnings))

@@ -1,15 +1,16 @@
 """What approximate inversions cost in quality, and what they save: each against the exact one, over seeds.
 
     python benchmarks/approximate.py                      # the plane, ten seeds: ten minutes of one core
+    python benchmarks/approximate.py --world shapes       # pictures, three seeds: half an hour of one core
     python benchmarks/approximate.py --modes exact stale  # some of them; what is there is kept, run it again to go on
     python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
 
-Every mode trains SmPO in the plane (experiments/plane_smpo.yaml, inverting by the policy as the paper does) twice over:
-for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its samples
-at untouched starts are judged against those of the exact mode after its updates, paired by seed and start; intervals
-are over starts and seeds. CPU seconds are this process' own, of training alone. `fp8` rounds as the hardware does, on a
-CPU, so its time means nothing. `cached` is `reference` from the second run on: it finds the same bits (a test says so),
-and is counted as the policy's own six forwards a pair; its runs are those of `reference`, continued. The page
+Every mode trains SmPO (experiments/plane_smpo.yaml or quickstart.yaml, inverting by the policy as the paper does) twice
+over: for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its
+samples for untouched starts or prompts are judged against those of the exact mode after its updates, paired by seed and
+start; intervals are over both. CPU seconds are this process' own, of training alone. `fp8` rounds as the hardware does,
+on a CPU, so its time means nothing. `cached` is `reference` from the second run on: it finds the same bits (a test says
+so), and is counted as the policy's own six forwards a pair; its runs are those of `reference`, continued. The page
 docs/approximate.md is written by benchmarks/approximate_page.py.
 """
 
@@ -26,13 +27,39 @@ from typing import Any
 
 from quickstart import machine
 
+from smpo.cli.run import quiet_libraries
+
 HERE = Path(__file__).parent
-SPEC = HERE.parent / "experiments" / "plane_smpo.yaml"
-RESULT = HERE / "results" / "approximate_plane.json"
-BASE = {"use": "renoise", "steps": 10, "by": "policy"}
-UPDATES, BATCH = 200, 128
+EXPERIMENTS = HERE.parent / "experiments"
 POLICY = 6.0
 """Forwards a pair that are left when the rest is remembered: two images, a backward as two."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Where it is tried: a spec and its exact inversion. `limit`: starts of the evaluation, None for all."""
+
+    spec: str
+    exact: dict[str, Any]
+    updates: int
+    batch: int
+    seeds: int
+    limit: int | None
+    sets: tuple[str, ...] = ()
+
+
+WORLDS = {
+    "plane": World("plane_smpo.yaml", {"use": "renoise", "steps": 10, "by": "policy"}, 200, 128, 10, 1000),
+    "shapes": World(
+        "quickstart.yaml",
+        {"use": "renoise", "steps": 12, "spacing": "quadratic", "by": "policy"},
+        60,
+        16,
+        3,
+        None,
+        ("train.schedule=constant",),  # a run that is continued must not have slowed down towards its end
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +74,7 @@ class Mode:
 
 
 MODES = {
-    "exact": Mode("ReNoise along the policy, ten steps, one correction each", {}),
+    "exact": Mode("ReNoise along the policy, one correction a hop", {}),
     "skip first": Mode("`skip_first: true`", {"skip_first": True}),
     "reuse last": Mode("`reuse_last: true`", {"reuse_last": True}),
     "stale": Mode("`use: stale`, `max_age: 50`", {"use": "stale", "max_age": 50}),
@@ -60,24 +87,24 @@ CACHED = "`by: reference`, cached (`runtime.reuse_inversions`), from the second 
 
 
 def trained(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
-    """One run of a mode: scores after `UPDATES`, and again where `budget` forwards are spent."""
+    """One run of a mode: scores after the world's updates, and again where `budget` forwards are spent."""
     from smpo.app.assemble import assemble
     from smpo.app.evaluate import evaluate_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
-    mode = MODES[name]
-    inversion = ", ".join(f"{k}: {json.dumps(v)}" for k, v in (BASE | mode.changes).items())
-    longest = UPDATES
+    mode, world = MODES[name], WORLDS[options.world]
+    inversion = ", ".join(f"{k}: {json.dumps(v)}" for k, v in (world.exact | mode.changes).items())
+    longest = world.updates
     if budget is not None:
-        longest = 1 + int(budget / POLICY / BATCH) if len(mode.marks) > 1 else 2 * UPDATES
+        longest = 1 + int(budget / POLICY / world.batch) if len(mode.marks) > 1 else 2 * world.updates
     resolved = resolve(
-        SPEC,
+        EXPERIMENTS / world.spec,
         skeleton=ExperimentSpec,
         sets=[
-            f"inversion={{{inversion}}}", f"train.seed={seed}", f"train.batch={BATCH}", f"train.steps={longest}",
-            f"runtime.cache={options.cache}", f"evaluate.limit={options.starts}",
+            *world.sets, f"inversion={{{inversion}}}", f"train.seed={seed}", f"train.batch={world.batch}",
+            f"train.steps={longest}", f"runtime.cache={options.cache}", f"evaluate.limit={json.dumps(world.limit)}",
         ],
     )  # fmt: skip
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
@@ -92,11 +119,13 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
         report = next(updates)
         seconds += time.process_time() - began
         spent += forwards(report)
-        if report.step < UPDATES:
+        if report.step < world.updates:
             continue
-        counts = {at: spent if each is None else each * BATCH * report.step for at, each in waiting.items()}
+        counts = {
+            at: spent if each is None else each * world.batch * report.step for at, each in waiting.items()
+        }
         here = [at for at, count in counts.items() if budget is not None and count >= budget]
-        here += ["updates"] * (report.step == UPDATES)
+        here += ["updates"] * (report.step == world.updates)
         if not here:
             continue
         told = evaluate_run(resolved, live, lambda *_: None).to_dict()
@@ -121,10 +150,18 @@ def forwards(report: Any) -> float:
 
 
 def in_eight_bits(session: Any) -> None:
-    """The plane's middle layers as `smpo.families.eight_bit` would have them, for inversions alone."""
+    """Products rounded as `smpo.families.eight_bit` does on a GPU, for inversions alone: of a UNet's transformer
+    blocks, or of the plane's middle layers."""
+    from smpo.families import eight_bit as eight_bits
     from smpo.families.eight_bit import replace_linears
 
     denoiser = session.denoiser
+    session.settings = replace(session.settings, passes=replace(session.settings.passes, eight_bit=True))
+    if hasattr(denoiser, "networks"):
+        eight_bits.ALIGNED = 8  # hardware wants 16; this UNet's layers have 72, and a CPU doesn't mind
+        denoiser.networks._eight_bit = {}
+        assert replace_linears(copy.deepcopy(denoiser.network.mid_block)), "nothing would be rounded"
+        return
     rough = copy.deepcopy(denoiser.network).requires_grad_(False)
     linears = replace_linears(rough)
     mine = {name.replace(".linear.", "."): p for name, p in rough.named_parameters()}
@@ -140,12 +177,11 @@ def in_eight_bits(session: Any) -> None:
         return rough(x, t, cond.tensors["condition"])
 
     denoiser.predict = predict
-    session.settings = replace(session.settings, passes=replace(session.settings.passes, eight_bit=True))
 
 
 def kept(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
     """A run from the folder of runs, or made now."""
-    file = options.runs / f"{name.replace(' ', '-')}-{seed}-{options.starts}.json"
+    file = options.runs / options.world / f"{name.replace(' ', '-')}-{seed}.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         found = json.dumps(trained(name, seed, budget, options))
@@ -155,11 +191,11 @@ def kept(name: str, seed: int, budget: float | None, options: argparse.Namespace
     return told
 
 
-def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summary(runs: dict[str, list[dict[str, Any]]], batch: int) -> dict[str, Any]:
     """Per mode and point: win rate and gain over exact by both judges, and plain facts."""
-    found: dict[str, Any] = {name: {"about": MODES[name].about, **points(runs, name)} for name in runs}
+    found: dict[str, Any] = {name: {"about": MODES[name].about, **points(runs, name, batch)} for name in runs}
     if "reference" in runs:
-        after = points(runs, "reference", ("updates", "cached"))
+        after = points(runs, "reference", batch, ("updates", "cached"))
         after["compute"] = after.pop("cached")
         for one in after.values():
             one["forwards_per_pair"], one["cpu_seconds"] = POLICY, None
@@ -168,7 +204,7 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def points(
-    runs: dict[str, list[dict[str, Any]]], name: str, at: tuple[str, ...] = ("updates", "compute")
+    runs: dict[str, list[dict[str, Any]]], name: str, batch: int, at: tuple[str, ...] = ("updates", "compute")
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -187,7 +223,7 @@ def points(
         here = [run[point] for run in runs[name]]
         row: dict[str, Any] = {
             "updates": float(np.mean([one["updates"] for one in here])),
-            "forwards_per_pair": float(np.mean([one["forwards"] / one["updates"] / BATCH for one in here])),
+            "forwards_per_pair": float(np.mean([one["forwards"] / one["updates"] / batch for one in here])),
             "cpu_seconds": float(np.mean([one["cpu_seconds"] for one in here])),
         }
         for judge in first["scores"]:
@@ -204,28 +240,33 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--world", choices=list(WORLDS), default="plane")
+    parser.add_argument("--seeds", type=int)
     parser.add_argument("--only", type=int, nargs="*", help="run these seeds and gather nothing")
-    parser.add_argument("--starts", type=int, default=1000, help="untouched starts of the evaluation")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks/approximate"))
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    quiet_libraries()
+    world = WORLDS[options.world]
+    seeds = options.seeds or world.seeds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = ["exact", *(name for name in options.modes if name != "exact")]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for seed in range(options.seeds) if options.only is None else options.only:
+    for seed in range(seeds) if options.only is None else options.only:
         for name in names:  # interleaved, so that a stop leaves seeds of all modes
             budget = None if name == "exact" else runs["exact"][-1]["updates"]["forwards"]
             runs[name].append(kept(name, seed, budget, options))
     if options.only is not None:
         return
     body = {
-        "spec": SPEC.name, "updates": UPDATES, "batch": BATCH, "seeds": options.seeds, "starts": options.starts,
-        "machine": machine(), "modes": summary(runs),
+        "spec": world.spec, "updates": world.updates, "batch": world.batch, "seeds": seeds,
+        "starts": len(runs["exact"][0]["updates"]["groups"]), "machine": machine(),
+        "modes": summary(runs, world.batch),
     }  # fmt: skip
-    options.out.write_text(json.dumps(body, indent=1) + "\n")
-    print(f"written: {options.out.name}; now python benchmarks/approximate_page.py")
+    out = options.out or HERE / "results" / f"approximate_{options.world}.json"
+    out.write_text(json.dumps(body, indent=1) + "\n")
+    print(f"written: {out.name}; now python benchmarks/approximate_page.py")
 
 
 if __name__ == "__main__":

@@ -58,6 +58,13 @@ def slow(session: nox.Session) -> None:
     session.run("pytest", "-m", "slow", "-p", "no:xdist", *session.posargs, env=ENV)
 
 
+@nox.session(venv_backend="virtualenv")
+def s3(session: nox.Session) -> None:
+    """Data in a bucket, against a server on this machine. Always in an environment of its own: boto is large."""
+    session.install("-e", ".[dev,s3]", "moto[server]>=5")
+    session.run("pytest", "-m", "s3", "-p", "no:xdist", "tests/data/test_s3.py", *session.posargs, env=ENV)
+
+
 @nox.session
 def faults(session: nox.Session) -> None:
     """Inject every fault that has a test, and write what was survived: the table of docs/reliability.md."""

@@ -83,18 +83,15 @@ def assist_run(resolved: Resolved[ExperimentSpec], live: Live, crew: Crew) -> No
 @contextmanager
 def crew_of(run: Attempt) -> Iterator[Crew | None]:
     """Who evaluates together: all processes of the run, on the weights that each of them has; None for one alone."""
-    accelerator = run.live.session.accelerator
-    if accelerator.num_processes == 1:
+    if run.call is None or run.call.place.world == 1:
         yield None
         return
     folder = run.folder.path / "drawn"
     if run.main:
         shutil.rmtree(folder, ignore_errors=True)  # of other weights, perhaps, by a run that was killed
-    accelerator.wait_for_everyone()
+    run.call.meet()
     try:
-        yield Crew(
-            accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone, folder
-        )
+        yield Crew(run.call.place.rank, run.call.place.world, run.call.meet, folder)
     finally:
         if run.main:
             shutil.rmtree(folder, ignore_errors=True)

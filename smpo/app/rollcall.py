@@ -92,6 +92,7 @@ class RollCall:
         self._who: dict[int, str] = {}
         self._heard: dict[int, tuple[int, float]] = {}
         self._noticed, self._over = threading.Event(), threading.Event()
+        self._met = 0
         self.absent: dict[int, Absence] = {}
         """Those who are known to be gone."""
 
@@ -128,6 +129,9 @@ class RollCall:
         watch.start()
         try:
             yield
+        except Lost as error:
+            self._leave("lost", error.message)
+            raise
         except SmpoError as error:
             self._leave("failed", error.message, error.help)
             raise
@@ -138,7 +142,7 @@ class RollCall:
             if (gone := self.whose_fault()) is None:
                 self._leave("failed", f"{type(error).__name__}: {error}")
                 raise
-            lost = Lost(f"process {gone.rank} of {self.place.world} {gone.how}", help=gone.help)
+            lost = self._lost(gone)
             self._leave("lost", lost.message)
             raise lost from error
         except BaseException:
@@ -148,6 +152,23 @@ class RollCall:
             self._leave("done")
         finally:
             self._over.set()
+
+    def meet(self) -> None:
+        """Returns when all processes have called it as often as this one. Raises `Lost` where one is gone, or ends
+        instead."""
+        self._met += 1
+        here = f"{self._prefix}meet/{self._met}"
+        self._store.add(here, 1)
+        while int(self._store.add(here, 0)) < self.place.world:
+            for rank in range(self.place.world):
+                if rank == self.place.rank or rank in self.absent or not self._has_ended(rank):
+                    continue
+                if int(self._store.add(here, 0)) < self.place.world:  # else it came, and went on to its end
+                    self.absent[rank] = self._ended(rank) or Absence(rank, "has stopped", _HELP)
+            if self.absent:
+                self._noticed.set()
+                raise self._lost(self.absent[min(self.absent)])
+            time.sleep(0.05)
 
     def whose_fault(self) -> Absence | None:
         """The first process that is gone, when work here fails for want of another: looked for until the watch, which
@@ -167,8 +188,7 @@ class RollCall:
         deadline = time.monotonic() + seconds
         with suppress(RuntimeError):
             while time.monotonic() < deadline and not all(
-                rank in self.absent or self._store.check([f"{self._prefix}end/{rank}"])
-                for rank in range(self.place.world)
+                rank in self.absent or self._has_ended(rank) for rank in range(self.place.world)
             ):
                 time.sleep(0.05)
 
@@ -176,15 +196,11 @@ class RollCall:
         """For a process that isn't the main one, at its end: whether somebody before it has said, or will say, why."""
         deadline = time.monotonic() + _HEARD
         while time.monotonic() < deadline:
-            if self.heir():
-                return False
             with suppress(RuntimeError):
-                if any(
-                    self._store.check([f"{self._prefix}end/{rank}"])
-                    for rank in range(self.place.rank)
-                    if rank not in self.absent
-                ):
+                if any(self._has_ended(rank) for rank in range(self.place.rank)):
                     return True
+            if self.heir():  # those before it are gone without a word
+                return False
             time.sleep(0.05)
         return False
 
@@ -203,11 +219,9 @@ class RollCall:
                 self._end()
 
     def _look_for(self, rank: int, store: Any) -> None:
-        ended = f"{self._prefix}end/{rank}"
-        if store.check([ended]):
-            end = json.loads(store.get(ended))
-            if end["how"] == "failed":
-                self.absent[rank] = Absence(rank, f"failed: {end['words']}", end["help"])
+        if self._has_ended(rank, store):
+            if (failed := self._ended(rank, store)) is not None:
+                self.absent[rank] = failed
             return
         who = f"{self._prefix}who/{rank}"
         if rank not in self._who and store.check([who]):
@@ -221,6 +235,17 @@ class RollCall:
             self._heard[rank] = (beats, now)
         elif now - when > self._silence:
             self.absent[rank] = Absence(rank, f"hasn't been heard of for {now - when:.0f} seconds", _HELP)
+
+    def _has_ended(self, rank: int, store: Any = None) -> bool:
+        return bool((store or self._store).check([f"{self._prefix}end/{rank}"]))
+
+    def _ended(self, rank: int, store: Any = None) -> Absence | None:
+        """What a process that has ended said of it; None unless it failed."""
+        end = json.loads((store or self._store).get(f"{self._prefix}end/{rank}"))
+        return Absence(rank, f"failed: {end['words']}", end["help"]) if end["how"] == "failed" else None
+
+    def _lost(self, gone: Absence) -> Lost:
+        return Lost(f"process {gone.rank} of {self.place.world} {gone.how}", help=gone.help)
 
     def _look_for_main(self, seconds: float) -> None:
         """The store is gone: with the main process, as a rule."""

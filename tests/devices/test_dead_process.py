@@ -9,6 +9,7 @@ import pytest
 
 from smpo.app.place import Place
 from smpo.app.rollcall import Lost, RollCall
+from smpo.errors import RunError
 from tests.devices.launching import (
     SMPO,
     TORCHRUN,
@@ -176,3 +177,28 @@ def test_an_error_of_ones_own_stays_what_it_is(pair):
         raise ZeroDivisionError
     alive.set()
     other.join()
+
+
+def test_they_meet_when_all_are_there(pair):
+    first, second = pair
+    came = []
+    other = threading.Thread(target=lambda: (time.sleep(0.3), came.append(1), second.meet(), second.meet()))
+    other.start()
+    first.meet()
+    assert came, "not before the other"
+    first.meet()
+    other.join()
+    with second.watching():
+        pass
+    with pytest.raises(Lost, match="process 1 of 2 has stopped"), first.watching():
+        first.meet()
+
+
+def test_who_fails_isn_t_waited_for(pair):
+    first, second = pair
+    with pytest.raises(RunError), second.watching():
+        raise RunError("the judge is out", help="ask another")
+    began = time.monotonic()
+    with pytest.raises(Lost, match="process 1 of 2 failed: the judge is out") as lost, first.watching():
+        first.meet()
+    assert time.monotonic() - began < 2 and lost.value.help == "ask another"

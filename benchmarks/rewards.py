@@ -9,9 +9,8 @@ makes a small network of its own class with random weights, writes it in its pub
 with nine prompts (`rewards_originals.py`, under the package's own Python, which needn't have smpo). smpo's component
 reads the same file and scores the same pictures.
 
-A holds hpsv2, torch and torchvision; hpsv2's wheel lacks `bpe_simple_vocab_16e6.txt.gz`, which openai-clip has. B holds
-image-reward, openai-clip, transformers 4.44.2, timm 0.9.16, einops, torch and torchvision. REPOSITORY is a checkout of
-github.com/Kwai-Kolors/MPS.
+A holds hpsv2, B image-reward and what MPS needs, REPOSITORY is a checkout of github.com/Kwai-Kolors/MPS: the docstring
+of `rewards_originals.py` says how they are made.
 """
 
 from __future__ import annotations

@@ -5,6 +5,27 @@
 Knows nothing of smpo. Networks are the packages' own classes with their own preprocessing and tokenizers, made small:
 random weights of the published layouts are written to FOLDER, nine pictures and prompts are scored one by one, and
 FOLDER/NAME.json receives the scores and the versions.
+
+The packages need two throw-away environments, made like this (Python 3.11):
+
+    python -m venv A && A/bin/pip install torch torchvision hpsv2==1.2.0 openai-clip==1.0.1
+    cp A/lib/python3.11/site-packages/{clip,hpsv2/src/open_clip}/bpe_simple_vocab_16e6.txt.gz  # hpsv2's wheel lacks it
+
+    python -m venv B && B/bin/pip install "setuptools<81" wheel torch torchvision
+    B/bin/pip install --no-build-isolation openai-clip==1.0.1 fairscale    # built, and imported, with pkg_resources
+    B/bin/pip install transformers==4.44.2 einops
+    B/bin/pip install --no-deps image-reward==1.5 timm==0.9.16    # it asks for timm 0.6.13
+
+    git clone https://github.com/Kwai-Kolors/MPS REPOSITORY
+
+torchvision must be built for the torch beside it, best from the same index (both for CPUs, or both for one CUDA). Where
+only another build is at hand, `import torchvision` ends with `operator torchvision::nms does not exist`. The packages
+use its transforms alone, which are plain Python: a module that declares the names of the compiled operators, imported
+early by a `.pth` file in site-packages, is then enough. The committed results were reproduced to the last digit so:
+
+    operators = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms", "roi_align", "_roi_align_backward", "roi_pool", ...):  # those that it asks for
+        operators.define(f"{name}(Tensor x) -> Tensor")
 """
 
 from __future__ import annotations

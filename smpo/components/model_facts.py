@@ -98,7 +98,7 @@ def no_pipeline(folder: Path, spelt: str) -> str | None:
     """Why a folder isn't a pipeline in the diffusers layout, or a file no weights, in a sentence; None for one that is,
     and for what isn't there."""
     if folder.is_file() and folder.suffix != ".safetensors":
-        return f"`{spelt}` is a file, and single files of weights end in .safetensors"
+        return f"`{spelt}` is a file of another kind: weights are read from .safetensors, and pickles never opened"
     if not folder.is_dir() or (folder / "model_index.json").is_file():
         return None
     if (folder / "config.json").is_file() and (folder.parent / "model_index.json").is_file():

@@ -226,6 +226,8 @@ def test_facts_and_checks_without_torch(originals: dict[str, tuple[Path, Path, P
     assert model.check() is None
     assert model.facts().parameters == plain.facts().parameters == model.facts().trainable
     assert model.facts().resolution == plain.facts().resolution == 32
+    pickle = file.with_suffix(".yaml")
+    assert "weights are read from .safetensors" in str(StableDiffusion(weights=str(pickle)).check())
     gone = StableDiffusion(weights="models/gone.safetensors").check()
     assert gone == "there is no file `models/gone.safetensors`", "not a hub id, though it looks like one"
     story = StableDiffusion(weights=str(file), config=str(folder), original_config="gone.yaml").check()

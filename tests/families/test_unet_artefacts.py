@@ -87,6 +87,9 @@ def test_strangers_draw_our_pictures_from_what_we_save(
     xl.save(tmp_path / "xl_lora")
     job(drawn(xl), sdxl_folder, lora=str(tmp_path / "xl_lora"))
     job(drawn(xl), sdxl_folder, lora=str(tmp_path / "xl_lora"), options=twin)
+    xl_dora = trained(sdxl_folder, Adapter(rank=2, alpha=3.0, dora=True))
+    xl_dora.save(tmp_path / "xl_dora")
+    job(drawn(xl_dora), sdxl_folder, lora=str(tmp_path / "xl_dora"))
     everything = (
         "to_q",
         "to_out.0",

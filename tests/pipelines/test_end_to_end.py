@@ -18,16 +18,20 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("adapter", [None, 4], ids=["whole", "LoRA"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_from_votes_to_an_artefact(
-    tmp_path: Path, monkeypatch, capfd, name: str, adapter: int | None
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        *((name, adapter) for name in ARCHITECTURES for adapter in ("", "{rank: 4}")),
+        ("sdxl", "{rank: 4, dora: true}"),
+    ],
+    ids=lambda value: value or "whole",
+)
+def test_from_votes_to_an_artefact(tmp_path: Path, monkeypatch, capfd, name: str, adapter: str) -> None:
     monkeypatch.chdir(tmp_path)
     model = ARCHITECTURES[name](tmp_path / "base")
     weights, processor = make_pickscore(tmp_path)
     votes = make_votes(tmp_path / "votes.parquet")
-    lora = "" if adapter is None else f", lora: {{rank: {adapter}}}"
+    lora = f", lora: {adapter}" if adapter else ""
     reward = f"{{use: clip-preference, weights: {weights}, processor: {processor}}}"
     Path("prompts.txt").write_text("a red circle\na blue square\n")
     Path("spec.yaml").write_text(f"""\
@@ -54,7 +58,7 @@ runtime: {{threads: 1, device: cpu, tracking: none}}
 
     from diffusers import DiffusionPipeline
 
-    if adapter is None:
+    if not adapter:
         trained = DiffusionPipeline.from_pretrained(run / "model")
     else:
         trained = DiffusionPipeline.from_pretrained(model)

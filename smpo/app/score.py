@@ -97,15 +97,10 @@ def ensure_scores(
         table, scorer, batch=runtime.batch, progress=progress, provenance=provenance
     )
     if counted is not None:
-        wanted = {(image, pair.prompt) for pair in _pairs(table) for image in (pair.winner, pair.loser)}
-        counted.update(wanted=len(wanted), computed=missing, provenance=store.provenance(scorer.key))
+        counted.update(wanted=store.wanted(table), computed=missing, provenance=store.provenance(scorer.key))
     key = scorer.key
     del scorer
     gc.collect()
     if runtime.device == "cuda":
         torch.cuda.empty_cache()
     return key, winner, loser, stats
-
-
-def _pairs(table: PairTable) -> Any:
-    return (table[row] for row in range(len(table)))

@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -62,7 +63,12 @@ class ScoreTable:
     def missing(self, table: PairTable, key: str) -> int:
         """How many scores of this table the scorer called `key` still owes. Needs no scorer in memory."""
         with closing(self._connect()) as database:
-            return len({hash(names) for names in _owed(database, table, key)})
+            return _distinct(_owed(database, table, key))
+
+    @staticmethod
+    def wanted(table: PairTable) -> int:
+        """How many scores this table needs."""
+        return _distinct((image, prompt) for _, prompt, images in _wanted(table) for image in images)
 
     def read(self, table: PairTable, key: str) -> tuple[Tensor, Tensor, ScoreStats]:
         """`(winner [M], loser [M])` float32, in the table's order, and their extremes. Raises when some are
@@ -199,6 +205,11 @@ def _owed(database: sqlite3.Connection, table: PairTable, key: str) -> Iterator[
         for image in images:
             if _score(database, key, image, prompt) is None:
                 yield image, prompt
+
+
+def _distinct(names: Iterator[tuple[str, str]]) -> int:
+    """How many different ones, by hashes of 64 bits in an array: millions of strings would be gigabytes."""
+    return len(np.unique(np.fromiter(map(hash, names), np.int64)))
 
 
 def _wanted(table: PairTable) -> Iterator[tuple[int, str, tuple[str, str]]]:

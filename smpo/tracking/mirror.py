@@ -101,6 +101,8 @@ class Mirror:
         start = next((event for event in events if event.get("event") == "start"), None)
         if start is None:
             return False
+        for stale in self.folder.glob(f"{PLACE}.*.tmp"):  # of a process that was killed while it wrote
+            stale.unlink(missing_ok=True)
         place = self._destination.open(start)
         earlier = read_place(self.folder)
         if any(earlier.get(key) != value for key, value in place.items()):

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.kill.record import CLOCKS
@@ -42,7 +43,7 @@ SWEEP = (
     + """\
 sweep:
   maximise: eval/plane-radius/gain
-  trials: 5
+  trials: 8
   search:
     objective.beta: {log: [100, 5000]}
     train.lr: {log: [1e-6, 1e-3]}
@@ -93,38 +94,50 @@ def finished(folder: Path) -> dict[str, int]:
     return {path.name: (path / "metrics.jsonl").stat().st_mtime_ns for path in over}
 
 
-def torment(folder: Path, words: list[str], who: list[list[str]], lot: random.Random) -> int:
+def torment(folder: Path, spec: str, words: list[str], who: list[list[str]], lot: random.Random) -> int:
     """Start, kill these one after the other, the next lot at the next start; then let it finish. Returns the kills.
 
-    A process that came to its end before all of its lot were killed is taken back, and they are killed sooner.
+    Where a process came to its end before all of its lot were killed, all begins anew, and they are killed sooner.
     """
-    before, kept = folder.with_name("before"), dict[str, int]()
+    for patience in (3.0, 0.5, 0.0):
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(spec)
+        if _all_were_killed(folder, words, who, lot, patience):
+            return sum(map(len, who))
+        _wait_for_orphans(folder)
+        shutil.rmtree(folder)
+    pytest.fail("it is over before all of them can be killed")
+
+
+def _all_were_killed(
+    folder: Path, words: list[str], who: list[list[str]], lot: random.Random, patience: float
+) -> bool:
+    kept = dict[str, int]()
     for victims in [*who, []]:
-        shutil.copytree(folder, before)
-        for patience in (3.0, 0.5, 0.0):
-            if _attack(folder, words, victims, lot, patience):
-                break
-            shutil.rmtree(folder)
-            shutil.copytree(before, folder)
-        else:
-            pytest.fail(f"there is no {victims} left to kill")
-        shutil.rmtree(before)
+        if not _attack(folder, words, victims, lot, patience):
+            return False
         now = finished(folder)
         assert kept.items() <= now.items(), "a finished run was run again"
         kept = now
-    return sum(map(len, who))
+    return True
+
+
+def _wait_for_orphans(folder: Path) -> None:
+    """Trials whose coordinator was killed come to their end by themselves."""
+    orphans = [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(folder)]
+    assert not psutil.wait_procs(orphans, timeout=120)[1]
 
 
 def _attack(folder: Path, words: list[str], victims: list[str], lot: random.Random, patience: float) -> bool:
-    """Start, and kill each of these some time after one more run has begun, or a killed one was begun again; whether
-    all were there to be killed."""
-    begun, killed = running(folder), 0
+    """Start, and kill each of these some time after one more run has begun: a trial that is killed three times would be
+    given up. Returns whether all were there to be killed."""
+    begun, killed = names(folder), 0
     process = start(folder, *words)
     for victim in victims:
         until = time.monotonic() + 120
-        while process.poll() is None and running(folder) <= begun and time.monotonic() < until:
+        while process.poll() is None and names(folder) <= begun and time.monotonic() < until:
             time.sleep(0.02)
-        begun = running(folder)
+        begun = names(folder)
         time.sleep(lot.uniform(0, patience))
         killed += _kill(victim, process, folder)
     said = process.communicate(timeout=500)
@@ -134,9 +147,9 @@ def _attack(folder: Path, words: list[str], victims: list[str], lot: random.Rand
     return killed == len(victims)
 
 
-def running(folder: Path) -> set[tuple[str, int]]:
-    """Runs that have begun, each with the last process that took it up."""
-    return {(path.name, said["pid"]) for path, said in runs(folder)}
+def names(folder: Path) -> set[str]:
+    """Runs that have begun."""
+    return {path.name for path, _ in runs(folder)}
 
 
 def _kill(victim: str, process: subprocess.Popen[str], folder: Path) -> bool:
@@ -235,13 +248,12 @@ def check_store(folder: Path) -> None:
 )  # fmt: skip
 def test_what_is_finished_stays(tmp_path, record_property, spec, words, who, table: Table):
     straight, folder = tmp_path / "straight", tmp_path / "killed"
-    for one in (straight, folder):
-        one.mkdir()
-        (one / "tiny.yaml").write_text(spec)
+    straight.mkdir()
+    (straight / "tiny.yaml").write_text(spec)
     process = start(straight, *words)
     said = process.communicate(timeout=500)
     assert process.returncode == 0, said[1]
-    kills = torment(folder, words, who, random.Random(1))
+    kills = torment(folder, spec, words, who, random.Random(1))
     record_property("injected", kills)
     assert table(folder) == table(straight)
     check_store(folder)

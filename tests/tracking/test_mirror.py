@@ -251,6 +251,14 @@ def test_a_destination_that_hangs_holds_the_end_only_so_long(tmp_path: Path, abo
     release.set()
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path, about: About) -> None:
+    run = Run(tmp_path, Memory(), about(tmp_path))
+    run.kill()
+    (tmp_path / "tracking.json.4711.tmp").write_text("{")
+    Run(tmp_path, Memory(), about(tmp_path, resumed=True, step=0)).finish()
+    assert not list(tmp_path.glob("*.tmp")) and read_place(tmp_path)
+
+
 @pytest.mark.parametrize("checkpoint", [0, 10, 13, 20])
 def test_a_resumed_run_has_neither_fork_nor_gap(tmp_path: Path, about: About, checkpoint: int) -> None:
     memory = Memory()

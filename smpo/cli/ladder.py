@@ -77,7 +77,8 @@ def show_rungs(ladder: Ladder) -> None:
         table.add_row(escape(rung.name), rung.resolved.identity.spec_hash, escape(told), passes)
     console.print(table)
     count = len(ladder.seeds)
-    console.print(f"\n{len(ladder.rungs)} rungs × {count} seeds = {len(ladder.rungs) * count} runs\n")
+    total = len(ladder.rungs) * count
+    console.print(f"\n{len(ladder.rungs)} rungs × {count} seed{'s' * (count > 1)} = {total} runs\n")
 
 
 def rungs_data(ladder: Ladder) -> dict[str, Any]:

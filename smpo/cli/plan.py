@@ -149,10 +149,10 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
             console.print(escape(f"not in it: {words}"), style="dim")
         console.print()
     for warning in plan.warnings:
-        console.print(f"[yellow]warning[/]  {escape(warning)}")
+        console.print(f"[yellow]warning[/]  {escape(warning)}", soft_wrap=True)
     for where, obstacle in _apart(plan.obstacles):
-        console.print(f"[red]missing[/]  {escape(where)}: {escape(obstacle.message)}")
-        console.print(f"         {escape(obstacle.help)}")
+        console.print(f"[red]missing[/]  {escape(where)}: {escape(obstacle.message)}", soft_wrap=True)
+        console.print(f"         {escape(obstacle.help)}", soft_wrap=True)  # commands to be copied stay whole
 
 
 def _apart(obstacles: Sequence[Obstacle]) -> list[tuple[str, Obstacle]]:
@@ -239,7 +239,7 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
 def _drawn(evaluate: EvaluateSpec) -> str:
     """Of which sizes, where that is said."""
     sizes = [f"{width} × {height}" for width, height in evaluate.sizes or ()]
-    return (f"in {len(sizes)} sizes, " if len(sizes) > 3 else f"{', '.join(sizes)}, ") if sizes else ""
+    return (f"in {len(sizes)} sizes, " if len(sizes) > 3 else f"{', '.join(sizes)} pixels, ") if sizes else ""
 
 
 def _sizes(plan: Plan) -> list[str]:

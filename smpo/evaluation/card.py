@@ -154,12 +154,13 @@ def _findings(evaluation: Evaluation) -> dict[str, Any]:
     c = evaluation.judgement().comparison
     name = f" of `{_code(evaluation.prompt_set)}`" if evaluation.prompt_set else ""
     role = f" (role: {markdown(evaluation.role)})" if evaluation.role else ""
+    sizes = ", ".join(f"{width} × {height}" for height, width in evaluation.sizes)
     independent = c.clusters == c.prompts
     return {
         "headline": _Plain(_sentence(evaluation.headline())),
         "warnings": [_Plain(_sentence(warning)) for warning in evaluation.warnings],
         "prompts": _Plain(name + role),
-        "sizes": "".join(f", {width} × {height}" for height, width in evaluation.sizes),
+        "sizes": f" ({sizes} pixels)" if sizes else "",
         "clusters": f"{c.prompts:,}" + ("" if independent else f" prompts in {c.clusters:,} clusters"),
         "columns": _Plain(" | ".join(map(markdown, COLUMNS))),
         "rule": _Plain("---|" * len(COLUMNS)),

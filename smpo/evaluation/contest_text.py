@@ -132,7 +132,7 @@ def about(contest: Contest) -> str:
 
 def _shapes(sizes: Sequence[Sequence[int]]) -> str:
     """Widths and heights, where they aren't the model's own."""
-    return f"{', '.join(f'{width} × {height}' for width, height in sizes)}, " if sizes else ""
+    return f"{', '.join(f'{width} × {height}' for width, height in sizes)} pixels, " if sizes else ""
 
 
 def remarks(contest: Contest) -> list[str]:

@@ -130,9 +130,9 @@ def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[floa
         log.metrics(reported, step)
         waited += time.process_time() - began
         if step * update >= next_look:
-            spent = look()
-            sent += spent
-            next_look = step * update + rest(spent, EVERY)
+            before = mirror.spent
+            sent += look()
+            next_look = step * update + rest(mirror.spent - before, EVERY)
     after = look()
     assert mirror.sent >= POINTS * 0.99
     return sent, after, waited

@@ -166,6 +166,8 @@ def test_all_are_counted_and_a_few_are_shown(tmp_path: Path) -> None:
     shown = {one.name: [example.note for example in one.examples] for one in found.findings}
     assert shown["empty_image"] == ["image 1"] * 6 and len(shown["tie"]) == 6
     assert shown["repeated_pair"] == ["100 : 100 votes in 200 rows"]
+    html = page("many", found, None)
+    assert html.count("The first 6 are shown.") == 2 and "10 of 210 rows" in html
 
 
 def test_tokens_are_counted_by_the_models_tokenizer_where_it_is_here(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ def doubts(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
             "`runtime.compile` compiles the blocks again where `data.buckets` brings another size: expect minutes more "
             "at the beginning"
         )
+    if spec.data.bucketed and spec.model.sized and spec.evaluate is not None and not spec.evaluate.sizes:
+        yield "pairs are cut to buckets, and the evaluation draws squares: `evaluate.sizes` names other sizes"
     if spec.train.schedule == "constant" and spec.train.warmup == spec.train.steps:
         yield "the warm-up is as long as the run: the peak learning rate is reached only at its end"
 

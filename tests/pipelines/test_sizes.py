@@ -101,6 +101,16 @@ def test_no_sizes_are_no_part_of_the_identity(place: Path) -> None:
     assert resolved(place, asked()).identity.spec_hash != plain.spec_hash
 
 
+def test_squares_after_training_on_buckets_are_doubtful(place: Path) -> None:
+    def told(*sets: str) -> bool:
+        return any(
+            "the evaluation draws squares" in warning
+            for warning in make_plan(resolved(place, *sets)).warnings
+        )
+
+    assert told() and not told(asked()) and not told("data.buckets=null")
+
+
 def test_a_plan_counts_the_area(place: Path, monkeypatch) -> None:
     """The small network passes for an SDXL, so that it is priced."""
     from smpo.app import plan

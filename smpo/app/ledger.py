@@ -124,9 +124,11 @@ class Ledger:
         self.pictures += pictures
 
     def watch(self, session: Session) -> None:
-        """From now on inversions and samples of this session are timed and counted."""
-        session.inversion = _Inversion(session.inversion, session.denoiser.device.type, self)  # type: ignore[assignment]
-        session.denoiser = _Denoiser(session.denoiser, self)
+        """From now on inversions and samples of this session are timed and counted. Again where it has got others."""
+        if not isinstance(session.inversion, _Inversion):
+            session.inversion = _Inversion(session.inversion, session.denoiser.device.type, self)  # type: ignore[assignment]
+        if not isinstance(session.denoiser, _Denoiser):
+            session.denoiser = _Denoiser(session.denoiser, self)
 
     def measure(self, session: Session) -> None:
         """FLOPs of one forward pass of one picture, counted by torch on a row of the first batch."""

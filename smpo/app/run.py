@@ -111,6 +111,7 @@ def work(
             train(attempt)
         together = not live.sharded  # of a sharded policy only the main process gets all
         reunited(resolved.spec, live)
+        clock.watch(session)
         with session.average.swapped() if session.average else nullcontext():
             if main:
                 _conclude(attempt, result, together=together)

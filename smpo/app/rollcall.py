@@ -152,6 +152,8 @@ class RollCall:
             self._leave("done")
         finally:
             self._over.set()
+            # A thread that Python ends while it is inside the store takes the process with it (SIGABRT).
+            watch.join(5.0)
 
     def meet(self) -> None:
         """Returns when all processes have called it as often as this one. Raises `Lost` where one is gone, or ends

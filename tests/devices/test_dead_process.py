@@ -179,6 +179,10 @@ def test_an_error_of_ones_own_stays_what_it_is(pair):
     other.join()
 
 
+def threads():
+    return {thread.name for thread in threading.enumerate()}
+
+
 def test_they_meet_when_all_are_there(pair):
     first, second = pair
     came = []
@@ -189,7 +193,8 @@ def test_they_meet_when_all_are_there(pair):
     first.meet()
     other.join()
     with second.watching():
-        pass
+        assert "roll call" in threads()
+    assert "roll call" not in threads(), "its watch is over before the process is"
     with pytest.raises(Lost, match="process 1 of 2 has stopped"), first.watching():
         first.meet()
 

@@ -153,7 +153,10 @@ def clean(cache: Path, what: list[str]) -> tuple[int, int]:
         else []
     )
     gone += [file for kind in _WALKS if kind in what for file in _walks(cache, kind)]
-    gone += [file for kind in _WALKS for file in (cache / kind).glob("*/.*.tmp")]
+    # safetensors writes to a name of its own first, `.tmp` and six letters.
+    gone += [
+        file for kind in _WALKS for name in (".*.tmp", ".tmp*") for file in (cache / kind).glob(f"*/{name}")
+    ]
     for file in gone:
         if file.exists():
             files, size = files + 1, size + file.stat().st_size

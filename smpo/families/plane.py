@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from smpo.errors import RunError
+from smpo.families.artefacts import replaced_folder
 from smpo.kinds import Conditioning, Placement
 from smpo.worlds.plane.network import (
     NULL,
@@ -141,9 +142,10 @@ class PlaneDenoiser:
         policy = self.policy
         while not isinstance(policy, PlaneNet):  # a twin that the engine wrapped round it
             policy = cast(nn.Module, policy.module)
-        write_network(policy, folder / _MODEL)
         config = {"_class_name": "PlaneNet", **asdict(policy.shape)}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        with replaced_folder(folder) as fresh:
+            write_network(policy, fresh / _MODEL)
+            (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         return [
             "from pathlib import Path",
             "from smpo.families.plane import load_plane",

@@ -225,3 +225,19 @@ def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a saved model"), replaced_folder(precious):
         pass
     assert (precious / "letter").read_text() == "dear"
+
+
+def test_what_killed_processes_left_beside_a_folder_goes(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    target = tmp_path / "model"
+    (tmp_path / f".model.new-{dead.pid}").mkdir()
+    (tmp_path / f".model.old-{dead.pid}").mkdir()
+    (alive := tmp_path / f".model.new-{os.getppid()}").mkdir()
+    with replaced_folder(target) as fresh:
+        (fresh / "model_index.json").write_text("{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "model"]

@@ -34,7 +34,9 @@ def left_by(folder: Path) -> dict[str, Any]:
             _without_clocks(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()
         ],
         "litter": sorted(
-            path.name for path in folder.rglob("*") if ".tmp" in path.name or ".part" in path.name
+            path.name
+            for path in folder.rglob("*")
+            if any(mark in path.name for mark in (".tmp", ".part", ".new-", ".old-"))
         ),
     }
 

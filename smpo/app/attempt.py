@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from smpo.app.ledger import Ledger
 from smpo.app.watchers import Console, Overseer
-from smpo.engine.drafts import settle
+from smpo.drafts import settle
 from smpo.engine.events import Tracker
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from smpo.engine.drafts import appearing, sweep
+from smpo.drafts import appearing, sweep
 from smpo.engine.kept import (
     MANIFEST,
     checkpoints,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from smpo.drafts import appearing
 from smpo.errors import RunError
 
 __all__ = ["replaced_folder", "without_paths"]
@@ -28,38 +27,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in _MARKS):
         raise RunError(f"{folder} exists and is not a saved model", help="choose a new or an empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.parent / f".{folder.name}.new-{os.getpid()}"
-    old = folder.parent / f".{folder.name}.old-{os.getpid()}"
-    for leftover in (
-        *folder.parent.glob(f".{folder.name}.new-*"),
-        *folder.parent.glob(f".{folder.name}.old-*"),
-    ):
-        if not _is_written(leftover):
-            shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
-    try:
+    with appearing(folder) as fresh:
         yield fresh
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_written(draft: Path) -> bool:
-    """Whether the process that the draft is named after, another one than this, is alive here."""
-    number = draft.name.rpartition("-")[2]
-    if not number.isdecimal() or int(number) == os.getpid():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def without_paths(folder: Path) -> None:

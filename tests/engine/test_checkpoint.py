@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from smpo.drafts import appearing, settle
 from smpo.engine.checkpoint import restore, save
-from smpo.engine.drafts import appearing, settle
 from smpo.engine.kept import checkpoints, fault_of
 from smpo.engine.state import State
 from smpo.errors import RunError
@@ -179,7 +179,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import tests.engine.states as here
-from smpo.engine import checkpoint, drafts
+from smpo.engine import checkpoint
 
 def counted(call, after, calls):
     def wrapped(*args, **named):

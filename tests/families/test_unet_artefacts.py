@@ -235,9 +235,9 @@ def test_what_killed_processes_left_beside_a_folder_goes(tmp_path: Path) -> None
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     target = tmp_path / "model"
-    (tmp_path / f".model.new-{dead.pid}").mkdir()
-    (tmp_path / f".model.old-{dead.pid}").mkdir()
-    (alive := tmp_path / f".model.new-{os.getppid()}").mkdir()
+    (tmp_path / f".writing-{dead.pid}").mkdir()
+    (tmp_path / ".replaced-model").mkdir()
+    (alive := tmp_path / f".writing-{os.getppid()}").mkdir()
     with replaced_folder(target) as fresh:
         (fresh / "model_index.json").write_text("{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "model"]

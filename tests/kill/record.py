@@ -36,7 +36,7 @@ def left_by(folder: Path) -> dict[str, Any]:
         "litter": sorted(
             path.name
             for path in folder.rglob("*")
-            if any(mark in path.name for mark in (".tmp", ".part", ".new-", ".old-"))
+            if any(mark in path.name for mark in (".tmp", ".part", ".writing-", ".replaced-"))
         ),
     }
 

@@ -33,7 +33,7 @@ def appearing(target: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
-        for file in draft.iterdir():
+        for file in draft.rglob("*"):
             settle(file)
         settle(draft)
         aside = target.with_name(f"{_ASIDE}{target.name}")

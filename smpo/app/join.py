@@ -8,6 +8,7 @@ others wait for its word and then train along; they read the *resolved* spec, so
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 from smpo.runs.store import RunExists, RunFolder, open_run
 
-__all__ = ["alone", "follow", "lead", "refusing"]
+__all__ = ["alone", "follow", "lead", "leave", "refusing"]
 
 
 def alone(place: Place | None, what: str, instead: str) -> None:
@@ -79,7 +80,7 @@ def lead(
         try:
             with call.watching():
                 result = work(resolved, folder, console, call=call)
-                _leave()
+                leave()
         finally:
             call.wait_for_all()
     return result
@@ -107,7 +108,7 @@ def follow(place: Place, *, roots: Sequence[Path] = (), no_local_code: bool = Fa
         try:
             with call.watching():
                 work(resolved, RunFolder(path, resumed=resumed), console, main=False, call=call)
-                _leave()
+                leave()
         except KeyboardInterrupt as stop:
             return int(getattr(stop, "exit_code", 130))
         except SmpoError as error:
@@ -117,9 +118,17 @@ def follow(place: Place, *, roots: Sequence[Path] = (), no_local_code: bool = Fa
     return 0
 
 
-def _leave() -> None:
-    """Say good-bye to the other processes: one that just ends while they still work may be aborted by its threads."""
+def leave() -> None:
+    """Say good-bye to the other processes: one that just ends while they still work may be aborted by its threads.
+
+    gloo's threads let go of the last tensors they sent when Python lets them run, and one that is refused since the
+    interpreter is already going aborts the process (`terminate called without an active exception`).
+    """
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
+        time.sleep(_REST)
+
+
+_REST = 0.05  # seconds in which Python is free for them

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import weakref
 from contextlib import nullcontext
 
@@ -15,6 +16,7 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from smpo.app.join import leave
 from smpo.engine.ema import Average
 from smpo.engine.sharding import apart, gather, mine, shard
 
@@ -90,6 +92,7 @@ def _trained(everything: Held, how: str, *, average: bool, adapter: bool) -> dic
             with apart(Unmet(), network) if micro < 2 else nullcontext():
                 network(torch.randn(2, 128)).square().sum().backward()
             if update:
+                time.sleep(0.01)  # gloo's threads wait for Python to let go of the last block that they sent
                 most = max(most, everything.bytes)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -103,4 +106,4 @@ if __name__ == "__main__":
     found = {json.dumps(case): held(**case) for case in json.loads(sys.argv[1])}
     if distributed.get_rank() == 0:
         print(json.dumps(found))
-    distributed.destroy_process_group()
+    leave()

@@ -48,4 +48,4 @@ def test_the_estimate_is_what_two_processes_hold(held, case):
     beside = expected["training"] / (found["trained"] if case["adapter"] else network.parameters)
     # An adapter is counted beside the network; here it is a part of it.
     plain = found["parameters"] - (found["trained"] if case["adapter"] else 0)
-    assert found["bytes"] / 1e9 == pytest.approx(weights * plain + beside * found["trained"], rel=0.05)
+    assert found["bytes"] / 1e9 == pytest.approx(weights * plain + beside * found["trained"], rel=0.01)

@@ -157,8 +157,8 @@ def assemble(
 
 
 def reunited(spec: ExperimentSpec, live: Live) -> None:
-    """Give the main process a policy in one piece, its moving average where there is one, as it is evaluated and saved.
-    Collective; without effect where nothing is sharded."""
+    """Give the main process a policy in one piece, its moving average where there is one, as it is saved. Collective;
+    without effect where nothing is sharded."""
     if not live.sharded:
         return
     session = live.session

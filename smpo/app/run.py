@@ -74,7 +74,6 @@ def work(
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.assemble import assemble, reunited
-    from smpo.app.evaluate import assist_run, crew_of
     from smpo.app.training import train
     from smpo.engine.checkpoint import restore
 
@@ -109,38 +108,46 @@ def work(
 
         with clock("train"):
             train(attempt)
-        together = not live.sharded  # of a sharded policy only the main process gets all
-        reunited(resolved.spec, live)
-        clock.watch(session)
         with session.average.swapped() if session.average else nullcontext():
-            if main:
-                _conclude(attempt, result, together=together)
-            elif together and resolved.spec.evaluate is not None:
-                with crew_of(attempt) as crew:
-                    if crew is not None:
-                        assist_run(resolved, live, crew)
+            _evaluate(attempt, result)
+        reunited(resolved.spec, live)
+        if main:
+            with session.average.swapped() if session.average else nullcontext():
+                _save(attempt, result)
         ending.status = "done"
         result.cost = clock
     return result
 
 
-def _conclude(run: Attempt, result: Result, *, together: bool) -> None:
-    """Evaluate, write the numbers, export the model and its card."""
-    from smpo.app.evaluate import crew_of, evaluate_run, write_evaluation
+def _evaluate(run: Attempt, result: Result) -> None:
+    """All processes draw and score, each on the weights that it trained along; the main one compares and writes."""
+    from smpo.app.evaluate import assist_run, crew_of, evaluate_run, write_evaluation
+
+    spec, console, clock = run.spec, run.console, run.clock
+    if spec.evaluate is None:
+        return
+    if not run.main:
+        with crew_of(run) as crew:
+            if crew is not None:
+                assist_run(run.resolved, run.live, crew)
+        return
+    console.phase("evaluating")
+    with clock("evaluate"), crew_of(run) as crew:
+        result.evaluation = evaluate_run(run.resolved, run.live, console.progress, crew)
+        if crew is not None:
+            clock.drawn(crew.drawn, steps=spec.evaluate.steps, guidance=spec.evaluate.guidance)
+        if result.evaluation.drift is not None:
+            clock.diagnosed(result.evaluation.drift.passes)
+    result.grid = write_evaluation(run.folder, result.evaluation, spec, run.tracker)
+    for warning in result.evaluation.warnings:
+        console.warn(warning)
+
+
+def _save(run: Attempt, result: Result) -> None:
+    """Export the model and its card, and say what the run has cost."""
     from smpo.app.export import export
 
     spec, folder, console, clock = run.spec, run.folder, run.console, run.clock
-    if spec.evaluate is not None:
-        console.phase("evaluating")
-        with clock("evaluate"), crew_of(run) if together else nullcontext() as crew:
-            result.evaluation = evaluate_run(run.resolved, run.live, console.progress, crew)
-            if crew is not None:
-                clock.drawn(crew.drawn, steps=spec.evaluate.steps, guidance=spec.evaluate.guidance)
-            if result.evaluation.drift is not None:
-                clock.diagnosed(result.evaluation.drift.passes)
-        result.grid = write_evaluation(folder, result.evaluation, spec, run.tracker)
-        for warning in result.evaluation.warnings:
-            console.warn(warning)
     console.phase("saving")
     with clock("save"):
         result.load_lines = export(run.resolved, folder, run.live, result.evaluation, result.grid)

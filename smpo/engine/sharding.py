@@ -9,7 +9,7 @@ Weights are gathered once an update, after the optimiser's step, and not for eac
 inversion takes as many passes as its pair needs, so processes would wait for each other's layers, and for ever where
 one has a pass more. For the same reason the frozen reference isn't sharded: 16 bits a weight, or
 `runtime.offload_reference`, are the cheaper way. Between updates every process holds whole weights, so the main one can
-draw previews and look at held-out pairs alone.
+draw previews and look at held-out pairs alone, and all evaluate together.
 
 torch is used directly: accelerate's plugin leaves CPU processes on plain DDP without a word (accelerate 1.15), and then
 none of this could be tested without a GPU.

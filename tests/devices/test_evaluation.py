@@ -16,11 +16,12 @@ SPEC = (
 BATCH = 4
 
 
-def test_two_processes_evaluate_as_one_does(tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_evaluate_as_one_does(tmp_path, capfd, monkeypatch, sharding):
     """The same weights, first by two processes, then by one that goes on from their last checkpoint."""
     (tmp_path / "small.yaml").write_text(SPEC)
     words = ["small.yaml", "-q", f"--set=runtime.encode_batch={BATCH}"]
-    said = ran(*SMPO, "run", *words, "--devices=2", folder=tmp_path)
+    said = ran(*SMPO, "run", *words, "--devices=2", f"--set=runtime.sharding={sharding}", folder=tmp_path)
     assert said.returncode == 0, said.stderr
     both = only_run(tmp_path)
     together = json.loads((both / "evaluation.json").read_text())

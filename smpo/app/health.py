@@ -12,16 +12,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from statistics import fmean, median
 from typing import Any
 
 from smpo.app.checkup import Check, State
+from smpo.app.whereabouts import settings_of
 from smpo.runs.manifest import read_manifest
 from smpo.runs.store import RunFolder
-from smpo.spec.leaves import leaves
-from smpo.spec.read import read
-from smpo.spec.source import open_source
-from smpo.spec.tree import plain
 from smpo.tracking.jsonl import Point, read_metrics
 
 __all__ = ["BANDS", "Band", "examine"]
@@ -87,7 +85,7 @@ BANDS: Mapping[str, Band] = {
 
 def examine(run: RunFolder) -> list[Check]:
     """Look at everything. Reads whatever is there: a run that goes on, was killed, or has only begun."""
-    points, settings = read_metrics(run.path), _settings(run)
+    points, settings = read_metrics(run.path), settings_of(run)
     found = list(_state(run, settings, points))
     curves = _curves(points)
     if curves:
@@ -109,10 +107,14 @@ def _state(run: RunFolder, settings: Mapping[str, Any], points: Sequence[Point])
     elif summary == "pruned":
         yield Check("state", "note", f"{said}: {status.message}")
     else:
-        spec = run.resolved if run.resolved.exists() else "its spec"
+        how = (
+            f"`smpo run {quote(str(run.path))} --resume`"
+            if run.resolved.exists()
+            else "its spec, with `--resume`,"
+        )
         because = f": {status.message}" if status.message else ""
         state: State = "broken" if summary == "failed" else "warning"
-        yield Check("state", state, said + because, f"`smpo run {spec} --resume` goes on")
+        yield Check("state", state, said + because, f"{how} goes on")
     if (run.path / "autopsy.json").exists():
         autopsy = _json(run.path / "autopsy.json")
         state = "note" if summary == "done" else "broken"
@@ -209,7 +211,10 @@ def _files(run: RunFolder) -> Iterator[Check]:
     sent = place.get("metrics")
     if isinstance(sent, int) and log.exists() and not run.is_live() and sent < log.stat().st_size:
         yield Check(
-            "tracking", "warning", "MLflow has not got all of its log", f"`smpo track sync {run.path}`"
+            "tracking",
+            "warning",
+            "MLflow has not got all of its log",
+            f"`smpo track sync {quote(str(run.path))}`",
         )
 
 
@@ -242,15 +247,6 @@ def _last(curves: Mapping[str, Sequence[float]], name: str) -> float | None:
     """The mean over the last quarter."""
     values = curves.get(name)
     return fmean(values[-max(1, len(values) // 4) :]) if values else None
-
-
-def _settings(run: RunFolder) -> dict[str, Any]:
-    """What was run, read as data: components that are gone, or changed, don't matter to its health."""
-    if not run.resolved.is_file():
-        return {}
-    tree = read(open_source(run.resolved))
-    data = plain(tree) if tree is not None else {}
-    return leaves(data) if isinstance(data, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -30,8 +30,15 @@ class Expected:
 
 
 def describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) -> None:
-    """What was typed, what it means, and what it amounts to: written before anything is spent."""
-    folder.write_text("spec.yaml", resolved.bundle())
+    """What was typed, what it means, and what it amounts to: written before anything is spent.
+
+    A run that goes on by its own folder's name was typed before, and that stays.
+    """
+    by_name = folder.resumed and folder.resolved.resolve() in {
+        one.path.resolve() for one in resolved.sources if one.path is not None
+    }
+    if not (by_name and folder.spec.exists()):
+        folder.write_text("spec.yaml", resolved.bundle())
     folder.write_text("resolved.yaml", resolved.resolved_yaml())
     folder.write_text("plan.json", json.dumps(plan.to_dict(), indent=1))
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from smpo.app.plan import make_plan
@@ -15,6 +16,7 @@ from smpo.app.record import Expected
 from smpo.app.run import Result, run
 from smpo.app.verify import resolved_of
 from smpo.app.watchers import Console
+from smpo.app.whereabouts import whereabouts
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.agreement import Agreement, agreements, recorded
 from smpo.runs.lock import INFLUENCES, changes, lock_facts, read_lock
@@ -95,10 +97,11 @@ def rerun(
         if not one.strip().startswith("runtime."):
             raise RunError(
                 f"`--set {one}` would be another experiment",
-                help=f"only `runtime` may change in a repetition; use `smpo run {earlier.resolved} --set {one}`",
+                help="only `runtime` may change in a repetition; "
+                f"use `smpo run {quote(str(earlier.resolved))} --set {one}`",
             )
     # The new attempt lies beside the old one, wherever this is called from.
-    resolved = resolved_of(earlier, (f"runtime.runs={json.dumps(str(earlier.path.parent.parent))}", *sets))
+    resolved = resolved_of(earlier, (*whereabouts(earlier), *sets))
     here = lock_facts(
         spec=resolved.identity.spec_hash, uses={one.path.name: one.digest for one in resolved.local_files}
     )

@@ -6,6 +6,7 @@ Imports nothing heavy: every command passes here, `--help` too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def through(command: Callable[[], object]) -> None:
     except OSError as error:
         if os.environ.get(TRACEBACK):
             raise
-        _say(f"error: {_worded(error)}\nhelp: {TRACEBACK}=1 shows where this came from\n")
+        _say(f"error: {_worded(error)}\nhelp: {_advice(error)}\n")
         _leave(1)
     except UnicodeEncodeError as error:
         _say(
@@ -116,6 +117,13 @@ def _worded(error: OSError) -> str:
     if files:
         return f"{' → '.join(_text(name) for name in files)}: {reason}"
     return f"the system refused: {reason}"
+
+
+def _advice(error: OSError) -> str:
+    where = f"{TRACEBACK}=1 shows where this came from"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room there; what was finished is kept, and a run goes on with `--resume`; {where}"
+    return where
 
 
 def _text(name: str | bytes) -> str:

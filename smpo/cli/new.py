@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from pydantic import BaseModel
 
@@ -46,7 +47,11 @@ def new_command(name: str, start: str, *, force: bool, as_json: bool = False) ->
         facts = {"file": str(target), "name": target.stem, "from": str(source)}
         print_json({**facts, "spec": resolved.identity.spec_hash})
         return
-    out().print(f"{target}: try `smpo plan {target}`, then `smpo run {target}`", soft_wrap=True, markup=False)
+    out().print(
+        f"{target}: try `smpo plan {quote(str(target))}`, then `smpo run {quote(str(target))}`",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def new_text(source: Path, target: Path) -> str:

@@ -13,6 +13,7 @@ from smpo.app.launch import launch
 from smpo.app.place import Place, outer_place
 from smpo.app.plan import make_plan
 from smpo.app.run import Result, run
+from smpo.app.whereabouts import named_run, whereabouts
 from smpo.cli.ladder import ladder_command, ladder_of
 from smpo.cli.plan import show_plan
 from smpo.cli.words import out, resolve_spec
@@ -32,6 +33,9 @@ def run_command(
         _end(follow(place, roots=roots or (), no_local_code=no_local_code))
         return
     with refusing(place):
+        begun = named_run(spec, resume=resume)
+        if begun is not None:
+            spec, sets = str(begun.resolved), [*whereabouts(begun), *sets]
         sets = [*sets, *_devices(devices, place)]
         resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
         ladder = ladder_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)

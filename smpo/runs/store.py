@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 
 from filelock import FileLock
 
@@ -116,7 +117,7 @@ def _refuse(run: RunFolder, *, resume: bool) -> None:
         raise RunExists(
             f"this experiment was run before: {run.path}",
             folder=run.path,
-            help=f"look at it with `smpo show {run.path}`, or make another attempt with `--again`",
+            help=f"look at it with `smpo show {quote(str(run.path))}`, or make another attempt with `--again`",
         )
     if not resume:
         how = {"failed": "failed", "stopped": "was stopped", "pruned": "was pruned"}.get(

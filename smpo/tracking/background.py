@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from smpo.engine.events import Ending, RunInfo
@@ -142,7 +143,7 @@ class MirrorTracker:
         self._told = True
         self._say(
             f"tracking at {self._destination.shown} {trouble}; the log of the run is complete, and "
-            f"`smpo track sync {self._mirror.folder}` sends what is missing"
+            f"`smpo track sync {quote(str(self._mirror.folder))}` sends what is missing"
         )
 
 

@@ -200,9 +200,9 @@ def test_what_the_system_refuses_can_be_traced(monkeypatch, capfd):
 
     with pytest.raises(SystemExit) as end:
         through(refused)
-    assert end.value.code == 1 and capfd.readouterr().err.startswith(
-        "error: some/file: No space left on device\n"
-    )
+    said = capfd.readouterr().err
+    assert end.value.code == 1 and said.startswith("error: some/file: No space left on device\n")
+    assert "make room there" in said and "--resume" in said
     monkeypatch.setenv(TRACEBACK, "1")
     with pytest.raises(OSError, match="No space left"):
         through(refused)

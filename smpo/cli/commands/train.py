@@ -17,7 +17,10 @@ def run(
     spec: Spec,
     sets: Sets = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run of this spec stopped.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on where an interrupted run of this spec, or in this folder, stopped."
+        ),
     ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Run a spec that has already been run once more.")

@@ -199,7 +199,7 @@ def _record(
     except RunError as error:
         console.warn(error.message)
         mirror = None
-    tracker = Tee([JsonlTracker(folder), *([mirror] if mirror else [])], say=console.warn)
+    tracker = Tee([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
     data = {name: value for name, value in resolved.leaves().items() if name.startswith("data.")}
     tracker.start(
         RunInfo(

@@ -62,7 +62,7 @@ def run_ladder(ladder: Ladder, console: Console, *, jobs: int = 1) -> LadderResu
     except Timeout:
         raise RunError(f"this ladder is being run by another process: {folder}") from None
     mirror = mlflow_tracker(folder, Path(spec.runtime.runs), spec.runtime.tracking, say=console.note)
-    tracker = Tee([JsonlTracker(folder), *([mirror] if mirror else [])], say=console.warn)
+    tracker = Tee([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
     status: Literal["done", "failed", "stopped"] = "failed"
     try:
         tracker.start(_info(ladder, folder))

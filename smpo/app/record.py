@@ -54,7 +54,7 @@ def tracker_of(spec: ExperimentSpec, folder: RunFolder, console: Console, overse
         parent=overseer.parent if overseer else None,
         say=console.note,
     )
-    return Tee([JsonlTracker(folder.path), *([mirror] if mirror else [])], say=console.warn)
+    return Tee([JsonlTracker(folder.path, console.warn), *([mirror] if mirror else [])], say=console.warn)
 
 
 @dataclass

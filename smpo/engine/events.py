@@ -2,7 +2,7 @@
 
 The protocol lives here, low in the package, and its implementations in `smpo.tracking`: training knows that
 somebody listens, never who. Tests listen with a list. Trackers are called on the main process only, and
-whatever they do, they cannot stop a run: that is the promise of `Tee`.
+whatever they do, they cannot stop a run that has begun: that is the promise of `Tee`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from smpo.errors import RunError
+
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Ending", "NullTracker", "RunInfo", "StepReport", "Tee", "Tracker"]
+__all__ = ["Ending", "NoRecord", "NullTracker", "RunInfo", "StepReport", "Tee", "Tracker"]
 
 Ending = Literal["done", "failed", "stopped", "pruned"]
 """How a run ended: by itself, by an error, by a person or signal, by a sweep that saw no hope in it."""
 
 PATIENCE = 5
 """Failures in a row after which a tracker isn't called any more."""
+
+
+class NoRecord(RunError):
+    """A run whose own log can't be begun; it shouldn't begin either."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,9 @@ class Tee:
 
     A tracker that raises is named once through `say` and called again next time, since a full disk or a lost
     network may come back; after a few failures in a row it is left alone, and only told the end, so that its
-    run isn't shown as running for ever. One that can't even start is left alone altogether. Interrupts pass
-    through: they are a person's wish, not a tracker's failure.
+    run isn't shown as running for ever. One that can't even start is left alone altogether, unless it says by
+    `NoRecord` that without it there should be no run. Interrupts pass through: they are a person's wish, not a
+    tracker's failure.
     """
 
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None] | None = None) -> None:
@@ -182,6 +189,8 @@ class Tee:
     def _call(self, seat: _Seat, act: Callable[[Tracker], None]) -> None:
         try:
             act(seat.tracker)
+        except NoRecord:
+            raise
         except Exception as error:
             seat.failures += 1
             if not seat.named:

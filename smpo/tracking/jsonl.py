@@ -2,7 +2,8 @@
 
 Two files. `metrics.jsonl` has one flat line per report (`{"step": 3, "time": 1760000000.125, "loss": 0.69}`),
 ready for `pandas.read_json(..., lines=True)`. `events.jsonl` has the rest: the start, settings, pictures,
-artefacts, the end. Every line is flushed when written, so a killed process loses nothing that was reported.
+artefacts, the end. Every line is written at once, so a killed process loses nothing that was reported; what a full disk
+refuses waits in memory and is written before anything else when there is room.
 
 A resumed run repeats the steps after its checkpoint. Their earlier lines move to `metrics.rewound.jsonl`
 before training goes on, so `metrics.jsonl` has each step once: no fork, no gap, and nothing destroyed.
@@ -14,12 +15,13 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from smpo.engine.events import Ending, RunInfo
+from smpo.engine.events import Ending, NoRecord, RunInfo
 from smpo.runs.clock import Clock
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ __all__ = ["JsonlTracker", "Point", "Tail", "read_events", "read_metrics", "read
 
 METRICS, EVENTS, REWOUND = "metrics.jsonl", "events.jsonl", "metrics.rewound.jsonl"
 _RESERVED = ("step", "time")
+_MOST = 64 << 20
+"""Bytes that wait in memory for a full disk: about 100,000 reports."""
 _OURS = re.compile(rb'\{"step": (\d+), "time": [0-9.]+, "')
 """How a line begins that `JsonlTracker` has written."""
 
@@ -49,20 +53,33 @@ class Point:
 class JsonlTracker:
     """Writes the log. Put it first in a `Tee`: mirrors read what it has written.
 
-    Raises `OSError` when the disk refuses; the next report then starts on a fresh line, so one bad moment
-    costs no more than the lines it hit.
+    Raises `NoRecord` where the log can't even be begun: nobody should train for days without one. Later, a disk that
+    refuses is told to `say` once, and lines wait for it; only those that still wait at the end raise `OSError`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
         self._folder = folder.absolute()
-        self._files: dict[str, IO[str]] = {}
-        self._torn: set[str] = set()
+        self._say = say
+        self._files: dict[str, FileIO] = {}
+        self._waiting: dict[str, bytearray] = {METRICS: bytearray(), EVENTS: bytearray()}
+        self._refused = ""
         self._clock = Clock()
 
     def start(self, info: RunInfo) -> None:
+        try:
+            self._start(info)
+            self._raise_refused()
+        except OSError as error:
+            raise NoRecord(
+                f"the log can't be begun in {self._folder}: {error.strerror or error}",
+                help="make room there, or let it be written to; a run that was begun goes on with `--resume`",
+            ) from error
+
+    def _start(self, info: RunInfo) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, EVENTS):
             _mend(self._folder / name)
+            self._files[name] = FileIO(self._folder / name, "a")
         before = read_events(self._folder)
         self._clock.not_before(max(map(_time, before), default=0.0))
         earlier = next((event for event in before if event["event"] == "start"), {})
@@ -71,7 +88,10 @@ class JsonlTracker:
             # how much of what they have read is unchanged.
             head = _split(self._folder / METRICS, info.step, info.logged)[2]
             self._event("rewind", step=info.step, head=head)
+            self._raise_refused()
             rewind(self._folder, info.step, info.logged)
+            self._files[METRICS].close()  # the file before may have been replaced
+            self._files[METRICS] = FileIO(self._folder / METRICS, "a")
         told = {entry.name: getattr(info, entry.name) for entry in fields(info)}
         self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **told)
 
@@ -111,9 +131,12 @@ class JsonlTracker:
 
     def finish(self, status: Ending) -> None:
         self._event("finish", status=status)
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        try:
+            self._raise_refused()
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
 
     def _now(self) -> float:
         return round(self._clock.now(), 3)
@@ -123,15 +146,33 @@ class JsonlTracker:
 
     def _write(self, name: str, line: Mapping[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, default=str) + "\n"
-        if name not in self._files:
-            self._files[name] = (self._folder / name).open("a", encoding="utf-8")
-        try:
-            self._files[name].write("\n" + text if name in self._torn else text)
-            self._files[name].flush()
-        except OSError:
-            self._torn.add(name)
-            raise
-        self._torn.discard(name)
+        waiting = self._waiting[name]
+        if len(waiting) < _MOST:
+            waiting += text.encode()
+        refused = ""
+        for each, lines in self._waiting.items():
+            try:
+                while lines:  # a disk that is nearly full takes a part
+                    if each not in self._files:
+                        self._files[each] = FileIO(self._folder / each, "a")
+                    del lines[: self._files[each].write(lines)]
+            except OSError as error:
+                refused = error.strerror or str(error)
+        self._tell(refused)
+        self._refused = refused
+
+    def _tell(self, refused: str) -> None:
+        if self._say is None or bool(refused) == bool(self._refused):
+            return
+        self._say(
+            f"the log in {self._folder} can't be written ({refused}): it waits in memory, and the run goes on"
+            if refused
+            else "the log is whole again"
+        )
+
+    def _raise_refused(self) -> None:
+        if self._refused:
+            raise OSError(self._refused)
 
     def _short(self, path: Path) -> str:
         path = path.absolute()
@@ -173,8 +214,10 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
     head = end = 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         end += len(raw)
-        beyond = logged is not None and end > logged
-        if beyond or ((reported := _step(raw)) is not None and reported > step):
+        reported = _step(raw)
+        # What was reported earlier and is beyond all the same had waited for a full disk.
+        beyond = logged is not None and end > logged and (reported is None or reported >= step)
+        if beyond or (reported is not None and reported > step):
             dropped.append(raw)
         else:
             kept.append(raw)

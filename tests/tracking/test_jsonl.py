@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from smpo.engine.events import RunInfo
+from smpo.engine.events import NoRecord, RunInfo, Tee
 from smpo.tracking.jsonl import JsonlTracker, Tail, read_events, read_metrics, read_rewound, rewind
 
 About = Callable[..., RunInfo]
@@ -104,23 +105,58 @@ def test_garbage_is_passed_over(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == [] and read_events(tmp_path) == []
 
 
-def test_a_full_disk_costs_only_the_lines_it_hit(tmp_path: Path, about: About) -> None:
-    tracker = _begin(tmp_path, about)
+class Full(FileIO):
+    """On a disk that has `room` bytes left."""
+
+    room = 0
+
+    def write(self, data: bytearray, /) -> int:  # type: ignore[override]
+        taken = bytes(data)[: Full.room]
+        if not taken:
+            raise OSError(28, "No space left on device")
+        Full.room -= len(taken)
+        return super().write(taken)
+
+
+def test_what_a_full_disk_refuses_is_written_when_there_is_room(
+    tmp_path: Path, about: About, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smpo.tracking.jsonl.FileIO", Full)
+    monkeypatch.setattr(Full, "room", 10_000)
+    said: list[str] = []
+    tracker = JsonlTracker(tmp_path, said.append)
+    tracker.start(about(tmp_path))
     tracker.metrics({"loss": 1.0}, 1)
-    real = tracker._files["metrics.jsonl"]
+    Full.room = 10  # a part of the next line fits
+    for step in range(2, 300):
+        tracker.metrics({"loss": 1 / step}, step)
+    tracker.params({"a": 1})
+    assert [point.step for point in read_metrics(tmp_path)] == [1] and len(said) == 1
+    assert "can't be written (No space left on device)" in said[0]
+    Full.room = 1_000_000
+    tracker.params({"b": 1})
+    assert [point.step for point in read_metrics(tmp_path)] == list(range(1, 300)), "none is missing or torn"
+    assert [event["event"] for event in read_events(tmp_path)] == ["start", "params", "params"]
+    assert said[1:] == ["the log is whole again"]
+    Full.room = 0
+    with pytest.raises(OSError, match="No space"):
+        tracker.finish("done")
 
-    class Full:
-        def write(self, text: str) -> None:
-            real.write(text[:10])
-            real.flush()
-            raise OSError("no space left on device")
 
-    tracker._files["metrics.jsonl"] = Full()  # type: ignore[assignment]
-    with pytest.raises(OSError):
-        tracker.metrics({"loss": 1.0}, 2)
-    tracker._files["metrics.jsonl"] = real
-    tracker.metrics({"loss": 1.0}, 3)
-    assert [point.step for point in read_metrics(tmp_path)] == [1, 3]
+def test_a_line_that_waited_beyond_its_checkpoint_is_not_taken_back(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "time": 1.0, "loss": 1.0}) + "\n" for step in (1, 2, 3, 4, 5)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    assert rewind(tmp_path, 4, logged=len(lines[0])) == 2
+    assert [point.step for point in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_whose_log_cannot_be_begun_does_not_begin(
+    tmp_path: Path, about: About, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smpo.tracking.jsonl.FileIO", Full)
+    monkeypatch.setattr(Full, "room", 5)
+    with pytest.raises(NoRecord, match=r"can't be begun in .*No space left on device"):
+        Tee([JsonlTracker(tmp_path)]).start(about(tmp_path))
 
 
 def test_a_tail_reads_whole_lines_only(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.events import NullTracker, RunInfo, Tee, Tracker
+from smpo.engine.events import NoRecord, NullTracker, RunInfo, Tee, Tracker
 from smpo.tracking.jsonl import JsonlTracker
 
 INFO = RunInfo("toy", "abc-1", Path("x"), "abc")
@@ -92,8 +92,7 @@ def test_interrupts_pass() -> None:
         Tee([Listing("metrics", error=KeyboardInterrupt())]).metrics({}, 1)
 
 
-def test_a_folder_that_is_gone_does_not_stop_training(tmp_path: Path) -> None:
+def test_a_run_without_a_log_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    said: list[str] = []
-    _everything(Tee([JsonlTracker(tmp_path / "file" / "run")], said.append))
-    assert len(said) == 1 and said[0].startswith("JsonlTracker could not")
+    with pytest.raises(NoRecord, match="the log can't be begun"):
+        _everything(Tee([JsonlTracker(tmp_path / "file" / "run")]))

@@ -28,6 +28,7 @@ __all__ = [
     "quiet",
     "read_json",
     "sane_config",
+    "tokenizer_of",
     "weight_files",
     "weight_patterns",
     "whole",
@@ -106,14 +107,28 @@ def whole(loader: Any, what: str, folder: Path, **options: Any) -> Any:
     Libraries fill weights that a file lacks with random numbers, or leave them without memory, and go on: a reward
     that was cut off would give scores, and wrong ones. Raises `MachineError` instead.
     """
+    if not (folder / "config.json").is_file():  # or the library takes a network of its own liking
+        raise MachineError(f"{what} in {folder} has no config.json", help="fetch it again")
     with opened(what, folder):
         network, found = loader.from_pretrained(
-            folder, dtype=_float32(), use_safetensors=True, output_loading_info=True, **options
+            folder,
+            dtype=_float32(),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, in words
+            **options,
         )
-        absent = sorted({*found["missing_keys"], *(str(one) for one in found["mismatched_keys"])})
+        absent = sorted(found["missing_keys"])
         absent += [
             name for name, weights in network.named_parameters() if weights.is_meta and name not in absent
         ]
+    if unlike := sorted(found["mismatched_keys"]):
+        name, stored, built = unlike[0]
+        raise MachineError(
+            f"{what} in {folder} does not fit its config.json: {name} is {_axes(stored)} in the file, and would be "
+            f"{_axes(built)}",
+            help="do its config.json and its weights belong together? Fetch both again",
+        )
     if absent:
         more = f" and {len(absent) - 1} more of its weights" if len(absent) > 1 else ""
         raise MachineError(
@@ -121,6 +136,33 @@ def whole(loader: Any, what: str, folder: Path, **options: Any) -> Any:
             help="fetch it again; do its config.json and its weights belong together?",
         )
     return network
+
+
+def _axes(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def tokenizer_of(loader: Any, what: str, folder: Path, *, rows: int | None = None) -> Any:
+    """A tokenizer from a folder, with its words; `rows` is how many the network that reads them has embeddings for.
+
+    Where the files with the words are missing, transformers makes a tokenizer that knows none and goes on: every
+    prompt becomes the same row of unknown tokens, and a whole run learns nothing from its prompts. Raises
+    `MachineError` instead.
+    """
+    with opened(what, folder):
+        found = loader.from_pretrained(folder)
+        words = found.get_vocab()
+    if not set(words) - set(found.all_special_tokens):
+        raise MachineError(
+            f"{what} in {folder} knows no words: its vocabulary is missing",
+            help="fetch it again: tokenizer.json, or vocab.json and merges.txt (BERT's is vocab.txt)",
+        )
+    if rows is not None and max(words.values()) >= rows:
+        raise MachineError(
+            f"{what} in {folder} gives tokens up to {max(words.values())}, and the text encoder knows {rows} of them",
+            help="the tokenizer belongs to another model: take the one that came with the weights",
+        )
+    return found
 
 
 def _float32() -> Any:
@@ -163,14 +205,17 @@ _LIMITS = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without its progress bars, which would end up in the middle of ours."""
+    """transformers without its progress bars, which would end up in the middle of ours, and its reports of weights that
+    don't fit, of which a page comes before our one line."""
     from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 

@@ -94,7 +94,7 @@ def _held_out(spec: ExperimentSpec) -> dict[str, Sequence[str]]:
 def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
     """How the model counts tokens, and how many its text encoder reads; `(None, None)` where it isn't here."""
     from smpo.weights import locate as fetched
-    from smpo.weights import opened, quiet, read_json
+    from smpo.weights import read_json, tokenizer_of
 
     place = getattr(spec.model, "weights", None)
     if not isinstance(place, str) or to_fetch(place):
@@ -104,10 +104,9 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
         folder = fetched(locate(place), what="the tokenizer", patterns=patterns)
         if not (folder / "tokenizer").is_dir():
             return None, None
-        from transformers import AutoTokenizer
+        from transformers import CLIPTokenizer
 
-        with quiet(), opened("the tokenizer", folder / "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
+        tokenizer = tokenizer_of(CLIPTokenizer, "the tokenizer", folder / "tokenizer")
     except SmpoError:
         return None, None
     reads = read_json(folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)

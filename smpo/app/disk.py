@@ -117,7 +117,7 @@ def _downloads(resolved: Resolved[ExperimentSpec]) -> dict[str, float]:
     found: dict[str, float] = {}
     for slot, component in resolved.components().items():
         place = getattr(component, "weights", None)
-        if isinstance(place, str) and to_fetch(place):
+        if isinstance(place, str) and to_fetch(place, revision=getattr(component, "revision", None)):
             card = resolved.card_of(slot)
             found.setdefault(place, card.needs.gigabytes or 0.0 if card else 0.0)
     return found

@@ -106,8 +106,9 @@ def _wanted(component: Component) -> Iterator[tuple[str, str | None]]:
     """The hub ids in a component's settings of which no copy lies here, and the revision that each is pinned to."""
     for name in type(component).model_fields:
         value = getattr(component, name)
-        if isinstance(value, str) and name in _PLACES and to_fetch(value):
-            yield value, getattr(component, "revision" if name == "weights" else f"{name}_revision", None)
+        pin = getattr(component, "revision" if name == "weights" else f"{name}_revision", None)
+        if isinstance(value, str) and name in _PLACES and to_fetch(value, revision=pin):
+            yield value, pin
         for member in value if isinstance(value, list) else ():
             if isinstance(inner := getattr(member, "reward", None), Component):
                 yield from _wanted(inner)

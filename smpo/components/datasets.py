@@ -123,7 +123,7 @@ class PlacedData(VoteData):
 
                 needed(str(self.place()))
             elif is_hub_id(self.path):
-                message = missing(self.path, "datasets")
+                message = missing(self.path, "datasets", revision=self.revision)
                 return MachineError(message, help=super().remedy()) if message else None
             else:
                 if not Path(locate(self.path)).exists():

@@ -45,33 +45,38 @@ def is_hub_id(place: str) -> bool:
     return bool(_HUB.match(place)) and not spelt_as_file and not Path(place).exists()
 
 
-def missing(place: str, kind: Kind = "models") -> str | None:
-    """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when a copy lies in the
-    hub's cache, or when it can be fetched."""
+def missing(place: str, kind: Kind = "models", *, revision: str | None = None) -> str | None:
+    """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when a copy of the wanted
+    revision lies in the hub's cache, or when it can be fetched."""
     if Path(locate(place)).exists():
         return None
     if is_file(place):
         return f"there is no file `{place}`"
     if not is_hub_id(place):
         return f"`{place}` is neither a folder here nor a hub id (owner/name)"
-    if _cached(place, kind):
+    if _cached(place, kind, revision):
         return None
+    at = f" at revision {revision}" if _cached(place, kind) else ""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-        return f"`{place}` is not in the hub's cache, and HF_HUB_OFFLINE forbids fetching it"
+        return f"`{place}` is not in the hub's cache{at}, and HF_HUB_OFFLINE forbids fetching it"
     if reason := _unreachable():
-        return f"`{place}` is not in the hub's cache, and the hub can't be reached: {reason}"
+        return f"`{place}` is not in the hub's cache{at}, and the hub can't be reached: {reason}"
     return None
 
 
-def to_fetch(place: str, kind: Kind = "models") -> bool:
-    """Whether `place` is a hub id of which no copy lies here."""
-    return is_hub_id(place) and not _cached(place, kind)
+def to_fetch(place: str, kind: Kind = "models", *, revision: str | None = None) -> bool:
+    """Whether `place` is a hub id of which no copy, of this revision, lies here."""
+    return is_hub_id(place) and not _cached(place, kind, revision)
 
 
-def _cached(repo: str, kind: Kind = "models") -> bool:
+def _cached(repo: str, kind: Kind = "models", revision: str | None = None) -> bool:
+    """Whether the hub's cache has a copy; `revision` is a commit, or a name that an earlier fetch has resolved."""
     base = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", base / "hub"))
-    return (hub / f"{kind}--{repo.replace('/', '--')}" / "snapshots").is_dir()
+    folder = hub / f"{kind}--{repo.replace('/', '--')}"
+    if revision is None:
+        return (folder / "snapshots").is_dir()
+    return (folder / "snapshots" / revision).is_dir() or (folder / "refs" / revision).is_file()
 
 
 @lru_cache(maxsize=1)

@@ -12,8 +12,9 @@ from typing import Any
 
 from smpo.components.locations import locate
 from smpo.kinds import ModelFacts
+from smpo.weights import weight_files
 
-__all__ = ["Found", "file_facts", "folder_facts", "no_pipeline", "tensors"]
+__all__ = ["Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "tensors"]
 
 _UNET = "model.diffusion_model."
 
@@ -106,6 +107,32 @@ def no_pipeline(folder: Path, spelt: str) -> str | None:
             f"`{spelt}` is one part of a pipeline; the folder above it, with model_index.json, is the whole"
         )
     return f"the folder `{spelt}` holds no diffusers pipeline: there is no model_index.json"
+
+
+def half_pipeline(folder: Path, spelt: str, *, own_vae: bool = True) -> str | None:
+    """Which part of a pipeline's folder lacks weights, configuration or words, in a sentence: a copy may have stopped
+    half way. `own_vae=False` where another VAE takes the place of the folder's."""
+    index = _json(folder / "model_index.json")
+    for part in ("unet", *(["vae"] if own_vae else []), "text_encoder", "text_encoder_2"):
+        if not _named(index, part):
+            continue
+        if not (folder / part / "config.json").is_file():
+            return f"the folder `{spelt}` has no config.json in `{part}/`"
+        if not weight_files(folder / part):
+            pickles = any((folder / part).glob("*.bin"))
+            advice = "; pickles (.bin) aren't opened: save it again with `safe_serialization=True`"
+            told = f"the folder `{spelt}` has no weights of its {part}: there is no .safetensors in `{part}/`"
+            return told + advice * pickles
+    for part in ("tokenizer", "tokenizer_2"):
+        words = [folder / part / name for name in ("tokenizer.json", "vocab.json")]
+        if _named(index, part) and not any(file.is_file() for file in words):
+            return f"the folder `{spelt}` has neither tokenizer.json nor vocab.json in `{part}/`: its words are missing"
+    return None
+
+
+def _named(index: Mapping[str, Any], part: str) -> bool:
+    entry = index.get(part)
+    return isinstance(entry, list) and entry[-1:] != [None]
 
 
 def tensors(file: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.components.locations import is_file, locate, missing
-from smpo.components.model_facts import file_facts, folder_facts, no_pipeline, tensors
+from smpo.components.model_facts import file_facts, folder_facts, half_pipeline, no_pipeline, tensors
 from smpo.errors import RunError, SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
@@ -119,11 +119,17 @@ class StableDiffusion(Model):
         return found.adapted(self.weights, self.resolution, whole=False, trainable=size, wide=lora.dora)
 
     def check(self) -> str | None:
-        needed = [self.weights, *(place for place in (self.config, self.vae) if place)]
+        needed = [(self.weights, self.revision), (self.vae, self.vae_revision), (self.config, None)]
         if self.original_config and not Path(self.original_config).expanduser().is_file():
             return f"there is no file `{self.original_config}` (model.original_config)"
-        return next((message for place in needed if (message := missing(place))), None) or no_pipeline(
-            Path(locate(self.weights)), self.weights
+        folder = Path(locate(self.weights))
+        return (
+            next(
+                (why for place, revision in needed if place and (why := missing(place, revision=revision))),
+                None,
+            )
+            or no_pipeline(folder, self.weights)
+            or half_pipeline(folder, self.weights, own_vae=self.vae is None)
         )
 
     @model_validator(mode="after")

@@ -42,11 +42,11 @@ class PlacedPrompts(PromptSet):
         return Path(locate(self.path))
 
     def here(self) -> bool:
-        return not to_fetch(self.path, "datasets") and self.check() is None
+        return not to_fetch(self.path, "datasets", revision=self.revision) and self.check() is None
 
     def check(self) -> str | None:
         if is_hub_id(self.path):
-            return missing(self.path, "datasets")
+            return missing(self.path, "datasets", revision=self.revision)
         return None if Path(locate(self.path)).exists() else f"there are no prompts at `{self.path}`"
 
 

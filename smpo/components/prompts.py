@@ -144,9 +144,9 @@ class ParquetPrompts(PromptSet):
         return [Prompt(text, group=text) for text in texts]
 
     def here(self) -> bool:
-        return not to_fetch(self.path, "datasets") and self.check() is None
+        return not to_fetch(self.path, "datasets", revision=self.revision) and self.check() is None
 
     def check(self) -> str | None:
         if is_hub_id(self.path):
-            return missing(self.path, "datasets")
+            return missing(self.path, "datasets", revision=self.revision)
         return None if Path(locate(self.path)).exists() else f"there is no file `{self.path}`"

@@ -21,7 +21,16 @@ from smpo.families.lora import Adapter, attach
 from smpo.families.speed import store_in_half
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import Compare, NoiseSchedule
-from smpo.weights import content_key, model_files, opened, read_json, weight_files, weight_patterns, whole
+from smpo.weights import (
+    content_key,
+    model_files,
+    opened,
+    read_json,
+    tokenizer_of,
+    weight_files,
+    weight_patterns,
+    whole,
+)
 
 __all__ = [
     "AS_IT_IS",
@@ -97,10 +106,6 @@ def open_stack(
             )
         return str(entry[-1])
 
-    def loaded(library: Any, part: str, **options: Any) -> Any:
-        with opened(f"the {part}", folder / part):
-            return getattr(library, named(part)).from_pretrained(folder / part, **options)
-
     def network(library: Any, part: str) -> Any:
         stored = {"variant": variant} if _has_variant(folder / part, variant) else {}
         return whole(getattr(library, named(part), None), f"the {part}", folder / part, **stored)
@@ -110,8 +115,12 @@ def open_stack(
     parts = {"unet": network(diffusers, "unet")}
     parts["vae"] = network(diffusers, "vae") if reading.vae is None else _other_vae(reading.vae)
     parts |= {part: network(transformers, part) for part in stack_class.encoders}
-    parts |= {part: loaded(transformers, part) for part in stack_class.tokenizers}
-    parts["scheduler"] = _scheduler(loaded(diffusers, "scheduler"), reading)
+    for part, encoder in zip(stack_class.tokenizers, stack_class.encoders, strict=True):
+        loader, rows = getattr(transformers, named(part), None), parts[encoder].config.vocab_size
+        parts[part] = tokenizer_of(loader, f"the {part}", folder / part, rows=rows)
+    with opened("the scheduler", folder / "scheduler"):
+        read = getattr(diffusers, named("scheduler")).from_pretrained(folder / "scheduler")
+    parts["scheduler"] = _scheduler(read, reading)
     for tokenizer, encoder in zip(stack_class.tokenizers, stack_class.encoders, strict=True):
         with readable(f"the {tokenizer}", folder / tokenizer):
             longest = parts[encoder].config.max_position_embeddings  # the tokenizer's, when unset, is 1e30

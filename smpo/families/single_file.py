@@ -22,7 +22,7 @@ from filelock import FileLock
 from smpo.errors import MachineError, RunError
 from smpo.families.artefacts import replaced_folder, without_paths
 from smpo.families.layouts import Layout, layout_of, read_shapes, scheduler_config, text_config
-from smpo.weights import content_key, locate, opened, quiet, read_json
+from smpo.weights import content_key, locate, quiet, read_json, tokenizer_of
 
 __all__ = ["is_single_file", "unpacked"]
 
@@ -141,8 +141,7 @@ def _lay_out(
 def _special_ids(tokenizer: Path) -> dict[str, int]:
     from transformers import CLIPTokenizer
 
-    with opened("the tokenizer", tokenizer):
-        found = CLIPTokenizer.from_pretrained(tokenizer)
+    found = tokenizer_of(CLIPTokenizer, "the tokenizer", tokenizer)
     return {name: getattr(found, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 

@@ -29,7 +29,16 @@ from smpo.kinds import Runtime
 from smpo.rewards.open_clip import renamed, unescaped
 from smpo.rewards.pictures import ShortSide, WholePicture
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
-from smpo.weights import content_key, locate, opened, read_json, weight_files, weight_patterns, whole
+from smpo.weights import (
+    content_key,
+    locate,
+    opened,
+    read_json,
+    tokenizer_of,
+    weight_files,
+    weight_patterns,
+    whole,
+)
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -226,7 +235,7 @@ def load_clip_scorer(
         words = words or folder
         model = whole(CLIPModel, "the reward", folder)
         files = [folder / "config.json", *weight_files(folder)]
-    tokenizer = load_tokenizer(words)
+    tokenizer = load_tokenizer(words, rows=int(model.config.text_config.vocab_size))
     side = int(model.config.vision_config.image_size)
     layout: ClipPreprocessing | ShortSide | WholePicture
     if pictures == "processor":
@@ -253,12 +262,12 @@ def load_clip_scorer(
     return scorer
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """A CLIP's tokenizer. Raises `MachineError` when its files aren't there."""
+def load_tokenizer(folder: Path, *, rows: int | None = None) -> Any:
+    """A CLIP's tokenizer, see `tokenizer_of`. Raises `MachineError` when its files aren't there."""
     from transformers import CLIPTokenizer
 
+    tokenizer = tokenizer_of(CLIPTokenizer, "the tokenizer", folder, rows=rows)
     with opened("the tokenizer", folder):
-        tokenizer = CLIPTokenizer.from_pretrained(folder)
         tokenizer([""], padding="max_length", truncation=True, max_length=min(77, tokenizer.model_max_length))
         return tokenizer
 

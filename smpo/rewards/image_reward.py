@@ -27,7 +27,7 @@ from smpo.rewards.aesthetic import linear_head
 from smpo.rewards.blip import BertShape, CrossBert, VisionTransformer
 from smpo.rewards.pictures import ShortSide
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
-from smpo.weights import content_key, locate, opened, read_json
+from smpo.weights import content_key, locate, read_json, tokenizer_of
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -117,8 +117,7 @@ def load_image_reward(
     what = "ImageReward"
     path = checkpoint_file(path_or_id, file, what=what, revision=revision, also=[_CONFIG])
     words = locate(tokenizer, what="ImageReward's tokenizer", patterns=_TOKENIZER)
-    with opened("the tokenizer", words):
-        split = BertTokenizer.from_pretrained(words)
+    split = tokenizer_of(BertTokenizer, "the tokenizer", words)
     split.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
     tensors = {
         name: tensor.float()

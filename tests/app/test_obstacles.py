@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from smpo.app.obstacles import how_to_get_reward
 from smpo.components.models import StableDiffusion
 from smpo.components.rewards import ClipPreference, Mix, Process
+from tests.families.conftest import make_sd, make_sdxl
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +48,42 @@ def test_a_folder_without_a_pipeline_is_known_before_anything_is_loaded(tmp_path
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     assert StableDiffusion(weights=str(folder)).check() is None
     assert "one part of a pipeline" in (StableDiffusion(weights=str(folder / "unet")).check() or "")
+
+
+def test_a_copy_that_stopped_half_way_is_known_before_anything_is_loaded(tmp_path: Path) -> None:
+    folder = make_sdxl(tmp_path / "model")
+    assert StableDiffusion(weights=str(folder)).check() is None
+    for part, file, says in (
+        ("tokenizer_2", "tokenizer.json", "its words are missing"),
+        ("text_encoder_2", "model.safetensors", "has no weights of its text_encoder_2"),
+        ("text_encoder", "config.json", "no config.json in `text_encoder/`"),
+        ("vae", "diffusion_pytorch_model.safetensors", "has no weights of its vae"),
+        ("unet", "diffusion_pytorch_model.safetensors", "has no weights of its unet"),
+    ):
+        (folder / part / file).unlink()
+        assert says in (StableDiffusion(weights=str(folder)).check() or "")
+    (folder / "unet" / "diffusion_pytorch_model.bin").touch()
+    assert "pickles (.bin) aren't opened" in (StableDiffusion(weights=str(folder)).check() or "")
+
+
+def test_another_vae_makes_up_for_one_that_is_not_there(tmp_path: Path) -> None:
+    folder = make_sd(tmp_path / "model")
+    vae = shutil.move(folder / "vae", tmp_path / "vae")
+    assert "config.json in `vae/`" in (StableDiffusion(weights=str(folder)).check() or "")
+    assert StableDiffusion(weights=str(folder), vae=str(vae)).check() is None
+
+
+def test_a_copy_of_another_revision_is_not_the_one_that_is_asked_for(tmp_path: Path, monkeypatch) -> None:
+    """As the hub's cache looks: commits are folders, and names of branches are files that hold a commit."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    repo, commit = tmp_path / "hub" / "models--a--b", "1" * 40
+    (repo / "snapshots" / commit).mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    for revision in (None, commit, "main"):
+        assert StableDiffusion(weights="a/b", revision=revision).check() is None
+        assert ClipPreference(weights="a/b", revision=revision).check() is None
+    other = "2" * 40
+    told = f"`a/b` is not in the hub's cache at revision {other}"
+    assert told in (StableDiffusion(weights="a/b", revision=other).check() or "")
+    assert f"hf download a/b --revision {other}`" in advice(ClipPreference(weights="a/b", revision=other))

@@ -111,6 +111,22 @@ def test_missing_and_broken_pieces_are_named(sd_folder: Path, tmp_path: Path) ->
         load_unet(folder, runtime=Runtime())
 
 
+def test_a_tokenizer_without_words_is_refused(sd_folder: Path, tmp_path: Path) -> None:
+    """transformers makes an empty one of such a folder, and every prompt becomes the same."""
+    folder = shutil.copytree(sd_folder, tmp_path / "copy")
+    words = folder / "tokenizer" / "tokenizer.json"
+    told = json.loads(words.read_text())
+    told["added_tokens"].append({**told["added_tokens"][0], "id": 514, "content": "<one-more>"})
+    words.write_text(json.dumps(told))
+    with pytest.raises(MachineError, match=r"tokens up to \d+, and the text encoder knows \d+") as caught:
+        load_unet(folder, runtime=Runtime())
+    assert "came with the weights" in (caught.value.help or "")
+    words.unlink()
+    with pytest.raises(MachineError, match=r"the tokenizer in .*tokenizer knows no words") as caught:
+        load_unet(folder, runtime=Runtime())
+    assert "vocab.json and merges.txt" in (caught.value.help or "")
+
+
 def test_variants_are_taken_where_they_exist(sd_folder: Path, tmp_path: Path) -> None:
     from diffusers import UNet2DConditionModel
 

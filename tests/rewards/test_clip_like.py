@@ -203,6 +203,20 @@ def test_what_is_missing_is_named(clip_folder: Path, tmp_path: Path) -> None:
     ) as caught:
         load_clip_scorer("somebody/some-reward", runtime=Runtime())
     assert "hf download somebody/some-reward" in (caught.value.help or "")
+    wordless = shutil.copytree(clip_folder, tmp_path / "wordless")
+    (wordless / "tokenizer.json").unlink()  # transformers would make a tokenizer that knows nothing
+    with pytest.raises(MachineError, match="knows no words: its vocabulary is missing"):
+        load_clip_scorer(wordless, runtime=Runtime())
+    other = shutil.copytree(clip_folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "projection_dim": 8}))
+    with pytest.raises(
+        MachineError, match=r"does not fit its config\.json: text_projection\.weight is \d+ x \d+ in"
+    ):
+        load_clip_scorer(other, runtime=Runtime())
+    (other / "config.json").unlink()  # or transformers would take a CLIP of its own choice
+    with pytest.raises(MachineError, match=r"the reward in .* has no config\.json"):
+        load_clip_scorer(other, processor=clip_folder, runtime=Runtime())
     folder = shutil.copytree(clip_folder, tmp_path / "copy")
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(RunError, match=r"no preprocessor_config\.json") as caught_run:

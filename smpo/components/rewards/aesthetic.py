@@ -48,7 +48,9 @@ class LaionAesthetic(Learned):
         return self._watched(scorer)
 
     def check(self) -> str | None:
-        return absent(self.weights, self.file) or absent(self.clip)
+        return absent(self.weights, self.file, revision=self.revision) or absent(
+            self.clip, revision=self.clip_revision
+        )
 
     def tflop(self) -> float | None:
         return clip_tflop(self.clip, words=False)

@@ -57,7 +57,7 @@ class ClipPreference(Learned):
         return self._watched(scorer)
 
     def check(self) -> str | None:
-        return absent(self.weights, self.file) or absent(self.processor)
+        return absent(self.weights, self.file, revision=self.revision) or absent(self.processor)
 
     def tflop(self) -> float | None:
         return clip_tflop(self.processor or self.weights) or clip_tflop(self.weights)

@@ -47,7 +47,7 @@ class ImageReward(Learned):
         return self._watched(scorer)
 
     def check(self) -> str | None:
-        return absent(self.weights, self.file) or absent(self.tokenizer)
+        return absent(self.weights, self.file, revision=self.revision) or absent(self.tokenizer)
 
     def tflop(self) -> float | None:
         return blip_tflop()

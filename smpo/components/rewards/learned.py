@@ -33,11 +33,11 @@ class Learned(Reward):
         return banded(scorer, self.band, self.use)
 
 
-def absent(place: str | None, file: str | None = None) -> str | None:
+def absent(place: str | None, file: str | None = None, *, revision: str | None = None) -> str | None:
     """Why a folder, hub id or file can't be opened here, in a sentence."""
     if place is None:
         return None
-    if reason := missing(place):
+    if reason := missing(place, revision=revision):
         return reason
     folder = Path(locate(place))
     if file is not None and folder.is_dir() and not (folder / file).is_file():

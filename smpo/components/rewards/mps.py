@@ -59,7 +59,7 @@ class MPS(Learned):
         return self._watched(scorer)
 
     def check(self) -> str | None:
-        return absent(self.weights, self.file) or absent(self.clip)
+        return absent(self.weights, self.file, revision=self.revision) or absent(self.clip)
 
     def tflop(self) -> float | None:
         return clip_tflop(self.clip)

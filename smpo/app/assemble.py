@@ -14,12 +14,14 @@ import torch
 
 from smpo.app.hardware import accelerator_of, live_runtime
 from smpo.app.inverted import reused
+from smpo.app.team import team_of
 from smpo.data.buckets import Buckets, bucketed
 from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
 from smpo.data.scores import ScoreTable
 from smpo.data.table import VoteTable
+from smpo.data.team import ALONE, Team
 from smpo.engine.drawn import Settings, climbs
 from smpo.engine.ema import Average
 from smpo.engine.loop import Session
@@ -72,7 +74,8 @@ def assemble(
     """Load the model and the pairs, score and smooth, encode, and build the optimiser. What is cached isn't redone.
     `clock` times what may take long: `score` and `encode`.
 
-    In a run of several processes the main one computes what is missing while the others wait, and then read it.
+    In a run of several processes the main one reads what is new of the data, and what is missing of scores and encoded
+    rows they compute together.
     """
     runtime = live_runtime(spec)
     accelerator = accelerator_of(runtime)
@@ -80,8 +83,9 @@ def assemble(
     facts = len(denoiser.schedule.alphas_cumprod)
     with accelerator.main_process_first():
         table = spec.data.load(runtime, report if accelerator.is_main_process else None)
-        with clock("score"):
-            p, key, stats = smoothed(spec, table, runtime, progress)
+    team = team_of(accelerator)
+    with clock("score"):
+        p, key, stats = smoothed(spec, table, runtime, progress, team)
     if accelerator.is_main_process:
         _note_keys(spec, runtime, table, denoiser.encoder_key, key)
     if bool((p == 0.5).all()):
@@ -106,8 +110,8 @@ def assemble(
         cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained, buckets=_buckets(spec, table),
         dtype=torch.float16 if spec.train.halves else torch.float32,
     )  # fmt: skip
-    with clock("encode"), accelerator.main_process_first():
-        loader.prepare(spec.train.steps, start=start, progress=progress)
+    with clock("encode"):
+        loader.prepare(spec.train.steps, start=start, progress=progress, team=team)
 
     rank, world = accelerator.process_index, accelerator.num_processes
     if sharded := spec.runtime.sharding == "fsdp" and world > 1:
@@ -178,7 +182,7 @@ def _nothing() -> None:
 
 
 def smoothed(
-    spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress
+    spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress, team: Team = ALONE
 ) -> tuple[Tensor, str | None, ScoreStats | None]:
     """`(p [M], key of the reward, its range)`. The reward is loaded, used if scores are missing, and let go of."""
     share = _shares(table)
@@ -188,7 +192,7 @@ def smoothed(
         return spec.smoothing(unknown, unknown, share, nothing), None, None
     scorer = spec.reward.load(runtime)
     scores = ScoreTable(runtime.cache / "scores.db")
-    winner, loser, stats = scores.ensure(table, scorer, batch=runtime.batch, progress=progress)
+    winner, loser, stats = scores.ensure(table, scorer, batch=runtime.batch, progress=progress, team=team)
     key = scorer.key
     del scorer
     gc.collect()

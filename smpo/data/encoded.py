@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from smpo.data.index import Progress
 from smpo.data.shards import ShardGone, Shards
+from smpo.data.team import ALONE, Team
 from smpo.errors import RunError
 
 __all__ = ["Compute", "EncodedStore"]
@@ -45,8 +47,7 @@ class EncodedStore:
     def missing(self, ids: Sequence[str]) -> list[str]:
         """Those that have no row, each once, in the given order."""
         wanted = list(dict.fromkeys(ids))
-        places = self._shards.locate(wanted)
-        return [name for name, place in zip(wanted, places, strict=True) if place is None]
+        return [wanted[place] for place in self._owed(wanted)]
 
     def ensure(
         self,
@@ -56,31 +57,54 @@ class EncodedStore:
         batch: int = 32,
         progress: Progress | None = None,
         label: str = "encoding",
+        team: Team = ALONE,
     ) -> None:
         """Compute what is missing or damaged, in the given order. Quick when nothing is.
 
-        Of two processes that want the same rows, the second waits for the first and finds them done. Raises
-        `RunError` for values that aren't finite, or not finite in half precision.
+        Of two runs that want the same rows, the second waits for the first and finds them done; the processes of one
+        run, its `team`, share them batch by batch. Raises `RunError` for values that aren't finite, or not finite in
+        half precision.
         """
-        self._shards.check(ids)
-        if not self.missing(ids):
-            return
-        with self._shards.lock:
-            owed = self.missing(ids)  # again: another process may have been here
-            waiting: list[tuple[Sequence[str], dict[str, Tensor]]] = []
-            size, since = 0, time.monotonic()
-            for start in range(0, len(owed), batch):
-                names = owed[start : start + batch]
-                waiting.append((names, self._stored_form(compute(names), len(names))))
-                size += sum(tensor.nbytes for tensor in waiting[-1][1].values())
-                if size >= self._shard_bytes or time.monotonic() - since > SECONDS:
-                    self._write(waiting)
-                    waiting, size, since = [], 0, time.monotonic()
-                if progress is not None:
-                    progress(label, min(start + batch, len(owed)), len(owed))
-            if waiting:
+        self._shards.check(ids, team)
+        wanted = list(dict.fromkeys(ids))
+        with ExitStack() as held:
+            owed = torch.zeros(0, dtype=torch.int64)
+            if team.leads and self._owed(wanted):
+                held.enter_context(self._shards.lock)
+                owed = torch.tensor(
+                    self._owed(wanted), dtype=torch.int64
+                )  # again: another run may have been here
+            owed = team.told(owed)
+            if not len(owed):
+                return
+            self._fill([wanted[place] for place in owed.tolist()], compute, batch, progress, label, team)
+            team.meet()
+            if team.leads:
+                self._shards.merge(self._shard_bytes)
+            team.meet()
+
+    def _owed(self, wanted: Sequence[str]) -> list[int]:
+        """Where in `wanted` those are that have no row."""
+        return [place for place, found in enumerate(self._shards.locate(wanted)) if found is None]
+
+    def _fill(
+        self, owed: Sequence[str], compute: Compute, batch: int, progress: Progress | None, label: str, team: Team
+    ) -> None:  # fmt: skip
+        """Encode this process's batches, and write them in shards."""
+        waiting: list[tuple[Sequence[str], dict[str, Tensor]]] = []
+        done, size, since = 0, 0, time.monotonic()
+        for start in team.dealt(range(0, len(owed), batch)):
+            names = owed[start : start + batch]
+            waiting.append((names, self._stored_form(compute(names), len(names))))
+            size += sum(tensor.nbytes for tensor in waiting[-1][1].values())
+            if size >= self._shard_bytes or time.monotonic() - since > SECONDS:
                 self._write(waiting)
-            self._shards.merge(self._shard_bytes)
+                waiting, size, since = [], 0, time.monotonic()
+            done += len(names)
+            if progress is not None:
+                progress(label, team.done(done, len(owed)), len(owed))
+        if waiting:
+            self._write(waiting)
 
     def rows(self, ids: Sequence[str]) -> dict[str, Tensor]:
         """Named tensors `[len(ids), ...]`, on the CPU, in this order; ids may repeat.

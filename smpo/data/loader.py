@@ -25,6 +25,7 @@ from smpo.data.order import Order, dealt
 from smpo.data.rows import EncodedRows, image_row, prompt_row
 from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
+from smpo.data.team import ALONE, Team
 from smpo.data.visits import PORTION, Visits, of_pairs, of_samples, tossed
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
 from smpo.maths.draws import PositionDraws
@@ -64,20 +65,23 @@ class PairLoader:
         self._ready = range(0)  # positions that need no encoder any more
         self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype)
 
-    def prepare(self, steps: int, *, start: int = 0, progress: Progress | None = None) -> None:
-        """Encode whatever updates `start .. steps-1` will visit, and only that, in the order of the table.
+    def prepare(
+        self, steps: int, *, start: int = 0, progress: Progress | None = None, team: Team = ALONE
+    ) -> None:
+        """Encode whatever updates `start .. steps-1` will visit, and only that, in the order of the table; with a
+        `team`, together.
 
-        Worth calling once, before training and in one process: afterwards no batch waits for an encoder,
-        except for random crops, which are different at each visit."""
+        Worth calling once, before training: afterwards no batch waits for an encoder, except for random crops, which
+        are different at each visit."""
         positions = range(start * self._stream.batch, steps * self._stream.batch)
         visits = self._visits(positions)
         prompts = dict.fromkeys(visits.prompts)
         if self._stream.unconditional:
             prompts[""] = None
-        self._encoded.ensure_prompts(list(prompts), progress)
+        self._encoded.ensure_prompts(list(prompts), progress, team)
         if self._stream.crop == "centre":
             for size, names in visits.images.items():
-                self._encoded.ensure_images(names, size, progress)
+                self._encoded.ensure_images(names, size, progress, team)
         self._ready = positions
 
     def _visits(self, positions: range) -> Visits:

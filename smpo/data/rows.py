@@ -14,6 +14,7 @@ from smpo.data.buckets import Size, latents_key
 from smpo.data.encoded import EncodedStore
 from smpo.data.index import Progress
 from smpo.data.stream import Shown
+from smpo.data.team import ALONE, Team
 from smpo.kinds import Denoiser, PairTable, Placement
 
 __all__ = ["EncodedRows", "image_row", "prompt_row"]
@@ -32,7 +33,9 @@ class EncodedRows:
         self._images: dict[Size | None, EncodedStore] = {}
         self._prompts = EncodedStore(cache / "prompts", denoiser.encoder_key, dtype=dtype)
 
-    def ensure_images(self, ids: Sequence[str], size: Size | None, progress: Progress | None = None) -> None:
+    def ensure_images(
+        self, ids: Sequence[str], size: Size | None, progress: Progress | None = None, team: Team = ALONE
+    ) -> None:
         """Encode those of `image_row`s that are missing; windows are centred."""
 
         def compute(names: Sequence[str]) -> Mapping[str, Tensor]:
@@ -42,9 +45,12 @@ class EncodedRows:
             )
 
         label = "encoding images" if size is None else f"encoding images {size[1]}x{size[0]}"
-        self._store(size).ensure(ids, compute, batch=self._batch, progress=progress, label=label)
+        store = self._store(size)
+        store.ensure(ids, compute, batch=self._batch, progress=progress, label=label, team=team)
 
-    def ensure_prompts(self, prompts: Sequence[str], progress: Progress | None = None) -> None:
+    def ensure_prompts(
+        self, prompts: Sequence[str], progress: Progress | None = None, team: Team = ALONE
+    ) -> None:
         """Encode the missing ones."""
         texts = {prompt_row(prompt): prompt for prompt in prompts}
 
@@ -53,7 +59,7 @@ class EncodedRows:
                 return self._denoiser.encode_prompts([texts[name] for name in names])
 
         self._prompts.ensure(
-            list(texts), compute, batch=self._batch, progress=progress, label="encoding prompts"
+            list(texts), compute, batch=self._batch, progress=progress, label="encoding prompts", team=team
         )
 
     def images(self, shown: Sequence[Shown]) -> Mapping[str, Tensor]:

@@ -11,20 +11,21 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from smpo.data.index import Progress
+from smpo.data.team import ALONE, Team
 from smpo.errors import RunError
 from smpo.kinds import PairTable, Scorer, ScoreStats
 
@@ -63,16 +64,18 @@ class ScoreTable:
     def missing(self, table: PairTable, key: str) -> int:
         """How many scores of this table the scorer called `key` still owes. Needs no scorer in memory."""
         with closing(self._connect()) as database:
-            return _distinct(_owed(database, table, key))
+            return len(_owed(database, table, key))
 
     @staticmethod
     def wanted(table: PairTable) -> int:
         """How many scores this table needs."""
-        return _distinct((image, prompt) for _, prompt, images in _wanted(table) for image in images)
+        return len(
+            _distinct(hash((image, prompt)) for _, prompt, images in _wanted(table) for image in images)
+        )
 
-    def read(self, table: PairTable, key: str) -> tuple[Tensor, Tensor, ScoreStats]:
-        """`(winner [M], loser [M])` float32, in the table's order, and their extremes. Raises when some are
-        missing."""
+    def read(self, table: PairTable, key: str, *, record: bool = True) -> tuple[Tensor, Tensor, ScoreStats]:
+        """`(winner [M], loser [M])` float32, in the table's order, and their extremes, which `record` keeps. Raises
+        when some are missing."""
         winner, loser = torch.empty(len(table)), torch.empty(len(table))
         with closing(self._connect()) as database:
             for row, prompt, images in _wanted(table):
@@ -86,6 +89,8 @@ class ScoreTable:
             stats = _stats(both)
             digest = hashlib.sha256(both.numpy().tobytes()).hexdigest()
             _compare(database, key, table.digest, digest)
+            if not record:
+                return winner, loser, stats
             with database:
                 database.execute(
                     "INSERT OR REPLACE INTO extremes VALUES (?, ?, ?, ?, ?)",
@@ -112,34 +117,37 @@ class ScoreTable:
         batch: int = 32,
         progress: Progress | None = None,
         provenance: Mapping[str, Any] | None = None,
+        team: Team = ALONE,
     ) -> tuple[Tensor, Tensor, ScoreStats]:
         """Compute what is missing, then `read`. A kill loses at most one batch. `provenance` (dtype, revision, …) is
         stored beside the scores when some are computed.
 
-        Of two processes that want the same scores, the second waits for the first and finds them done. Raises
-        `RunError` for a score that isn't a finite number, with the image's id; what came before stays.
+        Of two runs that want the same scores, the second waits for the first and finds them done; the processes of one
+        run, its `team`, share them batch by batch. Raises `RunError` for a score that isn't a finite number, with the
+        image's id; what came before stays.
         """
-        with self._lock(scorer.key), closing(self._connect()) as database:
-            total, done = self.missing(table, scorer.key), 0
-            waiting: dict[tuple[str, str], None] = {}  # in storage order, each once
-            owed = _owed(database, table, scorer.key) if total else iter(())
-            if total and provenance is not None:
+        held = self._lock(scorer.key) if team.leads else nullcontext()
+        with held, closing(self._connect()) as database:
+            owed = torch.zeros(0, dtype=torch.int64)
+            if team.leads:
+                owed = torch.from_numpy(_owed(database, table, scorer.key))
+            owed = team.told(owed)
+            if team.leads and len(owed) and provenance is not None:
                 facts = json.dumps(dict(provenance), sort_keys=True, default=str)
                 since = datetime.now(UTC).isoformat(timespec="seconds")
                 with database:
                     database.execute(
                         "INSERT OR IGNORE INTO provenance VALUES (?, ?, ?)", (scorer.key, facts, since)
                     )
-            for names in chain(owed, [None]):
-                if names is not None:
-                    waiting[names] = None
-                if len(waiting) == batch or (names is None and waiting):
-                    _commit(database, scorer, table, list(waiting))
-                    done += len(waiting)
-                    waiting.clear()
-                    if progress is not None:
-                        progress("scoring", done, total)
-        return self.read(table, scorer.key)
+            done = 0
+            for start in team.dealt(range(0, len(owed), batch)):
+                places = owed[start : start + batch].tolist()
+                _commit(database, scorer, table, [_at(table, place) for place in places])
+                done += len(places)
+                if progress is not None:
+                    progress("scoring", team.done(done, len(owed)), len(owed))
+            team.meet()
+        return self.read(table, scorer.key, record=team.leads)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=60)
@@ -199,17 +207,30 @@ def _commit(
         )
 
 
-def _owed(database: sqlite3.Connection, table: PairTable, key: str) -> Iterator[tuple[str, str]]:
-    """`(image, prompt)` without a score, in storage order, perhaps repeated."""
-    for _, prompt, images in _wanted(table):
-        for image in images:
-            if _score(database, key, image, prompt) is None:
-                yield image, prompt
+def _owed(database: sqlite3.Connection, table: PairTable, key: str) -> NDArray[np.int64]:
+    """Places (`_at`) of what has no score, each image and prompt once, in storage order."""
+    found = np.fromiter(
+        (
+            (2 * row + side, hash((image, prompt)))
+            for row, prompt, images in _wanted(table)
+            for side, image in enumerate(images)
+            if _score(database, key, image, prompt) is None
+        ),
+        np.dtype([("place", np.int64), ("name", np.int64)]),
+    )
+    return found["place"][_distinct(found["name"])]
 
 
-def _distinct(names: Iterator[tuple[str, str]]) -> int:
-    """How many different ones, by hashes of 64 bits in an array: millions of strings would be gigabytes."""
-    return len(np.unique(np.fromiter(map(hash, names), np.int64)))
+def _at(table: PairTable, place: int) -> tuple[str, str]:
+    """Image and prompt: of row r the winner's place is 2r, the loser's 2r + 1."""
+    pair = table[place // 2]
+    return (pair.loser if place % 2 else pair.winner), pair.prompt
+
+
+def _distinct(hashes: Iterable[int]) -> NDArray[np.int64]:
+    """Where each is seen first, in order; by hashes of 64 bits, since millions of texts would be gigabytes."""
+    array = hashes if isinstance(hashes, np.ndarray) else np.fromiter(hashes, np.int64)
+    return np.sort(np.unique(array, return_index=True)[1])
 
 
 def _wanted(table: PairTable) -> Iterator[tuple[int, str, tuple[str, str]]]:

@@ -20,6 +20,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from smpo.data.team import ALONE, Team
 from smpo.errors import RunError
 
 __all__ = ["ShardGone", "Shards"]
@@ -54,12 +55,14 @@ class ShardGone(Exception):
 
 
 class Shards:
-    """The files of one folder. Readers need no lock; whoever appends holds `lock`."""
+    """The files of one folder. Readers need no lock; who fills it holds `lock`, for hours perhaps, and with it the
+    others of its team. Files and index change under `writing`, which this class takes by itself and briefly."""
 
     def __init__(self, folder: Path, key: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.lock = FileLock(folder / "lock")
+        self.writing = FileLock(folder / "writing")
         self._key = key
         self._places: dict[str, tuple[int, int]] = {}
         self._mapped: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
@@ -100,13 +103,16 @@ class Shards:
         self._mapped.move_to_end(shard)
         return self._mapped[shard]
 
-    def check(self, ids: Sequence[str]) -> None:
-        """Compare the shards of these ids with the index, each once a process, and discard the damaged
-        ones."""
+    def check(self, ids: Sequence[str], team: Team = ALONE) -> None:
+        """Compare the shards of these ids with the index, each once, and discard the damaged ones. A team deals them
+        out: all of a large cache is read here."""
         shards = {place[0] for place in self.locate(ids) if place is not None}
         for shard in sorted(shards - self._sound):
-            if not self._is_sound(shard):
+            if team.looks_after(shard) and not self._is_sound(shard):
                 self._discard(shard)
+        team.meet()
+        if team.shares > 1:
+            self.forget()  # what others have discarded
 
     def append(self, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         """One more shard: first the file, whole, then its rows in the index. A kill in between leaves an
@@ -115,6 +121,10 @@ class Shards:
         Raises `RunError` when names, types or shapes of the tensors aren't those of the earlier shards, and when the
         disk refuses.
         """
+        with self.writing:
+            self._append(names, tensors)
+
+    def _append(self, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         layout = {name: f"{tensor.dtype} {list(tensor.shape[1:])}" for name, tensor in tensors.items()}
         with closing(self._connect()) as index:
             known = dict(index.execute("SELECT name, shape FROM layout"))
@@ -123,7 +133,7 @@ class Shards:
                 f"the encoder {self._key} used to give {known} and now gives {layout}",
                 help=f"its encoder_key must change when its output does; or delete {self.folder}",
             )
-        for left in self.folder.glob("*.tmp"):  # by writers that were killed: we hold the lock
+        for left in self.folder.glob("*.tmp"):  # by writers that were killed: we hold `writing`
             left.unlink()
         content = save(dict(tensors), metadata={"key": self._key, "ids": json.dumps(list(names))})
         digest = hashlib.sha256(content).hexdigest()
@@ -169,7 +179,8 @@ class Shards:
         size = 0
         for number, bytes_ in [*small, (-1, largest)]:
             if size + bytes_ > largest:
-                self._put_together(group)
+                with self.writing:
+                    self._put_together(group)
                 group, size = [], 0
             group.append(number)
             size += bytes_
@@ -205,7 +216,7 @@ class Shards:
         return sound
 
     def _discard(self, shard: int) -> None:
-        with self.lock, closing(self._connect()) as index:
+        with self.writing, closing(self._connect()) as index:
             file = self._file(shard)
             if file is not None:  # else another process was quicker, and a new shard may have the same name
                 log.warning("%s is damaged or gone; its rows are encoded again", file[0])

@@ -211,7 +211,7 @@ def _held(folder: Path) -> Any:
 
 def _empty(folder: Path) -> int:
     """Everything but the locks, whose holders may be waiting."""
-    gone = [file for file in folder.iterdir() if file.name not in {"lock", "opening"}]
+    gone = [file for file in folder.iterdir() if file.name not in {"lock", "opening", "writing"}]
     for file in gone:
         # A link is deleted, never what it leads to.
         shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink(missing_ok=True)

@@ -54,11 +54,14 @@ from smpo.rewards.machine import WORKERS, WorkerCommand, config_file, find_worke
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["ProcessScorer", "load_process_scorer"]
+__all__ = ["ProcessScorer", "load_process_scorer", "own_gpu"]
 
 PROTOCOL = 1
-_LEFT_OUT = re.compile(r"^(PYTHON\w*|VIRTUAL_ENV|CONDA_\w*|MLFLOW_TRACKING_(USERNAME|PASSWORD|TOKEN))$")
-"""Environment that belongs to this interpreter, or that a scorer has no use for."""
+_LEFT_OUT = re.compile(
+    r"^(PYTHON\w*|VIRTUAL_ENV|CONDA_\w*|MLFLOW_TRACKING_(USERNAME|PASSWORD|TOKEN)|ACCELERATE_\w*|TORCHELASTIC_\w*"
+    r"|(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT))$"
+)
+"""Environment that belongs to this interpreter or to a run of several processes, or that a scorer has no use for."""
 _TAIL = 12
 """Lines of a worker's stderr that are kept for messages."""
 
@@ -73,6 +76,7 @@ class ProcessScorer:
             "precision": runtime.precision,
             "settings": dict(settings),
         }
+        self._only = own_gpu(os.environ, torch.cuda.current_device()) if runtime.device == "cuda" else {}
         self._batch = runtime.batch
         self._asked = 0
         self._line: _Line | None = None
@@ -123,7 +127,7 @@ class ProcessScorer:
         """Start the worker if it isn't running; what it calls its weights and preprocessing."""
         if self._line is not None:
             return self._said
-        self._line = _Line(self._worker)
+        self._line = _Line(self._worker, self._only)
         answer = self._line.ask({"smpo": PROTOCOL, "load": self._load}, self._worker.start_timeout)
         if answer.get("error"):
             self.close()
@@ -165,6 +169,13 @@ def load_process_scorer(name: str, settings: Mapping[str, Any], runtime: Runtime
 # ------------------------------------------------------------------------------------------------------------
 
 
+def own_gpu(environment: Mapping[str, str], current: int) -> dict[str, str]:
+    """What shows a worker only the GPU that this process uses, the `current` of those that it sees itself: each of
+    several processes has a worker beside it, and a scorer's program may know no device but `cuda`."""
+    seen = [one.strip() for one in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    return {"CUDA_VISIBLE_DEVICES": seen[current] if current < len(seen) else str(current)}
+
+
 class _Gone(Exception):
     """The worker died, or didn't answer in time."""
 
@@ -172,9 +183,9 @@ class _Gone(Exception):
 class _Line:
     """One running worker, and the two threads that listen to it."""
 
-    def __init__(self, worker: WorkerCommand) -> None:
+    def __init__(self, worker: WorkerCommand, only: Mapping[str, str]) -> None:
         kept = {name: value for name, value in os.environ.items() if not _LEFT_OUT.match(name)}
-        kept |= {"PYTHONPATH": str(WORKERS), "PYTHONUNBUFFERED": "1", **worker.environment}
+        kept |= {"PYTHONPATH": str(WORKERS), "PYTHONUNBUFFERED": "1", **only, **worker.environment}
         try:
             self._process = subprocess.Popen(  # noqa: S603 -- a list of words, from the machine's own file
                 worker.command,

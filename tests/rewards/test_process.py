@@ -18,7 +18,7 @@ from smpo.components.rewards import Process
 from smpo.errors import MachineError, RunError
 from smpo.kinds import Runtime
 from smpo.rewards.machine import WORKERS, find_worker
-from smpo.rewards.process import load_process_scorer
+from smpo.rewards.process import load_process_scorer, own_gpu
 
 WORKER = """
     import hashlib, io, os, sys, time
@@ -216,3 +216,31 @@ def test_the_worker_runs_without_smpo() -> None:
         [sys.executable, "-I", "-c", code, str(WORKERS)], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("seen", "current", "shown"),
+    [(None, 0, "0"), (None, 3, "3"), ("4,5", 1, "5"), ("GPU-8f, GPU-2c", 0, "GPU-8f"), ("", 2, "2")],
+)
+def test_a_worker_sees_its_process_gpu_alone(seen: str | None, current: int, shown: str) -> None:
+    environment = {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}
+    assert own_gpu(environment, current) == {"CUDA_VISIBLE_DEVICES": shown}
+
+
+def test_a_worker_does_not_take_itself_for_a_process_of_the_run(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = dict.fromkeys(("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_RANK", "TORCHELASTIC_RUN_ID"), "1")
+    for name, value in {**told, "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    script = tmp_path / "toy.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os
+            from smpo_worker import serve
+            named = ("RANK", "WORLD_SIZE", "MASTER_", "TORCHELASTIC")
+            found = [name for name in os.environ if any(part in name for part in named)]
+            serve(lambda device, precision, settings: ("key", lambda pictures, prompts: [float(len(found))]))
+        """)
+    )
+    assert load_process_scorer("toy", {}, Runtime())([RED], ["a"]).tolist() == [0.0]

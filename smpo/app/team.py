@@ -1,0 +1,48 @@
+"""The processes of a run as a team that fills caches (`smpo.data.team`)."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smpo.data.team import ALONE, Team
+
+__all__ = ["team_of"]
+
+
+def team_of(accelerator: Any) -> Team:
+    """Those on the main process's machine work, the others wait. Collective."""
+    if accelerator.num_processes == 1:
+        return ALONE
+    from accelerate.utils import broadcast, gather_object
+
+    def told(numbers: Tensor) -> Tensor:
+        count = broadcast(torch.tensor([len(numbers)], device=accelerator.device))
+        if not accelerator.is_main_process:
+            numbers = torch.empty(int(count), dtype=torch.int64)
+        found: Tensor = broadcast(numbers.to(accelerator.device)).cpu()
+        return found
+
+    machines = gather_object([_machine()])
+    workers = [rank for rank, machine in enumerate(machines) if machine == machines[0]]
+    rank = accelerator.process_index
+    return Team(
+        leads=rank == 0,
+        share=workers.index(rank) if rank in workers else None,
+        shares=len(workers),
+        told=told,
+        meet=accelerator.wait_for_everyone,
+    )
+
+
+def _machine() -> str:
+    """Containers may share a name, and virtual machines a kernel's number, but not both."""
+    booted = ""
+    with suppress(OSError):
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return f"{socket.gethostname()} {booted}"

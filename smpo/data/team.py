@@ -1,0 +1,50 @@
+"""Processes that fill a cache together.
+
+The first of them finds what is missing and tells the others; each takes whole batches of it, those that one process
+would make, so the same shapes go through the same kernels and rows are the same to the last bit whoever computed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+__all__ = ["ALONE", "Team"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """One process's view of it. Everything about it is collective: all processes of a run call the same things in the
+    same order, those that have no share in the work too."""
+
+    leads: bool
+    """Whether this is the process that says what is missing."""
+    share: int | None
+    """This process's share, from 0; None for one that only waits: on another machine, where it can't write to the
+    cache's database (sqlite's write-ahead log doesn't work over a network)."""
+    shares: int
+    told: Callable[[Tensor], Tensor]
+    """The numbers (int64 `[n]`) that the leading process has passed, on all."""
+    meet: Callable[[], None]
+    """Returns when all have called it."""
+
+    def dealt(self, things: Sequence[T]) -> Sequence[T]:
+        """Those of `things` that are this process's."""
+        return things[:0] if self.share is None else things[self.share :: self.shares]
+
+    def looks_after(self, number: int) -> bool:
+        """Whether the thing of this number is this process's to look after."""
+        return self.share is not None and number % self.shares == self.share
+
+    def done(self, count: int, total: int) -> int:
+        """How much all have done, if the others are as quick as this one that has done `count`."""
+        return min(count * self.shares, total)
+
+
+ALONE = Team(leads=True, share=0, shares=1, told=lambda numbers: numbers, meet=lambda: None)
+"""A process that does everything itself."""

@@ -23,6 +23,7 @@ from torch import nn
 from smpo.drafts import appearing, sweep
 from smpo.engine.kept import (
     MANIFEST,
+    bare,
     checkpoints,
     digest,
     drop_old,
@@ -94,8 +95,10 @@ def restore(
     A torn, truncated or altered one is passed over, in words, for the one before. Raises `RunError` when a whole one
     doesn't fit the live objects.
     """
-    sweep(folder)
     there = checkpoints(folder)
+    for path in bare(folder, after=there[-1] if there else None):
+        say(f"checkpoint {path.name} can't be used ({MANIFEST} is missing)")
+    sweep(folder)
     for path in reversed(there):
         fault = _fault(path, spec_hash)
         if fault is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 __all__ = [
     "MANIFEST",
+    "bare",
     "checkpoints",
     "digest",
     "drop_old",
@@ -48,6 +49,14 @@ def checkpoints(folder: Path, step: int | None = None) -> list[Path]:
     about to be repeated."""
     found = (path for path in folder.glob("step-*") if step_of(path) >= 0 and (path / MANIFEST).is_file())
     return sorted((path for path in found if step is None or step_of(path) <= step), key=step_of)
+
+
+def bare(folder: Path, *, after: Path | None) -> list[Path]:
+    """What is called a checkpoint, is newer than `after`, and lacks its manifest: not smpo's doing, which deletes old
+    ones only."""
+    newest = -1 if after is None else step_of(after)
+    found = (path for path in folder.glob("step-*") if path.is_dir() and not (path / MANIFEST).exists())
+    return sorted((path for path in found if step_of(path) > newest), key=step_of)
 
 
 def best_of(folder: Path, step: int | None = None) -> tuple[Path, float] | None:

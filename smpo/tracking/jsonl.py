@@ -79,7 +79,6 @@ class JsonlTracker:
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, EVENTS):
             _mend(self._folder / name)
-            self._files[name] = FileIO(self._folder / name, "a")
         before = read_events(self._folder)
         self._clock.not_before(max(map(_time, before), default=0.0))
         earlier = next((event for event in before if event["event"] == "start"), {})
@@ -90,8 +89,6 @@ class JsonlTracker:
             self._event("rewind", step=info.step, head=head)
             self._raise_refused()
             rewind(self._folder, info.step, info.logged)
-            self._files[METRICS].close()  # the file before may have been replaced
-            self._files[METRICS] = FileIO(self._folder / METRICS, "a")
         told = {entry.name: getattr(info, entry.name) for entry in fields(info)}
         self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **told)
 

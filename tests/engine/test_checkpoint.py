@@ -39,6 +39,16 @@ def test_what_is_restored_does_not_reach_back_into_the_file(tmp_path):
     assert fault_of(tmp_path / "step-00000007") is None
 
 
+def test_one_whose_manifest_was_deleted_is_passed_over_in_words(tmp_path):
+    for step in (1, 2, 3):
+        write(tmp_path, step)
+    for step in (1, 3):  # the first as by smpo, which was killed while it dropped it
+        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()
+    said = []
+    assert restore(tmp_path, live(0.0), spec_hash="abc", say=said.append).step == 2
+    assert said == ["checkpoint step-00000003 can't be used (manifest.json is missing)"]
+
+
 def test_facts_come_back(tmp_path):
     save(tmp_path, 3, live(1.0), spec_hash="abc", keep=1, facts={"log": 120})
     assert restore(tmp_path, live(0.0), say=pytest.fail) == (3, {"log": 120})

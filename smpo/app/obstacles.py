@@ -49,7 +49,7 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     if spec.evaluate is not None:
         rewards |= {f"evaluate.rewards.{i}": reward for i, reward in enumerate(spec.evaluate.rewards)}
         if message := spec.evaluate.prompts.check():
-            yield Obstacle("evaluate.prompts", message, "point `evaluate.prompts.path` at the file")
+            yield Obstacle("evaluate.prompts", message, "point `evaluate.prompts.path` at the files")
     for where, reward in rewards.items():
         if message := reward.check():
             yield Obstacle(where, message, how_to_get_reward(reward, where, message))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -85,7 +85,9 @@ class _Annotated(PlacedData):
     images: str = "."
     """The folder within `path` from which the records' paths count."""
 
-    def _pairs(self, interpret: Interpret, rules: str, regroup: Any = None) -> FolderPairs:
+    def _pairs(
+        self, interpret: Interpret, layouts: Sequence[Sequence[str]], rules: str, regroup: Any = None
+    ) -> FolderPairs:
         from smpo.data.records import FolderPairs
 
         place = Path(self.place())
@@ -101,7 +103,14 @@ class _Annotated(PlacedData):
                 f"there is no folder `{self.images}` in {place}",
                 help="name it in `data.images`: the folder from which the records' paths count",
             )
-        return FolderPairs([file], place / self.images, interpret=interpret, rules=rules, regroup=regroup)
+        return FolderPairs(
+            [file],
+            place / self.images,
+            interpret=interpret,
+            layouts=layouts,
+            rules=rules,
+            regroup=regroup,
+        )
 
 
 @register
@@ -180,13 +189,15 @@ class ImageFolder(_Annotated):
             group = self.group or named.prompt
             regroup = partial(grouped, group=group, prompt=named.prompt, image=self.file, rank=self.rank)
             rules = f"imagefolder {group} {named.prompt} {self.file} {self.rank} {self.pairs}"
-            return self._pairs(partial(rankings, which=self.pairs), rules, regroup)
+            layout = (named.prompt, self.file, self.rank, group)
+            return self._pairs(partial(rankings, which=self.pairs), [layout], rules, regroup)
 
         def interpret(record: Mapping[str, Any]) -> Iterator[Shown]:
             images = (str(record.get(named.chosen) or ""), str(record.get(named.rejected) or ""))
             yield Shown(record.get(named.prompt), images, state(record))
 
-        return self._pairs(interpret, f"imagefolder {named!r}")
+        layout = (named.prompt, named.chosen, named.rejected, *state.needed)
+        return self._pairs(interpret, [layout], f"imagefolder {named!r}")
 
 
 @register
@@ -205,7 +216,8 @@ class HPDv2(_Annotated):
     def source(self) -> Source:
         from smpo.data.formats import hpdv2
 
-        return self._pairs(hpdv2, "hpdv2")
+        layouts = [("prompt", "file_path", "human_preference"), ("prompt", "image_path")]
+        return self._pairs(hpdv2, layouts, "hpdv2")
 
 
 @register
@@ -224,7 +236,8 @@ class HPDv3(_Annotated):
     def source(self) -> Source:
         from smpo.data.formats import hpdv3
 
-        return self._pairs(partial(hpdv3, min_confidence=self.min_confidence), f"hpdv3 {self.min_confidence}")
+        interpret = partial(hpdv3, min_confidence=self.min_confidence)
+        return self._pairs(interpret, [("prompt", "path1", "path2")], f"hpdv3 {self.min_confidence}")
 
 
 @register
@@ -244,7 +257,10 @@ class ImageRewardDB(_Annotated):
     def source(self) -> Source:
         from smpo.data.formats import rankings
 
-        return self._pairs(partial(rankings, which=self.pairs), f"imagereward {self.pairs}", _as_rankings)
+        layouts = [("prompt", "generations", "ranking"), ("prompt_id", "prompt", "image_path", "rank")]
+        return self._pairs(
+            partial(rankings, which=self.pairs), layouts, f"imagereward {self.pairs}", _as_rankings
+        )
 
 
 def _as_rankings(records: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

@@ -136,7 +136,7 @@ class ParquetPrompts(PromptSet):
         except (OSError, KeyError, ValueError, ArrowException) as error:
             raise MachineError(
                 f"the prompts in `{self.path}` (column `{self.column}`) can't be read: {error}",
-                help="point `evaluate.prompts.path` at the file",
+                help="point `evaluate.prompts.path` at the files",
             ) from error
         texts = dict.fromkeys(str(c).strip() for c in captions if c and str(c).strip())
         if not texts:
@@ -149,4 +149,4 @@ class ParquetPrompts(PromptSet):
     def check(self) -> str | None:
         if is_hub_id(self.path):
             return missing(self.path, "datasets", revision=self.revision)
-        return None if Path(locate(self.path)).exists() else f"there is no file `{self.path}`"
+        return None if Path(locate(self.path)).exists() else f"there is no file or folder `{self.path}`"

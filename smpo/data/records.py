@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ from smpo.errors import MachineError
 
 __all__ = ["FolderPairs", "read_records"]
 
-BATCH, PORTION = 64, 1024
+BATCH, PORTION, GLANCE = 64, 1024, 100
 CHUNK = 1 << 20
 """Characters of a JSON list that are read at once."""
 
@@ -103,7 +104,8 @@ def _listed(stream: TextIO) -> Iterator[Any]:
 
 
 class FolderPairs(Source):
-    """`annotations` name pictures under `images`; `interpret` says what a record states.
+    """`annotations` name pictures under `images`; `interpret` says what a record states, and `layouts` which entries
+    its records have, for each layout that it understands.
 
     A part's digest covers its annotations, and size and time of every picture that they name: hashing the pictures
     themselves would mean reading them all each time. Whoever changes a picture and puts its clock back is found out
@@ -115,15 +117,27 @@ class FolderPairs(Source):
         images: Path,
         *,
         interpret: Interpret,
+        layouts: Sequence[Sequence[str]],
         rules: str,
         regroup: Regroup | None = None,
     ) -> None:
         self._files, self._images = list(annotations), images
-        self._interpret, self._regroup = interpret, regroup
+        self._interpret, self._regroup, self._layouts = interpret, regroup, layouts
         self._shown: dict[int, Spool] = {}
         self.pictures = self
         self.reading = rules
         self.settings = {"format": rules}
+
+    def look(self) -> None:
+        file = self._files[0]
+        found = {name for record in islice(read_records(file), GLANCE) for name in record}
+        lacking = min(([name for name in layout if name not in found] for layout in self._layouts), key=len)
+        if found and lacking:
+            needed = ", or ".join(", ".join(layout) for layout in self._layouts)
+            raise MachineError(
+                f"no record of {file} has {' or '.join(f'`{name}`' for name in lacking)}",
+                help=f"these entries are needed: {needed}; its records have {', '.join(sorted(found)[:20])}",
+            )
 
     def parts(self) -> Iterator[Part]:
         for number, file in enumerate(self._files):
@@ -172,7 +186,9 @@ class FolderPairs(Source):
                 data = place.read_bytes() if place is not None else b""
             except OSError:
                 stated = Stated(None, defect="missing_image", detail=name[:200])
-            if place is None:
+            if not name:
+                stated = Stated(None, defect="missing_image", detail="the record names none")
+            elif place is None:
                 stated = Stated(None, defect="foreign_path", detail=name[:200])
             pictures.append(data)
         return Claim(

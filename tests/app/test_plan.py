@@ -67,7 +67,8 @@ def test_what_is_lacking_in_common_is_said_once(tmp_path, monkeypatch, capfd):
     assert "missing reward, evaluate.rewards.0: `yuvalkirstain/PickScore_v1`" in out
     assert out.count("`yuvalkirstain/PickScore_v1` is not in the hub's cache") == 1
     assert "missing train.precision: fp16 needs a GPU" in out
-    assert "prompts that aren't here yet (untouched) × 1 × 2 models, 50 steps at guidance 5, 1 judge" in out
+    assert "prompts that aren't here yet (untouched) × 1 × 2 models, 50 steps at guidance 5, 2 judges" in out
+    assert "the only judge" not in out, "what ships doesn't call for a warning"
     a100 = next(line.split() for line in said.out.splitlines() if line.startswith("A100-80"))
     assert a100[4] == "?"
     for words in (

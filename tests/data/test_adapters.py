@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smpo.components.adapters import ChosenRejected, HPDv2, HPDv3, ImageFolder, WebDataset
+from smpo.components.adapters import (
+    ChosenRejected,
+    HPDv2,
+    HPDv3,
+    ImageFolder,
+    ImageRewardDB,
+    WebDataset,
+)  # fmt: skip
 from smpo.components.datasets import PickAPic, PlacedData
 from smpo.data.formats import of_ranking
 from smpo.data.table import read_pairs
@@ -31,6 +39,7 @@ from tests.data.layouts import (
     F,
     Rows,
     files,
+    hpdv3,
     imagefolder,
     member,
     pickapic,
@@ -97,7 +106,7 @@ def test_a_picture_that_changes_on_disk_is_read_anew_or_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "path", ["../secret.jpg", "/etc/passwd", "pics/../../secret.jpg", "..\\secret.jpg", "C:/x.jpg", ""]
+    "path", ["../secret.jpg", "/etc/passwd", "pics/../../secret.jpg", "..\\secret.jpg", "C:/x.jpg"]
 )
 def test_paths_that_leave_the_folder_are_not_opened(tmp_path: Path, path: str) -> None:
     data = imagefolder(tmp_path / "set", PAIRS)
@@ -283,3 +292,35 @@ def test_annotations_that_are_elsewhere_are_asked_for_by_name(tmp_path: Path) ->
         HPDv2(path=str(tmp_path), annotations="pairs.jsonl").check()
         == f"there is no folder `train` in {tmp_path}"
     )
+
+
+@pytest.mark.parametrize(
+    ("made", "read", "told"),
+    [
+        ("hpdv2", HPDv3, "has `path1` or `path2`"),
+        ("hpdv3", partial(HPDv2, images="."), "has `image_path`"),
+        ("hpdv3", ImageRewardDB, "has `generations` or `ranking`"),
+        ("ranked_folder", ImageFolder, "has `chosen_file_name` or `rejected_file_name`"),
+        ("imagefolder", partial(ImageFolder, rank="place"), "has `file_name` or `place`"),
+        ("imagefolder", partial(ImageFolder, columns={"share": "shares"}), "has `shares`"),
+    ],
+)
+def test_records_of_another_format_are_refused_by_the_entries_they_lack(
+    tmp_path: Path, made: str, read: Any, told: str
+) -> None:
+    next(make for make in FORMATS if make.__name__ == made)(tmp_path, PAIRS)
+    data = read(path=str(tmp_path))
+    assert told in str(data.check())
+    assert "its records have" in data.remedy() and "prompt" in data.remedy()
+
+
+def test_one_record_without_a_picture_is_one_defect(tmp_path: Path) -> None:
+    data = hpdv3(tmp_path, [*PAIRS, ("a bird", A, C), ("a cow", B, D), ("a hen", C, F)])
+    records = json.loads((tmp_path / "train.json").read_text())
+    del records[0]["path2"]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    assert data.check() is None
+    data.load(Runtime(cache=tmp_path / "cache"), tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["dropped"] == {"missing_image": 1}
+    assert report["defects"][0]["detail"] == "the record names none"

@@ -154,6 +154,14 @@ def test_all_of_them_at_once_are_counted(tmp_path: Path) -> None:
     json.dumps(found.to_dict())
 
 
+def test_a_set_without_a_sound_row_is_told_of_too(tmp_path: Path) -> None:
+    found = look(
+        write(tmp_path / "pairs.parquet", [vote("nothing", b"", b""), vote("junk", b"no", b"picture")])
+    )
+    assert names(found) == {"empty_image": 1, "broken_image": 1} and found.facts["images"] == 0
+    assert "no image bytes" in page("none", found, None)
+
+
 def test_all_are_counted_and_a_few_are_shown(tmp_path: Path) -> None:
     """A report of a million rows is no longer than one of ten."""
     a, b = fresh(), fresh()

@@ -31,7 +31,7 @@ BLOCK = 512
 def lookalikes(book: Book, progress: Progress | None = None) -> Array:
     """`[I]`: for each image the number of the first one that looks like it; its own where nothing does."""
     leader: Array = np.arange(len(book.sizes), dtype=np.int32)
-    if book.picture is None or book.images is None:
+    if book.picture is None or book.images is None or not len(leader):
         return leader
     close = _Compare(book.images, book.picture)
     for names in _by_prompt(book, progress):

@@ -26,6 +26,12 @@ class Ui:
     environment: dict[str, str]
     url: str
 
+    @property
+    def page(self) -> str:
+        """Where a person begins: the list of experiments, for training. By itself MLflow opens on language models'
+        traces, of which there are none here."""
+        return f"{self.url}/#/experiments?workflowType=machine_learning"
+
 
 def ui_command(runs: Path, uri: str | None = None, *, host: str = "127.0.0.1", port: int = 5000) -> Ui:
     """Command and environment for the store of `runs` (or at `uri`).
@@ -76,7 +82,7 @@ def run_ui(ui: Ui, say: Callable[[str], None], *, patience: float = 120.0) -> in
     )
     try:
         _wait_until_healthy(ui, server, patience)
-        say(f"MLflow is at {ui.url} (Ctrl-C ends it)")
+        say(f"MLflow is at {ui.page} (Ctrl-C ends it)")
         _drain(server)
         return server.wait()
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["appearing", "settle", "sweep"]
+__all__ = ["appearing", "opened_up", "settle", "sweep"]
 
 _DRAFT, _ASIDE = ".writing-", ".replaced-"
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -34,6 +34,8 @@ def appearing(target: Path) -> Iterator[Path]:
     try:
         yield draft
         for file in draft.rglob("*"):
+            if file.is_file():
+                opened_up(file)
             settle(file)
         settle(draft)
         aside = target.with_name(f"{_ASIDE}{target.name}")
@@ -45,6 +47,13 @@ def appearing(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def opened_up(file: Path) -> None:
+    """Let whoever may read the folder read the file: safetensors writes for the owner alone, and models, checkpoints
+    and caches are shared. A file system that knows no such rights keeps its own."""
+    with contextlib.suppress(OSError):
+        file.chmod(file.stat().st_mode | (file.parent.stat().st_mode & 0o666))
 
 
 def settle(path: Path) -> None:

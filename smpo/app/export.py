@@ -36,17 +36,22 @@ def export(
     card, data_card = resolved.card_of("model"), resolved.card_of("data")
     leaves = resolved.leaves()
     shown = ("model", "data", "reward", "objective", "smoothing", "inversion", "train")
+    base = spec.model.facts().weights
+    pairs = data_card.name if data_card else str(leaves.get("data.path", spec.data.use))
     report = live.table.report
     facts = CardFacts(
         name=spec.name,
         method=spec.objective.use,
-        method_words=" ".join(
-            summary_of(type(part)) for part in (spec.objective, spec.smoothing, spec.inversion)
-        ),
+        parts={
+            name.capitalize(): (part.use, summary_of(type(part)))
+            for name in ("objective", "smoothing", "inversion")
+            for part in (getattr(spec, name),)
+        },
         spec_hash=resolved.identity.spec_hash,
         settings={path: value for path, value in leaves.items() if path.split(".")[0] in shown},
-        base_model=spec.model.facts().weights,
-        datasets=[data_card.name if data_card else str(leaves.get("data.path", spec.data.use))],
+        base_model=base,
+        datasets=[pairs],
+        here=[name for name in (base, pairs) if Path(name).expanduser().exists()],
         license=str((card.source or {}).get("licence", "")) if card else "",
         tags=getattr(live.session.denoiser, "tags", ()),
         lora=getattr(spec.model, "lora", None) is not None,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from smpo.drafts import opened_up
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Denoiser, Draws, Inversion, PairTable, Predictors, Recall, Runtime
 
@@ -131,6 +132,7 @@ def _write(file: Path, tensors: dict[str, Tensor]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, fresh)
+        opened_up(fresh)
         fresh.replace(file)
     except OSError:
         fresh.unlink(missing_ok=True)

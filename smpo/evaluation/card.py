@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -50,13 +50,16 @@ class CardFacts:
     name: str
     method: str
     """The objective's short name, `smpo`; becomes a tag."""
-    method_words: str
-    """The method in a sentence or three."""
+    parts: Mapping[str, tuple[str, str]]
+    """What the method is made of: a part -> its component's name, and what that does in a sentence or two."""
     spec_hash: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Dotted path -> value."""
     base_model: str = ""
     datasets: Sequence[str] = ()
+    here: Sequence[str] = ()
+    """Those of `base_model` and `datasets` that are places on the machine where this was made. `checkpoints/sd15` looks
+    like a name on the Hub, and is none."""
     license: str = ""
     tags: Sequence[str] = ()
     """The family's: `stable-diffusion-xl`, `stable-diffusion-xl-diffusers`."""
@@ -90,9 +93,9 @@ def model_card(facts: CardFacts, evaluation: Evaluation | None = None) -> str:
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=_tags(facts),
-        base_model=facts.base_model if HUB_NAME.fullmatch(facts.base_model) else None,
+        base_model=next(_on_the_hub(facts, [facts.base_model]), None),
         base_model_relation="adapter" if facts.lora else "finetune",
-        datasets=[name for name in facts.datasets if HUB_NAME.fullmatch(name)] or None,
+        datasets=list(_on_the_hub(facts, facts.datasets)) or None,
         **_licence(facts.license),
     )
     if data.base_model is None:
@@ -114,6 +117,10 @@ def harmless(text: str) -> str:
     """A line for tables that people also read as plain text: no HTML, no cells and no links of its own."""
     line = " ".join(html.escape(text, quote=False).replace("|", "/").split())
     return line.replace("](", "]\\(").replace("![", "!\\[")
+
+
+def _on_the_hub(facts: CardFacts, names: Iterable[str]) -> Iterator[str]:
+    return (name for name in names if HUB_NAME.fullmatch(name) and name not in facts.here)
 
 
 def _licence(words: str) -> dict[str, str | None]:
@@ -140,6 +147,7 @@ def _body(facts: CardFacts, evaluation: Evaluation | None) -> str:
     return environment.from_string(template).render(
         facts=facts,
         evaluation=evaluation,
+        parts=[(part, *words) for part, words in facts.parts.items()],
         settings=list(facts.settings.items()),
         data=list(_flat(facts.data)),
         versions=list(facts.versions.items()),
@@ -160,7 +168,7 @@ def _findings(evaluation: Evaluation) -> dict[str, Any]:
         "headline": _Plain(_sentence(evaluation.headline())),
         "warnings": [_Plain(_sentence(warning)) for warning in evaluation.warnings],
         "prompts": _Plain(name + role),
-        "sizes": f" ({sizes} pixels)" if sizes else "",
+        "sizes": _Plain(f" ({sizes} pixels)" if sizes else ""),
         "clusters": f"{c.prompts:,}" + ("" if independent else f" prompts in {c.clusters:,} clusters"),
         "columns": _Plain(" | ".join(map(markdown, COLUMNS))),
         "rule": _Plain("---|" * len(COLUMNS)),

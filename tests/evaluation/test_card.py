@@ -16,7 +16,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 FACTS = CardFacts(
     name="sdxl-smpo",
     method="smpo",
-    method_words="Smoothed preferences with inverted noise.",
+    parts={"Objective": ("smpo", "Smoothed preferences."), "Inversion": ("renoise", "Inverted noise.")},
     spec_hash="3f2a",
     settings={"train.lr": 1e-5, "objective.beta": 2000.0, "reward": None, "model.targets": ["to_q", "to_k"]},
     base_model="stabilityai/stable-diffusion-xl-base-1.0",
@@ -41,8 +41,19 @@ def test_front_matter_is_what_diffusers_scripts_write() -> None:
     assert len(set(data.tags)) == len(data.tags)
 
 
+def test_places_on_our_machine_are_not_names_on_the_hub() -> None:
+    """The Hub would link to a stranger's repository of the same name."""
+    facts = replace(FACTS, base_model="checkpoints/sd15-sft", datasets=["data/votes", "owner/votes"])
+    text = model_card(replace(facts, here=["checkpoints/sd15-sft", "data/votes"]))
+    data = huggingface_hub.ModelCard(text).data
+    assert (data.base_model, data.datasets) == (None, ["owner/votes"])
+    assert "| Base model | checkpoints/sd15-sft |" in text and "| Trained on | data/votes |" in text
+
+
 def test_unknown_things_are_left_out() -> None:
-    bare = CardFacts(name="toy", method="dpo", method_words="DPO.", spec_hash="1", base_model="./weights")
+    bare = CardFacts(
+        name="toy", method="dpo", parts={"Objective": ("dpo", "DPO.")}, spec_hash="1", base_model="./weights"
+    )
     data = huggingface_hub.ModelCard(model_card(bare)).data
     assert (data.base_model, data.license, data.datasets) == (None, None, None)
     assert "base_model_relation" not in data.to_dict() and "lora" not in data.tags
@@ -55,7 +66,8 @@ def test_the_body_tells_the_whole_result() -> None:
     text = model_card(FACTS, found)
     for part in (
         found.headline(), "(role: untouched)", "`toys`", "over prompts\n(30) of this one training run",
-        "`3f2a`", 'pipe.load_lora_weights("folder")', "| pairs | 1,000 |", "| dropped: undecodable | 3 |",
+        "`3f2a`", "| Objective | `smpo`: Smoothed preferences. |",
+        'pipe.load_lora_weights("folder")', "| pairs | 1,000 |", "| dropped: undecodable | 3 |",
         "| `objective.beta` | 2000.0 |", "| `train.lr` | 1e-05 |", "![", "(before_after.png)", "torch 2.13.0",
         "## Limitations", "this reward made the training labels",
     ):  # fmt: skip
@@ -63,6 +75,11 @@ def test_the_body_tells_the_whole_result() -> None:
     table = [line for line in text.splitlines() if line.startswith(("| judge", "| reward"))]
     assert len(table) == 3 and len({line.count("|") for line in table}) == 1
     assert "\n\n\n" not in text
+
+
+def test_sizes_that_are_not_square_are_told() -> None:
+    text = model_card(FACTS, replace(evaluation(), sizes=((24, 40), (32, 32))))
+    assert "a prompt (40 × 24, 32 × 32 pixels), first seed" in text
 
 
 def test_warnings_reach_the_card() -> None:
@@ -89,7 +106,12 @@ def test_other_peoples_text_stays_text(evil: str) -> None:
     plain = model_card(FACTS)
     text = model_card(
         replace(
-            FACTS, name=evil, method_words=evil, settings={evil: evil}, data={evil: evil}, limitations=[evil]
+            FACTS,
+            name=evil,
+            parts={evil: (evil, evil)},
+            settings={evil: evil},
+            data={evil: evil},
+            limitations=[evil],
         )
     )
     text = text.replace(f"`{evil}`", "")  # a setting's name stands in code, where markup is text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,22 @@ def test_saving_again_gives_the_same_without_traces_of_this_machine(sd_folder: P
     assert not (one / "unet").exists(), "the LoRA took the place of the pipeline as a whole"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights of files are POSIX's")
+@pytest.mark.parametrize(("umask", "file"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_saved_model_may_be_read_by_whoever_may_read_its_folder(
+    sd_folder: Path, tmp_path: Path, umask: int, file: int
+) -> None:
+    """safetensors writes for its owner alone, and models are shared in a lab."""
+    before = os.umask(umask)
+    try:
+        for name, adapter in (("whole", None), ("lora", Adapter(rank=2))):
+            load_unet(sd_folder, adapter=adapter, runtime=Runtime()).save(tmp_path / name)
+    finally:
+        os.umask(before)
+    rights = {one.stat().st_mode & 0o777 for one in tmp_path.rglob("*") if one.is_file()}
+    assert rights == {file}
+
+
 def test_a_saved_pipeline_has_one_dtype(sd_folder: Path, tmp_path: Path) -> None:
     trained(sd_folder).save(tmp_path / "full")
     weights = sorted((tmp_path / "full").rglob("*.safetensors"))
@@ -228,7 +245,6 @@ def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_beside_a_folder_goes(tmp_path: Path) -> None:
-    import os
     import subprocess
     import sys
 

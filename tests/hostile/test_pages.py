@@ -155,7 +155,7 @@ def test_the_model_card(tmp_path):
     from smpo.evaluation.card import CardFacts, model_card
 
     facts = CardFacts(
-        name=NASTY[0], method=NASTY[1], method_words=NASTY[2], spec_hash=NASTY[3], base_model=NASTY[4],
+        name=NASTY[0], method=NASTY[1], parts={NASTY[2]: (NASTY[1], NASTY[2])}, spec_hash=NASTY[3], base_model=NASTY[4],
         settings={text: text for text in NASTY}, datasets=NASTY, data={text: text for text in NASTY},
         load_lines=NASTY, limitations=NASTY, versions={text: text for text in NASTY}, license="mit",
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ import torch
 
 from smpo.app.hardware import accelerator_of, live_runtime
 from smpo.app.inverted import reused
+from smpo.app.score import ensure_scores
 from smpo.app.team import team_of
 from smpo.data.buckets import Buckets, bucketed
 from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
-from smpo.data.scores import ScoreTable
 from smpo.data.table import VoteTable
 from smpo.data.team import ALONE, Team
 from smpo.engine.drawn import Settings, climbs
@@ -184,20 +183,13 @@ def _nothing() -> None:
 def smoothed(
     spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress, team: Team = ALONE
 ) -> tuple[Tensor, str | None, ScoreStats | None]:
-    """`(p [M], key of the reward, its range)`. The reward is loaded, used if scores are missing, and let go of."""
+    """`(p [M], key of the reward, its range)`."""
     share = _shares(table)
     unknown = torch.full_like(share, float("nan"))
     if spec.reward is None or not spec.smoothing.needs_reward:
         nothing = ScoreStats(float("nan"), float("nan"), 0)
         return spec.smoothing(unknown, unknown, share, nothing), None, None
-    scorer = spec.reward.load(runtime)
-    scores = ScoreTable(runtime.cache / "scores.db")
-    winner, loser, stats = scores.ensure(table, scorer, batch=runtime.batch, progress=progress, team=team)
-    key = scorer.key
-    del scorer
-    gc.collect()
-    if runtime.device == "cuda":
-        torch.cuda.empty_cache()
+    key, winner, loser, stats = ensure_scores(spec.reward, table, runtime, progress, team=team)
     return spec.smoothing(winner.double(), loser.double(), share, stats), key, stats
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smpo.app.obstacles import how_to_get_reward
 from smpo.app.watchers import Console
@@ -13,6 +13,11 @@ from smpo.data.index import Progress
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import PairTable, Reward, Runtime, ScoreStats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpo.data.team import Team
 
 __all__ = ["Scored", "ensure_scores", "score_data"]
 
@@ -74,18 +79,21 @@ def ensure_scores(
     runtime: Runtime,
     progress: Progress | None,
     counted: dict[str, Any] | None = None,
-) -> tuple[str, Any, Any, ScoreStats]:
+    team: Team | None = None,
+) -> tuple[str, Tensor, Tensor, ScoreStats]:
     """`(key, winner [M], loser [M], stats)`; the reward is loaded, used if scores are missing, and let go of.
-    `counted` receives how many were wanted and computed, and the scorer's provenance."""
+    `counted` receives how many were wanted and computed, and the scorer's provenance. A `team` shares the work."""
     import gc
 
     import torch
 
     from smpo.data.scores import ScoreTable
+    from smpo.data.team import ALONE
 
     scorer = reward.load(runtime)
     store = ScoreTable(runtime.cache / "scores.db")
-    missing = store.missing(table, scorer.key)
+    if counted is not None:
+        counted.update(wanted=store.wanted(table), computed=store.missing(table, scorer.key))
     provenance = {
         "reward": reward.model_dump(mode="json"),
         "revision": getattr(reward, "revision", None),
@@ -94,10 +102,10 @@ def ensure_scores(
         "torch": str(torch.__version__),
     }
     winner, loser, stats = store.ensure(
-        table, scorer, batch=runtime.batch, progress=progress, provenance=provenance
+        table, scorer, batch=runtime.batch, progress=progress, provenance=provenance, team=team or ALONE
     )
     if counted is not None:
-        counted.update(wanted=store.wanted(table), computed=missing, provenance=store.provenance(scorer.key))
+        counted.update(provenance=store.provenance(scorer.key))
     key = scorer.key
     del scorer
     gc.collect()

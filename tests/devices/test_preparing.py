@@ -1,5 +1,6 @@
 """What caches lack is scored and encoded by all processes of a run, to the bits of one."""
 
+import json
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -38,6 +39,12 @@ def test_two_processes_fill_the_caches_of_one(tmp_path):
         said = ran(*SMPO, *WORDS, f"--set=runtime.runs={more[-1][-3:]}", *more, folder=tmp_path)
         assert said.returncode == 0, said.stderr
     assert scores(tmp_path / "one") == scores(tmp_path / "two") and len(scores(tmp_path / "one")) == 32
+    for cache in ("one", "two"):
+        with closing(sqlite3.connect(tmp_path / cache / "scores.db")) as database:
+            ((facts,),) = database.execute("SELECT facts FROM provenance")
+        assert {"reward", "dtype", "revision", "device"} <= json.loads(facts).keys(), (
+            "as `smpo score` leaves it"
+        )
     (one, shards), (two, shared) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert shared == 2 * shards, "each process has written some of the images and some of the prompts"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["appearing", "opened_up", "settle", "sweep"]
+__all__ = ["appearing", "naming", "opened_up", "settle", "sweep"]
 
 _DRAFT, _ASIDE = ".writing-", ".replaced-"
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -32,12 +32,13 @@ def appearing(target: Path) -> Iterator[Path]:
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     draft.mkdir()
     try:
-        yield draft
-        for file in draft.rglob("*"):
-            if file.is_file():
-                opened_up(file)
-            settle(file)
-        settle(draft)
+        with naming(target):
+            yield draft
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    opened_up(file)
+                settle(file)
+            settle(draft)
         aside = target.with_name(f"{_ASIDE}{target.name}")
         if target.exists():
             target.replace(aside)
@@ -54,6 +55,18 @@ def opened_up(file: Path) -> None:
     and caches are shared. A file system that knows no such rights keeps its own."""
     with contextlib.suppress(OSError):
         file.chmod(file.stat().st_mode | (file.parent.stat().st_mode & 0o666))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """The system says which file can't be opened, and not which can't be written: an `OSError` that names none is
+    about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def settle(path: Path) -> None:

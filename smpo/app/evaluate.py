@@ -14,6 +14,7 @@ from smpo.app.assemble import Live
 from smpo.app.attempt import Attempt
 from smpo.app.counts import judge_names
 from smpo.app.prompted import good_prefix, prompted
+from smpo.drafts import naming
 from smpo.engine.events import Tracker
 from smpo.evaluation.base_cache import BaseCache
 from smpo.evaluation.drawing import Crew, Settings
@@ -142,7 +143,8 @@ def write_evaluation(
         evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates"
     )
     file = folder.samples / "before_after.png"
-    grid.save(file)
+    with naming(file):
+        grid.save(file)
     tracker.images("before_after", grid, spec.train.steps)
     return file
 

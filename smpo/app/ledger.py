@@ -165,6 +165,18 @@ class Ledger:
             inside = taken
         return {COST_FACT: found}
 
+    @contextmanager
+    def closing(self, folder: RunFolder) -> Iterator[None]:
+        """However the block is left, the sum is written. What ended it is said, and not that this couldn't be written
+        either."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                self.close(folder)
+            raise
+        self.close(folder)
+
     def close(self, folder: RunFolder) -> Path:
         """Write the sum, earlier parts of the run included."""
         self.peak_bytes = max(self.peak_bytes, _peak())

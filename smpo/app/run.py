@@ -82,7 +82,7 @@ def work(
     with ExitStack() as stack:
         stack.enter_context(terminable())
         if main:
-            stack.callback(clock.close, folder)
+            stack.enter_context(clock.closing(folder))
         ending = stack.enter_context(finishing(tracker))
         console.phase("loading")
         report = folder.path / "data_report.json"

@@ -121,7 +121,7 @@ def _worded(error: OSError) -> str:
 
 def _advice(error: OSError) -> str:
     where = f"{TRACEBACK}=1 shows where this came from"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"make room there; what was finished is kept, and a run goes on with `--resume`; {where}"
     return where
 

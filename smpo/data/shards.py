@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import torch
@@ -69,9 +69,13 @@ class Shards:
         self._sound: set[int] = set()
         # Not `lock`: whoever only reads shouldn't wait for one who encodes for hours.
         with FileLock(folder / "opening"), closing(self._connect()) as index:
-            index.execute("PRAGMA journal_mode=WAL")
+            # No write-ahead log: with one, reading writes a file too, which a full disk refuses in the middle of
+            # training; and it doesn't work on the file systems that several machines share.
+            with suppress(sqlite3.OperationalError):  # an index of before that others are using: another time
+                index.execute("PRAGMA journal_mode=DELETE")
             index.executescript(_TABLES)
-            (folder / "key.txt").write_text(key + "\n", encoding="utf-8")
+            if not (folder / "key.txt").exists():
+                (folder / "key.txt").write_text(key + "\n", encoding="utf-8")
 
     def locate(self, ids: Sequence[str]) -> list[tuple[int, int] | None]:
         """Shard and row of each, None where there is none."""

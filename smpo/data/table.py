@@ -22,6 +22,7 @@ from PIL import Image
 from smpo.data.index import CHOICES, DEFECTS, LIGHT, Progress, Verify, index_part
 from smpo.data.source import Pictures, Source
 from smpo.data.votes import Ballot, Counted, Ties, Votes
+from smpo.drafts import naming
 from smpo.errors import RunError
 from smpo.imaging import BrokenImage, content_id, decode
 from smpo.kinds import Pair
@@ -221,7 +222,8 @@ def _refuse(
 def _write(report: Path, content: Mapping[str, Any]) -> None:
     report.parent.mkdir(parents=True, exist_ok=True)
     unfinished = report.with_name(f"{report.name}.{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with naming(report):
+        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     unfinished.replace(report)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from smpo.drafts import naming
 from smpo.evaluation.sampling import Slot
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class BaseCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(dir=self.folder, suffix=".part")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with naming(file), os.fdopen(handle, "wb") as stream:
                 if isinstance(content, bytes):
                     stream.write(content)
                 else:

@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from smpo.drafts import naming
 from smpo.evaluation.result import COLUMNS, Evaluation
 
 __all__ = ["CardFacts", "harmless", "markdown", "model_card", "write_card"]
@@ -80,7 +81,8 @@ def write_card(folder: Path, facts: CardFacts, evaluation: Evaluation | None = N
     """Write `README.md` beside the weights; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "README.md"
-    file.write_text(model_card(facts, evaluation), encoding="utf-8")
+    with naming(file):
+        file.write_text(model_card(facts, evaluation), encoding="utf-8")
     return file
 
 

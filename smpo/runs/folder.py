@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from smpo.drafts import settle
+from smpo.drafts import naming, settle
 from smpo.runs.clock import Clock
 
 __all__ = ["RunFolder", "State", "Status"]
@@ -153,10 +153,11 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            fresh.write_text(content, encoding="utf-8")
-            if name != _STATUS:  # for people, and often
-                settle(fresh)
-            fresh.replace(path)
+            with naming(path):
+                fresh.write_text(content, encoding="utf-8")
+                if name != _STATUS:  # for people, and often
+                    settle(fresh)
+                fresh.replace(path)
         except OSError:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)

@@ -127,13 +127,17 @@ class JsonlTracker:
         self._event("model", file=self._short(folder), facts=dict(facts))
 
     def finish(self, status: Ending) -> None:
+        say, self._say = self._say, None  # nothing goes on from here
         self._event("finish", status=status)
-        try:
-            self._raise_refused()
-        finally:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        if self._refused:
+            lost = sum(lines.count(b"\n") for lines in self._waiting.values())
+            said = f"the last {lost} lines of the log in {self._folder} could not be written: {self._refused}"
+            if say is None:
+                raise OSError(said)
+            say(said)
 
     def _now(self) -> float:
         return round(self._clock.now(), 3)

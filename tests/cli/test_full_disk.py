@@ -55,6 +55,30 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(
 
 
 @pytest.mark.fault(
+    "faults", "a disk that is full for a while while training",
+    "the log waits in memory, in words, and has no gap",
+)  # fmt: skip
+def test_a_disk_that_is_full_for_a_while_costs_no_point_of_the_curve(spec, capfd, monkeypatch, limit):
+    with monkeypatch.context() as patch:
+        limited(patch, limit, dict.fromkeys(range(1, 20), 3000))
+        said = smpo(capfd, "run", spec, "-q", "--set", "train.steps=20")
+    words = " ".join(said.err.split())
+    assert said.code == 0 and "can't be written (File too large): it waits in memory" in words
+    assert "the log is whole again" in words
+    (run,) = spec.parent.glob("runs/small/*-1")
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 21)) and steps == sorted(steps)
+
+
+def test_what_could_not_be_written_is_named(spec, capfd, limit):
+    limit(1500)  # what was typed fits, what it means doesn't
+    said = smpo(capfd, "run", spec, "-q")
+    limit(None)
+    words = " ".join(said.err.split())
+    assert said.code == 1 and "/resolved.yaml: File too large help: make room there" in words
+
+
+@pytest.mark.fault(
     "faults", "a disk that stays full", "the run ends in words; with room, `--resume` goes on to the same end"
 )
 def test_a_disk_that_stays_full_ends_in_words_and_is_gone_on_from(spec, capfd, monkeypatch, limit):

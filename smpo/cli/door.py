@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
-__all__ = ["TRACEBACK", "open_streams", "through"]
+__all__ = ["TRACEBACK", "open_streams", "quiet_libraries", "through"]
 
 TRACEBACK = "SMPO_TRACEBACK"
 """Environment variable: set it to see where an error of the system came from."""
@@ -45,6 +47,17 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced by somebody, as tests do
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def quiet_libraries() -> None:
+    """Progress bars and advice of libraries belong to their authors' scripts; ours says what matters."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # Models ask whether bitsandbytes is there; it then warns of kernels for 4 bits, which nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def through(command: Callable[[], object]) -> None:

@@ -28,7 +28,6 @@ def held_contest(
     """The models that the words mean, evaluated; what is known already isn't drawn again."""
     from smpo.app.contenders import find_contenders, spec_of
     from smpo.app.contest import hold
-    from smpo.cli.run import quiet_libraries
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
     from smpo.tracking.console import Console
@@ -36,7 +35,6 @@ def held_contest(
     contenders = find_contenders(words, runs)
     source = find_spec(spec) if spec is not None else spec_of(contenders)
     resolved = resolve(source, skeleton=ExperimentSpec, sets=sets, extra_roots=card_folders(roots))
-    quiet_libraries()
     with Console(quiet=quiet) as console:
         console.phase(f"{len(contenders)} model{'s' * (len(contenders) != 1)} and their base")
         return hold(resolved, contenders, console.progress)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import typer
 
 from smpo.cli.commands import data, measure, models, proof, registry, specs, train
-from smpo.cli.door import open_streams, through
+from smpo.cli.door import open_streams, quiet_libraries, through
 
 __all__ = ["app", "main"]
 
@@ -73,6 +73,7 @@ app.add_typer(measure_app, name="measure")
 def main() -> None:
     """The console script."""
     open_streams()
+    quiet_libraries()
     through(app)
 
 

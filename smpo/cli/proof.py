@@ -21,12 +21,10 @@ __all__ = ["rerun_command", "verify_command"]
 def verify_command(word: str, runs: Path, *, files_only: bool, limit: int | None, as_json: bool) -> None:
     """Check files, evaluate again, compare. Exit code 1 when something isn't as it was recorded."""
     from smpo.app.verify import verify
-    from smpo.cli.run import quiet_libraries
     from smpo.cli.show import find_run
     from smpo.tracking.console import Console
 
     run = find_run(word, runs, finished=True)
-    quiet_libraries()
     with Console(quiet=as_json) as console:
         verdict = verify(run, console.progress, files_only=files_only, limit=limit)
     if as_json:
@@ -64,12 +62,11 @@ def rerun_command(
 ) -> None:
     """Run it again beside itself, and compare. Exit code 1 when a result lies outside the recorded interval."""
     from smpo.app.rerun import rerun
-    from smpo.cli.run import quiet_libraries, show_result
+    from smpo.cli.run import show_result
     from smpo.cli.show import find_run
     from smpo.tracking.console import Console
 
     run = find_run(word, runs, finished=True)
-    quiet_libraries()
     with Console(quiet=quiet or as_json) as console:
         result, repetition = rerun(run, console, sets=sets, anyway=anyway)
     if as_json:

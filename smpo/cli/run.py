@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from smpo.cli.words import out, resolve_spec
 from smpo.errors import MachineError
 from smpo.tracking.console import Console
 
-__all__ = ["judges_table", "quiet_libraries", "run_command", "show_result"]
+__all__ = ["judges_table", "run_command", "show_result"]
 
 
 def run_command(
@@ -29,7 +26,6 @@ def run_command(
 ) -> None:  # fmt: skip
     place = outer_place()
     if place is not None and not place.main:
-        quiet_libraries()
         _end(follow(place, roots=roots or (), no_local_code=no_local_code))
         return
     with refusing(place):
@@ -41,7 +37,6 @@ def run_command(
         ladder = ladder_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
         if ladder is not None:
             alone(place, "a ladder", "`--jobs`")
-            quiet_libraries()
             ladder_command(ladder, jobs=jobs, quiet=quiet)
             return
         if seeds is not None:
@@ -62,7 +57,6 @@ def run_command(
         if plan.obstacles:
             first = plan.obstacles[0]
             raise MachineError(f"{first.where}: {first.message}", help=first.help)
-    quiet_libraries()
     with Console(quiet=quiet) as console:
         if place is None:
             result = run(resolved, plan, console, again=again, resume=resume)
@@ -145,14 +139,3 @@ def _short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def quiet_libraries() -> None:
-    """Progress bars and advice of libraries belong to their authors' scripts; ours says what matters."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    # Models ask whether bitsandbytes is there; it then warns of kernels for 4 bits, which nobody asked for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -206,3 +206,13 @@ def test_what_the_system_refuses_can_be_traced(monkeypatch, capfd):
     monkeypatch.setenv(TRACEBACK, "1")
     with pytest.raises(OSError, match="No space left"):
         through(refused)
+
+
+def test_libraries_are_quiet_whatever_the_command(capfd, monkeypatch):
+    """Each of them may load a model, and what transformers has to say of torchvision isn't about anybody's data."""
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    assert smpo(capfd, "registry", "check").code == 0
+    assert os.environ.get("TRANSFORMERS_VERBOSITY") == "error"
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    smpo(capfd, "registry", "check")
+    assert os.environ["TRANSFORMERS_VERBOSITY"] == "info", "who asks for more gets it"

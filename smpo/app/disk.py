@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from smpo.app.costs import Architecture, state_bytes
-from smpo.app.counts import looks_every
+from smpo.app.counts import Sampled, looks_every
 from smpo.app.forecast import Forecast
 from smpo.app.memory import GB
 from smpo.components.locations import to_fetch
@@ -24,6 +24,10 @@ class DiskUse:
 
     latents: int | None = None
     prompts: int | None = None
+    pictures: int | None = None
+    """The base's, which the evaluation keeps for other runs."""
+    inversions: int | None = None
+    """What `runtime.reuse_inversions` keeps; None too where it keeps nothing."""
     checkpoints: int | None = None
     """All that are kept, and one more while it is written."""
     checkpoint: int | None = None
@@ -39,17 +43,29 @@ class DiskUse:
 
     @property
     def total(self) -> int:
-        return sum(part or 0 for part in (self.latents, self.prompts, self.checkpoints, self.model))
+        return self.cached + (self.checkpoints or 0) + (self.model or 0)
+
+    @property
+    def cached(self) -> int:
+        return sum(part or 0 for part in (self.latents, self.prompts, self.pictures, self.inversions))
 
 
 def disk_use(
-    resolved: Resolved[ExperimentSpec], facts: ModelFacts, network: Architecture | None, caches: Forecast
+    resolved: Resolved[ExperimentSpec],
+    facts: ModelFacts,
+    network: Architecture | None,
+    caches: Forecast,
+    drawn: Sampled,
 ) -> DiskUse:
     """Images and prompts recur in real data, so what caches take is an upper bound: it warns. What a run takes
     for certain, half of the images' rows and its checkpoints, must fit."""
     spec = resolved.spec
     latents = _times(caches.images_to_encode, caches.latent_bytes)
     prompts = _times(caches.prompts_to_encode, caches.text_bytes)
+    inversions = None if network is None else _inversions(spec, network.latent)
+    pictures = (
+        None if facts.resolution is None else round(drawn.samples / 2 * drawn.area * facts.resolution**2 * 3)
+    )
     checkpoint = None
     if facts.trainable is not None:
         each = 4 + state_bytes(spec.train.optimiser) + 4 * (spec.train.ema is not None)
@@ -67,7 +83,18 @@ def disk_use(
         model = 4 * facts.parameters + round((network.encoders_gb if network else 0) * GB)
     here, there = _free(Path(spec.runtime.cache)), _free(Path(spec.runtime.runs))
     runs = (checkpoints or 0) + (model or 0)
-    sure, most = (latents or 0) // 2, (latents or 0) + (prompts or 0)
+    use = DiskUse(
+        latents=latents,
+        prompts=prompts,
+        pictures=pictures,
+        inversions=inversions,
+        checkpoints=checkpoints,
+        checkpoint=checkpoint,
+        model=model,
+        downloads=_downloads(resolved),
+        free=here,
+    )
+    sure, most = (latents or 0) // 2, use.cached
     same = _device(Path(spec.runtime.cache)) == _device(Path(spec.runtime.runs))
     short, warnings = None, []
     for folder, free, least, all_ in (
@@ -80,17 +107,7 @@ def disk_use(
             warnings.append(
                 f"up to {in_gb(all_)} may be written under `{folder}`, where {in_gb(free)} are free"
             )
-    return DiskUse(
-        latents=latents,
-        prompts=prompts,
-        checkpoints=checkpoints,
-        checkpoint=checkpoint,
-        model=model,
-        downloads=_downloads(resolved),
-        free=here,
-        short=short,
-        warnings=warnings,
-    )
+    return replace(use, short=short, warnings=warnings)
 
 
 def in_gb(size: float) -> str:
@@ -107,6 +124,14 @@ def _checkpoints(spec: ExperimentSpec) -> int:
     every = spec.runtime.checkpoint_every
     best = spec.train.steps // looks_every(spec) if spec.runtime.keep_best is not None else 0
     return (-(-spec.train.steps // every) if every else 1) + best
+
+
+def _inversions(spec: ExperimentSpec, latent: int) -> int | None:
+    """Of both images at each visit: the noised latent, its noise and what the reference said of it, in 32 bits."""
+    if not spec.runtime.reuse_inversions or getattr(spec.inversion, "by", "") != "reference":
+        return None
+    visits = spec.train.steps * spec.train.batch * spec.train.timesteps_per_pair
+    return visits * spec.objective.levels_per_pair() * 2 * 3 * 4 * latent
 
 
 def _times(count: float, each: int | None) -> int | None:

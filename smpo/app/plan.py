@@ -85,7 +85,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
     inversion, per_pair = _passes(spec, facts, gap)
     scores = scored(resolved, caches, pictures.samples)
-    disk = disk_use(resolved, facts, network, caches)
+    disk = disk_use(resolved, facts, network, caches, pictures)
     lacking = list(obstacles(resolved))
     if disk.short:
         lacking.append(

@@ -276,6 +276,10 @@ def _stored(plan: Plan) -> list[str]:
         lines.append(_encoded("latents", c.images_stored, c.images, d.latents))
     if c.prompts is not None:
         lines.append(_encoded("prompts", c.prompts_stored, c.prompts, d.prompts))
+    if d.pictures:
+        lines.append(f"pictures   at most {in_gb(d.pictures)} for the base's, which other runs draw on")
+    if d.inversions:
+        lines.append(f"inversions at most {in_gb(d.inversions)}, which other runs draw on")
     if d.checkpoint is not None and d.checkpoints is not None:
         kept = d.checkpoints // max(d.checkpoint, 1)
         model = "" if d.model is None else f"; the finished model {in_gb(d.model)}"

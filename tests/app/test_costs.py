@@ -246,6 +246,23 @@ def test_latents_are_counted_as_they_are_stored(planned):
     assert planned("sd15_smpo", "train.crop=random").caches.images is None
 
 
+def test_what_evaluations_and_inversions_keep_is_counted(planned, tmp_path):
+    """The base's pictures, at most as large as their pixels; and of each image at each visit three latents."""
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\na hen\n")
+    prompts = f"evaluate.prompts={{use: text, path: {tmp_path / 'prompts.txt'}}}"
+    plain = planned("sdxl_smpo", prompts, "evaluate.images=2").disk
+    assert plain.pictures == 3 * 2 * 1024 * 1024 * 3 and plain.inversions is None
+    tall = planned("sdxl_smpo", prompts, "evaluate.sizes=[[512, 1024]]").disk
+    assert tall.pictures == 3 * 512 * 1024 * 3
+    assert planned("sdxl_smpo").disk.pictures == 0, "nobody knows how many prompts there will be"
+    kept = planned(
+        "sdxl_smpo", prompts, "evaluate.images=2", "inversion.by=reference", "runtime.reuse_inversions=true"
+    )
+    assert kept.disk.inversions == 204_800 * 2 * 3 * 4 * 4 * 128 * 128
+    assert kept.disk.total == plain.total + kept.disk.inversions
+    assert planned("sdxl_smpo", "runtime.reuse_inversions=true").disk.inversions is None, "the policy inverts"
+
+
 def test_a_full_disk_is_an_obstacle_and_ends_with_3(planned, monkeypatch, capfd):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 99, 10**9))

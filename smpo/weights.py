@@ -281,13 +281,26 @@ def _not_fetched(
             f"{what} `{source}` has no revision {revision}",
             help=f"its commits are at https://huggingface.co/{source}/commits/main",
         )
-    parts = sorted({pattern.split("/")[0] + "/*" for pattern in patterns if "/" in pattern})
     words = ["hf download", str(source), *([f"--revision {revision}"] if revision else [])]
-    words += [f"--include '{part}'" for part in parts]
+    words += [f"--include '{glob}'" for glob in _few(patterns)]
     return MachineError(
         f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {_first_line(error)}",
         help=f"where there is a network, run `{' '.join(words)}` and copy the hub cache (HF_HUB_CACHE) here; {folder}",
     )
+
+
+def _few(patterns: Sequence[str]) -> list[str]:
+    """Nearly the same files by fewer globs, for a command that somebody types: weights in one piece, and whatever is
+    text. Without any, `hf download` would bring the same weights in every format that a repository has."""
+    found: dict[str, set[str]] = {}
+    for pattern in patterns:
+        folder, _, name = pattern.rpartition("/")
+        if name.endswith((".json", ".txt")) or name == "*":
+            found |= {"*.json": {""}, "*.txt": {""}}
+        elif "?????" not in name:
+            found.setdefault(name, set()).add(folder)
+    folders = {name: next(iter(places)) if len(places) == 1 else "*" for name, places in found.items()}
+    return [f"{folder}/{name}" if folder else name for name, folder in folders.items()]
 
 
 def _first_line(error: Exception) -> str:

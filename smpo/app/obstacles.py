@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from smpo.components.locations import to_fetch
 from smpo.components.rewards.learned import Learned
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Model, Reward
-from smpo.registry.component import Component
 from smpo.registry.requirements import unmet
 from smpo.registry.resolve import Resolved
 
@@ -93,22 +92,32 @@ def _how_to_get_model(model: Model, message: str) -> str:
     )
 
 
-def _download(component: Component, message: str, point: str) -> str:
+def _download(component: Model | Reward, message: str, point: str) -> str:
     """All that is to be fetched, where what the message names is; else only `point`."""
-    wanted = dict.fromkeys(_wanted(component))
+    wanted: dict[tuple[str, str | None], dict[str, None]] = {}
+    for place, pin, globs in _wanted(component):
+        wanted.setdefault((place, pin), {}).update(dict.fromkeys(globs))
     if not any(f"`{place}`" in message for place, _ in wanted):
         return point
-    commands = [f"`hf download {place}" + (f" --revision {pin}`" if pin else "`") for place, pin in wanted]
+    commands = [
+        f"`hf download {place}"
+        + (f" --revision {pin}" if pin else "")
+        + "".join(f" --include '{glob}'" for glob in globs)
+        + "`"
+        for (place, pin), globs in wanted.items()
+    ]
     return f"{', '.join(commands)} where there is a network (a gated one after `hf auth login`), or {point}"
 
 
-def _wanted(component: Component) -> Iterator[tuple[str, str | None]]:
-    """The hub ids in a component's settings of which no copy lies here, and the revision that each is pinned to."""
+def _wanted(component: Model | Reward) -> Iterator[tuple[str, str | None, Sequence[str]]]:
+    """The hub ids in a component's settings of which no copy lies here, the revision that each is pinned to, and which
+    of its files are read."""
+    files = component.read()
     for name in type(component).model_fields:
         value = getattr(component, name)
         pin = getattr(component, "revision" if name == "weights" else f"{name}_revision", None)
         if isinstance(value, str) and name in _PLACES and to_fetch(value, revision=pin):
-            yield value, pin
+            yield value, pin, files.get(name, ())
         for member in value if isinstance(value, list) else ():
-            if isinstance(inner := getattr(member, "reward", None), Component):
+            if isinstance(inner := getattr(member, "reward", None), Reward):
                 yield from _wanted(inner)

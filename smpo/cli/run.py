@@ -16,6 +16,7 @@ from smpo.cli.plan import show_plan
 from smpo.cli.words import out, resolve_spec
 from smpo.errors import MachineError
 from smpo.tracking.console import Console
+from smpo.tracking.mirror import read_place
 
 __all__ = ["judges_table", "run_command", "show_result"]
 
@@ -116,7 +117,10 @@ def show_result(result: Result, runs: str) -> None:
     console.print(f"model      {escape(_short(result.folder / 'model'))}")
     for line in result.cost.lines() if result.cost is not None else ():
         console.print(line)
-    console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
+    if read_place(result.folder):
+        console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
+    else:  # nothing was told to MLflow
+        console.print(f"look       smpo show {escape(_short(result.folder))}")
 
 
 def judges_table(rows: Sequence[dict[str, str]]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -131,6 +132,14 @@ class StableDiffusion(Model):
             or no_pipeline(folder, self.weights)
             or half_pipeline(folder, self.weights, own_vae=self.vae is None)
         )
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        """Repositories hold the same weights several times: in other precisions, for other libraries, in one file."""
+        end = f".{self.variant}.safetensors" if self.variant else ".safetensors"
+        network, encoder = f"diffusion_pytorch_model{end}", f"model{end}"
+        texts = ["*.json", "*.txt"]
+        weights = [f"unet/{network}", f"vae/{network}", f"text_encoder*/{encoder}"]
+        return {"weights": [*weights, *texts], "vae": [f"*{network}", *texts], "config": texts}
 
     @model_validator(mode="after")
     def _of_one_piece(self) -> StableDiffusion:

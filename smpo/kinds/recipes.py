@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -30,6 +31,10 @@ class Reward(Component):
     def check(self) -> str | None:
         """Why this reward can't be loaded here, in a sentence, or None. Never imports torch."""
         return None
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        """Which files are read of a repository on the hub: the setting that names it -> globs. None given: all."""
+        return {}
 
     def tflop(self) -> float | None:
         """What scoring one picture with its prompt takes, for `smpo plan`; None where nobody counted. No torch."""
@@ -73,6 +78,10 @@ class Model(Component):
     def check(self) -> str | None:
         """Why this model can't be loaded here, in a sentence, or None. Never imports torch."""
         return None
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        """Which files are read of a repository on the hub: the setting that names it -> globs. None given: all."""
+        return {}
 
 
 class PairData(Component):

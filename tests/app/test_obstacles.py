@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ def advice(reward: ClipPreference | Mix | Process) -> str:
 def test_every_repository_of_a_reward_is_named_once_with_its_revision() -> None:
     pinned = ClipPreference(weights="a/b", revision="abc", processor="c/d")
     assert advice(pinned).startswith(
-        "`hf download a/b --revision abc`, `hf download c/d` where there is a network"
+        "`hf download a/b --revision abc --include 'model.safetensors' --include '*.json' --include '*.txt'`, "
+        "`hf download c/d --include '*.json' --include '*.txt'` where there is a network"
     )
     both = Mix(members=[{"reward": pinned}, {"reward": ClipPreference(weights="e/f", processor="c/d")}])
-    assert advice(both).count("hf download c/d") == 1 and "`hf download e/f`" in advice(both)
+    assert advice(both).count("hf download c/d ") == 1 and "`hf download e/f " in advice(both)
 
 
 def test_a_folder_that_is_not_there_is_not_to_be_downloaded() -> None:
@@ -86,4 +88,23 @@ def test_a_copy_of_another_revision_is_not_the_one_that_is_asked_for(tmp_path: P
     other = "2" * 40
     told = f"`a/b` is not in the hub's cache at revision {other}"
     assert told in (StableDiffusion(weights="a/b", revision=other).check() or "")
-    assert f"hf download a/b --revision {other}`" in advice(ClipPreference(weights="a/b", revision=other))
+    assert f"hf download a/b --revision {other} " in advice(ClipPreference(weights="a/b", revision=other))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_what_is_to_be_fetched_is_what_is_read_and_no_more(variant: str | None) -> None:
+    """The files of SDXL's repository, of which the weights lie there five times over."""
+    end = f".{variant}.safetensors" if variant else ".safetensors"
+    read = {
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt", "tokenizer_2/vocab.json",
+        "unet/config.json", f"unet/diffusion_pytorch_model{end}", f"vae/diffusion_pytorch_model{end}",
+        f"text_encoder/model{end}", f"text_encoder_2/model{end}",
+    }  # fmt: skip
+    more = {
+        "sd_xl_base_1.0.safetensors", "sd_xl_base_1.0_0.9vae.safetensors", "unet/model.onnx_data",
+        "unet/openvino_model.bin",
+        "text_encoder_2/flax_model.msgpack", "vae_1_0/diffusion_pytorch_model.safetensors", "unet/model.onnx",
+        "unet/diffusion_pytorch_model.bf16.safetensors", "text_encoder/model.bf16.safetensors",
+    }  # fmt: skip
+    globs = StableDiffusion(weights="a/b", variant=variant).read()["weights"]
+    assert {file for file in read | more if any(fnmatch(file, glob) for glob in globs)} == read

@@ -32,6 +32,9 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(spec, capfd):
         "the reward that made the labels is marked"
     )
     run = only_run(spec.parent)
+    assert f"smpo show {run.relative_to(spec.parent)}" in said.out and "smpo ui" not in said.out, (
+        "no MLflow here"
+    )
     for name in (
         "spec.yaml", "resolved.yaml", "lock.json", "plan.json", "metrics.jsonl", "evaluation.json", "data_report.json",
         "samples/before_after.png", "model/model.safetensors", "model/README.md",

@@ -40,9 +40,11 @@ def test_a_hub_id_without_a_network_says_how_to_get_it() -> None:
     assert caught.value.message.startswith(
         "the model `somebody/some-model` at revision v1 is not on this machine"
     )
-    assert "`hf download somebody/some-model --revision v1 --include 'scheduler/*'" in (
-        caught.value.help or ""
+    command = (
+        "`hf download somebody/some-model --revision v1 --include '*.json' --include '*.txt' "
+        "--include '*/model.safetensors' --include '*/diffusion_pytorch_model.safetensors'`"
     )
+    assert command in (caught.value.help or "")
     assert "folder" in (caught.value.help or "")
 
 

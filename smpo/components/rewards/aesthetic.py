@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from smpo.components.locations import locate
@@ -51,6 +52,9 @@ class LaionAesthetic(Learned):
         return absent(self.weights, self.file, revision=self.revision) or absent(
             self.clip, revision=self.clip_revision
         )
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        return {"weights": [self.file], "clip": ["config.json", "model.safetensors"]}
 
     def tflop(self) -> float | None:
         return clip_tflop(self.clip, words=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import clip_tflop
-from smpo.components.rewards.learned import Learned, absent
+from smpo.components.rewards.learned import TEXTS, Learned, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 from smpo.spec.identity import Neutral
@@ -58,6 +59,9 @@ class ClipPreference(Learned):
 
     def check(self) -> str | None:
         return absent(self.weights, self.file, revision=self.revision) or absent(self.processor)
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        return {"weights": [self.file or "model.safetensors", *TEXTS], "processor": TEXTS}
 
     def tflop(self) -> float | None:
         return clip_tflop(self.processor or self.weights) or clip_tflop(self.weights)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import blip_tflop
-from smpo.components.rewards.learned import Learned, absent
+from smpo.components.rewards.learned import TEXTS, Learned, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 
@@ -48,6 +49,9 @@ class ImageReward(Learned):
 
     def check(self) -> str | None:
         return absent(self.weights, self.file, revision=self.revision) or absent(self.tokenizer)
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        return {"weights": [self.file, "med_config.json"], "tokenizer": TEXTS}
 
     def tflop(self) -> float | None:
         return blip_tflop()

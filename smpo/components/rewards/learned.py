@@ -33,6 +33,10 @@ class Learned(Reward):
         return banded(scorer, self.band, self.use)
 
 
+TEXTS = ("*.json", "*.txt")
+"""What a repository has beside weights: architecture, tokenizer and preprocessing."""
+
+
 def absent(place: str | None, file: str | None = None, *, revision: str | None = None) -> str | None:
     """Why a folder, hub id or file can't be opened here, in a sentence."""
     if place is None:

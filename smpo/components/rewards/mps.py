@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import clip_tflop
-from smpo.components.rewards.learned import Learned, absent
+from smpo.components.rewards.learned import TEXTS, Learned, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 
@@ -60,6 +61,9 @@ class MPS(Learned):
 
     def check(self) -> str | None:
         return absent(self.weights, self.file, revision=self.revision) or absent(self.clip)
+
+    def read(self) -> Mapping[str, Sequence[str]]:
+        return {"weights": [self.file], "clip": TEXTS}
 
     def tflop(self) -> float | None:
         return clip_tflop(self.clip)

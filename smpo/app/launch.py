@@ -12,62 +12,118 @@ import socket
 import subprocess  # noqa: S404, RUF100
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from smpo.app.place import LAUNCHER, Place, enter
+from smpo.app.place import LAUNCHER, PRESENT, Place, enter
 
 __all__ = ["launch"]
 
 GRACE = 600.0
 """Seconds that the others have, once one is gone, to notice it, save what they can and say why. They look after that
 themselves (`smpo.app.rollcall`); this is for those that can't."""
+WORDS = 60.0
+"""Seconds that those have who wait for one that ended before they knew of it, with an exit code: it, or they, are just
+saying why. One that was killed says nothing, and nothing is waited for."""
+_NOTICE = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+_HELP = "help: killed, or out of memory? (`dmesg`); what was finished is kept, and `--resume` goes on\n"
 
 
 def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None) -> int:
     """`smpo ARGUMENTS` on `devices` processes; returns the code to end with. The processes say why they end; of those
     that couldn't, it is said here how they died."""
-    port, processes = _free_port(), []
+    port, team = _free_port(), _Team()
     # `-m` looks into the current folder first, which is nobody's business, unless smpo itself was found that way.
     python = [sys.executable, *(() if Path(sys.argv[0]).name == "__main__.py" else ("-P",))]
     for rank in range(devices):
-        environment = dict(os.environ) | {LAUNCHER: "smpo run"}
+        environment = dict(os.environ) | {LAUNCHER: "smpo run", PRESENT: str(team.told)}
         environment.setdefault("OMP_NUM_THREADS", str(threads or 1))
         enter(Place(rank, devices, rank, "127.0.0.1", port, "smpo run"), environment)
-        processes.append(subprocess.Popen([*python, "-m", "smpo", *arguments], env=environment))  # noqa: S603
-    codes = _wait(processes)
-    for rank, code in enumerate(codes):
-        if code < 0:
-            sys.stderr.write(f"process {rank} of {devices} was ended by {_name(-code)}\n")
-    return max(codes) or int(any(codes))
+        team.start([*python, "-m", "smpo", *arguments], environment)
+    return team.wait()
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Until all have ended. Ctrl-C reaches them by itself; SIGTERM is passed on. Neither ends the waiting."""
+class _Team:
+    """The processes, and which of them watch each other by now: each says so into a pipe.
 
-    def pass_on(*_: object) -> None:
-        for process in processes:
+    Until then nobody can know that one is gone, and who waits for it waits for ever. Nothing is trained before all are
+    there, so they are ended.
+    """
+
+    def __init__(self) -> None:
+        self._heard, self.told = os.pipe()
+        os.set_blocking(self._heard, False)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._present: set[int] = set()
+        self._gone: dict[int, float] = {}
+        """When those that failed were found gone."""
+        self._ended: dict[int, float] = {}
+        """When those were told to end that waited for them."""
+        self._interrupted = False
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._processes.append(
+            subprocess.Popen(command, env=environment, pass_fds=[self.told])  # noqa: S603
+        )
+
+    def wait(self) -> int:
+        """Until all have ended. Ctrl-C reaches them by itself; SIGTERM is passed on. Neither ends the waiting."""
+        handlers = {signal.SIGINT: self._note, signal.SIGTERM: self._pass_on}
+        earlier = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            while (codes := [process.poll() for process in self._processes]).count(None):
+                self._hear()
+                self._end_those_who_wait(codes)
+                time.sleep(0.05)
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+            os.close(self._heard)
+            os.close(self.told)
+        return self._verdict([code for code in codes if code is not None])
+
+    def _note(self, *_: object) -> None:
+        self._interrupted = True
+
+    def _pass_on(self, *_: object) -> None:
+        self._interrupted = True
+        for process in self._processes:
             process.terminate()
 
-    earlier = {
-        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
-    }
-    failed: float | None = None
-    try:
-        while (codes := [process.poll() for process in processes]).count(None):
-            if failed is None and any(codes):
-                failed = time.monotonic()
-            if failed is not None and time.monotonic() - failed > GRACE:
-                for process in processes:
-                    with suppress(ProcessLookupError):
-                        process.kill()
-            time.sleep(0.05)
-        return [code for code in codes if code is not None]
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+    def _hear(self) -> None:
+        with suppress(BlockingIOError):
+            self._present.update(os.read(self._heard, 4096))
+
+    def _end_those_who_wait(self, codes: Sequence[int | None]) -> None:
+        now = time.monotonic()
+        for rank, code in enumerate(codes):
+            if code:
+                self._gone.setdefault(rank, now)
+        for rank, code in enumerate(codes):
+            if code is None and any(self._is_over(rank, gone, codes[gone] or 0) for gone in self._gone):
+                told = self._ended.setdefault(rank, now)
+                with suppress(ProcessLookupError):
+                    if told == now:
+                        self._processes[rank].terminate()
+                    elif now - told > _NOTICE:
+                        self._processes[rank].kill()
+
+    def _is_over(self, rank: int, gone: int, code: int) -> bool:
+        since = time.monotonic() - self._gone[gone]
+        if {rank, gone} <= self._present:
+            return since > GRACE
+        return code < 0 or since > WORDS
+
+    def _verdict(self, codes: Sequence[int]) -> int:
+        for rank, code in enumerate(codes):
+            if code < 0 and rank not in self._ended:
+                sys.stderr.write(f"process {rank} of {len(codes)} was ended by {_name(-code)}\n")
+        if self._ended and not self._interrupted:
+            sys.stderr.write(_HELP)
+            return next((code for rank, code in enumerate(codes) if code > 0 and rank not in self._ended), 1)
+        return max(codes) or int(any(codes))
 
 
 def _free_port() -> int:

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from smpo.errors import RunError
 
-__all__ = ["LAUNCHER", "Place", "enter", "first_node", "outer_place"]
+__all__ = ["LAUNCHER", "PRESENT", "Place", "enter", "first_node", "outer_place"]
 
 LAUNCHER = "SMPO_LAUNCHER"
 """Environment variable by which `smpo run --devices` says that it is the launcher."""
+
+PRESENT = "SMPO_PRESENT"
+"""Environment variable: into which open file a process of `smpo run --devices` writes its rank once it watches."""
 
 _PORTS = range(20_000, 40_000)
 """Where the processes of a Slurm step meet, unless MASTER_PORT says; below the ports that systems hand out."""

@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from smpo.app.place import Place, enter
+from smpo.app.place import PRESENT, Place, enter
 from smpo.errors import RunError, SmpoError
 
 __all__ = ["Absence", "Lost", "RollCall", "meet_again"]
@@ -127,6 +127,7 @@ class RollCall:
         self._set(f"who/{self.place.rank}", {"who": self._here})
         watch = threading.Thread(target=self._watch, name="roll call", daemon=True)
         watch.start()
+        _tell_launcher(self.place.rank)
         try:
             yield
         except Lost as error:
@@ -293,6 +294,12 @@ class RollCall:
 
     def _set(self, name: str, facts: dict[str, Any]) -> None:
         self._store.set(self._prefix + name, json.dumps(facts))
+
+
+def _tell_launcher(rank: int) -> None:
+    """That this process can be missed from now on, and misses others."""
+    with suppress(OSError, ValueError):
+        os.write(int(os.environ.pop(PRESENT, "")), bytes([rank]))
 
 
 _HELP = "killed, or out of memory? (`dmesg` on its machine); go on from the last checkpoint with `--resume`"

@@ -1,12 +1,16 @@
 """A process that dies ends the run with its name, a checkpoint of the last whole update, and no waiting."""
 
 import json
+import os
+import sys
 import threading
 import time
 from contextlib import suppress
 
+import psutil
 import pytest
 
+from smpo.app import launch
 from smpo.app.place import Place
 from smpo.app.rollcall import Lost, RollCall
 from smpo.errors import RunError
@@ -81,6 +85,66 @@ def test_another_process_dies(tmp_path, alone, words):
     assert said.returncode == 0, said.stderr
     assert steps(run) == list(range(1, STEPS + 1)), "no fork, no gap"
     assert distance(run, alone) < TOLERANCE
+
+
+def both_there(process):
+    ranks = set()
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            ranks.add(child.environ().get("RANK"))
+    return {"0", "1"} <= ranks
+
+
+@pytest.mark.fault(
+    "devices", "SIGKILL of one of two processes before they have met",
+    "nobody waits for it: the other is ended, and it is said which was killed",
+)  # fmt: skip
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_dies_before_they_meet_isn_t_waited_for(tmp_path, rank):
+    write_spec(tmp_path)
+    process = start((*SMPO, "run", "small.yaml", "-q", "--devices", "2"), tmp_path)
+    kill(process, rank, once=lambda: both_there(process))
+    began = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30 and process.returncode == 1
+    assert f"process {rank} of 2 was ended by SIGKILL" in said and "--resume" in said
+    assert f"process {1 - rank} of 2" not in said and "Traceback" not in said
+
+
+TELLS = "import os, time; os.write(int(os.environ['SMPO_PRESENT']), bytes([int(os.environ['RANK'])])); "
+
+
+def team(*programs):
+    team = launch._Team()
+    for rank, program in enumerate(programs):
+        told = dict(os.environ) | {"SMPO_PRESENT": str(team.told), "RANK": str(rank)}
+        team.start([sys.executable, "-c", program], told)
+    return team.wait()
+
+
+def test_who_watches_is_left_to_end_by_itself_and_who_only_waits_is_not(capfd):
+    dies = "os.kill(os.getpid(), 9)"
+    saves = TELLS + "time.sleep(1); print('saved', flush=True); raise SystemExit(1)"
+    assert team(saves, TELLS + dies) == 1
+    assert "saved" in capfd.readouterr().out, "it knows, and saves what it has"
+    assert team(saves, f"import os; {dies}") == 1
+    out, err = capfd.readouterr()
+    assert "saved" not in out and err.startswith(
+        "process 1 of 2 was ended by SIGKILL\nhelp: killed, or out of memory?"
+    )
+
+
+def test_who_ends_with_words_gives_the_others_time_for_theirs(capfd, monkeypatch):
+    waits = "import time; time.sleep(1); print('said', flush=True); raise SystemExit(2)"
+    assert team(waits, "raise SystemExit(2)") == 2 and "said" in capfd.readouterr().out
+    monkeypatch.setattr(launch, "WORDS", 0.5)
+    assert team("import time; time.sleep(60)", "raise SystemExit(3)") == 3
+
+
+def test_who_doesn_t_listen_is_killed(monkeypatch):
+    monkeypatch.setattr(launch, "_NOTICE", 0.3)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    assert team(deaf, "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)") == 1
 
 
 @pytest.mark.slow

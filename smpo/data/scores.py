@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from torch import Tensor
 
+from smpo.data.asking import at_place, commit, distinct, owed_places, stored, wanted
 from smpo.data.index import Progress
 from smpo.data.team import ALONE, Team
 from smpo.errors import RunError
@@ -64,23 +61,21 @@ class ScoreTable:
     def missing(self, table: PairTable, key: str) -> int:
         """How many scores of this table the scorer called `key` still owes. Needs no scorer in memory."""
         with closing(self._connect()) as database:
-            return len(_owed(database, table, key))
+            return len(owed_places(database, table, key))
 
     @staticmethod
     def wanted(table: PairTable) -> int:
         """How many scores this table needs."""
-        return len(
-            _distinct(hash((image, prompt)) for _, prompt, images in _wanted(table) for image in images)
-        )
+        return len(distinct(hash((image, prompt)) for _, prompt, images in wanted(table) for image in images))
 
     def read(self, table: PairTable, key: str, *, record: bool = True) -> tuple[Tensor, Tensor, ScoreStats]:
         """`(winner [M], loser [M])` float32, in the table's order, and their extremes, which `record` keeps. Raises
         when some are missing."""
         winner, loser = torch.empty(len(table)), torch.empty(len(table))
         with closing(self._connect()) as database:
-            for row, prompt, images in _wanted(table):
+            for row, prompt, images in wanted(table):
                 for column, image in zip((winner, loser), images, strict=True):
-                    value = _score(database, key, image, prompt)
+                    value = stored(database, key, image, prompt)
                     if value is None:
                         owed = self.missing(table, key)
                         raise RunError(f"{owed:,} scores of {key} are missing", help="score the pairs first")
@@ -130,19 +125,15 @@ class ScoreTable:
         with held, closing(self._connect()) as database:
             owed = torch.zeros(0, dtype=torch.int64)
             if team.leads:
-                owed = torch.from_numpy(_owed(database, table, scorer.key))
+                owed = torch.from_numpy(owed_places(database, table, scorer.key))
             owed = team.told(owed)
-            if team.leads and len(owed) and provenance is not None:
+            facts = None  # told once for all processes of a team
+            if team.leads and provenance is not None:
                 facts = json.dumps(dict(provenance), sort_keys=True, default=str)
-                since = datetime.now(UTC).isoformat(timespec="seconds")
-                with database:
-                    database.execute(
-                        "INSERT OR IGNORE INTO provenance VALUES (?, ?, ?)", (scorer.key, facts, since)
-                    )
             done = 0
             for start in team.dealt(range(0, len(owed), batch)):
                 places = owed[start : start + batch].tolist()
-                _commit(database, scorer, table, [_at(table, place) for place in places])
+                commit(database, scorer, table, [at_place(table, place) for place in places], facts)
                 done += len(places)
                 if progress is not None:
                     progress("scoring", team.done(done, len(owed)), len(owed))
@@ -185,62 +176,3 @@ def _stats(scores: Tensor) -> ScoreStats:
         mean=float(exact.mean()),
         std=float(exact.std(unbiased=False)),
     )
-
-
-def _commit(
-    database: sqlite3.Connection, scorer: Scorer, table: PairTable, wanted: list[tuple[str, str]]
-) -> None:
-    """Score some (image, prompt) and write them down, all or none."""
-    values = scorer([table.picture(image) for image, _ in wanted], [prompt for _, prompt in wanted]).tolist()
-    if len(values) != len(wanted):
-        raise RunError(f"{scorer.key} gave {len(values)} scores for {len(wanted)} images")
-    for (image, prompt), value in zip(wanted, values, strict=True):
-        if not math.isfinite(value):
-            raise RunError(
-                f"{scorer.key} gave {value} for image {image} with the prompt {prompt!r}",
-                help="a reward in half precision may overflow: try fp32",
-            )
-    with database:
-        database.executemany(
-            "INSERT OR REPLACE INTO score VALUES (?, ?, ?, ?)",
-            [(scorer.key, *names, value) for names, value in zip(wanted, values, strict=True)],
-        )
-
-
-def _owed(database: sqlite3.Connection, table: PairTable, key: str) -> NDArray[np.int64]:
-    """Places (`_at`) of what has no score, each image and prompt once, in storage order."""
-    found = np.fromiter(
-        (
-            (2 * row + side, hash((image, prompt)))
-            for row, prompt, images in _wanted(table)
-            for side, image in enumerate(images)
-            if _score(database, key, image, prompt) is None
-        ),
-        np.dtype([("place", np.int64), ("name", np.int64)]),
-    )
-    return found["place"][_distinct(found["name"])]
-
-
-def _at(table: PairTable, place: int) -> tuple[str, str]:
-    """Image and prompt: of row r the winner's place is 2r, the loser's 2r + 1."""
-    pair = table[place // 2]
-    return (pair.loser if place % 2 else pair.winner), pair.prompt
-
-
-def _distinct(hashes: Iterable[int]) -> NDArray[np.int64]:
-    """Where each is seen first, in order; by hashes of 64 bits, since millions of texts would be gigabytes."""
-    array = hashes if isinstance(hashes, np.ndarray) else np.fromiter(hashes, np.int64)
-    return np.sort(np.unique(array, return_index=True)[1])
-
-
-def _wanted(table: PairTable) -> Iterator[tuple[int, str, tuple[str, str]]]:
-    for row in range(len(table)):
-        pair = table[row]
-        yield row, pair.prompt, (pair.winner, pair.loser)
-
-
-def _score(database: sqlite3.Connection, key: str, image: str, prompt: str) -> float | None:
-    found = database.execute(
-        "SELECT value FROM score WHERE scorer = ? AND image = ? AND prompt = ?", (key, image, prompt)
-    ).fetchone()
-    return None if found is None else float(found[0])

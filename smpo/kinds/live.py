@@ -119,7 +119,8 @@ class Denoiser(Protocol):
 
 class Scorer(Protocol):
     """A reward in memory, frozen. One that looks at pictures through an embedding may show it: `embed(pictures)`,
-    `[N, D]` on the CPU; evaluation then measures how far pictures have moved in it."""
+    `[N, D]` on the CPU; evaluation then measures how far pictures have moved in it. One that is made of others shows
+    them as `parts`, and makes its score of theirs, `combined([K, N])`: what is known of them isn't computed again."""
 
     key: str
     """Identifies weights and preprocessing: scores are cached under it."""

@@ -85,9 +85,18 @@ class EnsembleScorer:
 
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         """`[N]` float32 on the CPU."""
-        scores = self.members(pictures, prompts).double()
+        return self.combined(self.members(pictures, prompts))
+
+    @property
+    def parts(self) -> tuple[Scorer, ...]:
+        """The members; a store that knows what they say asks only `combined`."""
+        return tuple(scorer for scorer, _ in self._members)
+
+    def combined(self, scores: Tensor) -> Tensor:
+        """`[K, N]` scores of the members -> `[N]` float32, the ensemble's."""
         parts = [
-            one.weight * self._part(one, row) for (_, one), row in zip(self._members, scores, strict=True)
+            one.weight * self._part(one, row)
+            for (_, one), row in zip(self._members, scores.double(), strict=True)
         ]
         total = sum(one.weight for _, one in self._members)
         found: Tensor = (torch.stack(parts).sum(0) / total).float()

@@ -10,6 +10,7 @@ import torch
 from smpo.data.scores import ScoreTable
 from smpo.errors import RunError
 from smpo.kinds import Pair
+from smpo.rewards.ensemble import EnsembleScorer, Population
 from tests.data.worlds import Judge, Points
 
 
@@ -32,6 +33,33 @@ def test_nothing_is_scored_twice(tmp_path: Path) -> None:
     second = ScoreTable(tmp_path / "scores.sqlite").ensure(table, judge)
     assert judge.asked == 20 and torch.equal(first[0], second[0])
     assert scores.missing(table, "judge") == 0 and scores.missing(table, "another") == 20
+
+
+def test_an_ensemble_asks_its_members_only_for_what_is_not_known(tmp_path: Path) -> None:
+    table, one, other = Points(), Judge("one"), Judge("other")
+    scores = ScoreTable(tmp_path / "scores.sqlite")
+    scores.ensure(table, one, provenance={"who": "one"})
+    halves = [(one, Population()), (other, Population(weight=3.0))]
+    mixed = scores.ensure(table, EnsembleScorer(halves, "sum"), batch=3, provenance={"who": "both"})
+    assert (one.asked, other.asked) == (20, 20), "what the first says was known"
+    alone = scores.ensure(table, other)
+    assert other.asked == 20, "and now what the second says is, too"
+    ranked = EnsembleScorer([(member, Population(knots=(-1.0, 1.0))) for member, _ in halves], "rank")
+    scores.ensure(table, ranked)
+    assert (one.asked, other.asked) == (20, 20), "another rule asks nobody"
+    fresh = ScoreTable(tmp_path / "other.sqlite").ensure(table, EnsembleScorer(halves, "sum"), batch=20)
+    assert torch.equal(mixed[0], fresh[0]) and torch.equal(mixed[1], fresh[1])
+    assert torch.equal(alone[0], scores.read(table, "one")[0]), "both judges are the first coordinate"
+    told = {key: [facts["who"] for facts in scores.provenance(key)] for key in ("one", "other")}
+    assert told == {"one": ["one"], "other": ["both"]}
+
+
+def test_an_ensemble_that_is_killed_keeps_what_its_members_said(tmp_path: Path) -> None:
+    table, one, scores = Points(), Judge("one"), ScoreTable(tmp_path / "scores.sqlite")
+    dying = EnsembleScorer([(one, Population()), (Judge("other", dies_after=6), Population())], "sum")
+    with pytest.raises(KeyboardInterrupt):
+        scores.ensure(table, dying, batch=4)
+    assert scores.missing(table, dying.key) == 16 and scores.missing(table, "one") == 12
 
 
 def test_a_prompt_is_part_of_the_score(tmp_path: Path) -> None:

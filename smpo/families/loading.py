@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from smpo.errors import MachineError
 from smpo.families.lora import Adapter
 from smpo.families.networks import HALF, Arithmetic, Networks, Precision
+from smpo.families.opening import opening_of
 from smpo.families.pipelines import (
     AS_IT_IS,
     Reading,
@@ -19,6 +21,7 @@ from smpo.families.pipelines import (
     open_stack,
     pipeline_patterns,
     policy_and_reference,
+    vae_place,
 )
 from smpo.families.recompute import checkpoint
 from smpo.families.single_file import is_single_file, unpacked
@@ -70,12 +73,13 @@ def load_unet(
         patterns = pipeline_patterns(variant)
         folder = locate(path_or_id, what="the model", patterns=patterns, revision=revision)
         _note(origin, "model", folder)
+    other = None
     if extras.vae is not None:
         patterns = [pattern for part in ("", "vae") for pattern in weight_patterns(part)]
         patterns += ["config.json", "vae/config.json"]
         vae = locate(extras.vae, what="the vae", patterns=patterns, revision=extras.vae_revision)
         _note(origin, "vae", vae)
-        reading = replace(reading, vae=vae)
+        reading, other = replace(reading, vae=vae), (extras.vae, extras.vae_revision, vae_place(vae) != vae)
     stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading)
     half, hold = HALF.get(precision), runtime.reference
     if runtime.vae_slicing if runtime.vae_slicing is not None else stack.resolution >= 512:
@@ -102,19 +106,22 @@ def load_unet(
         eight_bit=runtime.eight_bit,
     )
     keys = content_keys(folder, stack, variant=variant, reading=reading)
-    opening = _opening(path_or_id, revision, stack.pipeline_class if single else None)
+    scheduler = stack.pipeline.scheduler
+    opening = opening_of(
+        path_or_id,
+        revision,
+        single=stack.pipeline_class if single else None,
+        vae=other,
+        scheduler=scheduler if _unlike(scheduler, reading, single) else None,
+    )
     return UNetDenoiser(stack, networks, keys=keys, opening=opening, origin=origin)
 
 
-def _opening(place: str | Path, revision: str | None, single: str | None) -> tuple[str, str]:
-    """The class, and the line of Python with which strangers open the base."""
-    pinned = f", revision={revision!r}" if revision else ""
-    if single:
-        return single, f"pipe = {single}.from_single_file({str(place)!r}, dtype=torch.float32)"
-    return (
-        "DiffusionPipeline",
-        f"pipe = DiffusionPipeline.from_pretrained({str(place)!r}{pinned}, dtype=torch.float32)",
-    )
+def _unlike(scheduler: Any, reading: Reading, single: bool) -> bool:
+    """Whether whoever opens the base alone gets another schedule: one that was corrected here, or told by a file."""
+    corrected = reading.prediction is not None or reading.zero_terminal_snr is not None
+    special = scheduler.config.prediction_type != "epsilon" or scheduler.config.get("rescale_betas_zero_snr")
+    return bool(corrected or (single and special))
 
 
 def _note(origin: dict[str, str], part: str, folder: Path) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "pipeline_patterns",
     "policy_and_reference",
     "schedule_of",
+    "vae_place",
 ]
 
 _ENCODING = "unet/1"
@@ -143,7 +144,7 @@ def open_stack(
     return stack
 
 
-def _vae_place(folder: Path) -> Path:
+def vae_place(folder: Path) -> Path:
     """Where an autoencoder lies: at the root of its own repository, or in a pipeline's `vae`."""
     return folder if (folder / "config.json").is_file() else folder / "vae"
 
@@ -152,7 +153,7 @@ def _other_vae(folder: Path) -> Any:
     """An autoencoder from elsewhere, such as sdxl-vae-fp16-fix."""
     import diffusers
 
-    place = _vae_place(folder)
+    place = vae_place(folder)
     name = read_json(place / "config.json").get("_class_name", "")
     if name != "AutoencoderKL":
         raise RunError(f"{folder} holds no AutoencoderKL, which `model.vae` asks for")
@@ -231,7 +232,7 @@ def content_keys(
     }
     if reading.sizes != "real":  # rows that are stored with the images' latents
         facts["sizes"] = reading.sizes
-    vae = folder / "vae" if reading.vae is None else _vae_place(reading.vae)
+    vae = folder / "vae" if reading.vae is None else vae_place(reading.vae)
     places = [(vae, variant if reading.vae is None else None)]
     places += [(folder / part, variant) for part in (*stack.encoders, *stack.tokenizers)]
     encoders = content_key(facts, [file for place, kind in places for file in model_files(place, kind)])

@@ -17,6 +17,7 @@ from smpo.errors import RunError
 from smpo.families.artefacts import replaced_folder, without_paths
 from smpo.families.lora import save_adapter
 from smpo.families.networks import Networks
+from smpo.families.opening import Opening, opening_of
 from smpo.families.pipelines import schedule_of
 from smpo.families.stacks import SDStack
 from smpo.imaging import in_range, place
@@ -43,7 +44,7 @@ class UNetDenoiser:
         networks: Networks,
         *,
         keys: tuple[str, str],
-        opening: tuple[str, str],
+        opening: Opening,
         origin: Mapping[str, str],
     ) -> None:
         self.networks = networks
@@ -189,11 +190,10 @@ class UNetDenoiser:
                     pipeline.save_pretrained(fresh, safe_serialization=True)
                 without_paths(fresh)
         if self.networks.shared:
-            (name, opening), then = self.opening, [f"pipe.load_lora_weights({str(folder)!r})"]
+            opening, then = self.opening, [f"pipe.load_lora_weights({str(folder)!r})"]
         else:
-            name, then = "DiffusionPipeline", []
-            opening = f"pipe = DiffusionPipeline.from_pretrained({str(folder)!r}, dtype=torch.float32)"
-        return ["import torch", f"from diffusers import {name}", opening, *then]
+            opening, then = opening_of(folder, None), []
+        return ["import torch", f"from diffusers import {', '.join(opening.names)}", *opening.lines, *then]
 
 
 def _split(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -90,7 +90,7 @@ def test_a_single_file_is_the_folder_it_was_made_from(
     assert single.latent_shape == plain.latent_shape
     ours, theirs = (one.encode_prompts(["a red circle", ""]) for one in (single, plain))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert f"from_single_file({str(file)!r}" in single.opening[1]
+    assert f"from_single_file({str(file)!r}" in single.opening.lines[0]
 
     again = load_unet(file, runtime=runtime, extras=Extras(config=str(folder)))
     assert again.weights_key == single.weights_key

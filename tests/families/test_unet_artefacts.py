@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 from smpo.errors import RunError
 from smpo.families.artefacts import replaced_folder
-from smpo.families.loading import load_unet
+from smpo.families.loading import Extras, load_unet
 from smpo.families.lora import Adapter
+from smpo.families.pipelines import Reading
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Placement, Runtime
 
@@ -114,6 +115,39 @@ def test_strangers_draw_our_pictures_from_what_we_save(
         assert np.array_equal(theirs, ours), (spec, int(np.abs(theirs.astype(int) - ours).max()))
     distinct = {pictures.tobytes() for pictures in expected}
     assert len(distinct) == len(expected) - 2  # only the two files of one LoRA draw the same
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["of its own", "in a pipeline"])
+def test_the_lines_that_load_an_adapter_bring_what_its_base_was_told(
+    sd_folder: Path, tmp_path: Path, part: bool
+) -> None:
+    """Another autoencoder and another schedule are in no file of an adapter: without them strangers draw noise."""
+    from diffusers import AutoencoderKL
+
+    other = AutoencoderKL.from_pretrained(sd_folder / "vae")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    other.save_pretrained(tmp_path / "other" / "vae" if part else tmp_path / "other")
+    lora = load_unet(
+        sd_folder,
+        adapter=Adapter(rank=2),
+        runtime=Runtime(),
+        extras=Extras(vae=str(tmp_path / "other")),
+        reading=Reading(prediction="v_prediction", zero_terminal_snr=True),
+    )
+    for value in lora.trainable_state().values():
+        value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
+    lines = lora.save(tmp_path / "lora")
+    told: dict[str, Any] = {}
+    exec("\n".join(lines), told)  # as whoever reads the card does
+    told["pipe"].set_progress_bar_config(disable=True)
+    theirs = told["pipe"](
+        PROMPTS, num_inference_steps=2, guidance_scale=4.0,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS],
+    ).images  # fmt: skip
+    assert np.array_equal(np.stack([np.array(picture) for picture in theirs]), drawn(lora))
+    assert not np.array_equal(drawn(lora), drawn(trained(sd_folder, Adapter(rank=2))))
 
 
 def test_a_sample_depends_on_its_prompt_and_seed_and_not_on_its_batch(sd_folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_hub_id_is_found_in_the_cache(
     found = load_unet("somebody/some-model", runtime=Runtime())
     assert found.encoder_key == load_unet(sd_folder, runtime=Runtime()).encoder_key
     assert found.origin == {"model": commit}, "whoever names no revision still learns which one it was"
-    assert "'somebody/some-model'" in found.opening[1]
+    assert "'somebody/some-model'" in found.opening.lines[0]
 
 
 def test_missing_and_broken_pieces_are_named(sd_folder: Path, tmp_path: Path) -> None:

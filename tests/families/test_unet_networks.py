@@ -15,6 +15,7 @@ from smpo.errors import MachineError, RunError
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
 from smpo.families.networks import Arithmetic, Networks
+from smpo.families.opening import Opening
 from smpo.families.pipelines import open_stack, policy_and_reference
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, Denoiser, Runtime
@@ -79,7 +80,7 @@ def test_float16_is_kept_alike_too(sd_folder: Path, adapter: Adapter | None) -> 
     reference = policy_and_reference(stack.pipeline, adapter, torch.float16)
     arithmetic = Arithmetic(torch.device("cpu"), "fp16", 4)
     networks = Networks(stack.pipeline.unet, reference, arithmetic=arithmetic)
-    denoiser = UNetDenoiser(stack, networks, keys=("", ""), opening=("", ""), origin={})
+    denoiser = UNetDenoiser(stack, networks, keys=("", ""), opening=Opening((), ()), origin={})
     x, t, cond = micro_batch(denoiser)
     policy, original = denoiser.predict(x, t, cond), denoiser.predict(x, t, cond, reference=True)
     assert torch.equal(policy, original) and torch.isfinite(policy).all()

@@ -34,8 +34,8 @@ def opening_of(
 ) -> Opening:
     """Lines for `place`, a folder, a hub id or a file.
 
-    `single`: the pipeline's class where it is one file. `vae`: where another autoencoder lies, its revision, and whether
-    it is part of a pipeline there. `scheduler`: the pipeline's, where it isn't the one that `place` brings.
+    `single`: the pipeline's class where it is one file. `vae`: where another autoencoder lies, its revision, and
+    whether it is part of a pipeline there. `scheduler`: the pipeline's, where it isn't the one that `place` brings.
     """
     names = [single or "DiffusionPipeline"]
     how = "from_single_file" if single else "from_pretrained"

@@ -36,6 +36,8 @@ from smpo.maths.draws import PositionDraws
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from smpo.app.rollcall import RollCall
+
 __all__ = ["Live", "assemble", "reunited", "smoothed", "trained"]
 
 Progress = Callable[[str, int, int], None]
@@ -69,9 +71,10 @@ def assemble(
     say: Callable[[str], None],
     start: int = 0,
     clock: Callable[[str], AbstractContextManager[None]] = lambda phase: nullcontext(),
+    call: RollCall | None = None,
 ) -> Live:
     """Load the model and the pairs, score and smooth, encode, and build the optimiser. What is cached isn't redone.
-    `clock` times what may take long: `score` and `encode`.
+    `clock` times what may take long: `score` and `encode`. `call`: where several processes meet.
 
     In a run of several processes the main one reads what is new of the data, and what is missing of scores and encoded
     rows they compute together.
@@ -80,9 +83,9 @@ def assemble(
     accelerator = accelerator_of(runtime)
     denoiser = spec.model.load(runtime)
     facts = len(denoiser.schedule.alphas_cumprod)
-    with accelerator.main_process_first():
-        table = spec.data.load(runtime, report if accelerator.is_main_process else None)
-    team = team_of(accelerator)
+    team = team_of(accelerator, call)
+    with team.leader_first():
+        table = spec.data.load(runtime, report if team.leads else None)
     with clock("score"):
         p, key, stats = smoothed(spec, table, runtime, progress, team)
     if accelerator.is_main_process:

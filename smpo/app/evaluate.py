@@ -92,7 +92,7 @@ def crew_of(run: Attempt) -> Iterator[Crew | None]:
         shutil.rmtree(folder, ignore_errors=True)  # of other weights, perhaps, by a run that was killed
     run.call.meet()
     try:
-        yield Crew(run.call.place.rank, run.call.place.world, run.call.meet, folder)
+        yield Crew(run.call.place.rank, run.call.place.world, run.call.meet, run.call.check, folder)
     finally:
         if run.main:
             shutil.rmtree(folder, ignore_errors=True)

@@ -168,10 +168,15 @@ class RollCall:
                     continue
                 if int(self._store.add(here, 0)) < self.place.world:  # else it came, and went on to its end
                     self.absent[rank] = self._ended(rank) or Absence(rank, "has stopped", _HELP)
-            if self.absent:
-                self._noticed.set()
-                raise self._lost(self.absent[min(self.absent)])
+            self.check()
             time.sleep(0.05)
+
+    def check(self) -> None:
+        """Raises `Lost` where a process is known to be gone: for between two pieces of work in which nobody is waited
+        for."""
+        if self.absent:
+            self._noticed.set()
+            raise self._lost(self.absent[min(self.absent)])
 
     def whose_fault(self) -> Absence | None:
         """The first process that is gone, when work here fails for want of another: looked for until the watch, which
@@ -199,9 +204,13 @@ class RollCall:
         """For a process that isn't the main one, at its end: whether somebody before it has said, or will say, why."""
         deadline = time.monotonic() + _HEARD
         while time.monotonic() < deadline:
-            with suppress(RuntimeError):
+            try:
                 if any(self._has_ended(rank) for rank in range(self.place.rank)):
                     return True
+            except (
+                RuntimeError
+            ):  # the store has ended with the main process, and torch logs each time it is asked
+                return False
             if self.heir():  # those before it are gone without a word
                 return False
             time.sleep(0.05)

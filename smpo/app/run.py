@@ -88,8 +88,9 @@ def work(
         report = folder.path / "data_report.json"
         with clock("prepare"):
             live = assemble(
-                resolved.spec, report=report, progress=console.progress, say=console.warn, clock=clock
-            )
+                resolved.spec, report=report, progress=console.progress, say=console.warn, clock=clock,
+                call=call,
+            )  # fmt: skip
         session = live.session
         clock.watch(session)
         attempt = Attempt(

@@ -5,23 +5,30 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from smpo.data.team import ALONE, Team
 
+if TYPE_CHECKING:
+    from smpo.app.rollcall import RollCall
+
 __all__ = ["team_of"]
 
 
-def team_of(accelerator: Any) -> Team:
-    """Those on the main process's machine work, the others wait. Collective."""
-    if accelerator.num_processes == 1:
+def team_of(accelerator: Any, call: RollCall | None) -> Team:
+    """Those on the main process's machine work, the others wait. Collective.
+
+    They meet in the roll call, which knows who has failed and says why: in a collective they would wait."""
+    if accelerator.num_processes == 1 or call is None:
         return ALONE
+    meet = call.meet
     from accelerate.utils import broadcast, gather_object
 
     def told(numbers: Tensor) -> Tensor:
+        meet()
         count = broadcast(torch.tensor([len(numbers)], device=accelerator.device))
         if not accelerator.is_main_process:
             numbers = torch.empty(int(count), dtype=torch.int64)
@@ -36,7 +43,8 @@ def team_of(accelerator: Any) -> Team:
         share=workers.index(rank) if rank in workers else None,
         shares=len(workers),
         told=told,
-        meet=accelerator.wait_for_everyone,
+        meet=meet,
+        check=call.check,
     )
 
 

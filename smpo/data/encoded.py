@@ -94,6 +94,7 @@ class EncodedStore:
         waiting: list[tuple[Sequence[str], dict[str, Tensor]]] = []
         done, size, since = 0, 0, time.monotonic()
         for start in team.dealt(range(0, len(owed), batch)):
+            team.check()
             names = owed[start : start + batch]
             waiting.append((names, self._stored_form(compute(names), len(names))))
             size += sum(tensor.nbytes for tensor in waiting[-1][1].values())

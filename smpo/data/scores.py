@@ -132,6 +132,7 @@ class ScoreTable:
                 facts = json.dumps(dict(provenance), sort_keys=True, default=str)
             done = 0
             for start in team.dealt(range(0, len(owed), batch)):
+                team.check()
                 places = owed[start : start + batch].tolist()
                 commit(database, scorer, table, [at_place(table, place) for place in places], facts)
                 done += len(places)

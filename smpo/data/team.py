@@ -6,7 +6,8 @@ would make, so the same shapes go through the same kernels and rows are the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,7 +32,18 @@ class Team:
     told: Callable[[Tensor], Tensor]
     """The numbers (int64 `[n]`) that the leading process has passed, on all."""
     meet: Callable[[], None]
-    """Returns when all have called it."""
+    """Returns when all have called it. Raises where one won't."""
+    check: Callable[[], None]
+    """Raises where another process has failed; for between batches, as nobody is waited for there."""
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The leading process does what is in the block, then the others, who find it done."""
+        if not self.leads:
+            self.meet()
+        yield
+        if self.leads:
+            self.meet()
 
     def dealt(self, things: Sequence[T]) -> Sequence[T]:
         """Those of `things` that are this process's."""
@@ -46,5 +58,7 @@ class Team:
         return min(count * self.shares, total)
 
 
-ALONE = Team(leads=True, share=0, shares=1, told=lambda numbers: numbers, meet=lambda: None)
+ALONE = Team(
+    leads=True, share=0, shares=1, told=lambda numbers: numbers, meet=lambda: None, check=lambda: None
+)
 """A process that does everything itself."""

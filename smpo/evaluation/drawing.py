@@ -43,7 +43,9 @@ class Crew:
     rank: int
     world: int
     meet: Callable[[], None]
-    """Returns when all have called it."""
+    """Returns when all have called it. Raises where one won't."""
+    check: Callable[[], None]
+    """Raises where another process has failed; for between batches."""
     folder: Path
     """Of all processes, and empty: for the policy's pictures."""
     drawn: int = 0
@@ -137,6 +139,8 @@ class Drawing:
     ) -> None:  # fmt: skip
         """Draw what isn't drawn, and score. `of_how_many` processes do as much as this one does."""
         for part, drawn in parts:
+            if self.crew is not None:
+                self.crew.check()
             pictures = self._draw(part, reference=model == "base") if drawn is None else drawn
             texts = [slot.text for slot in part]
             columns = {name: _score(name, scorer, pictures, texts) for name, scorer in self.scorers.items()}

@@ -41,7 +41,7 @@ def together(workers: int, waiting: int, work: Callable[[Team], T]) -> list[T]:
             barrier.wait()
 
         share = rank if rank < workers else None
-        return work(Team(rank == 0, share, workers, told, meet))
+        return work(Team(rank == 0, share, workers, told, meet, lambda: None))
 
     with ThreadPoolExecutor(workers + waiting) as pool:
         return [one.result() for one in [pool.submit(member, rank) for rank in range(workers + waiting)]]
@@ -141,7 +141,9 @@ def test_scores_are_computed_once_in_the_batches_of_one_process(tmp_path: Path, 
 @given(st.integers(0, 60), st.integers(1, 9))
 def test_shares_are_whole_and_even(count: int, shares: int) -> None:
     things = list(range(count))
-    parts = [Team(n == 0, n, shares, ALONE.told, ALONE.meet).dealt(things) for n in range(shares)]
+    parts = [
+        Team(n == 0, n, shares, ALONE.told, ALONE.meet, ALONE.check).dealt(things) for n in range(shares)
+    ]
     assert sorted(thing for part in parts for thing in part) == things
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert not Team(False, None, shares, ALONE.told, ALONE.meet).dealt(things)
+    assert not Team(False, None, shares, ALONE.told, ALONE.meet, ALONE.check).dealt(things)

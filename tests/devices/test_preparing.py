@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.cli.words import SMALL_PLANE
 from tests.devices.launching import SHAPES, SMPO, kill, ran, start
 
 WORDS = ("run", "small.yaml", "-q", "--set=runtime.encode_batch=4")
@@ -48,6 +49,50 @@ def test_two_processes_fill_the_caches_of_one(tmp_path):
     (one, shards), (two, shared) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert shared == 2 * shards, "each process has written some of the images and some of the prompts"
+
+
+FAILING = """\
+import os, time
+from typing import Literal
+from smpo.api import Reward, register
+
+@register
+class Failing(Reward):
+    \"\"\"Not a number in one of the processes; slow, so that the other is still at work then.\"\"\"
+    use: Literal["failing"] = "failing"
+    bad: int
+    def load(self, runtime):
+        return Scorer(self.bad)
+
+class Scorer:
+    key = "failing"
+    def __init__(self, bad):
+        self.bad = str(bad)
+    def __call__(self, pictures, prompts):
+        import torch
+        time.sleep(0.2)
+        wrong = os.environ["RANK"] == self.bad
+        return torch.tensor([float("nan") if wrong else float(point[0]) for point in pictures])
+"""
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_one_of_them_fails_in_words(tmp_path, bad):
+    """Said once, and the other doesn't go on with its share, an hour perhaps, before it looks."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    spec = SMALL_PLANE.replace(
+        "reward: plane-radius", f"reward: {{use: failing, bad: {bad}}}\nuses: [./failing.py]"
+    )
+    (tmp_path / "small.yaml").write_text(spec.replace("limit: 200", "limit: 2000"))
+    began = time.monotonic()
+    said = ran(*SMPO, *WORDS, "--devices=2", folder=tmp_path)
+    assert said.returncode == 1 and time.monotonic() - began < 60, "its share would take 100 seconds"
+    assert said.stderr.startswith(
+        "error: process 1 of 2 failed: failing gave nan" if bad else "error: failing gave nan"
+    )
+    assert said.stderr.count("error") == said.stderr.count("help") == 1 and "frame #" not in said.stderr, (
+        said.stderr
+    )
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def together(
     folder: Path, world: int, model: Callable[[], ToyModel], judge: Callable[[], ToyScorer] = bright
 ) -> tuple[Evaluation, list[ToyModel], Crew]:
     barrier = threading.Barrier(world, timeout=20)
-    crews = [Crew(rank, world, barrier.wait, folder / "drawn") for rank in range(world)]  # type: ignore[arg-type]
+    crews = [Crew(rank, world, barrier.wait, lambda: None, folder / "drawn") for rank in range(world)]  # type: ignore[arg-type]
     models = [model() for _ in range(world)]
 
     def words(rank: int) -> dict[str, Any]:

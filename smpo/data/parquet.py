@@ -27,6 +27,8 @@ OPTIONAL = ("has_label", "best_image_uid", "image_0_uid", "image_1_uid")
 WHOLE = "is the file whole, and the one that was there when the run began? fetch it again, or put it back"
 """What to do about a file that can't be read."""
 
+_KEPT = re.compile(r"[0-9a-f]{32}-\w+-v\d+\.parquet")
+"""How `smpo.data.index` names what it knows of a data set."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 _SPLITS = ("train", "validation", "test", "validation_unique", "test_unique")
 
@@ -76,8 +78,10 @@ def _here(path: Path) -> list[Path]:
 
 
 def _hidden(file: Path, root: Path) -> bool:
-    """Under a folder such as the `.cache` that hub downloads leave behind."""
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
+    """Under a folder such as the `.cache` that hub downloads leave behind, or in our own, where `runs` lies beside the
+    data."""
+    ours = file.parent.name == "pairs" and _KEPT.fullmatch(file.name) is not None
+    return ours or any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _split_of(file: AnyFile) -> str | None:

@@ -261,6 +261,14 @@ def test_leftovers_of_a_download_are_not_data(tmp_path: Path) -> None:
     assert count_rows(tmp_path) == 1
 
 
+def test_what_smpo_keeps_beside_the_data_is_not_data(tmp_path: Path) -> None:
+    """`path: .`, and `runs/` appears there: the second run must read what the first one read."""
+    write(tmp_path / "pairs.parquet", defective())
+    first = read_pickapic(tmp_path, max_broken=0.9, cache=tmp_path / "runs" / "cache")
+    assert list((tmp_path / "runs").rglob("*.parquet"))
+    assert read_pickapic(tmp_path, max_broken=0.9, cache=tmp_path / "runs" / "cache").digest == first.digest
+
+
 def test_counting_rows_needs_no_torch(tmp_path: Path) -> None:
     """`smpo plan` counts rows, and must be quick."""
     path = write(tmp_path / "pairs.parquet", [vote("x", A, B)])

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from smpo.components.locations import to_fetch
+from smpo.components.locations import data_command, to_fetch
 from smpo.components.rewards.learned import Learned
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import Model, Reward
+from smpo.kinds import Model, PromptSet, Reward
 from smpo.registry.requirements import unmet
 from smpo.registry.resolve import Resolved
 
-__all__ = ["Obstacle", "how_to_get_reward", "obstacles"]
+__all__ = ["Obstacle", "how_to_get_prompts", "how_to_get_reward", "obstacles"]
 
 _PLACES = ("weights", "processor", "tokenizer", "clip", "config", "vae")
 """Settings that hold a folder, a file or a hub id."""
@@ -48,7 +48,7 @@ def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
     if spec.evaluate is not None:
         rewards |= {f"evaluate.rewards.{i}": reward for i, reward in enumerate(spec.evaluate.rewards)}
         if message := spec.evaluate.prompts.check():
-            yield Obstacle("evaluate.prompts", message, "point `evaluate.prompts.path` at the files")
+            yield Obstacle("evaluate.prompts", message, how_to_get_prompts(spec.evaluate.prompts))
     for where, reward in rewards.items():
         if message := reward.check():
             yield Obstacle(where, message, how_to_get_reward(reward, where, message))
@@ -90,6 +90,13 @@ def _how_to_get_model(model: Model, message: str) -> str:
     return _download(
         model, message, "point `model.weights` at a folder or a file: `--set model.weights=PATH`"
     )
+
+
+def how_to_get_prompts(prompts: PromptSet) -> str:
+    """Where prompts that aren't here can be had."""
+    point = "point `evaluate.prompts.path` at the files"
+    place, pin = getattr(prompts, "path", ""), getattr(prompts, "revision", None)
+    return data_command(place, pin) + point if to_fetch(place, "datasets", revision=pin) else point
 
 
 def _download(component: Model | Reward, message: str, point: str) -> str:

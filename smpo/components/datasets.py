@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from smpo.components.locations import is_hub_id, is_url, locate, missing
+from smpo.components.locations import data_command, is_hub_id, is_url, locate, missing
 from smpo.errors import MachineError, SmpoError
 from smpo.kinds import PairData, PairTable, Runtime
 from smpo.registry.component import register
@@ -124,7 +124,8 @@ class PlacedData(VoteData):
                 needed(str(self.place()))
             elif is_hub_id(self.path):
                 message = missing(self.path, "datasets", revision=self.revision)
-                return MachineError(message, help=super().remedy()) if message else None
+                command = data_command(self.path, self.revision)
+                return MachineError(message, help=command + super().remedy()) if message else None
             else:
                 if not Path(locate(self.path)).exists():
                     raise MachineError(f"there is no preference data at {locate(self.path)}")

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["is_file", "is_hub_id", "is_url", "locate", "missing", "to_fetch"]
+__all__ = ["data_command", "is_file", "is_hub_id", "is_url", "locate", "missing", "to_fetch"]
 
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
@@ -67,6 +67,13 @@ def missing(place: str, kind: Kind = "models", *, revision: str | None = None) -
 def to_fetch(place: str, kind: Kind = "models", *, revision: str | None = None) -> bool:
     """Whether `place` is a hub id of which no copy, of this revision, lies here."""
     return is_hub_id(place) and not _cached(place, kind, revision)
+
+
+def data_command(place: str, revision: str | None) -> str:
+    """What fetches a data set, and what stands before another remedy."""
+    pin = f" --revision {revision}" if revision else ""
+    where = "where there is a network (a gated one after `hf auth login`), or "
+    return f"`hf download {place} --repo-type dataset{pin}` {where}"
 
 
 def _cached(repo: str, kind: Kind = "models", revision: str | None = None) -> bool:

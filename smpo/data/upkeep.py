@@ -221,7 +221,7 @@ def _empty(folder: Path) -> int:
 def _key(folder: Path) -> str:
     try:
         return (folder / "key.txt").read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, ValueError):  # gone, or not UTF-8 any more
         return folder.name
 
 

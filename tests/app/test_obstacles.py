@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from smpo.app.obstacles import how_to_get_reward
+from smpo.app.obstacles import how_to_get_prompts, how_to_get_reward
+from smpo.components.datasets import PickAPic
 from smpo.components.models import StableDiffusion
+from smpo.components.prompts import ParquetPrompts
 from smpo.components.rewards import ClipPreference, Mix, Process
 from tests.families.conftest import make_sd, make_sdxl
 
@@ -108,3 +110,15 @@ def test_what_is_to_be_fetched_is_what_is_read_and_no_more(variant: str | None) 
     }  # fmt: skip
     globs = StableDiffusion(weights="a/b", variant=variant).read()["weights"]
     assert {file for file in read | more if any(fnmatch(file, glob) for glob in globs)} == read
+
+
+def test_data_on_the_hub_is_told_with_the_command_that_fetches_it() -> None:
+    data = PickAPic(path="a/b", revision="abc")
+    assert "is not in the hub's cache" in (data.check() or "")
+    assert data.remedy().startswith(
+        "`hf download a/b --repo-type dataset --revision abc` where there is a network"
+    )
+    assert data.remedy().endswith("point `data.path` at the files: `--set data.path=FOLDER`")
+    prompts = ParquetPrompts(path="a/b", split="validation_unique")
+    assert how_to_get_prompts(prompts).startswith("`hf download a/b --repo-type dataset` where")
+    assert how_to_get_prompts(ParquetPrompts(path="./nowhere")).startswith("point `evaluate.prompts.path`")

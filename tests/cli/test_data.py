@@ -139,6 +139,16 @@ def test_a_killed_scoring_loses_one_batch_at_most(spec, capfd):
     assert done["computed"] == 30 - kept
 
 
+def test_a_store_whose_name_is_torn_goes_by_its_folder(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SMALL_PLANE)
+    assert smpo(capfd, "run", "small.yaml", "-q").code == 0
+    (file,) = Path("runs/cache/prompts").glob("*/key.txt")
+    file.write_bytes(b"pla\xe9")
+    listed = json.loads(smpo(capfd, "cache", "list", "small.yaml", "--json").out)
+    assert file.parent.name in {one["key"] for one in listed["entries"]}
+
+
 def test_caches_are_listed_verified_mended_and_cleaned(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(SMALL_PLANE)

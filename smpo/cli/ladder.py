@@ -55,7 +55,7 @@ def show_rungs(ladder: Ladder) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from smpo.app.plan import make_plan
+    from smpo.app.ladder_bill import bill
     from smpo.spec.diff import diff
 
     console, by_name = out(), {rung.name: rung for rung in ladder.rungs}
@@ -63,7 +63,8 @@ def show_rungs(ladder: Ladder) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("rung", "spec", "changes", "passes a run"):
         table.add_column(title, justify="right" if title.startswith("passes") else "left")
-    for rung in ladder.rungs:
+    costs = bill(ladder)
+    for rung, passes in zip(ladder.rungs, costs.passes, strict=True):
         before = by_name[rung.against].resolved if rung.against else ladder.base
         changes = [
             str(change.after)
@@ -73,17 +74,25 @@ def show_rungs(ladder: Ladder) -> None:
             if change.path != "train.seed" and rung.resolved.origins.get(change.path, "default") != "default"
         ]
         told = (f"on {rung.against}: " if rung.against else "") + (", ".join(changes) or "the spec as it is")
-        passes = f"{make_plan(rung.resolved).total_passes:,.0f}"
-        table.add_row(escape(rung.name), rung.resolved.identity.spec_hash, escape(told), passes)
+        table.add_row(escape(rung.name), rung.resolved.identity.spec_hash, escape(told), f"{passes:,.0f}")
     console.print(table)
     count = len(ladder.seeds)
-    total = len(ladder.rungs) * count
-    console.print(f"\n{len(ladder.rungs)} rungs × {count} seed{'s' * (count > 1)} = {total} runs\n")
+    console.print(
+        f"\n{len(ladder.rungs)} rungs × {count} seed{'s' * (count > 1)} = {costs.runs} runs, "
+        f"{costs.total_passes:,.0f} passes in all"
+    )
+    if costs.hours:
+        hours = ", ".join(f"{hours:,.0f} on {gpu}" for gpu, hours in costs.hours.items())
+        more = ", and what isn't in the plan above" * costs.uncounted
+        console.print(f"GPU-hours of all of them, ± 25 %: {escape(hours)}{more}")
+    console.print()
 
 
 def rungs_data(ladder: Ladder) -> dict[str, Any]:
     """What would be run, as data."""
-    rungs = [
+    from smpo.app.ladder_bill import bill
+
+    rungs: list[dict[str, Any]] = [
         {
             "name": rung.name,
             "against": rung.against,
@@ -92,7 +101,11 @@ def rungs_data(ladder: Ladder) -> dict[str, Any]:
         }
         for rung in ladder.rungs
     ]
-    return {"seeds": list(ladder.seeds), "rungs": rungs}
+    costs = bill(ladder)
+    for rung, passes in zip(rungs, costs.passes, strict=True):
+        rung["passes"] = passes
+    whole = {"runs": costs.runs, "total_passes": costs.total_passes, "gpu_hours": costs.hours}
+    return {"seeds": list(ladder.seeds), "rungs": rungs, **whole}
 
 
 def show_outcome(result: LadderResult) -> None:

@@ -238,6 +238,22 @@ def test_sdxl_is_planned_in_full_without_its_weights(planned):
     assert {one.where for one in plan.obstacles} >= {"model", "data", "reward", "evaluate.prompts"}
 
 
+def test_a_ladder_is_added_up(planned, capfd):
+    """Rungs may be many times as long as the spec that they vary: 40 levels a pair, or 2,000 updates of 2,048."""
+    words = ["plan", HERE / "experiments" / "paper_sdxl.yaml", "-s", "runtime.device=cpu"]
+    said = json.loads(smpo(capfd, *words, "--json").out)
+    ladder, plan = said["ladder"], said["plan"]
+    passes = {rung["name"]: rung["passes"] for rung in ladder["rungs"]}
+    assert passes["Diffusion-DPO"] == plan["total_passes"] == 8 * 204_800
+    assert passes["Diffusion-DPO as published"] == 8 * 2000 * 2048
+    assert ladder["total_passes"] == sum(passes.values()) and ladder["runs"] == 9
+    one = next(gpu for gpu in plan["gpus"] if gpu["gpu"] == "H100")
+    expected = one["training_hours"] * ladder["total_passes"] / plan["total_passes"]
+    assert ladder["gpu_hours"]["H100"] == pytest.approx(expected, rel=0.05), "training is nearly all of it"
+    out = " ".join(smpo(capfd, *words).out.split())
+    assert "9 rungs × 1 seed = 9 runs" in out and f"{ladder['gpu_hours']['H100']:,.0f} on H100" in out
+
+
 def test_latents_are_counted_as_they_are_stored(planned):
     assert planned("sd15_smpo").caches.latent_bytes == 2 * 2 * 4 * 64 * 64, (
         "mean and deviation, in 16 bits as its networks compute"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,13 +61,19 @@ def opened_up(file: Path) -> None:
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """The system says which file can't be opened, and not which can't be written: an `OSError` that names none is
-    about `path`."""
+    about `path`. safetensors tells of one in words of its own; here it is the `OSError` that it was."""
     try:
         yield
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        # By its name: this module is imported where nothing heavy may be.
+        if found is None or type(error).__name__ != "SafetensorError":
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 def settle(path: Path) -> None:

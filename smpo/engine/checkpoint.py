@@ -9,18 +9,14 @@ the SHA-256 of the others. The last good one is deleted only when the next one s
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from smpo.drafts import appearing, sweep
+from smpo.drafts import appearing, naming, sweep
 from smpo.engine.kept import (
     MANIFEST,
     bare,
@@ -77,7 +73,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     with appearing(target) as draft:
         for name, tensors in kept.tensors.items():
-            with _refused_by_the_system(draft / f"{name}.safetensors"):
+            with naming(draft / f"{name}.safetensors"):
                 save_file(dict(tensors), draft / f"{name}.safetensors")
         for name, plain in kept.plain.items():
             (draft / f"{name}.json").write_text(json.dumps(plain), encoding="utf-8")
@@ -146,15 +142,3 @@ def _put(path: Path, state: State, kept: Snapshot) -> None:
             f"{path} is whole, but doesn't fit what the spec builds today ({type(error).__name__}: {error})",
             help="were libraries changed since it was written? `--again` begins another attempt",
         ) from error
-
-
-@contextmanager
-def _refused_by_the_system(path: Path) -> Iterator[None]:
-    """safetensors tells of a full disk in words of its own; here it is the `OSError` that it was."""
-    try:
-        yield
-    except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error

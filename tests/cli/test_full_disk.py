@@ -70,6 +70,31 @@ def test_a_disk_that_is_full_for_a_while_costs_no_point_of_the_curve(spec, capfd
     assert sorted(set(steps)) == list(range(1, 21)) and steps == sorted(steps)
 
 
+@pytest.mark.fault(
+    "faults",
+    "a disk that is full when the model is saved",
+    "it ends in words; with room, `--resume` only saves",
+)
+def test_a_model_that_finds_no_room_is_saved_later(spec, capfd, monkeypatch, limit):
+    import smpo.app.export as home
+
+    plain = home.export
+
+    def full(*words):
+        limit(10_000)
+        return plain(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home, "export", full)
+        said = smpo(capfd, "run", spec, "-q")
+    limit(None)
+    words = " ".join(said.err.split())
+    assert said.code == 1 and "/model: File too large help: make room there" in words, said.err
+    assert "Traceback" not in words
+    assert smpo(capfd, "run", spec, "-q", "--resume").code == 0
+    assert weights(spec.parent, "small")
+
+
 def test_what_could_not_be_written_is_named(spec, capfd, limit):
     limit(1500)  # what was typed fits, what it means doesn't
     said = smpo(capfd, "run", spec, "-q")

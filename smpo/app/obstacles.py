@@ -102,7 +102,7 @@ def how_to_get_prompts(prompts: PromptSet) -> str:
 def _download(component: Model | Reward, message: str, point: str) -> str:
     """All that is to be fetched, where what the message names is; else only `point`."""
     wanted: dict[tuple[str, str | None], dict[str, None]] = {}
-    for place, pin, globs in _wanted(component):
+    for place, pin, globs in _wanted(component, message):
         wanted.setdefault((place, pin), {}).update(dict.fromkeys(globs))
     if not any(f"`{place}`" in message for place, _ in wanted):
         return point
@@ -116,15 +116,19 @@ def _download(component: Model | Reward, message: str, point: str) -> str:
     return f"{', '.join(commands)} where there is a network (a gated one after `hf auth login`), or {point}"
 
 
-def _wanted(component: Model | Reward) -> Iterator[tuple[str, str | None, Sequence[str]]]:
-    """The hub ids in a component's settings of which no copy lies here, the revision that each is pinned to, and which
-    of its files are read."""
+def _wanted(component: Model | Reward, message: str) -> Iterator[tuple[str, str | None, Sequence[str]]]:
+    """The hub ids in a component's settings of which no copy lies here, or not all of it, as `message` says; the
+    revision that each is pinned to, and which of its files are read."""
     files = component.read()
     for name in type(component).model_fields:
         value = getattr(component, name)
         pin = getattr(component, "revision" if name == "weights" else f"{name}_revision", None)
-        if isinstance(value, str) and name in _PLACES and to_fetch(value, revision=pin):
+        if (
+            isinstance(value, str)
+            and name in _PLACES
+            and (to_fetch(value, revision=pin) or f"`{value}` is in" in message)
+        ):
             yield value, pin, files.get(name, ())
         for member in value if isinstance(value, list) else ():
             if isinstance(inner := getattr(member, "reward", None), Reward):
-                yield from _wanted(inner)
+                yield from _wanted(inner, message)

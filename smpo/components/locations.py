@@ -45,22 +45,29 @@ def is_hub_id(place: str) -> bool:
     return bool(_HUB.match(place)) and not spelt_as_file and not Path(place).exists()
 
 
-def missing(place: str, kind: Kind = "models", *, revision: str | None = None) -> str | None:
+def missing(
+    place: str, kind: Kind = "models", *, revision: str | None = None, file: str | None = None
+) -> str | None:
     """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when a copy of the wanted
-    revision lies in the hub's cache, or when it can be fetched."""
+    revision lies in the hub's cache, or when it can be fetched. A copy may lack some files: `file`, a glob, is among
+    those that are needed."""
     if Path(locate(place)).exists():
         return None
     if is_file(place):
         return f"there is no file `{place}`"
     if not is_hub_id(place):
         return f"`{place}` is neither a folder here nor a hub id (owner/name)"
+    what = f"`{place}` is not in the hub's cache"
     if _cached(place, kind, revision):
-        return None
-    at = f" at revision {revision}" if _cached(place, kind) else ""
+        if file is None or any(_repository(place, kind).glob(f"snapshots/*/{file}")):
+            return None
+        what = f"`{place}` is in the hub's cache without {file}"
+    elif _cached(place, kind):
+        what += f" at revision {revision}"
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-        return f"`{place}` is not in the hub's cache{at}, and HF_HUB_OFFLINE forbids fetching it"
+        return f"{what}, and HF_HUB_OFFLINE forbids fetching it"
     if reason := _unreachable():
-        return f"`{place}` is not in the hub's cache{at}, and the hub can't be reached: {reason}"
+        return f"{what}, and the hub can't be reached: {reason}"
     return None
 
 
@@ -78,12 +85,16 @@ def data_command(place: str, revision: str | None) -> str:
 
 def _cached(repo: str, kind: Kind = "models", revision: str | None = None) -> bool:
     """Whether the hub's cache has a copy; `revision` is a commit, or a name that an earlier fetch has resolved."""
-    base = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", base / "hub"))
-    folder = hub / f"{kind}--{repo.replace('/', '--')}"
+    folder = _repository(repo, kind)
     if revision is None:
         return (folder / "snapshots").is_dir()
     return (folder / "snapshots" / revision).is_dir() or (folder / "refs" / revision).is_file()
+
+
+def _repository(repo: str, kind: Kind) -> Path:
+    base = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", base / "hub"))
+    return hub / f"{kind}--{repo.replace('/', '--')}"
 
 
 @lru_cache(maxsize=1)

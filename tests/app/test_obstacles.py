@@ -13,7 +13,7 @@ from smpo.app.obstacles import how_to_get_prompts, how_to_get_reward
 from smpo.components.datasets import PickAPic
 from smpo.components.models import StableDiffusion
 from smpo.components.prompts import ParquetPrompts
-from smpo.components.rewards import ClipPreference, Mix, Process
+from smpo.components.rewards import ClipPreference, ImageReward, Mix, Process
 from tests.families.conftest import make_sd, make_sdxl
 
 
@@ -82,6 +82,7 @@ def test_a_copy_of_another_revision_is_not_the_one_that_is_asked_for(tmp_path: P
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     repo, commit = tmp_path / "hub" / "models--a--b", "1" * 40
     (repo / "snapshots" / commit).mkdir(parents=True)
+    (repo / "snapshots" / commit / "model.safetensors").touch()
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
     for revision in (None, commit, "main"):
@@ -122,3 +123,18 @@ def test_data_on_the_hub_is_told_with_the_command_that_fetches_it() -> None:
     prompts = ParquetPrompts(path="a/b", split="validation_unique")
     assert how_to_get_prompts(prompts).startswith("`hf download a/b --repo-type dataset` where")
     assert how_to_get_prompts(ParquetPrompts(path="./nowhere")).startswith("point `evaluate.prompts.path`")
+
+
+def test_a_repository_of_which_only_texts_were_fetched_lacks_its_weights(tmp_path: Path) -> None:
+    """PickScore wants the texts of the very repository whose weights are a CLIP score."""
+    copy = tmp_path / "hub" / "models--a--b" / "snapshots" / ("1" * 40)
+    copy.mkdir(parents=True)
+    (copy / "config.json").write_text("{}")
+    assert ImageReward(weights="c/d", tokenizer="a/b").check() == ImageReward(weights="c/d").check(), (
+        "as texts it will do"
+    )
+    judge = ClipPreference(weights="a/b")
+    assert "`a/b` is in the hub's cache without model*.safetensors" in (judge.check() or "")
+    assert advice(judge).startswith("`hf download a/b --include 'model.safetensors'")
+    (copy / "model.safetensors").touch()
+    assert judge.check() is None and ClipPreference(weights="a/b", processor="a/b").check() is None

@@ -38,12 +38,14 @@ TEXTS = ("*.json", "*.txt")
 
 
 def absent(place: str | None, file: str | None = None, *, revision: str | None = None) -> str | None:
-    """Why a folder, hub id or file can't be opened here, in a sentence."""
+    """Why a folder, hub id or file can't be opened here, in a sentence; `file`, a glob, is what is needed of it."""
     if place is None:
         return None
-    if reason := missing(place, revision=revision):
+    if reason := missing(place, revision=revision, file=file):
         return reason
     folder = Path(locate(place))
-    if file is not None and folder.is_dir() and not (folder / file).is_file():
+    if file is None or not folder.is_dir() or (folder / file).is_file():
+        return None
+    if "*" not in file or not any(folder.glob(file)):
         return f"the folder `{place}` has no {file}"
     return None

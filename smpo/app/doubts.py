@@ -28,8 +28,18 @@ def doubts(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
         )
     if spec.data.bucketed and spec.model.sized and spec.evaluate is not None and not spec.evaluate.sizes:
         yield "pairs are cut to buckets, and the evaluation draws squares: `evaluate.sizes` names other sizes"
+    if getattr(spec.model, "lora", None) is not None:
+        for setting, why in _FOR_WHOLE_NETWORKS.items():
+            if getattr(spec.runtime, setting):
+                yield f"`runtime.{setting}` does nothing for a LoRA: {why}"
     if spec.train.schedule == "constant" and spec.train.warmup == spec.train.steps:
         yield "the warm-up is as long as the run: the peak learning rate is reached only at its end"
+
+
+_FOR_WHOLE_NETWORKS = {
+    "offload_reference": "its reference is the policy without the adapter, and no second network",
+    "shadow_weights": "only of a policy that is trained whole is there a copy in 16 bits",
+}
 
 
 def _company(spec: ExperimentSpec) -> Iterator[str]:

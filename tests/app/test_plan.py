@@ -94,6 +94,16 @@ def test_a_graphics_card_is_looked_for_without_torch(plan, monkeypatch):
     assert not lacking("runtime.device=auto"), "Apple's is there without a file"
 
 
+@pytest.mark.parametrize("setting", ["offload_reference", "shadow_weights"])
+def test_what_does_nothing_for_a_lora_is_said(setting):
+    def about(spec):
+        resolved = resolve(SPECS[0].parent / spec, skeleton=ExperimentSpec, sets=[f"runtime.{setting}=true"])
+        return [told for told in make_plan(resolved).warnings if setting in told]
+
+    (told,) = about("sdxl_lora_24gb.yaml")
+    assert "does nothing for a LoRA" in told and not about("sdxl_smpo.yaml")
+
+
 def test_warnings_name_what_a_careful_reader_would_ask(plan):
     assert any("only judge" in w for w in map(str, plan("evaluate.rewards=[plane-radius]").warnings))
     assert any("tuning" in w for w in map(str, plan("evaluate.prompts=plane-tuning").warnings))

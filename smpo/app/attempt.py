@@ -35,6 +35,7 @@ class Attempt:
     clock: Ledger
     start: int = 0
     logged: int | None = 0
+    unwritten: str = ""
     main: bool = True
     overseer: Overseer | None = None
     call: RollCall | None = None
@@ -72,8 +73,11 @@ class Attempt:
 
     def facts(self) -> dict[str, Any]:
         """For a checkpoint: how much of the log belongs to it, and what it has cost. The log is on the disk before the
-        checkpoint is."""
+        checkpoint is; lines for which there was no room are in the checkpoint."""
+        facts = self.clock.so_far()
+        if unwritten := getattr(self.tracker, "unwritten", ""):
+            facts["unwritten"] = unwritten
         with suppress(OSError):  # a log that isn't there, or a disk that is full: trackers tell
             settle(self.folder.metrics)
-            return {**self.clock.so_far(), "log": self.folder.metrics.stat().st_size}
-        return self.clock.so_far()
+            facts["log"] = self.folder.metrics.stat().st_size
+        return facts

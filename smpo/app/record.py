@@ -98,6 +98,7 @@ def info(run: Attempt) -> RunInfo:
         resumed=folder.resumed,
         step=run.start,
         logged=run.logged,
+        unwritten=run.unwritten,
         notes=spec.notes,
         commit=(git_facts(Path.cwd()) or {}).get("commit", ""),
     )

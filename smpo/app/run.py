@@ -101,7 +101,8 @@ def work(
         )
         clock.go_on(folder, facts)
         live.changed()
-        attempt = replace(attempt, start=start, logged=facts.get("log") if start else 0)
+        logged, unwritten = (facts.get("log"), str(facts.get("unwritten", ""))) if start else (0, "")
+        attempt = replace(attempt, start=start, logged=logged, unwritten=unwritten)
         tracker.start(info(attempt))
         record_inputs(attempt, expected)
         if start:

@@ -37,7 +37,8 @@ class RunInfo:
     `name` is the experiment, `run_id` our own name of the run inside it (`<spec hash>-<attempt>`), `folder`
     where it lives. `params` are the resolved leaves of the spec, flattened to dotted names. `step` is where a
     resumed run goes on: everything that was reported beyond it will be reported again, and so will what was
-    reported at that step after its checkpoint: `logged` is the size of the log then, None where it isn't known.
+    reported at that step after its checkpoint: `logged` is the size of the log then, None where it isn't known, and
+    `unwritten` are the lines that waited for a full disk then.
     """
 
     name: str
@@ -51,6 +52,7 @@ class RunInfo:
     resumed: bool = False
     step: int = 0
     logged: int | None = None
+    unwritten: str = ""
     notes: str = ""
     commit: str = ""
 
@@ -149,6 +151,11 @@ class Tee:
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None] | None = None) -> None:
         self._seats = [_Seat(tracker) for tracker in trackers]
         self._say = say
+
+    @property
+    def unwritten(self) -> str:
+        """Reports that the log among them hasn't got onto the disk, as lines; they belong into a checkpoint."""
+        return "".join(getattr(seat.tracker, "unwritten", "") for seat in self._seats)
 
     def start(self, info: RunInfo) -> None:
         for seat in self._seats:

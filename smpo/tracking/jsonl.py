@@ -62,8 +62,16 @@ class JsonlTracker:
         self._say = say
         self._files: dict[str, FileIO] = {}
         self._waiting: dict[str, bytearray] = {METRICS: bytearray(), EVENTS: bytearray()}
+        self._torn: dict[str, bytes] = {METRICS: b"", EVENTS: b""}
+        """The beginning, in the file, of a line whose rest is waiting."""
         self._refused = ""
         self._clock = Clock()
+
+    @property
+    def unwritten(self) -> str:
+        """Reports that wait for room on the disk."""
+        waiting = bytes(self._waiting[METRICS])
+        return (self._torn[METRICS] + waiting if waiting else b"").decode()
 
     def start(self, info: RunInfo) -> None:
         try:
@@ -89,8 +97,18 @@ class JsonlTracker:
             self._event("rewind", step=info.step, head=head)
             self._raise_refused()
             rewind(self._folder, info.step, info.logged)
-        told = {entry.name: getattr(info, entry.name) for entry in fields(info)}
+            if info.unwritten:
+                self._catch_up(info.unwritten)
+        told = {entry.name: getattr(info, entry.name) for entry in fields(info) if entry.name != "unwritten"}
         self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **told)
+
+    def _catch_up(self, unwritten: str) -> None:
+        """Lines that had waited when the checkpoint was written, but for those that got into the file after it."""
+        path = self._folder / METRICS
+        known = set(path.read_bytes().splitlines(keepends=True)) if path.exists() else set()
+        for line in unwritten.encode().splitlines(keepends=True):
+            if line not in known:
+                self._waiting[METRICS] += line
 
     def params(self, values: Mapping[str, Any]) -> None:
         self._event("params", values=dict(values))
@@ -156,7 +174,9 @@ class JsonlTracker:
                 while lines:  # a disk that is nearly full takes a part
                     if each not in self._files:
                         self._files[each] = FileIO(self._folder / each, "a")
-                    del lines[: self._files[each].write(lines)]
+                    count = self._files[each].write(lines)
+                    self._torn[each] = (self._torn[each] + lines[:count]).rpartition(b"\n")[2]
+                    del lines[:count]
             except OSError as error:
                 refused = error.strerror or str(error)
         self._tell(refused)

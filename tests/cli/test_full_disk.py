@@ -71,6 +71,41 @@ def test_a_disk_that_is_full_for_a_while_costs_no_point_of_the_curve(spec, capfd
 
 
 @pytest.mark.fault(
+    "faults", "Ctrl-C while a full disk takes checkpoints and no lines of the log",
+    "what waits is in the checkpoint: after `--resume` the curve has no gap",
+)  # fmt: skip
+def test_lines_that_wait_are_in_the_checkpoint(spec, capfd, monkeypatch):
+    from io import FileIO
+
+    import smpo.tracking.jsonl as home
+    from smpo.tracking.console import Console
+
+    class Refusing(FileIO):
+        full = False
+
+        def write(self, data):
+            if Refusing.full:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    def step(self, report, total):
+        Refusing.full = report.step >= 6
+        if report.step == 12:
+            raise KeyboardInterrupt
+
+    words = ("run", spec, "-q", "--set", "train.steps=20", "--set", "runtime.checkpoint_every=4")
+    with monkeypatch.context() as patch:
+        patch.setattr(home, "FileIO", Refusing)
+        patch.setattr(Console, "step", step)
+        said = smpo(capfd, *words)
+    assert said.code == 130 and "could not be written" in " ".join(said.err.split())
+    assert smpo(capfd, *words, "--resume").code == 0
+    (run,) = spec.parent.glob("runs/small/*-1")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(1, 21))
+
+
+@pytest.mark.fault(
     "faults",
     "a disk that is full when the model is saved",
     "it ends in words; with room, `--resume` only saves",

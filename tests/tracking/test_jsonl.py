@@ -145,6 +145,28 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room(
     ]
 
 
+def test_what_waited_when_a_checkpoint_was_written_is_in_it(
+    tmp_path: Path, about: About, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smpo.tracking.jsonl.FileIO", Full)
+    monkeypatch.setattr(Full, "room", 10_000)
+    tracker = Tee([JsonlTracker(tmp_path, [].append)])
+    tracker.start(about(tmp_path))
+    tracker.metrics({"loss": 1.0}, 1)
+    Full.room = 10  # the beginning of a line is written
+    for step in (2, 3, 4):
+        tracker.metrics({"loss": 1.0}, step)
+    unwritten, logged = tracker.unwritten, (tmp_path / "metrics.jsonl").stat().st_size
+    Full.room = 90  # two of the lines are written after all, before the process dies
+    tracker.metrics({"loss": 1.0}, 5)
+    Full.room = 10_000
+    again = _begin(tmp_path, about, resumed=True, step=4, logged=logged, unwritten=unwritten)
+    again.metrics({"loss": 0.9}, 5)
+    assert [point.step for point in read_metrics(tmp_path)] == [1, 2, 3, 4, 5]
+    assert read_metrics(tmp_path)[-1].values["loss"] == 0.9 and not again.unwritten
+    assert "unwritten" not in read_events(tmp_path)[-1]
+
+
 def test_a_line_that_waited_beyond_its_checkpoint_is_not_taken_back(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step, "time": 1.0, "loss": 1.0}) + "\n" for step in (1, 2, 3, 4, 5)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))

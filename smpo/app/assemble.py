@@ -95,6 +95,10 @@ def assemble(
             f"smoothing `{spec.smoothing.use}` finds every one of the {len(p)} pairs a tie: there is nothing to learn",
             help="look at the data report, and at the reward's range over the pairs",
         )
+    if not spec.smoothing.certain and bool((2 * p).frac().eq(0).all()):
+        say(
+            f"smoothing `{spec.smoothing.use}` smooths nothing: all {len(p)} pairs get what `hard` would give them"
+        )
 
     stream = Stream(
         seed=spec.train.seed,

@@ -68,6 +68,13 @@ def the_run(folder):
     return run
 
 
+def test_votes_without_several_voters_are_said(spec, capfd):
+    parquet(spec.parent, rows())
+    said = " ".join(smpo(capfd, "run", spec, "-q").err.split())
+    assert "smoothing `votes` smooths nothing: all 12 pairs get what `hard` would give them" in said
+    assert "smooths nothing" not in smpo(capfd, "run", spec, "-q", "--set", "smoothing=hard").err
+
+
 @pytest.mark.fault(
     "faults", "corrupt and truncated images",
     "their pairs are dropped, counted by reason and listed with file and row; too many of them stop the run", times=4,

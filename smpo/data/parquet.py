@@ -30,6 +30,7 @@ WHOLE = "is the file whole, and the one that was there when the run began? fetch
 _KEPT = re.compile(r"[0-9a-f]{32}-\w+-v\d+\.parquet")
 """How `smpo.data.index` names what it knows of a data set."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
+_NUMBER = re.compile(r"[-_]\d+$")
 _SPLITS = ("train", "validation", "test", "validation_unique", "test_unique")
 
 
@@ -37,8 +38,8 @@ def find_files(path: Path | str, split: str | None = None) -> list[AnyFile]:
     """The parquet files at `path`, a file or a folder, here or at an address, in the order in which they are read (by
     name).
 
-    `split` chooses among files called `train.parquet` or `train-00000-of-00645-….parquet`. A folder that
-    holds several splits must be asked for one: else evaluation pairs would be trained on. Raises
+    `split` chooses among files called `train.parquet`, `train-00000.parquet` or `train-00000-of-00645-….parquet`. A
+    folder that holds several splits must be asked for one: else evaluation pairs would be trained on. Raises
     `MachineError`."""
     found: Sequence[AnyFile] = remote_files(path, ".parquet") if isinstance(path, str) else _here(path)
     if len(found) == 1 and (isinstance(path, str) or path == found[0]):
@@ -53,9 +54,14 @@ def find_files(path: Path | str, split: str | None = None) -> list[AnyFile]:
         return list(found)
     chosen = [file for file in found if _split_of(file) == split]
     if not chosen:
-        names = splits or [file.name for file in found[:5]]
+        if not splits:
+            names = ", ".join(file.name for file in found[:5])
+            raise MachineError(
+                f"no split `{split}` under {path}: none of its files is called after one ({names})",
+                help="`split: null` reads them all",
+            )
         raise MachineError(
-            f"no split `{split}` under {path}, only {', '.join(names)}", help="choose one of these, or none"
+            f"no split `{split}` under {path}, only {', '.join(splits)}", help="choose one of these, or none"
         )
     return chosen
 
@@ -86,6 +92,8 @@ def _hidden(file: Path, root: Path) -> bool:
 
 def _split_of(file: AnyFile) -> str | None:
     stem = _SHARD.sub("", file.stem)
+    if (numbered := _NUMBER.sub("", stem)) in _SPLITS:
+        return numbered
     known = stem in _SPLITS or stem != file.stem
     return stem if known else file.parent.name if file.parent.name in _SPLITS else None
 

@@ -250,6 +250,20 @@ def test_splits_are_not_mixed(tmp_path: Path) -> None:
         read_pickapic(tmp_path, split="test")
 
 
+def test_a_split_may_be_numbered_without_a_total(tmp_path: Path) -> None:
+    for name in ("train-0000", "train_1", "test-0000"):
+        write(tmp_path / f"{name}.parquet", [vote(name, A, B)])
+    assert len(read_pickapic(tmp_path, split="train")) == 2
+    with pytest.raises(MachineError, match="several splits: test, train"):
+        read_pickapic(tmp_path)
+    write(tmp_path / "other" / "part-0000.parquet", [vote("x", A, B)])
+    with pytest.raises(
+        MachineError, match=r"none of its files is called after one \(part-0000.parquet\)"
+    ) as caught:
+        read_pickapic(tmp_path / "other", split="train")
+    assert "split: null" in (caught.value.help or "") and count_rows(tmp_path / "other") == 1
+
+
 def test_nothing_left_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no pair is left of 1 rows"):
         read_pickapic(write(tmp_path / "pairs.parquet", [vote("x", A, B, 0.5)]))

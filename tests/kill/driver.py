@@ -20,7 +20,7 @@ from typing import Any
 
 PHASES = {
     "loading": "smpo.app.assemble:live_runtime",
-    "scoring": "smpo.data.scores:_commit",
+    "scoring": "smpo.data.scores:commit",
     "caching": "smpo.data.shards:Shards.append",
     "opening the log": "smpo.tracking.jsonl:JsonlTracker.start",
     "training": "smpo.engine.loop:judge",
@@ -62,12 +62,18 @@ def arm(plan: dict[str, Any]) -> None:
 
 
 def _wrap(place: str, how: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    owner, name = find(place)
+    setattr(owner, name, how(getattr(owner, name)))
+
+
+def find(place: str) -> tuple[Any, str]:
+    """Where a phase's function is, and what it is called there."""
     module, _, path = place.partition(":")
     owner: Any = importlib.import_module(module)
     *above, name = path.split(".")
     for one in above:
         owner = getattr(owner, one)
-    setattr(owner, name, how(getattr(owner, name)))
+    return owner, name
 
 
 def _die(after: float) -> None:

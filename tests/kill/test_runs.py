@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.kill.driver import PHASES
+from tests.kill.driver import PHASES, find
 from tests.kill.record import left_by, mirrored
 
 SPEC = """\
@@ -156,6 +156,7 @@ def test_the_plan_is_whole():
     dealt = [phase for seed in HANDS for phase in hand(seed)]
     assert len(dealt) >= 30
     assert set(dealt) == set(PHASES)
+    assert all(callable(getattr(*find(place))) for place in PHASES.values()), "none was renamed"
 
 
 @FAULT

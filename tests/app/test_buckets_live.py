@@ -44,7 +44,7 @@ name: buckets
 model: {{use: stable-diffusion, weights: {place / "sdxl"}}}
 data: {{use: pickapic, path: {place / "pairs.parquet"}, buckets: {{step: 8}}}}
 objective: {{use: smpo, beta: 100}}
-smoothing: votes
+smoothing: hard
 inversion: {{use: ddim, steps: 3, by: reference}}
 train: {{steps: 2, batch: 6, lr: 1.0e-3, flip: true, holdout: 2}}
 runtime: {{device: cpu, micro_batch: 2, runs: {place / "runs"}, cache: {place / "cache"}, tracking: none}}

@@ -38,7 +38,7 @@ name: switches
 model: {model}
 data: {{use: pickapic, path: {place / "votes.parquet"}}}
 objective: {{use: smpo, beta: 1000}}
-smoothing: votes
+smoothing: hard
 inversion: {{use: renoise, steps: 3, by: policy}}
 train: {{steps: 3, batch: 4, lr: 1.0e-3, optimiser: adafactor}}
 runtime: {{device: cpu, threads: 1, micro_batch: 2, runs: {place / "runs"}, cache: {place / "cache"}, tracking: none}}

@@ -138,7 +138,7 @@ def assemble(
         posterior=spec.train.posterior == "sample",
         timesteps=spec.train.timesteps_per_pair,
         strata=spec.train.batch if spec.train.stratified else None,
-        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches, spec.inversion.eight_bit),
+        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
     )
     room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
     inversion, recall = reused(spec, denoiser, table, runtime)

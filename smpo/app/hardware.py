@@ -11,7 +11,6 @@ import torch
 from smpo.app.rollcall import meet_again
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
-from smpo.families.eight_bit import need_eight_bits
 from smpo.kinds import Runtime
 
 __all__ = ["accelerator_of", "live_runtime"]
@@ -38,8 +37,6 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         raise MachineError(
             "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
         )
-    if spec.inversion.eight_bit:
-        need_eight_bits(device)
     return Runtime(
         device=device,
         precision=spec.train.precision,
@@ -53,10 +50,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         compile=spec.runtime.compile,
         channels_last=spec.runtime.channels_last,
         attention=spec.runtime.attention,
-        prompts_once=spec.runtime.prompts_once,
-        fused_qkv=spec.runtime.fused_qkv,
         shadow_weights=spec.runtime.shadow_weights,
-        eight_bit=spec.inversion.eight_bit,
     )
 
 

@@ -141,18 +141,12 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         trainable=facts.trainable,
         network=network.name if network else None,
         gpus=costs,
-        uncounted=[*scores.unknown, *_unpriced(spec)] if costs else [],
+        uncounted=scores.unknown if costs else [],
         caches=caches,
         disk=disk,
         obstacles=lacking,
         warnings=[*doubts(resolved), *spec.inversion.doubts(gap), *disk.warnings],
     )
-
-
-def _unpriced(spec: ExperimentSpec) -> list[str]:
-    return [
-        "what the inversion saves by 8-bit products (its passes are priced in 16 bits)"
-    ] * spec.inversion.eight_bit
 
 
 def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.experiment.block import Block
+from smpo.spec.removed import without
 
 __all__ = ["RuntimeSpec"]
 
@@ -56,12 +57,6 @@ class RuntimeSpec(Block):
     """Memory layout of convolutions; on GPUs, together with `compile`."""
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
     """Kernel of attention, where it takes the shape; `auto` leaves the choice to torch."""
-    prompts_once: bool = False
-    """Compute keys and values of the prompts once for each window of inversions, instead of at every pass. Costs
-    memory: what the network's cross-attention makes of a prompt, for each row of the window (SDXL in 16 bits: 28 MB).
-    Not with `compile`."""
-    fused_qkv: bool = False
-    """One product instead of three for queries, keys and values, in inversions. Not with `compile`."""
     shadow_weights: bool = False
     """Keep a 16-bit copy of a policy that is trained whole for inversions, instead of casting its weights at every
     pass. The same numbers; two bytes a parameter."""
@@ -95,6 +90,11 @@ class RuntimeSpec(Block):
     invert the same pairs; sweeps do. From the second run on only the policy is asked."""
     tracking: str | None = None
     """MLflow tracking URI; null honours MLFLOW_TRACKING_URI, else sqlite under `runs`. `none` turns MLflow off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, given: Any) -> Any:
+        return without(given, {"prompts_once": False, "fused_qkv": False})
 
     @model_validator(mode="after")
     def _has_a_way_back(self) -> RuntimeSpec:

@@ -89,7 +89,6 @@ class ExperimentSpec(Block):
             "train.optimiser": not self.train.optimiser.shardable,
             "runtime.compile": self.runtime.compile,
             "runtime.shadow_weights": self.runtime.shadow_weights,
-            "inversion.eight_bit": self.inversion.eight_bit,
         }
         for where, wanted in keepers.items():
             if wanted:

@@ -95,15 +95,8 @@ def load_unet(
         arithmetic=Arithmetic(device, precision, runtime.batch),
         fetch=None if hold or adapter is not None else later,
         offload=runtime.offload_reference,
-        speed=Speed(
-            runtime.compile,
-            runtime.channels_last,
-            runtime.attention,
-            prompts_once=runtime.prompts_once,
-            fused_qkv=runtime.fused_qkv,
-        ),
+        speed=Speed(runtime.compile, runtime.channels_last, runtime.attention),
         shadow=runtime.shadow_weights,
-        eight_bit=runtime.eight_bit,
     )
     keys = content_keys(folder, stack, variant=variant, reading=reading)
     scheduler = stack.pipeline.scheduler

@@ -14,18 +14,15 @@ each pass (autocast); norms compute in float32. Frozen weights are stored as tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from smpo.families.eight_bit import EightBitShadow
 from smpo.families.lora import adapter_off
-from smpo.families.once import Once
 from smpo.families.speed import AS_TORCH_DOES, Shadow, Speed
-from smpo.kinds import Conditioning
 
 __all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
 
@@ -54,7 +51,7 @@ class Networks:
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
     frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the CPU's
     memory, from where it is moved to the device for each of its passes. `shadow` keeps a 16-bit copy of a policy that
-    is trained whole, for its passes without gradients; `eight_bit` a copy of whoever is asked so.
+    is trained whole, for its passes without gradients.
     """
 
     def __init__(
@@ -67,7 +64,6 @@ class Networks:
         offload: bool = False,
         speed: Speed = AS_TORCH_DOES,
         shadow: bool = False,
-        eight_bit: bool = False,
     ) -> None:
         self.trained = trained
         self.speed = speed
@@ -76,10 +72,8 @@ class Networks:
         self._fetch, self._offload = fetch, offload
         half = HALF.get(arithmetic.precision)
         self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
-        self._eight_bit: dict[bool, EightBitShadow] | None = {} if eight_bit else None
         speed.prepare(trained)
         self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
-        self._once: dict[int, Once] = {}
         self._dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.modules())
 
     @property
@@ -90,17 +84,6 @@ class Networks:
     @property
     def _resting(self) -> torch.device:
         return torch.device("cpu") if self._offload else self.arithmetic.device
-
-    def once(
-        self, network: nn.Module, cond: Conditioning, *, reference: bool
-    ) -> AbstractContextManager[None]:
-        """Round a pass without gradients: what needn't be computed again for `cond`'s window isn't."""
-        speed = self.speed
-        if speed.compile or not (speed.prompts_once or speed.fused_qkv):
-            return nullcontext()
-        if id(network) not in self._once:
-            self._once[id(network)] = Once(network, prompts=speed.prompts_once, fused=speed.fused_qkv)
-        return self._once[id(network)].during(cond, reference=reference)
 
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """One pass in the common arithmetic: float32 `[N, C, H, W]`.
@@ -114,13 +97,8 @@ class Networks:
         return output.float()
 
     @contextmanager
-    def still(self, *, reference: bool, eight_bit: bool = False) -> Iterator[nn.Module]:
-        """The bare policy or reference network on the device, without dropout; afterwards everything as it was.
-        `eight_bit`: its copy in 8 bits, for networks that were made with one."""
-        if eight_bit and self._eight_bit is not None:
-            with self._rough(reference) as network:
-                yield network
-            return
+    def still(self, *, reference: bool) -> Iterator[nn.Module]:
+        """The bare policy or reference network on the device, without dropout; afterwards everything as it was."""
         if reference and not self.shared:
             if self._reference is None:
                 assert self._fetch is not None
@@ -145,18 +123,3 @@ class Networks:
         finally:
             if training:
                 self.trained.train()
-
-    @contextmanager
-    def _rough(self, reference: bool) -> Iterator[nn.Module]:
-        assert self._eight_bit is not None
-        own = reference and not self.shared
-        if own not in self._eight_bit:
-            dtype = HALF.get(self.arithmetic.precision, torch.float32)
-            if own:
-                with self.still(reference=True) as network:
-                    self._eight_bit[own] = EightBitShadow(network, dtype, self.speed)
-            else:
-                self._eight_bit[own] = EightBitShadow(self.trained, dtype, self.speed)
-        network = self._eight_bit[own].network
-        with adapter_off(network) if reference and self.shared else nullcontext():
-            yield network

@@ -106,10 +106,8 @@ class PlaneDenoiser:
         found[said] = condition_of([prompts[index] for index in said])
         return {"condition": torch.as_tensor(found, device=self.device)}
 
-    def predict(
-        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, eight_bit: bool = False
-    ) -> Tensor:
-        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32. `load` refuses runs in 8 bits."""
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32."""
         network = self._network(reference)
         with torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None):
             return cast(Tensor, network(x, t, cond.tensors["condition"])).float()

@@ -27,14 +27,11 @@ RECOMPILE_LIMIT = 64
 class Speed:
     """`compile`: transformer and ResNet blocks one by one, which takes a fraction of compiling the whole and costs a
     percent of its gain. `channels_last`: the layout of convolutions; pays where norms are compiled too, since
-    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch.
-    `prompts_once`, `fused_qkv`: see `smpo.families.once`; not for what is compiled."""
+    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch."""
 
     compile: bool = False
     channels_last: bool = False
     attention: Attention = "auto"
-    prompts_once: bool = False
-    fused_qkv: bool = False
 
     @property
     def layout(self) -> torch.memory_format:
@@ -78,17 +75,12 @@ class Shadow:
     def __init__(self, master: nn.Module, dtype: torch.dtype, speed: Speed = AS_TORCH_DOES) -> None:
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         network = copy.deepcopy(master).requires_grad_(False).eval()
-        for module in network.modules():
-            vars(module).pop(
-                "forward", None
-            )  # what sits in the master's layers (`once`) knows the master's weights
         if hasattr(network, "disable_gradient_checkpointing"):
             network.disable_gradient_checkpointing()
         store_in_half(network, dtype)
         mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         theirs = {**dict(master.named_parameters()), **dict(master.named_buffers())}
         self._pairs = [(mine[name], theirs[name]) for name in mine]
-        self._altered(network)
         self._network = speed.prepare(network)
         self._seen, self._stepped = self._version(), False
         known = weakref.ref(self)
@@ -107,15 +99,8 @@ class Shadow:
             with torch.no_grad():
                 for mine, theirs in self._pairs:
                     mine.copy_(theirs)
-                self._refreshed()
             self._seen, self._stepped = version, False
         return self._network
-
-    def _altered(self, network: nn.Module) -> None:
-        """For copies that differ in more than their numbers: called once, before anything is compiled."""
-
-    def _refreshed(self) -> None:
-        """Called when the numbers have followed the master's."""
 
     def _version(self) -> int:
         """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count

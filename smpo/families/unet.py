@@ -95,10 +95,8 @@ class UNetDenoiser:
 
     # ---- the network
 
-    def predict(
-        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, eight_bit: bool = False
-    ) -> Tensor:
-        """The network's output, float32 `[N, C, H, W]`; `eight_bit`: see `kinds.Denoiser`.
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+        """The network's output, float32 `[N, C, H, W]`.
 
         With gradients the (perhaps wrapped) `policy` runs. Without them, as in an inversion, the bare network
         does, with dropout off: no synchronisation of gradients to prepare, and no noise on the path.
@@ -106,11 +104,7 @@ class UNetDenoiser:
         inputs = self.stack.network_inputs(cond)
         if not reference and torch.is_grad_enabled():
             return self.networks.ask(self.policy, x, t, inputs)
-        with (
-            torch.no_grad(),
-            self.networks.still(reference=reference, eight_bit=eight_bit) as network,
-            self.networks.once(network, cond, reference=reference),
-        ):
+        with torch.no_grad(), self.networks.still(reference=reference) as network:
             return self.networks.ask(network, x, t, inputs)
 
     # ---- sampling

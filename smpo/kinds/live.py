@@ -86,14 +86,11 @@ class Denoiser(Protocol):
         """Rows of conditioning, one per prompt, no gradient."""
         ...
 
-    def predict(
-        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, eight_bit: bool = False
-    ) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
         """The network's output `[N, C, H, W]` in its own parameterisation, float32.
 
         `reference=True` is the frozen original: a second network, or the same one with its adapter off. Policy and
-        reference run through the same kernels and precision, so equal weights give equal outputs. `eight_bit` is said
-        by inversions of runs that asked for it (`Runtime.eight_bit`), and never of passes that are compared.
+        reference run through the same kernels and precision, so equal weights give equal outputs.
         """
         ...
 

@@ -65,11 +65,6 @@ class Inversion(Component):
         return False
 
     @property
-    def eight_bit(self) -> bool:
-        """Whether networks are asked in 8 bits."""
-        return False
-
-    @property
     def needs_unconditional(self) -> bool:
         """Whether the networks are asked with empty prompts too (guidance)."""
         return False

@@ -42,7 +42,6 @@ def on_a_cpu(tmp_path_factory):
         ("", 2e-3),
         ("runtime.inversion_batch=3 runtime.micro_batch=2", 2e-3),
         ("runtime.gradient_checkpointing=true runtime.offload_reference=true", 2e-3),
-        ("runtime.fused_qkv=true runtime.prompts_once=true", 2e-3),
         ("train.precision=bf16", HALF),
         ("train.precision=fp16", HALF),
         ("train.precision=fp16 runtime.shadow_weights=true", HALF),

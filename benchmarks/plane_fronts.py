@@ -40,7 +40,7 @@ def measure(denoiser: Any, split: str) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from smpo.worlds.plane.divergence import Sampler, divergence
+    from benchmarks.plane_divergence import Sampler, divergence
     from smpo.worlds.plane.network import sample_points, start_noise
     from smpo.worlds.plane.world import off_axis, radius
 

@@ -84,7 +84,8 @@ def read_plane_pairs(
     """
     if not path.is_file():
         raise MachineError(
-            f"there are no pairs at {path}", help="make them with `python -m smpo.worlds.plane.make`"
+            f"there are no pairs at {path}",
+            help="in a checkout of smpo `python -m tools.make_plane` makes them",
         )
     table = _read(path)
     votes = table["votes"].astype(np.int64)  # [P, 3]

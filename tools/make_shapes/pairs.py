@@ -3,7 +3,7 @@
 Each row is one vote; a pair in three has three of them. The url of an image says how to draw it again:
 caption, seed, guidance and steps. Images are JPEG at quality 95 without chroma subsampling (2 kB each).
 
-    python -m smpo.worlds.shapes.make.pairs --steps 800 --seed 2 --out train.parquet
+    python -m tools.make_shapes.pairs --steps 800 --seed 2 --out train.parquet
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from PIL import Image
 from smpo.worlds.shapes import BASE
 from smpo.worlds.shapes.annotators import collect_votes, panel
 from smpo.worlds.shapes.judge import measure
-from smpo.worlds.shapes.make.progress import Progress, arguments
 from smpo.worlds.shapes.prompts import SPLITS, Split, prompts
+from tools.make_shapes.progress import Progress, arguments
 
 GUIDANCE = 2.0
 SAMPLING_STEPS = 20

@@ -3,7 +3,7 @@
 Plain epsilon prediction on Stable Diffusion's schedule. One caption in ten is empty, for guidance.
 Timesteps are stratified over the batch. The weights kept are the exponential moving average.
 
-    python -m smpo.worlds.shapes.make.base --vae FOLDER --out FOLDER
+    python -m tools.make_shapes.base --vae FOLDER --out FOLDER
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from smpo.worlds.shapes.make.progress import Progress, arguments
-from smpo.worlds.shapes.make.tokenizer import build_tokenizer
 from smpo.worlds.shapes.prompts import COMBOS, TEMPLATES, captions
 from smpo.worlds.shapes.scene import draw_scenes, render
+from tools.make_shapes.progress import Progress, arguments
+from tools.make_shapes.tokenizer import build_tokenizer
 
 BATCH = 48
 PEAK_LR = 1.5e-3

@@ -8,8 +8,8 @@ from there on voted pairs of the base's own pictures, PickScore's loss:
 
 The judge's numbers are never seen here, only votes.
 
-    python -m smpo.worlds.shapes.make.reward --out FOLDER
-    python -m smpo.worlds.shapes.make.reward --start FOLDER --pairs votes.parquet --out FOLDER
+    python -m tools.make_shapes.reward --out FOLDER
+    python -m tools.make_shapes.reward --start FOLDER --pairs votes.parquet --out FOLDER
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from PIL import Image, ImageFilter
 
 from smpo.worlds.shapes.annotators import collect_votes, panel
 from smpo.worlds.shapes.judge import measure
-from smpo.worlds.shapes.make.base import tokenize
-from smpo.worlds.shapes.make.progress import Progress, arguments
-from smpo.worlds.shapes.make.tokenizer import build_tokenizer
 from smpo.worlds.shapes.prompts import COMBOS, captions, combos
 from smpo.worlds.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIDE, draw_scenes, render, to_uint8
+from tools.make_shapes.base import tokenize
+from tools.make_shapes.progress import Progress, arguments
+from tools.make_shapes.tokenizer import build_tokenizer
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 BATCH = 48

@@ -1,8 +1,8 @@
 """Measure what is shipped: the numbers in the README, from fixed seeds.
 
-python -m smpo.worlds.shapes.make.report base
-python -m smpo.worlds.shapes.make.report reward --pairs tuning.parquet
-python -m smpo.worlds.shapes.make.report pairs --pairs train.parquet
+python -m tools.make_shapes.report base
+python -m tools.make_shapes.report reward --pairs tuning.parquet
+python -m tools.make_shapes.report pairs --pairs train.parquet
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from PIL import Image
 from smpo.worlds.shapes import BASE, PAIRS, REWARD
 from smpo.worlds.shapes.annotators import mean_utility, panel
 from smpo.worlds.shapes.judge import measure
-from smpo.worlds.shapes.make.base import tokenize
-from smpo.worlds.shapes.make.pairs import load_base, sample
-from smpo.worlds.shapes.make.progress import Progress
-from smpo.worlds.shapes.make.reward import embed, to_pixels
 from smpo.worlds.shapes.prompts import COMBOS, captions, prompts
 from smpo.worlds.shapes.scene import draw_scenes, render
+from tools.make_shapes.base import tokenize
+from tools.make_shapes.pairs import load_base, sample
+from tools.make_shapes.progress import Progress
+from tools.make_shapes.reward import embed, to_pixels
 
 DECISIVE = 0.10
 """A pair is decisive if the judge's scores differ by more."""

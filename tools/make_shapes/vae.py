@@ -4,7 +4,7 @@ Loss: weighted L1 and squares of the pixels + L1 of their finite differences (ed
 object weigh more, in inverse proportion to its area: otherwise small objects are painted over.
 bfloat16 for most of the way, float32 at the end, because bfloat16 has 8 bits and so have pictures.
 
-    python -m smpo.worlds.shapes.make.vae --out FOLDER
+    python -m tools.make_shapes.vae --out FOLDER
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from smpo.worlds.shapes.make.progress import Progress, arguments
 from smpo.worlds.shapes.prompts import COMBOS
 from smpo.worlds.shapes.scene import SIDE, draw_scenes, render
+from tools.make_shapes.progress import Progress, arguments
 
 KL_WEIGHT = 5e-4
 EDGE_WEIGHT = 1.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["Progress", "arguments"]
 
-_log = logging.getLogger("smpo.worlds.shapes.make")
+_log = logging.getLogger("tools.make_shapes")
 
 
 class Progress:

@@ -1,4 +1,4 @@
-"""How the plane world's base and pairs are made: `python -m smpo.worlds.plane.make`, a minute on one thread.
+"""How the plane world's base and pairs are made: `python -m tools.make_plane`, a minute on one thread.
 
 First the denoiser is trained on points of the world; then two of its own samples (CFG 1, 50 DDIM steps) for
 each of 4,000 prompts are shown to simulated annotators. Base and pairs are a function of the seed.
@@ -32,6 +32,8 @@ __all__ = ["base_accuracy", "draw_pairs", "pretrain"]
 
 _log = logging.getLogger(__name__)
 
+WEIGHTS = Path(__file__).resolve().parents[1] / "smpo" / "worlds" / "plane" / "weights"
+"""Where the shipped files lie in a checkout."""
 BATCH = 512
 LEARNING_RATE = 3e-3
 UNPROMPTED = 0.1
@@ -153,8 +155,8 @@ def _read_me(how: str, sections: Mapping[str, Mapping[str, float]]) -> Iterator[
 
 def main() -> None:
     """Write `base.safetensors`, `pairs.safetensors` and `README.md`."""
-    parser = argparse.ArgumentParser(prog="python -m smpo.worlds.plane.make", description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
+    parser = argparse.ArgumentParser(prog="python -m tools.make_plane", description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6000, help="training steps of the base")
     parser.add_argument("--pairs", type=int, default=4000)
@@ -166,7 +168,7 @@ def main() -> None:
     first, second, conditions, votes = draw_pairs(network, given.pairs, given.seed)
     write_pairs(given.out / "pairs.safetensors", first, second, conditions, votes, seed=given.seed)
 
-    how = f"python -m smpo.worlds.plane.make --seed {given.seed} --steps {given.steps} --pairs {given.pairs}"
+    how = f"python -m tools.make_plane --seed {given.seed} --steps {given.steps} --pairs {given.pairs}"
     numbers = {"Base": base_accuracy(network), "Pairs": pair_facts(first, second, conditions, votes)}
     (given.out / "README.md").write_text("".join(_read_me(how, numbers)))
     for file in given.out.iterdir():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from smpo.worlds.plane.divergence import Sampler, divergence
+from benchmarks.plane_divergence import Sampler, divergence
 from smpo.worlds.plane.network import schedule
 from smpo.worlds.plane.world import DATA, Radial, optimum, radius
 

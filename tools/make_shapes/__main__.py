@@ -1,6 +1,6 @@
 """Make the shapes world's weights from nothing: autoencoder, base, voted pairs, reward.
 
-    python -m smpo.worlds.shapes.make --work FOLDER
+    python -m tools.make_shapes --work FOLDER
 
 About 45 minutes of one core. Each stage runs in a process of its own with one thread, and leaves a mark when it has
 ended, so that the command goes on where it was stopped. What ships is then in `FOLDER/weights`.
@@ -32,7 +32,7 @@ class Stage:
     words: str
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", f"smpo.worlds.shapes.make.{self.maker}", *self.words.split()]
+        return [sys.executable, "-m", f"tools.make_shapes.{self.maker}", *self.words.split()]
 
 
 STAGES = (
@@ -68,7 +68,8 @@ def make(work: Path, stages: Sequence[Stage] = STAGES) -> Path:
         mark = marks / stage.name.replace(" ", "-")
         if mark.exists():
             continue
-        subprocess.run(stage.command(), check=True, cwd=work, env={**os.environ, **ENVIRONMENT})  # noqa: S603
+        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(_import_path())}
+        subprocess.run(stage.command(), check=True, cwd=work, env=environment)
         mark.touch()
     weights = work / "weights"
     shutil.rmtree(weights, ignore_errors=True)
@@ -77,6 +78,12 @@ def make(work: Path, stages: Sequence[Stage] = STAGES) -> Path:
         copy = shutil.copytree if (work / source).is_dir() else shutil.copy
         copy(work / source, weights / target)
     return weights
+
+
+def _import_path() -> list[str]:
+    """The checkout, so that a stage in the work folder finds `tools`, and the caller's own path."""
+    checkout = Path(__file__).resolve().parents[2]
+    return [str(checkout), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
 
 
 if __name__ == "__main__":

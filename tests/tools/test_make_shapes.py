@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.worlds.shapes.make.__main__ import STAGES, make
+from tools.make_shapes.__main__ import STAGES, make
 
 README = Path(__file__).parents[2] / "smpo" / "worlds" / "shapes" / "README.md"
 
@@ -15,7 +15,7 @@ README = Path(__file__).parents[2] / "smpo" / "worlds" / "shapes" / "README.md"
 def test_the_readme_names_every_stage_as_it_is_run() -> None:
     text = " ".join(README.read_text().split())
     for stage in STAGES:
-        assert f"smpo.worlds.shapes.make.{stage.maker} {stage.words}" in text, stage.name
+        assert f"tools.make_shapes.{stage.maker} {stage.words}" in text, stage.name
 
 
 def _small(words: str) -> str:

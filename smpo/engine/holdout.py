@@ -80,11 +80,12 @@ class Holdout:
     def margins(self, errors: Tensor, base: Tensor) -> Tensor:
         """`[M]`: each pair's own, averaged over timesteps; their mean is `margin`."""
         winner, loser = errors - base
-        return ((loser - winner) * self._side()).mean(0)
+        margins: Tensor = ((loser - winner) * self._side()).mean(0)
+        return margins
 
     def _side(self) -> Tensor:
         """`[M]`: 1 where p prefers the winner, -1 where the loser, 0 where neither."""
-        p = torch.cat([batch.p for batch in self.batches]).double().cpu()
+        p = torch.cat([batch.p for batch in self.batches]).cpu().double()  # Apple's GPUs have no float64
         return (p - 0.5).sign()
 
 

@@ -43,7 +43,7 @@ def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale.to(x.dtype)).to(E4M3), scale
 
 
-class EightBitLinear(nn.Module):  # type: ignore[misc]  # mypy doesn't follow torch: its Module is Any
+class EightBitLinear(nn.Module):
     """What `linear` does, in 8 bits. `requantise` after its weights have changed."""
 
     def __init__(self, linear: nn.Linear) -> None:

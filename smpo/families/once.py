@@ -77,7 +77,8 @@ class Once:
         layers = (attention.to_q, attention.to_k, attention.to_v)
         if not all(type(layer) is nn.Linear for layer in layers):
             return  # an adapter's layers add to theirs
-        first, waiting = layers[0].forward, dict[int, Tensor]()
+        first: Forward = layers[0].forward
+        waiting = dict[int, Tensor]()
 
         def stacked(kind: str) -> Tensor | None:
             parts = [getattr(layer, kind) for layer in layers]
@@ -94,7 +95,7 @@ class Once:
                 if (bias := stacked("bias")) is not None:
                     self._known[-key] = bias
             out = nn.functional.linear(x, self._known[key], self._known.get(-key))
-            q, k, v = out.split([layer.out_features for layer in layers], dim=-1)
+            q, k, v = torch.split(out, [layer.out_features for layer in layers], dim=-1)
             waiting.update({1: k, 2: v})
             return q
 

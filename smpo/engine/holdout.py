@@ -16,6 +16,7 @@ from smpo.engine.drawn import Settings
 from smpo.engine.metrics import bins
 from smpo.kinds import HELD_TIMESTEPS, Denoiser, PairBatch
 from smpo.maths.draws import PositionDraws
+from smpo.maths.schedule import exact
 
 __all__ = ["Holdout"]
 
@@ -85,7 +86,7 @@ class Holdout:
 
     def _side(self) -> Tensor:
         """`[M]`: 1 where p prefers the winner, -1 where the loser, 0 where neither."""
-        p = torch.cat([batch.p for batch in self.batches]).cpu().double()  # Apple's GPUs have no float64
+        p = exact(torch.cat([batch.p for batch in self.batches])).cpu()
         return (p - 0.5).sign()
 
 

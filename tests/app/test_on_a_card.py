@@ -162,5 +162,5 @@ def test_an_evaluation_survives_a_card_too_small_for_both_networks(monkeypatch, 
     monkeypatch.setattr(Probe, "predictions", predictions)
     assert smpo(capfd, "run", "small.yaml", "-q").code == 0
     (found,) = tmp_path.glob("runs/small/*-1/evaluation.json")
-    distances = [one["name"] for one in json.loads(found.read_text())["drift"]["distances"]]
+    distances = [one["kind"] for one in json.loads(found.read_text())["drift"]["distances"]]
     assert distances and "error" not in distances

@@ -25,7 +25,7 @@ from typing import Any
 
 from quickstart import machine
 
-from smpo.cli.run import quiet_libraries
+from smpo.cli.door import quiet_libraries
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -127,8 +126,8 @@ def _step(x: Tensor, t: int, a: float, b: float, noise: Noise) -> tuple[Tensor, 
 
 def _log_det(jacobian: Tensor) -> Tensor:
     (p, q), (r, s) = (row.unbind(-1) for row in jacobian.unbind(1))
-    return cast(Tensor, (p * s - q * r).abs().log())
+    return (p * s - q * r).abs().log()
 
 
 def _log_normal(z: Tensor) -> Tensor:
-    return cast(Tensor, -0.5 * z.square().sum(dim=1) - float(np.log(2 * np.pi)))
+    return -0.5 * z.square().sum(dim=1) - float(np.log(2 * np.pi))

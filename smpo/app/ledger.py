@@ -313,10 +313,10 @@ def _forget_peak() -> None:
 
 
 def _peak() -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
+    """Bytes: of the GPU where this process has used one, else of this process."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    if torch is not None and torch.cuda.is_available() and (held := int(torch.cuda.max_memory_allocated())):
+        return held
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024

@@ -133,19 +133,23 @@ def record_inputs(run: Attempt, expected: Expected | None) -> None:
 def _lock(run: Attempt, expected: Expected | None) -> None:
     """Write `lock.json`, once it is sure that this is the run that was meant.
 
-    A resumed run keeps the lock it began with, and notes beside it what was different when it went on.
+    A resumed run keeps the lock it began with, and notes beside it what was different when it went on. Of several
+    processes all compare, each with its own machine's data and libraries, and the main one writes.
     """
     from smpo.app.locked import compare_locks, lock_of
 
+    begun = read_lock(run.folder.lock_file)
+    if not (run.main or (run.start and begun)):
+        return
     facts, say = lock_of(run.resolved, run.live), run.console.note
     if expected is not None:
         compare_locks(expected.lock, facts, say, anyway=expected.anyway)
-    begun = read_lock(run.folder.lock_file)
     if run.start and begun:
         compare_locks(begun, facts, say, help="begin another attempt with `--again`")
         again = {"created": facts["created"], "update": run.start, "changes": changes(begun, facts)}
         facts = {**begun, "resumed": [*begun.get("resumed", []), again]}
-    run.folder.write_text("lock.json", json.dumps(facts, indent=1))
+    if run.main:
+        run.folder.write_text("lock.json", json.dumps(facts, indent=1))
 
 
 def in_words(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:

@@ -130,8 +130,12 @@ def _roll_back(run: Attempt, keeper: Keeper) -> int:
     from smpo.engine.checkpoint import restore
 
     keeper.wait()
-    spec_hash = run.resolved.identity.spec_hash
-    found = restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn)
+    if run.call is not None:
+        run.call.meet()  # the main process may have been writing the newest checkpoint until now
+    found = restore(
+        run.folder.checkpoints, run.state, spec_hash=run.resolved.identity.spec_hash,
+        say=run.console.warn, writes=run.main,
+    )  # fmt: skip
     run.live.changed()
     return found.step
 

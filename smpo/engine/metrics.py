@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from smpo.engine.alarms import NonFiniteLoss, Suspect
@@ -104,12 +105,15 @@ class Meter:
         return {**first, "implicit_accuracy": accuracy, **means, "passes": inverted / pairs, **by_t}
 
     def suspects(self) -> list[Suspect]:
-        """The pairs with a loss that is not a number, else those with the largest losses."""
+        """The pairs with a loss that is not a number, else those with the largest losses: of all processes, which have
+        to call it together."""
         rows = {name: torch.cat(values).tolist() for name, values in self._rows.items()}
-        order = sorted(range(len(self._ids)), key=lambda i: _badness(rows["loss"][i]), reverse=True)
-        bad = [i for i in order if _badness(rows["loss"][i]) == float("inf")] or order[:8]
         shown = [name for name in rows if not name.startswith("_")]
-        return [Suspect(self._ids[i], {name: rows[name][i] for name in shown}) for i in bad[:32]]
+        found = [Suspect(pair, {name: rows[name][i] for name in shown}) for i, pair in enumerate(self._ids)]
+        found = _worst(found)
+        if self._accelerator.num_processes > 1:
+            found = _worst(gather_object(found))
+        return found
 
 
 def bins(t_min: int, t_max: int, count: int = 4) -> list[tuple[int, int]]:
@@ -117,6 +121,11 @@ def bins(t_min: int, t_max: int, count: int = 4) -> list[tuple[int, int]]:
     span = t_max - t_min + 1
     cuts = [t_min + span * k // count for k in range(count + 1)]
     return [(low, high - 1) for low, high in pairwise(cuts) if low < high]
+
+
+def _worst(suspects: list[Suspect]) -> list[Suspect]:
+    order = sorted(suspects, key=lambda one: _badness(one.values["loss"]), reverse=True)
+    return [one for one in order if _badness(one.values["loss"]) == float("inf")][:32] or order[:8]
 
 
 def _badness(loss: float) -> float:

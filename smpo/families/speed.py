@@ -40,7 +40,8 @@ class Speed:
     def prepare(self, network: nn.Module) -> nn.Module:
         """`network`, ready to be asked; its parameters keep their names."""
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
+            # torch documents this call and leaves it out of the overloads of `Module.to`.
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
         if self.compile:
             _compile_blocks(network)
         return network
@@ -73,9 +74,11 @@ class Shadow:
     """
 
     def __init__(self, master: nn.Module, dtype: torch.dtype, speed: Speed = AS_TORCH_DOES) -> None:
+        from diffusers.models.modeling_utils import ModelMixin
+
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         network = copy.deepcopy(master).requires_grad_(False).eval()
-        if hasattr(network, "disable_gradient_checkpointing"):
+        if isinstance(network, ModelMixin):
             network.disable_gradient_checkpointing()
         store_in_half(network, dtype)
         mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -58,7 +58,7 @@ class AestheticScorer:
         self._head = head.requires_grad_(False).eval().to(self._device)
         self._batch = runtime.batch
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         """`[N]` float32 on the CPU; prompts are not looked at."""
         if len(pictures) != len(prompts):
@@ -67,7 +67,7 @@ class AestheticScorer:
         parts = [self._some(pictures[start : start + self._batch]) for start in starts]
         return torch.cat(parts) if parts else torch.empty(0)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def embed(self, pictures: Sequence[Picture]) -> Tensor:
         """`[N, D]` unit vectors on the CPU: how the tower sees pictures."""
         starts = range(0, len(pictures), self._batch)
@@ -77,7 +77,8 @@ class AestheticScorer:
     def _units(self, pictures: Sequence[Picture]) -> Tensor:
         pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))
         found = vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
-        return found / found.norm(dim=-1, keepdim=True)
+        unit: Tensor = found / found.norm(dim=-1, keepdim=True)
+        return unit
 
     def _some(self, pictures: Sequence[Picture]) -> Tensor:
         scores: Tensor = self._head(self._units(pictures))[:, 0].float().cpu()

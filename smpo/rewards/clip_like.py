@@ -171,7 +171,8 @@ class ClipScorer:
         size = self._batch
         parts = [encode(items[start : start + size]).float().cpu() for start in range(0, len(items), size)]
         found = torch.cat(parts) if parts else torch.empty(0, 1)
-        return found / found.norm(dim=-1, keepdim=True)
+        unit: Tensor = found / found.norm(dim=-1, keepdim=True)
+        return unit
 
     def _images(self, pictures: Sequence[Picture]) -> Tensor:
         pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))

@@ -46,7 +46,7 @@ _UNUSED = re.compile(r"(_encoder_m\.|\.position_ids$)")
 """Leftovers of training: momentum twins and a buffer that counts from 0 to 511."""
 
 
-class ImageRewardNetwork(nn.Module):  # type: ignore[misc]
+class ImageRewardNetwork(nn.Module):
     """Pixels and tokens to scores, `[N]`. Parameters have the published checkpoint's names."""
 
     def __init__(self, vision: VisionTransformer, text: CrossBert, width: int) -> None:
@@ -80,7 +80,7 @@ class ImageRewardScorer:
         self._tokenizer = tokenizer
         self._batch = runtime.batch
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         """`[N]` float32 on the CPU."""
         if len(pictures) != len(prompts):

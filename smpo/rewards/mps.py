@@ -43,7 +43,7 @@ _HEAD = 64
 """Width of a head; the cross-attention has one key and value for all of its heads."""
 
 
-class MPSNetwork(nn.Module):  # type: ignore[misc]
+class MPSNetwork(nn.Module):
     """A CLIPModel and the cross-attention on top. Parameters have the published checkpoint's names."""
 
     def __init__(self, clip: Any, cross: CrossModel) -> None:
@@ -100,7 +100,7 @@ class MPSScorer:
         self._threshold = threshold
         self._batch = runtime.batch
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         """`[N]` float32 on the CPU."""
         if len(pictures) != len(prompts):
@@ -122,7 +122,7 @@ class MPSScorer:
         return found
 
 
-class CrossModel(nn.Module):  # type: ignore[misc]
+class CrossModel(nn.Module):
     """Layers of two steps: look at the text, then at each other; each step with a gated feed-forward beside it."""
 
     def __init__(self, width: int, depth: int, heads: int, inner: int) -> None:
@@ -141,7 +141,7 @@ class CrossModel(nn.Module):  # type: ignore[misc]
         return x
 
 
-class _Residual(nn.Module):  # type: ignore[misc]
+class _Residual(nn.Module):
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn
@@ -151,7 +151,7 @@ class _Residual(nn.Module):  # type: ignore[misc]
         return found + x
 
 
-class _Norm(nn.Module):  # type: ignore[misc]
+class _Norm(nn.Module):
     """A layer norm whose bias is a constant, zero in every published file."""
 
     def __init__(self, width: int) -> None:
@@ -164,7 +164,7 @@ class _Norm(nn.Module):  # type: ignore[misc]
         return nn.functional.layer_norm(x, x.shape[-1:], self.weight, bias)
 
 
-class _Gate(nn.Module):  # type: ignore[misc]
+class _Gate(nn.Module):
     """SwiGLU; the second half opens the first."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class _Gate(nn.Module):  # type: ignore[misc]
         return nn.functional.silu(gate) * x
 
 
-class _Cross(nn.Module):  # type: ignore[misc]
+class _Cross(nn.Module):
     """Picture tokens look at words."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
@@ -196,7 +196,7 @@ class _Cross(nn.Module):  # type: ignore[misc]
         return out
 
 
-class _Own(nn.Module):  # type: ignore[misc]
+class _Own(nn.Module):
     """Picture tokens look at each other, with rotary positions; PaLM's parallel block."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
@@ -218,7 +218,7 @@ class _Own(nn.Module):  # type: ignore[misc]
         return out
 
 
-class _Rotary(nn.Module):  # type: ignore[misc]
+class _Rotary(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / 10000 ** (torch.arange(0, _HEAD, 2).float() / _HEAD))
@@ -251,6 +251,7 @@ def load_mps(
     preprocessing, tokenizer = preprocessing_of(words), load_tokenizer(words)
     with opened("the CLIP's config", words):
         config = CLIPConfig.from_pretrained(words)
+        width = int(config.projection_dim)  # type: ignore[arg-type]  # None ends as a config that can't be read
     tensors = {
         name.removeprefix("mps."): tensor.float()
         for name, tensor in read_tensors(path, what=what).items()
@@ -259,7 +260,7 @@ def load_mps(
     query = tensors.get("cross_model.layers.0.0.fn.to_q.weight", torch.empty(_HEAD, 0))
     inner = tensors.get("cross_model.layers.0.0.fn.ff.2.weight", torch.empty(0, 1)).shape[1]
     layers = {name.split(".")[2] for name in tensors if name.startswith("cross_model.layers.")}
-    cross = CrossModel(int(config.projection_dim), len(layers), len(query) // _HEAD, inner)
+    cross = CrossModel(width, len(layers), len(query) // _HEAD, inner)
     network = MPSNetwork(CLIPModel(config).float(), cross)
     _with_constants(network, tensors)
     fill(network, tensors, path, what=f"MPS on {clip}")

@@ -96,7 +96,7 @@ def tokenize(tokenizer: Any, texts: list[str]) -> torch.Tensor:
     return ids
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def encode_scenes(
     vae: Any, n: int, seed: int, progress: Progress
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

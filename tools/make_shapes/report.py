@@ -44,7 +44,7 @@ def report_base(folder: Path, n: int, progress: Progress) -> None:
     progress.say(f"round trip, 10 steps up and 10 down: squared error {error:.4f} of variance {variance:.4f}")
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def round_trip(pipeline: Any, n: int = 96, steps: int = 10) -> tuple[float, float]:
     """Mean squared error of latents after DDIM inversion and DDIM sampling at guidance 1, and their variance."""
     from diffusers import DDIMInverseScheduler, DDIMScheduler
@@ -66,7 +66,7 @@ def round_trip(pipeline: Any, n: int = 96, steps: int = 10) -> tuple[float, floa
     return float((latents - clean).square().mean()), float(clean.var())
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def report_reward(folder: Path, parquet: Path, progress: Progress) -> None:
     """Agreement of the reward with the judge and with votes, on pairs that trained nothing."""
     import pyarrow.parquet as pq

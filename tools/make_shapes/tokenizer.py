@@ -32,4 +32,5 @@ def build_tokenizer() -> Any:
     known = [*letters, *(letter + "</w>" for letter in letters)]
     known += [token for token in dict.fromkeys("".join(m) for m in merges) if token not in set(known)]
     vocabulary = {token: i for i, token in enumerate([*known, START, END])}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)
+    # tokenizers takes pairs; transformers' annotation has strings only.
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class Shape:
     conditions: int = len(CONDITIONS)
 
 
-class PlaneNet(nn.Module):  # type: ignore[misc]  # mypy doesn't follow torch: its Module is Any
+class PlaneNet(nn.Module):
     """eps(x, t, condition) for points."""
 
     waves: Tensor

@@ -30,9 +30,10 @@ def contiguous_projections(network: nn.Module) -> None:
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
     for module in network.modules():
-        if isinstance(module, Transformer2DModel) and module.use_linear_projection:
-            if _contiguous not in module.proj_in._forward_pre_hooks.values():
-                module.proj_in.register_forward_pre_hook(_contiguous)
+        if not (isinstance(module, Transformer2DModel) and module.use_linear_projection):
+            continue
+        if _contiguous not in module.proj_in._forward_pre_hooks.values():
+            module.proj_in.register_forward_pre_hook(_contiguous)
 
 
 def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ class Other(nn.Module):
 @pytest.mark.parametrize(
     ("change", "named", "way_out"),
     [
-        ("product", "none in the policy and mul(float32[8,1,2,2] strides [4,4,2,1], 1.5) in the reference", "train.precision"),
+        ("product", "none in the policy and mul(float32[8,1,2,2] strides [4,4,2,1], 1.5) in the", "train.precision"),
         ("convolution", "convolution(float32[8,1,2,2]", "runtime.channels_last"),
         ("weights", "both run the same", "same weights"),
     ],

@@ -196,8 +196,8 @@ class _Alone:
 def watched(session: Session, phase: Phase, *, step: bool) -> Iterator[None]:
     """Phases of an update, by wrapping what the loop calls; `step=False` leaves weights and gradients as they are."""
     kept = session.inversion, session.denoiser, session.optimiser
-    session.denoiser = asked = _Asked(session.denoiser, phase)  # type: ignore[assignment]
-    session.inversion = _Inverting(session.inversion, phase, asked)  # type: ignore[assignment]
+    session.denoiser = _Asked(session.denoiser, phase)  # type: ignore[assignment]
+    session.inversion = _During(session.inversion, phase, "inversion")  # type: ignore[assignment]
     session.optimiser = _Stepped(session.optimiser, phase, step)  # type: ignore[assignment]
     try:
         yield
@@ -222,26 +222,14 @@ class _Asked(_During):
 
     def __init__(self, inner: Any, phase: Phase) -> None:
         super().__init__(inner, phase, "")
-        self.inverting = False
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
-        if self.inverting:
-            return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
+        if inverting:
+            return self._inner.predict(x, t, cond, reference=reference, inverting=True)  # type: ignore[no-any-return]
         with self._phase("reference" if reference else "policy"):
             return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
-
-
-class _Inverting(_During):
-    def __init__(self, inner: Any, phase: Phase, asked: _Asked) -> None:
-        super().__init__(inner, phase, "inversion")
-        self._asked = asked
-
-    def __call__(self, *arguments: Any) -> Any:
-        self._asked.inverting = True
-        try:
-            return super().__call__(*arguments)
-        finally:
-            self._asked.inverting = False
 
 
 class _Stepped(_During):

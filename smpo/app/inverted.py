@@ -44,7 +44,7 @@ def reused(
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,
         "precision": runtime.precision,
-        "device": runtime.device,
+        "device": [runtime.device, _processor(runtime.device)],
         "kernels": [runtime.compile, runtime.channels_last, runtime.attention, torch.get_num_threads()],
         "torch": torch.__version__,
         "inversion": inversion.model_dump(mode="json"),
@@ -57,6 +57,13 @@ def reused(
     return cast(Inversion, _Remembered(inversion, runtime.cache / "inverted", known)), _Said(
         runtime.cache / "referred"
     )
+
+
+def _processor(device: str) -> str:
+    """What kernels are chosen for: another card, or another instruction set, rounds in another way."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability()
 
 
 class _Remembered:

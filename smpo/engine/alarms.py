@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from smpo.engine.step import PairOutcome
@@ -35,22 +35,38 @@ class NonFiniteLoss(RunError):
         self.suspects = list(suspects)
 
 
-def assert_starts_at_reference(objective: Objective, outcome: PairOutcome) -> None:
+def assert_starts_at_reference(
+    objective: Objective, outcome: PairOutcome, unlike: Callable[[], str] = lambda: ""
+) -> None:
     """Before the first update policy and reference are one network, so the loss is known (ln 2 for logistic losses).
 
     The official code breaks this by running the two in different precisions (method.md D22), and the difference is
-    multiplied by beta/2.
+    multiplied by beta/2. `unlike` returns a sentence about what differs (`operators.unlike_operator`); it is called
+    where the loss is off. Raises `RunError` with it.
     """
     expected = objective.at_reference
     if expected is None:
         return
     worst = float((outcome.loss.detach().float() - expected).abs().max())
     if not worst <= 1e-5:
+        found = unlike()
         raise RunError(
             f"before any training the loss should be {expected:.6f} for every pair, but is off by {worst:.2g}: policy "
-            "and reference don't compute the same thing",
-            help="both must use the same weights, precision and kernels; is dropout on?",
+            f"and reference don't compute the same thing{'; ' * bool(found)}{found}",
+            help=_way_out(found),
         )
+
+
+def _way_out(unlike: str) -> str:
+    if "attention" in unlike:
+        return "choose its kernel for both: `--set runtime.attention=efficient`, or `math`, which any GPU has"
+    if "convolution" in unlike:
+        return (
+            "leave out `runtime.channels_last`; with `--set train.precision=fp32` the difference is smallest"
+        )
+    if "operator that differs" in unlike:
+        return "leave out the settings of `runtime` that change kernels; `--set train.precision=fp32` differs least"
+    return "both must have the same weights; dropout in the base model, or a kernel whose result varies, does this too"
 
 
 class RunawayInversion:

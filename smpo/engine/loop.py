@@ -26,6 +26,7 @@ from smpo.engine.ema import Average
 from smpo.engine.events import StepReport
 from smpo.engine.memory import Room
 from smpo.engine.metrics import Meter
+from smpo.engine.operators import unlike_operator
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.sharding import apart, whole
@@ -133,7 +134,8 @@ def _gradients(session: Session, step: int, *, first: bool) -> Meter:
             prepared = noisy if isinstance(noisy, Prepared) else _referred(session, noisy)
             outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
             if first and not meter.pairs:
-                assert_starts_at_reference(session.objective, outcome)
+                unlike = partial(unlike_operator, prepared, session.denoiser)
+                assert_starts_at_reference(session.objective, outcome, unlike)
             session.scaler.scale(outcome.loss.sum() / share).backward()
         meter.add(prepared.batch, outcome)
     return meter

@@ -38,7 +38,7 @@ def followers(
     def follow(reference: bool, about: Conditioning) -> Predict:
         def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
             with torch.no_grad():
-                return denoiser.predict(x, t, about.take(rows), reference=reference)
+                return denoiser.predict(x, t, about.take(rows), reference=reference, inverting=True)
 
         return portioned(predict, passes)
 

@@ -50,9 +50,8 @@ class RuntimeSpec(Block):
     """Decode pictures that are larger than the VAE was trained on (512 pixels for SD 1, 1024 for SDXL) in overlapping
     tiles: less memory, and seams that can hardly be seen. Nothing is encoded in tiles."""
     compile: bool = False
-    """Compile the blocks of policy and reference (`torch.compile`); the first passes then take minutes. With gradients
-    the policy's blocks are fused, and rounded, in another way than the reference's: by 6e-7 in fp32; not measured in
-    16 bits, where the loss may notice."""
+    """Run inversions with compiled blocks (`torch.compile`): some three quarters of the work, without gradients. Passes
+    that enter the loss aren't compiled, so that policy and reference compute alike. The first passes take minutes."""
     channels_last: bool = False
     """Memory layout of convolutions; on GPUs, together with `compile`."""
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"

@@ -14,15 +14,16 @@ each pass (autocast); norms compute in float32. Frozen weights are stored as tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from smpo.families.alike import dropout_modules, keeping_nothing, without_dropout
 from smpo.families.lora import adapter_off
-from smpo.families.speed import AS_TORCH_DOES, Shadow, Speed
+from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, Shadow, Speed
 
 __all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
 
@@ -74,7 +75,10 @@ class Networks:
         self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
         speed.prepare(trained)
         self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
-        self._dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.modules())
+        self._compiled: dict[int, CompiledBlocks] = {}
+        self._dropout = dropout_modules(trained.eval())
+        for module in self._dropout:
+            module.training = True
 
     @property
     def reference(self) -> nn.Module | None:
@@ -88,13 +92,32 @@ class Networks:
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """One pass in the common arithmetic: float32 `[N, C, H, W]`.
 
-        Contiguous: torch may choose other kernels for other strides, and a dropout of zero, which only the network
-        that is being trained has on, changes them half way.
+        Contiguous: torch may choose other kernels for other strides.
         """
         x = x.contiguous(memory_format=self.speed.layout)
         with self.arithmetic.autocast(), self.speed.attending():
             output: Tensor = network(x, t, **inputs, return_dict=False)[0]
         return output.float()
+
+    @contextmanager
+    def compared(self, *, reference: bool) -> Iterator[nn.Module]:
+        """The policy or reference for a pass without gradients whose output is compared with another: it runs the
+        operators of a pass with gradients, and its output has to be detached."""
+        with self.still(reference=reference) as network, keeping_nothing():
+            yield network
+
+    @contextmanager
+    def inverting(self, *, reference: bool) -> Iterator[nn.Module]:
+        """The policy or reference for a pass of an inversion, which is compared with no other: without autograd, and
+        with compiled blocks where they are wanted."""
+        with self.still(reference=reference) as network, torch.no_grad():
+            if not self.speed.compile:
+                yield network
+                return
+            if id(network) not in self._compiled:
+                self._compiled[id(network)] = CompiledBlocks(network)
+            with self._compiled[id(network)].in_use():
+                yield network
 
     @contextmanager
     def still(self, *, reference: bool) -> Iterator[nn.Module]:
@@ -111,15 +134,5 @@ class Networks:
         if self._shadow is not None:
             yield self._shadow.network
             return
-        training = self.trained.training and self._dropout
-        if training:
-            self.trained.eval()
-        try:
-            if reference:
-                with adapter_off(self.trained):
-                    yield self.trained
-            else:
-                yield self.trained
-        finally:
-            if training:
-                self.trained.train()
+        with without_dropout(self._dropout), adapter_off(self.trained) if reference else nullcontext():
+            yield self.trained

@@ -106,7 +106,9 @@ class PlaneDenoiser:
         found[said] = condition_of([prompts[index] for index in said])
         return {"condition": torch.as_tensor(found, device=self.device)}
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
         """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32."""
         network = self._network(reference)
         with torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None):

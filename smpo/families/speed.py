@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,9 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["AS_TORCH_DOES", "Shadow", "Speed", "store_in_half"]
+from smpo.families.alike import contiguous_projections
+
+__all__ = ["AS_TORCH_DOES", "CompiledBlocks", "Shadow", "Speed", "store_in_half"]
 
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 RECOMPILE_LIMIT = 64
@@ -25,9 +28,9 @@ RECOMPILE_LIMIT = 64
 
 @dataclass(frozen=True)
 class Speed:
-    """`compile`: transformer and ResNet blocks one by one, which takes a fraction of compiling the whole and costs a
-    percent of its gain. `channels_last`: the layout of convolutions; pays where norms are compiled too, since
-    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch."""
+    """`compile`: run inversions with compiled blocks (`CompiledBlocks`). `channels_last`: the layout of convolutions;
+    pays where norms are compiled too, since torch's own GroupNorm returns the other. `attention`: which kernel; `auto` leaves
+    it to torch."""
 
     compile: bool = False
     channels_last: bool = False
@@ -39,11 +42,10 @@ class Speed:
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """`network`, ready to be asked; its parameters keep their names."""
+        contiguous_projections(network)
         if self.channels_last:
             # torch documents this call and leaves it out of the overloads of `Module.to`.
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
-        if self.compile:
-            _compile_blocks(network)
         return network
 
     def attending(self) -> Any:
@@ -123,11 +125,32 @@ def store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
             module.to(dtype)
 
 
-def _compile_blocks(network: nn.Module) -> None:
-    from diffusers.models.attention import BasicTransformerBlock
-    from diffusers.models.resnet import ResnetBlock2D
+class CompiledBlocks:
+    """Transformer and ResNet blocks of a network, each with a compiled twin of its `forward`.
 
-    torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
-    for module in network.modules():
-        if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
-            module.compile()
+    Block by block: compiling takes a fraction of the time of the whole network, for a percent of the gain. A compiled
+    forward with gradients is fused, and so rounded, in another way than one without, so blocks are compiled while they
+    are `in_use` alone, which passes with gradients and passes that are compared with these aren't.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        from diffusers.models.attention import BasicTransformerBlock
+        from diffusers.models.resnet import ResnetBlock2D
+
+        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+        self._twins = [
+            (block, torch.compile(block.forward))
+            for block in network.modules()
+            if isinstance(block, BasicTransformerBlock | ResnetBlock2D)
+        ]
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, the network runs its compiled blocks."""
+        for block, compiled in self._twins:
+            block.forward = compiled
+        try:
+            yield
+        finally:
+            for block, _ in self._twins:
+                del block.forward

@@ -95,17 +95,22 @@ class UNetDenoiser:
 
     # ---- the network
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
         """The network's output, float32 `[N, C, H, W]`.
 
         With gradients the (perhaps wrapped) `policy` runs. Without them, as in an inversion, the bare network
         does, with dropout off: no synchronisation of gradients to prepare, and no noise on the path.
         """
-        inputs = self.stack.network_inputs(cond)
+        inputs, networks = self.stack.network_inputs(cond), self.networks
+        if inverting:
+            with networks.inverting(reference=reference) as network:
+                return networks.ask(network, x, t, inputs)
         if not reference and torch.is_grad_enabled():
-            return self.networks.ask(self.policy, x, t, inputs)
-        with torch.no_grad(), self.networks.still(reference=reference) as network:
-            return self.networks.ask(network, x, t, inputs)
+            return networks.ask(self.policy, x, t, inputs)
+        with networks.compared(reference=reference) as network:
+            return networks.ask(network, x.detach().requires_grad_(), t, inputs).detach()
 
     # ---- sampling
 

@@ -86,11 +86,15 @@ class Denoiser(Protocol):
         """Rows of conditioning, one per prompt, no gradient."""
         ...
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
         """The network's output `[N, C, H, W]` in its own parameterisation, float32.
 
         `reference=True` is the frozen original: a second network, or the same one with its adapter off. Policy and
-        reference run through the same kernels and precision, so equal weights give equal outputs.
+        reference run through the same kernels and precision, so equal weights give equal outputs, with gradients on
+        and off. `inverting`: a pass of an inversion, without gradients and compared with no other pass, so that it may
+        take kernels of its own.
         """
         ...
 

@@ -50,7 +50,7 @@ def test_every_objective_trains_as_its_plan_says(name: str, cache: Path) -> None
     asked = {True: 0, False: 0}
     predict = one.session.denoiser.predict
 
-    def counted(x, t, cond, *, reference=False):
+    def counted(x, t, cond, *, reference=False, inverting=False):
         asked[reference] += len(x)
         return predict(x, t, cond, reference=reference)
 

@@ -29,7 +29,7 @@ def full(monkeypatch, most, calls=None, error=None):
 
     predict = plane.PlaneDenoiser.predict
 
-    def limited(self, x, t, cond, *, reference=False):
+    def limited(self, x, t, cond, *, reference=False, inverting=False):
         if torch.is_grad_enabled() and len(x) > most:
             if calls is not None:
                 calls.append(len(x))
@@ -109,7 +109,7 @@ def test_an_update_that_was_begun_leaves_no_gradients(objective):
     plain, short = (toy_session(objective, ReNoise(steps=4), micro=4) for _ in range(2))
     predict, calls = short.denoiser.predict, []
 
-    def limited(x, t, cond, *, reference=False):
+    def limited(x, t, cond, *, reference=False, inverting=False):
         if torch.is_grad_enabled() and not reference:
             calls.append(len(x))
             if len(calls) == 4:

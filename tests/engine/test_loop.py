@@ -114,7 +114,7 @@ def test_ktos_mean_is_that_of_the_whole_update():
     calls = {True: 0, False: 0}
     predict = session.denoiser.predict
 
-    def counted(x, t, cond, *, reference=False):
+    def counted(x, t, cond, *, reference=False, inverting=False):
         calls[reference] += len(x)
         return predict(x, t, cond, reference=reference)
 

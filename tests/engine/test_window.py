@@ -28,7 +28,7 @@ def counted(session) -> list[int]:
     """Sizes of the passes without gradients that are asked of the policy."""
     asked, predict = [], session.denoiser.predict
 
-    def watched(x, t, cond, *, reference=False):
+    def watched(x, t, cond, *, reference=False, inverting=False):
         if not reference and not torch.is_grad_enabled():
             asked.append(len(x))
         return predict(x, t, cond, reference=reference)
@@ -287,7 +287,7 @@ def test_what_the_reference_said_is_remembered_micro_batch_by_micro_batch(micro:
         session.inversion = Named(walk)
         session.recall, asked, exact = memory, [], session.denoiser.predict
 
-        def predict(x, t, cond, *, reference=False):
+        def predict(x, t, cond, *, reference=False, inverting=False):
             asked.extend([reference] * len(x))
             return exact(x, t, cond, reference=reference)
 

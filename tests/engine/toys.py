@@ -38,7 +38,9 @@ class ToyDenoiser:
         self.policy: nn.Module = ToyNet().to(dtype)
         self.reference = deepcopy(self.policy).requires_grad_(False)
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
         network = self.reference if reference else self.policy
         out: Tensor = network(x, t.to(x.dtype), cond.tensors["c"].to(x.dtype))
         return out

@@ -196,7 +196,9 @@ def test_dropout_acts_on_the_loss_pass_alone(sd_folder: Path) -> None:
     assert not torch.equal(denoiser.predict(x, t, cond), denoiser.predict(x, t, cond))
     with torch.no_grad():
         assert torch.equal(denoiser.predict(x, t, cond), denoiser.predict(x, t, cond))
-    assert denoiser.network.training
+        one, two = (denoiser.predict(x, t, cond, inverting=True) for _ in range(2))
+        assert torch.equal(one, two)
+    assert not torch.equal(denoiser.predict(x, t, cond), denoiser.predict(x, t, cond)), "and it is on again"
 
 
 def test_a_wrapped_policy_is_used_with_gradients_and_only_then(sd_folder: Path) -> None:

@@ -114,6 +114,7 @@ def assemble(
     loader = PairLoader(
         table, p, denoiser, stream,
         cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained, buckets=_buckets(spec, table),
+        workers=runtime.workers,
         dtype=torch.float16 if spec.train.halves else torch.float32,
     )  # fmt: skip
     with clock("encode"):

@@ -102,7 +102,13 @@ def ensure_scores(
         "torch": str(torch.__version__),
     }
     winner, loser, stats = store.ensure(
-        table, scorer, batch=runtime.batch, progress=progress, provenance=provenance, team=team or ALONE
+        table,
+        scorer,
+        batch=runtime.batch,
+        progress=progress,
+        provenance=provenance,
+        team=team or ALONE,
+        workers=runtime.workers,
     )
     if counted is not None:
         counted.update(provenance=store.provenance(scorer.key))

@@ -53,6 +53,7 @@ class PairLoader:
         dtype: torch.dtype = torch.float32,
         rows: Sequence[int] | None = None,
         buckets: Buckets | None = None,
+        workers: int = 0,
     ) -> None:
         if p.shape != (len(table),):
             raise ValueError(f"p has shape {tuple(p.shape)}, the table {len(table)} pairs")
@@ -63,7 +64,7 @@ class PairLoader:
         self._singles = None if share is None else Singles(table, p, self._rows, share)
         self._buckets = buckets
         self._ready = range(0)  # positions that need no encoder any more
-        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype)
+        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype, workers=workers)
 
     def prepare(
         self, steps: int, *, start: int = 0, progress: Progress | None = None, team: Team = ALONE

@@ -104,7 +104,11 @@ def _size(result: Any) -> int:
     """Bytes of a result: a tensor, an array, a picture, or several of them."""
     if isinstance(result, dict):
         return sum(map(_size, result.values()))
+    if isinstance(result, str | bytes):
+        return len(result)
+    if isinstance(result, tuple):
+        return sum(map(_size, result))
     if hasattr(result, "nbytes"):
         return int(result.nbytes)
-    width, height = getattr(result, "size", (1, 1))
+    width, height = getattr(result, "size", (1, 1))  # of Pillow's
     return 3 * int(width) * int(height)

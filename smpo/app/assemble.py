@@ -13,7 +13,7 @@ import torch
 
 from smpo.app.hardware import accelerator_of, live_runtime
 from smpo.app.inverted import reused
-from smpo.app.labels import Labels, check_labels, needs_all
+from smpo.app.labels import Labels, check_labels
 from smpo.app.preparation import Preparation
 from smpo.app.team import team_of
 from smpo.data.buckets import Buckets, bucketed
@@ -89,7 +89,7 @@ def assemble(
     with team.leader_first():
         table = spec.data.load(runtime, report if team.leads else None)
     labels = Labels(spec, table, runtime, progress, team)
-    if needs_all(spec):
+    if spec.scores == "all":
         with clock("score"):
             labels.ensure(range(len(table)))
 

@@ -20,17 +20,9 @@ from smpo.kinds import PairTable, Runtime, Scorer, ScoreStats
 if TYPE_CHECKING:
     from smpo.data.index import Progress
 
-__all__ = ["Labels", "check_labels", "needs_all"]
+__all__ = ["Labels", "check_labels"]
 
 _NOTHING = ScoreStats(float("nan"), float("nan"), 0, float("nan"), float("nan"))
-
-
-def needs_all(spec: ExperimentSpec) -> bool:
-    """Whether one pair's label needs the scores of all pairs: the smoothing measures them by the reward's range over
-    the table, or the objective draws single images by whether they were ever preferred."""
-    if spec.reward is None or not spec.smoothing.needs_reward:
-        return False
-    return spec.smoothing.needs_statistics or not spec.objective.sampling().paired
 
 
 class Labels:
@@ -48,13 +40,13 @@ class Labels:
         self._winner, self._loser = (torch.full((len(table),), float("nan")) for _ in range(2))
         self._scorer: Scorer | None = None
         self._begun: Begun | None = None
-        self._all = needs_all(spec)
+        self._all = spec.scores == "all"
         self.p = torch.full_like(self._share, float("nan"))
         self.key: str | None = None
         """The scorer that smoothed the labels, once there was need of one."""
         self.stats: ScoreStats | None = None
         """Of the pairs that were scored: of the whole table where the smoothing needs it."""
-        self._by_votes = spec.reward is None or not spec.smoothing.needs_reward
+        self._by_votes = spec.scores == "none"
         if self._by_votes:
             unknown = torch.full_like(self._share, float("nan"))
             self.p.copy_(spec.smoothing(unknown, unknown, self._share, _NOTHING))

@@ -1,8 +1,8 @@
 """Pairs are scored and encoded a portion of updates at a time, in the order in which training visits them.
 
-A portion is `PORTION` visits, rounded up to whole updates. Within it, images are read in the order of the table: files
-are read forwards, and a row group once. With `runtime.prepare: ahead` a portion is prepared before its own updates
-train, while threads decode the beginning of the next (as many pictures as fit into `smpo.data.prefetch.AHEAD` bytes);
+A portion is `counts.PORTION` visits, rounded up to whole updates. Within it, images are read in the order of the table:
+files are read forwards, and a row group once. With `runtime.prepare: ahead` a portion is prepared before its own
+updates train, while threads decode the beginning of the next (as many pictures as fit into `prefetch.AHEAD` bytes);
 with `first` all portions are, before the first update. The batches that networks see are the same, and so are the
 results.
 """
@@ -12,21 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from smpo.app.counts import updates_together
 from smpo.app.labels import Labels
 from smpo.data.index import Progress
 from smpo.data.loader import PairLoader
 from smpo.data.team import ALONE, Team
 
-__all__ = ["PORTION", "Preparation", "updates_together"]
-
-PORTION = 2048
-"""Pairs. More would let the first update wait longer; fewer would read the row groups of a large table more often, and
-move a reward to the device and back more often."""
-
-
-def updates_together(batch: int) -> int:
-    """Updates of a portion."""
-    return -(-PORTION // batch)
+__all__ = ["Preparation"]
 
 
 class Preparation:

@@ -1,4 +1,4 @@
-"""Only what is visited is scored and encoded, a portion before its updates; however that is done, results are the same."""
+"""Only visited pairs are scored and encoded, a portion before its updates; however that is done, the results are one."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from smpo.app import preparation
+from smpo.app import counts
 from smpo.app.assemble import Live, assemble
 from smpo.data.scores import ScoreTable
 from smpo.engine.loop import fit
@@ -25,7 +25,7 @@ LONGER = ("data.limit=60", "train.steps=6", "train.batch=4", "runtime.encode_bat
 
 @pytest.fixture(autouse=True)
 def portions_of_two_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "PORTION", 8)
+    monkeypatch.setattr(counts, "PORTION", 8)
 
 
 def spec_of(folder: Path, *sets: str) -> ExperimentSpec:

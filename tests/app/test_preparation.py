@@ -1,4 +1,4 @@
-"""Only visited pairs are scored and encoded, a portion before its updates; however that is done, the results are one."""
+"""Only visited pairs are scored and encoded, a portion before its updates; however it is done, the results are one."""
 
 from pathlib import Path
 from typing import Any

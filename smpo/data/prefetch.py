@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from PIL import Image
+
 if TYPE_CHECKING:
     from smpo.kinds import PairTable, Picture
 
@@ -110,5 +112,4 @@ def _size(result: Any) -> int:
         return sum(map(_size, result))
     if hasattr(result, "nbytes"):
         return int(result.nbytes)
-    width, height = getattr(result, "size", (1, 1))  # of Pillow's
-    return 3 * int(width) * int(height)
+    return 3 * result.width * result.height if isinstance(result, Image.Image) else 1

@@ -71,6 +71,7 @@ class UNetDenoiser:
 
         `pictures` are PIL images. Nothing here has gradients: all encoders are frozen.
         """
+        self.stack.check_sizes(placements)
         return self.encode_inputs(
             [self.preprocess(picture, where) for picture, where in zip(pictures, placements, strict=True)]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = ["accelerator_of", "live_runtime"]
 
 _MEET = timedelta(minutes=5)
 """For processes to find each other."""
+_MOST_WORKERS = 16
+"""More threads of one interpreter get in each other's way."""
 _WAIT = timedelta(days=2)
 """For collectives: the main process may score and encode for hours before the others are wanted."""
 
@@ -42,6 +45,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         precision=spec.train.precision,
         cache=Path(spec.runtime.cache),
         batch=spec.runtime.encode_batch,
+        workers=_workers(spec),
         gradient_checkpointing=spec.runtime.gradient_checkpointing,
         reference=spec.needs_reference,
         offload_reference=spec.runtime.offload_reference,
@@ -52,6 +56,18 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         attention=spec.runtime.attention,
         shadow_weights=spec.runtime.shadow_weights,
     )
+
+
+def _workers(spec: ExperimentSpec) -> int:
+    """Threads for pictures: as the spec says, or an equal share of the CPUs that this machine lets the run use."""
+    if spec.runtime.workers is not None:
+        return spec.runtime.workers
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", spec.runtime.devices))
+    return max(1, min(_MOST_WORKERS, _cpus() // max(1, here)))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def accelerator_of(runtime: Runtime) -> Any:

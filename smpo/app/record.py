@@ -111,10 +111,12 @@ def record_inputs(run: Attempt, expected: Expected | None) -> None:
     counts = {name: table.report[name] for name in ("rows", "pairs", "votes", "ties") if name in table.report}
     dropped = table.report.get("dropped", {})
     run.console.note(in_words(counts, dropped))
+    p = live.p[~live.p.isnan()]
     smoothing: dict[str, Any] = {
-        "p_mean": float(live.p.mean()),
-        "p_min": float(live.p.min()),
-        "p_max": float(live.p.max()),
+        "p_mean": float(p.mean()),
+        "p_min": float(p.min()),
+        "p_max": float(p.max()),
+        **({"labelled": len(p)} if len(p) < len(table) else {}),
     }
     if live.stats is not None:
         smoothing |= {

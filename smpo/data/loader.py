@@ -27,6 +27,7 @@ from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
 from smpo.data.team import ALONE, Team
 from smpo.data.visits import PORTION, Visits, of_pairs, of_samples, tossed
+from smpo.imaging.transfer import to_device
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
 from smpo.maths.draws import PositionDraws
 
@@ -53,6 +54,7 @@ class PairLoader:
         dtype: torch.dtype = torch.float32,
         rows: Sequence[int] | None = None,
         buckets: Buckets | None = None,
+        workers: int = 0,
     ) -> None:
         if p.shape != (len(table),):
             raise ValueError(f"p has shape {tuple(p.shape)}, the table {len(table)} pairs")
@@ -62,8 +64,8 @@ class PairLoader:
         share = stream.sampling.desirable
         self._singles = None if share is None else Singles(table, p, self._rows, share)
         self._buckets = buckets
-        self._ready = range(0)  # positions that need no encoder any more
-        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype)
+        self._ready: list[range] = []  # positions that need no encoder any more
+        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype, workers=workers)
 
     def prepare(
         self, steps: int, *, start: int = 0, progress: Progress | None = None, team: Team = ALONE
@@ -82,7 +84,23 @@ class PairLoader:
         if self._stream.crop == "centre":
             for size, names in visits.images.items():
                 self._encoded.ensure_images(names, size, progress, team)
-        self._ready = positions
+        self._ready.append(positions)
+
+    def visited(self, steps: int, *, start: int = 0) -> list[int]:
+        """Rows of the table whose p updates `start .. steps-1` need, each once, in the table's order. Objectives that
+        draw single images were given p of all pairs."""
+        if self._singles is not None:
+            return []
+        places = self._order(range(start * self._stream.batch, steps * self._stream.batch))
+        return sorted({self._rows[place] for place in places})
+
+    def begin(self, steps: int, *, start: int = 0, team: Team = ALONE) -> None:
+        """Begin to decode what the next call, `prepare` with the same updates, will encode first. Collective. Needs
+        p of the pairs that they visit."""
+        if self._stream.crop == "centre":
+            visits = self._visits(range(start * self._stream.batch, steps * self._stream.batch))
+            for size, names in list(visits.images.items())[:1]:
+                self._encoded.begin_images(names, size, team)
 
     def _visits(self, positions: range) -> Visits:
         if self._singles is None:
@@ -182,6 +200,7 @@ class PairLoader:
         prefixes, p = self._stream.sampling.prefixes, float(self._p[row])
         if prefixes is None or p == 0.5:
             return prompt, prompt
+        assert p == p, "a prefix depends on a label that isn't known"
         good, bad = (prefix + prompt for prefix in prefixes)
         return (good, bad) if p > 0.5 else (bad, good)
 
@@ -190,11 +209,14 @@ class PairLoader:
         shown = [sample.shown[side] for side in (0, 1) for sample in samples]
         images = dict(self._latents(samples, shown, plain=plain))
         images |= self._embeddings(samples, shown, plain=plain)
-        told = {name: _full(rows.to(device)) for name, rows in images.items()}  # moved as stored, cast once
+        told = {
+            name: _full(to_device(rows, device)) for name, rows in images.items()
+        }  # moved as stored, cast once
         mean, std = told.pop("mean"), told.pop("std")
         conditioning = Conditioning(told)
         single = self._singles is not None and not plain
         p = self._p[[sample.row for sample in samples]].float()
+        assert not p.isnan().any(), "a pair is shown whose label isn't known"
         return PairBatch(
             ids=[sample.pair.id for sample in samples],
             position=torch.tensor([sample.position for sample in samples]),
@@ -237,7 +259,7 @@ class PairLoader:
         return self._encoded.prompts(prompts)
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
-        return samples[0].position in self._ready and samples[-1].position in self._ready
+        return any(samples[0].position in ready and samples[-1].position in ready for ready in self._ready)
 
 
 def _full(rows: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class Session:
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     room: Room = field(default_factory=Room)
     """Pairs that go through the networks together."""
+    ready: Callable[[int], None] | None = None
+    """Returns when the pairs of an update are scored and encoded; collective. None: all are."""
 
     left_out: set[int] = field(default_factory=set)
     """Updates, counted from 0, that are passed over."""
@@ -95,11 +97,12 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     for step in range(start, session.steps):
         if step in session.left_out:
             continue
-        began = time.perf_counter()
-        session.rate.apply(optimiser, step)
-
         session.busy = True
         try:
+            if session.ready is not None:
+                session.ready(step)
+            began = time.perf_counter()
+            session.rate.apply(optimiser, step)
             meter = session.room.enough(
                 step, partial(_gradients, session, step, first=step == start == 0), undo
             )

@@ -37,6 +37,12 @@ class RuntimeSpec(Block):
     """CPU threads a process; null leaves torch's choice."""
     encode_batch: int = Field(32, gt=0)
     """Images at once while scoring, encoding and sampling."""
+    workers: int | None = Field(None, ge=0)
+    """Threads a process that decode and preprocess pictures ahead of the networks that score and encode them; null
+    takes this process's share of the machine's CPUs, 0 none. The results are the same."""
+    prepare: Literal["ahead", "first"] = "ahead"
+    """When pairs are scored and encoded. `ahead`: those of the next 2,048 visits, before these train, so that the first
+    updates don't wait for the last; `first`: those of all visits, before the first update. The results are the same."""
     gradient_checkpointing: bool | Literal["selective"] = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time.
     `selective` keeps what products, convolutions and attention give, and computes the cheap rest again: about 60 % of

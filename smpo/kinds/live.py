@@ -79,7 +79,8 @@ class Denoiser(Protocol):
     ) -> dict[str, Tensor]:
         """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning.
 
-        All placements of a call have one size."""
+        All placements of a call have one size. Optional, as for a `Scorer`: `preprocess(picture, placement)` is the
+        work on the CPU for one picture, by any thread; `encode_inputs(inputs)` takes what it returned for each."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -121,7 +122,12 @@ class Denoiser(Protocol):
 class Scorer(Protocol):
     """A reward in memory, frozen. One that looks at pictures through an embedding may show it: `embed(pictures)`,
     `[N, D]` on the CPU; evaluation then measures how far pictures have moved in it. One that is made of others shows
-    them as `parts`, and makes its score of theirs, `combined([K, N])`: what is known of them isn't computed again."""
+    them as `parts`, and makes its score of theirs, `combined([K, N])`: what is known of them isn't computed again.
+
+    Optional, so that preparation runs beside the network: `preprocess(picture)` is the scorer's work on the CPU for one
+    picture, a pure function that holds no weights and may run in any thread; `score(inputs, prompts)` takes what it
+    returned, one for each prompt, and returns what the call returns. `to(device)` moves the weights; a scorer without
+    it is loaded again when it is needed again. `dtype`: of the weights, for the record."""
 
     key: str
     """Identifies weights and preprocessing: scores are cached under it."""
@@ -132,7 +138,10 @@ class Scorer(Protocol):
 
 
 class PairTable(Protocol):
-    """Preference pairs in memory or on disk. Images are decoded on request."""
+    """Preference pairs in memory or on disk. Images are decoded on request.
+
+    A table that sets `threads = True` may be asked for pictures by several threads at once; of others one picture at a
+    time is read."""
 
     digest: str
     """Content hash of pairs and votes: what was trained on."""

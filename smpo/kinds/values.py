@@ -29,6 +29,8 @@ class Runtime:
     cache: Path = Path(".smpo-cache")
     batch: int = 32
     """How many images a frozen network sees at once while scoring or encoding."""
+    workers: int = 0
+    """Threads that decode and preprocess pictures ahead of a network; 0: none, one picture after another."""
     gradient_checkpointing: bool | Literal["selective"] = False
     reference: bool = True
     """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model

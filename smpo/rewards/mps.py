@@ -17,24 +17,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smpo.imaging.transfer import to_device
 from smpo.kinds import Runtime
 from smpo.rewards.clip_like import (
-    ClipPreprocessing,
     load_tokenizer,
     preprocessing_of,
     text_patterns,
     token_length,
     vocabulary,
 )
+from smpo.rewards.clip_pictures import ClipPreprocessing
+from smpo.rewards.network import NetworkScorer, Precision, precision_facts
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
 from smpo.weights import content_key, locate, opened
 
 if TYPE_CHECKING:
-    from smpo.kinds import Picture
+    pass
 
 __all__ = ["CrossModel", "MPSNetwork", "MPSScorer", "load_mps"]
 
@@ -68,16 +69,18 @@ class MPSNetwork(nn.Module):
         """`[N]`; `condition [1, L]`."""
         text, whole = self.text_tokens(ids)
         wanted, _ = self.text_tokens(condition)
-        alike = (text @ wanted[0].T).amax(dim=-1)
+        alike = (text @ wanted[0].T).float().amax(dim=-1)
         shown = alike / alike.amax(dim=-1, keepdim=True) > threshold
-        picture = self.cross_model(self.picture_tokens(pixels), text, shown)[:, 0]
+        picture, whole = (
+            one.float() for one in (self.cross_model(self.picture_tokens(pixels), text, shown)[:, 0], whole)
+        )
         cosine = (picture * whole).sum(-1) / (picture.norm(dim=-1) * whole.norm(dim=-1))
         scores: Tensor = self.model.logit_scale.exp() * cosine
         return scores
 
 
-class MPSScorer:
-    """A `kinds.Scorer` round the network, in float32."""
+class MPSScorer(NetworkScorer):
+    """A `kinds.Scorer` round the network."""
 
     def __init__(
         self,
@@ -89,37 +92,27 @@ class MPSScorer:
         threshold: float,
         key: str,
         runtime: Runtime,
+        precision: Precision = "fp32",
     ) -> None:
-        self.key = key
-        self.preprocessing = preprocessing
-        self._device = torch.device(runtime.device)
-        self._network = network.requires_grad_(False).eval().to(self._device)
+        super().__init__(preprocessing, key=key, runtime=runtime, precision=precision)
+        self._hold("_network", network)
         self._tokenizer = tokenizer
         self._length = token_length(tokenizer, network.model)
-        self._condition = self._ids([condition])
+        self._condition = condition
         self._threshold = threshold
-        self._batch = runtime.batch
 
-    @torch.no_grad()
-    def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
-        """`[N]` float32 on the CPU."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        parts = []
-        for start in range(0, len(pictures), self._batch):
-            some = slice(start, start + self._batch)
-            pixels = torch.from_numpy(np.stack([self.preprocessing(one) for one in pictures[some]]))
-            ids = self._ids(prompts[some])
-            parts.append(self._network(pixels.to(self._device), ids, self._condition, self._threshold))
-        return torch.cat(parts).float().cpu() if parts else torch.empty(0)
+    def _score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        found: Tensor = self._network(
+            pixels, self._ids(prompts), self._ids([self._condition]), self._threshold
+        )
+        return found
 
     def _ids(self, texts: Sequence[str]) -> Tensor:
         """Padded to the full length: padding is looked at, so its amount is part of the score."""
         tokens = self._tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
         )
-        found: Tensor = tokens.input_ids.to(self._device)
-        return found
+        return to_device(tokens.input_ids, self._device)
 
 
 class CrossModel(nn.Module):
@@ -237,6 +230,7 @@ def load_mps(
     condition: str,
     threshold: float,
     revision: str | None = None,
+    precision: Precision = "fp32",
     runtime: Runtime,
 ) -> MPSScorer:
     """`file` is the checkpoint in the folder or repository; `clip` has architecture, tokenizer and preprocessing.
@@ -266,6 +260,7 @@ def load_mps(
     fill(network, tensors, path, what=f"MPS on {clip}")
     facts = {"version": _VERSION, "condition": condition, "threshold": threshold}
     facts |= {"preprocessing": asdict(preprocessing), "vocabulary": vocabulary(tokenizer)}
+    facts |= precision_facts(precision)
     return MPSScorer(
         network,
         tokenizer,
@@ -274,6 +269,7 @@ def load_mps(
         threshold=threshold,
         key=content_key(facts, [words / "config.json", path]),
         runtime=runtime,
+        precision=precision,
     )
 
 
@@ -300,4 +296,4 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, shown: Tensor | None) -> 
 
 def _turned(x: Tensor, angles: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    return x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+    return (x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()).to(x.dtype)

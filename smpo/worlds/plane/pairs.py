@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,8 @@ def write_pairs(
 
 class PlanePairs:
     """A `PairTable` in memory. See `read_plane_pairs`."""
+
+    threads: ClassVar[bool] = True
 
     def __init__(self, pairs: Sequence[Pair], points: Mapping[str, Point], report: Mapping[str, Any]) -> None:
         self._pairs, self._points = tuple(pairs), points

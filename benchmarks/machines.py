@@ -3,9 +3,10 @@
     python benchmarks/machines.py                        # writes benchmarks/results/machines.json
     python benchmarks/machines.py --only "MKL: AVX2" --out /dev/null
 
-Three libraries compute a run's sums on a CPU, and each has kernels for several instruction sets: MKL (matrix products),
-oneDNN (convolutions) and ATen (everything else). A variable of each holds newer kernels back. A probe computes some sums
-first: where none of them changes, the setting has no effect on this processor and its tests aren't run again.
+Three libraries compute a run's sums on a CPU, and each has kernels for several instruction sets: MKL (matrix
+products), oneDNN (convolutions) and ATen (everything else). A variable of each holds newer kernels back. A probe
+computes some sums first: where none of them changes, the setting has no effect on this processor and its tests aren't
+run again.
 
 MKL has Intel's kernels on Intel's processors only and ignores `MKL_ENABLE_INSTRUCTIONS` elsewhere. Where there is a C
 compiler, a library of one function, preloaded, selects them on other makes too.
@@ -33,9 +34,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULT = HERE / "results" / "machines.json"
 
-TESTS = (
-    "tests/maths",
-)
+TESTS = ("tests/maths",)
 """Tests in which sums of float32 are compared."""
 
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "pillow")
@@ -129,7 +128,9 @@ def tested(variables: dict[str, str], tests: list[str], report: Path) -> dict[st
     report.unlink(missing_ok=True)
     words = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", f"--junitxml={report}")
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "pytest", *words, *tests], cwd=ROOT, env=variables, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, *tests], cwd=ROOT, env=variables, check=False
+    )
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with code {done.returncode}")
     return {**counted(report), "seconds": round(time.perf_counter() - began)}
@@ -138,7 +139,7 @@ def tested(variables: dict[str, str], tests: list[str], report: Path) -> dict[st
 def counted(report: Path) -> dict[str, Any]:
     """The counts of a JUnit report."""
     failed, skipped, every = [], 0, 0
-    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 -- pytest wrote it a moment ago
+    for case in ElementTree.parse(report).iter("testcase"):
         every += 1
         skipped += case.find("skipped") is not None
         if case.find("failure") is not None or case.find("error") is not None:
@@ -167,13 +168,13 @@ def line(row: dict[str, Any]) -> str:
     if not row["ran"]:
         return f"{row['setting']:28} no sum changes on this processor"
     numbers = f"{row['passed']:6} passed {len(row['failed']):4} failed {row['skipped']:4} skipped {row['seconds']:6} s"
-    return "\n".join([f"{row['setting']:28}{numbers}   other: {', '.join(row['changes']) or '-'}", *row["failed"]])
+    return "\n".join(
+        [f"{row['setting']:28}{numbers}   other: {', '.join(row['changes']) or '-'}", *row["failed"]]
+    )
 
 
 def main() -> int:
-    words = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--only", action="append", help="the name of a setting; may be repeated")
     words.add_argument("--out", type=Path, default=RESULT)
     words.add_argument("tests", nargs="*", help="paths for pytest; the numerical tests by default")

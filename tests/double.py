@@ -1,4 +1,4 @@
-"""The plane in float64, for laws about the order of work: what is trained doesn't depend on how an update is cut up.
+"""The plane in float64, for laws about the order of work: weights don't depend on how an update is cut up.
 
 Such a law holds in real numbers. Float32 kernels round a sum by another amount for another batch size (and each
 processor's kernels by amounts of their own), beta multiplies that by hundreds, and AdamW divides a gradient by its own
@@ -24,8 +24,9 @@ LOGGED = {"rel": 16 * 2**-23, "abs": 16 * 2**-23}
 """For `pytest.approx` of metrics: each of 16 pairs' values (of order 1) is rounded to float32, and so is their sum."""
 
 WEIGHTS = 1e-9
-"""By how much weights of order 1 may differ: sums of 32 * 128 terms, right to 2^-53 each, times beta 500, so gradients to
-2e-10 in the worst case (terms of 1; theirs are smaller); an update multiplies by lr / eps = 0.1, and there are four."""
+"""By how much weights of order 1 may differ: sums of 32 * 128 terms, right to 2^-53 each, times beta 500, so
+gradients to 2e-10 in the worst case (terms of 1; theirs are smaller); an update multiplies by lr / eps = 0.1, and
+there are four."""
 
 
 def in_double(patch: pytest.MonkeyPatch) -> None:
@@ -36,7 +37,13 @@ def in_double(patch: pytest.MonkeyPatch) -> None:
         built(self, policy.double(), **options)
 
     def predict(
-        self: PlaneDenoiser, x: Tensor, t: Tensor, cond: Any, *, reference: bool = False, eight_bit: bool = False
+        self: PlaneDenoiser,
+        x: Tensor,
+        t: Tensor,
+        cond: Any,
+        *,
+        reference: bool = False,
+        eight_bit: bool = False,
     ) -> Tensor:
         out: Tensor = self._network(reference)(x, t, cond.tensors["condition"])
         return out

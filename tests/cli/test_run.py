@@ -133,7 +133,13 @@ def test_a_ragged_micro_batch_trains_the_same_policy(spec, capfd, monkeypatch):
     in_double(monkeypatch)
     losses, weights = [], []
     for runs, micro in (("whole", 16), ("ragged", 5)):
-        words = (f"runtime.runs={runs}", f"runtime.micro_batch={micro}", "train.lr=1e-2", "evaluate=null", ADAMW)
+        words = (
+            f"runtime.runs={runs}",
+            f"runtime.micro_batch={micro}",
+            "train.lr=1e-2",
+            "evaluate=null",
+            ADAMW,
+        )
         assert smpo(capfd, "run", spec, "-q", *(f"--set={word}" for word in words)).code == 0
         (run,) = spec.parent.glob(f"{runs}/small/*-1")
         losses.append([line["train/loss"] for line in metrics(run) if "train/loss" in line])

@@ -19,10 +19,10 @@ from smpo.maths.schedule import NoiseSchedule
 ROUNDING = 1e-9
 """By how much weights (about 1) of two `exact` sessions may differ after 5 updates in another order.
 
-A gradient is a sum of at most 300 terms of at most 100 (beta / 2 times a difference of errors), each right to 2^-53: to
-300 * 100 * 1.1e-16 = 3e-12 in the worst case. An update divides by no less than 1e-3 and multiplies by lr = 1e-2, so each
-adds 3e-11; the next gradients see weights that differ by so much. An error of the law itself, such as a pair that counts
-twice, moves weights by a share of lr.
+A gradient is a sum of at most 300 terms of at most 100 (beta / 2 times a difference of errors), each right to 2^-53:
+to 300 * 100 * 1.1e-16 = 3e-12 in the worst case. An update divides by no less than 1e-3 and multiplies by lr = 1e-2,
+so each adds 3e-11; the next gradients see weights that differ by so much. An error of the law itself, such as a pair
+that counts twice, moves weights by a share of lr.
 """
 
 

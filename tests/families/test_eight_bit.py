@@ -22,6 +22,22 @@ from smpo.kinds import Runtime
 from tests.families.test_unet_networks import micro_batch, nudge
 
 
+@pytest.fixture
+def products() -> None:
+    """Skips where oneDNN can't multiply in 8 bits."""
+    one = torch.ones(16, 16).to(torch.float8_e4m3fn)
+    try:
+        torch._scaled_mm(
+            one, one.t(), scale_a=torch.ones(()), scale_b=torch.ones(()), out_dtype=torch.float32
+        )
+    except RuntimeError as error:
+        if "could not create a primitive" not in str(error):
+            raise
+        capability = torch.backends.cpu.get_cpu_capability()
+        pytest.skip(f"oneDNN has no matrix product of float8_e4m3fn on this CPU (capability {capability})")
+
+
+@pytest.mark.usefixtures("products")
 def test_a_layer_in_8_bits_is_right_to_its_three_bits_of_mantissa() -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(64, 48).requires_grad_(False), torch.randn(2, 5, 64)
@@ -43,6 +59,7 @@ def test_layers_of_other_sizes_and_adapters_stay() -> None:
     assert len(replace_linears(module)) == 1 and isinstance(module["a"], EightBitLinear)
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("adapter", [None, Adapter(rank=2, alpha=6.0)], ids=["full", "lora"])
 @pytest.mark.parametrize("model", ["sd", "sdxl"])
 def test_only_inversions_are_asked_in_8_bits_and_they_follow_the_weights(

@@ -1,9 +1,9 @@
 """The first updates of both worlds, as they were when somebody last looked: a change nobody meant shows here.
 
-Tolerances follow from rounding. `tests/rounding.py` rounds every sum as if its terms were added one by one, which is worse
-than the blocks of any processor's kernels: that moves `loss` by up to 7e-6 of itself, `margin`, which begins at zero, by
-5e-6, `tau_squared` by 8e-7, `grad_norm` by 1.4e-5, errors by 4e-6. They are ten times as much and more, which a test holds.
-A percent on beta moves the loss by 1e-3 and more (tested below).
+Tolerances follow from rounding. `tests/rounding.py` rounds every sum as if its terms were added one by one, which is
+worse than the blocks of any processor's kernels: that moves `loss` by up to 7e-6 of itself, `margin`, which begins at
+zero, by 5e-6, `tau_squared` by 8e-7, `grad_norm` by 1.4e-5, errors by 4e-6. They are ten times as much and more,
+which a test holds. A percent on beta moves the loss by 1e-3 and more (tested below).
 """
 
 import json

@@ -35,9 +35,9 @@ def rounding(case: dict) -> float:
 
     The file has six digits. Pixels are 3 roundings (of 1/255, mean, std) of numbers below 4, on both sides. Where a
     tensor is resized, a place in it is up to `long` pixels from the corner and has 3 roundings; the bicubic curve
-    through pixels in [0, 1] is no steeper than 2, in each of two directions; and the 2 sums of at most 4 + long / 8 taps,
-    of weights whose sizes add up to less than 1.5, have a rounding a tap. Division by std (at least .26) makes it four
-    times as much. For the largest picture that is an eighth of what one of 255 steps is.
+    through pixels in [0, 1] is no steeper than 2, in each of two directions; and the 2 sums of at most 4 + long / 8
+    taps, of weights whose sizes add up to less than 1.5, have a rounding a tap. Division by std (at least .26) makes
+    it four times as much. For the largest picture that is a ninth of one of the 255 steps of a byte.
     """
     half = 2.0**-24
     found = 5e-7 + 2 * 3 * 4 * half

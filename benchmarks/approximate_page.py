@@ -30,7 +30,7 @@ identity, and none is on by default.
   and prompt. Only where images come back within that time; one process; the memory is part of checkpoints.
 * `inversion.by: reference` follows the frozen reference. That saves nothing by itself, but what it finds stays true, and what
   the reference says there too: with `runtime.reuse_inversions`, runs over the same pairs (trials of a sweep) ask only the
-  policy, six forwards a pair, bit for bit the run that asks everybody.
+  policy, six forwards a pair, on one type of machine bit for bit the run that asks everybody.
 """
 
 

@@ -3,8 +3,9 @@ objective, beta, smoothing or learning rate invert the same images to the same n
 reference, and compare the policy with the same predictions.
 
 What is kept is filed under everything that shapes it: weights, precision, kernels, the inversion's settings and
-version, the latents, prompts, timesteps and positions of the micro-batch, and seed. So a hit is bit for bit what would
-have been computed, and a change of anything is a miss. In the steady state a visit costs the policy's own passes and
+version, the latents, prompts, timesteps and positions of the micro-batch, and seed. So a change of anything is a
+miss, and a hit is what was computed then: bit for bit what this machine would compute, if it is of the same type and
+has the same versions and threads, and else to rounding. In the steady state a visit costs the policy's own passes and
 nothing else: six forwards of an image a pair.
 """
 

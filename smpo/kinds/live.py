@@ -39,7 +39,7 @@ class Predict(Protocol):
 
 
 class Recall(Protocol):
-    """What the frozen reference said of a micro-batch, bit for bit, from one run to the next."""
+    """What the frozen reference said of a micro-batch, kept bit for bit from one run to the next."""
 
     def get(self, key: str) -> Tensor | None: ...
     def put(self, key: str, output: Tensor) -> None: ...

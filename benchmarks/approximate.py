@@ -8,26 +8,24 @@
 Every mode trains SmPO (experiments/plane_smpo.yaml or quickstart.yaml, inverting by the policy as the paper does) twice
 over: for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its
 samples for untouched starts or prompts are judged against those of the exact mode after its updates, paired by seed and
-start; intervals are over both. CPU seconds are this process' own, of training alone. `fp8` rounds as the hardware does,
-on a CPU, so its time means nothing. `cached` is `reference` from the second run on: it finds the same bits (a test says
-so), and is counted as the policy's own six forwards a pair; its runs are those of `reference`, continued. The page
-docs/approximate.md is written by benchmarks/approximate_page.py.
+start; intervals are over both. CPU seconds are this process' own, of training alone. `cached` is `reference` from the
+second run on: it finds the same bits (a test says so), and is counted as the policy's own six forwards a pair; its runs
+are those of `reference`, continued. The page docs/approximate.md is written by benchmarks/approximate_page.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quickstart import machine
 
-from smpo.cli.run import quiet_libraries
+from smpo.cli.door import quiet_libraries
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
@@ -64,12 +62,11 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to invert. `eight_bit`: walk with rounded products. `marks`: points of the run, and what is counted of a
-    pair's forwards there (None: all that were made)."""
+    """A way to invert. `marks`: points of the run, and what is counted of a pair's forwards there (None: all that were
+    made)."""
 
     about: str
     changes: dict[str, Any]
-    eight_bit: bool = False
     marks: tuple[tuple[str, float | None], ...] = (("compute", None),)
 
 
@@ -81,7 +78,6 @@ MODES = {
     "reference": Mode(
         "`by: reference`, nothing cached", {"by": "reference"}, marks=(("compute", None), ("cached", POLICY))
     ),
-    "fp8": Mode("`precision: fp8`, emulated", {}, eight_bit=True),
 }
 CACHED = "`by: reference`, cached (`runtime.reuse_inversions`), from the second run on"
 
@@ -108,8 +104,6 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
         ],
     )  # fmt: skip
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
-    if mode.eight_bit:
-        in_eight_bits(live.session)
     found: dict[str, Any] = {}
     waiting = {} if budget is None else dict(mode.marks)
     spent = seconds = 0.0
@@ -147,36 +141,6 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
 def forwards(report: Any) -> float:
     """Of one image, a backward as two: inversion, policy, reference."""
     return float(2 * report.pairs * report.visits * (report.metrics["passes"] + 3 + 1))
-
-
-def in_eight_bits(session: Any) -> None:
-    """Products rounded as `smpo.families.eight_bit` does on a GPU, for inversions alone: of a UNet's transformer
-    blocks, or of the plane's middle layers."""
-    from smpo.families import eight_bit as eight_bits
-    from smpo.families.eight_bit import replace_linears
-
-    denoiser = session.denoiser
-    session.settings = replace(session.settings, passes=replace(session.settings.passes, eight_bit=True))
-    if hasattr(denoiser, "networks"):
-        eight_bits.ALIGNED = 8  # hardware wants 16; this UNet's layers have 72, and a CPU doesn't mind
-        denoiser.networks._eight_bit = {}
-        assert replace_linears(copy.deepcopy(denoiser.network.mid_block)), "nothing would be rounded"
-        return
-    rough = copy.deepcopy(denoiser.network).requires_grad_(False)
-    linears = replace_linears(rough)
-    mine = {name.replace(".linear.", "."): p for name, p in rough.named_parameters()}
-    exact = denoiser.predict
-
-    def predict(x: Any, t: Any, cond: Any, *, reference: bool = False, eight_bit: bool = False) -> Any:
-        if not eight_bit:
-            return exact(x, t, cond, reference=reference)
-        for name, value in denoiser.network.named_parameters():
-            mine[name].copy_(value)
-        for linear in linears:
-            linear.requantise()
-        return rough(x, t, cond.tensors["condition"])
-
-    denoiser.predict = predict
 
 
 def kept(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def measured(
 def main() -> None:
     chosen = arguments()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from smpo.cli.run import quiet_libraries
+    from smpo.cli.door import quiet_libraries
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ from speed.measure import Phases, ceiling, counted, interleaved, machine, second
 from speed.options import OPTIONS, compared
 from speed.parity import half_parity, parity
 
-from smpo.cli.run import quiet_libraries
+from smpo.cli.door import quiet_libraries
 
 RESULTS = Path(__file__).parent / "results"
 HALF = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}

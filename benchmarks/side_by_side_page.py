@@ -170,6 +170,10 @@ def end_to_end(around: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+REMOVED = ("prompts_once", "fused_qkv")
+"""Settings of the result files that smpo no longer has."""
+
+
 def options(report: dict[str, Any]) -> list[str]:
     """Settings of `runtime` against the exact mode, where they were tried."""
     if not report.get("options"):
@@ -183,6 +187,8 @@ def options(report: dict[str, Any]) -> list[str]:
         f"| none | 1 | | {first['exact_tflop']:.4f} | {first['exact_launches']:,.0f} | {first['exact_kept_gb']:.4f} |"
     )
     for one in report["options"]:
+        if one["name"] in REMOVED:
+            continue
         low, high = one["spread"]
         predicted = "" if one["predicted"] is None else f"{one['predicted']:.2f}"
         counts = f"{one['tflop']:.4f} | {one['launches']:,.0f}" if "tflop" in one else " | "

@@ -40,10 +40,6 @@ class Option:
 
 
 OPTIONS = {
-    "prompts_once": Option({"prompts_once": True}),
-    "fused_qkv": Option(
-        {"fused_qkv": True}, predicted={"cpu": 1.0, "cuda": 1.006}, why="public measurements of SDXL"
-    ),
     "gradient_checkpointing": Option(checkpointing=True),
     "gradient_checkpointing: selective": Option(checkpointing="selective"),
     "channels_last": Option(

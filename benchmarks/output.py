@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,4 +33,4 @@ def write(file: Path, body: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
     part.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    part.replace(file)

@@ -103,7 +103,8 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
         skeleton=ExperimentSpec,
         sets=[
             *world.sets, f"inversion={{{inversion}}}", f"train.seed={seed}", f"train.batch={world.batch}",
-            f"train.steps={longest}", f"runtime.cache={options.cache}", f"evaluate.limit={json.dumps(world.limit)}",
+            f"train.steps={longest}", f"runtime.cache={options.cache}", f"runtime.device={options.device}",
+            f"evaluate.limit={json.dumps(world.limit)}",
         ],
     )  # fmt: skip
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
@@ -212,7 +213,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--only", type=int, nargs="*", help="run these seeds and gather nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks/approximate"))
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
-    add_arguments(parser)
+    add_arguments(parser, device=True)
     options = parser.parse_args(words)
     quiet_libraries()
     options.setting = WORLDS[options.world]

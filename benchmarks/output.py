@@ -13,8 +13,12 @@ RESULTS = Path(__file__).parent / "results"
 QUICK = Path("runs/benchmarks/quick")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--quick` and `--out`."""
+def add_arguments(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
+    """`--quick` and `--out`; `device`: `--device` too, for scripts whose committed results are a CPU's."""
+    if device:
+        parser.add_argument(
+            "--device", default="cpu", help="where the runs train; the committed results are a CPU's"
+        )
     parser.add_argument(
         "--quick", action="store_true", help="seconds instead of minutes: shows that the script works, measures nothing"
     )

@@ -121,7 +121,10 @@ def path_of(
     resolved = resolve(
         HERE.parent / "experiments" / "plane_smpo.yaml",
         skeleton=ExperimentSpec,
-        sets=[*sets, f"runtime.cache={options.cache}", f"train.steps={options.size.marks[-1]}"],
+        sets=[
+            *sets, f"runtime.cache={options.cache}", f"runtime.device={options.device}",
+            f"train.steps={options.size.marks[-1]}",
+        ],
     )
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
     found = []
@@ -239,7 +242,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=4, help="seeds of the final comparison")
     parser.add_argument("--target", type=float, default=0.04, help="KL at which lr and beta are chosen")
     parser.add_argument("--figure", type=Path, help="the picture to write, instead of the docs' own")
-    add_arguments(parser)
+    add_arguments(parser, device=True)
     options = parser.parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options.size = QUICK if options.quick else Size()

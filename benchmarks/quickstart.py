@@ -103,7 +103,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
-    add_arguments(parser)
+    add_arguments(parser, device=True)
     options = parser.parse_args(words)
     if not options.quick:
         return measure(options, RUNGS)
@@ -119,7 +119,11 @@ def measure(options: argparse.Namespace, rungs: dict[str, list[str]]) -> None:
     for name, sets in rungs.items():
         found[name] = []
         for seed in range(options.seeds):
-            one = run_one(SPEC, [*sets, *options.sets, f"train.seed={seed}"], options.runs / world())
+            one = run_one(
+                SPEC,
+                [*sets, f"runtime.device={options.device}", *options.sets, f"train.seed={seed}"],
+                options.runs / world(),
+            )
             found[name].append({"seed": seed, **one})
             said = "  ".join(
                 f"{judge} {c['gain']:+.4f} win {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]"

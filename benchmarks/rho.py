@@ -31,16 +31,16 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser)
+    add_arguments(parser, device=True)
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     for world, (spec, pairs) in ({"plane": ("plane_smpo.yaml", 2)} if options.quick else WORLDS).items():
-        sets = settings_for(pairs)
+        sets = [*settings_for(pairs), f"runtime.device={options.device}"]
         resolved = resolve(HERE.parent / "experiments" / spec, skeleton=ExperimentSpec, sets=sets)
         with Console(quiet=True) as console:
             found = measure_rho(resolved.spec, 2 if options.quick else LEVELS, console)
         told = {**asdict(found.resemblance), "choices": [asdict(choice) for choice in found.choices]}
-        body = {"spec": spec, "seed": 0, "machine": machine(torch.device("cpu")), "found": told}
+        body = {"spec": spec, "seed": 0, "machine": machine(torch.device(options.device)), "found": told}
         write(target(options, f"rho_{world}.json"), body)
 
 

@@ -59,6 +59,7 @@ def path_of(
         f"evaluate.limit={options.prompts}",
         f"evaluate.rewards=[{JUDGE}, shapes-reward]",
         f"runtime.cache={options.cache}",
+        f"runtime.device={options.device}",
         *(["train.batch=4", "data.limit=16", "evaluate.steps=2"] if options.quick else []),
     ]
     resolved = resolve(HERE.parent / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=sets)
@@ -104,7 +105,8 @@ def at_distance(path: list[dict[str, Any]], error: float) -> Any:
         return None
     above = max(1, int(np.searchsorted(places, error**0.5)))
     above = min(above, len(places) - 1)
-    share = (error**0.5 - places[above - 1]) / (places[above] - places[above - 1])
+    step = places[above] - places[above - 1]
+    share = (error**0.5 - places[above - 1]) / step if step else 1.0  # a mark that is no further than the last
     return gains[above - 1] + share * (gains[above] - gains[above - 1])
 
 
@@ -186,7 +188,7 @@ def figure(store: dict[str, Any], file: Path) -> None:
 
     colours = dict(zip(METHODS, ("#1f4e79", "#d07a28", "#2a9d8f", "#a3262a"), strict=True))
     paths = [(key.split(" | ")[0], path) for key, path in store["final"].items()]
-    far = max(mark["distance"]["error"] ** 0.5 for _, path in paths for mark in path)
+    far = max(mark["distance"]["error"] ** 0.5 for _, path in paths for mark in path) or 1.0
     gains = [mark["gain"] for _, path in paths for mark in path]
     low, high = min(0.0, *gains), max(gains) * 1.05 or 1.0
     scale, wide, tall, left, top = 2, 620, 380, 70, 60
@@ -257,7 +259,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--figure", type=Path, help="the picture to write, instead of the docs' own")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/cache"))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning new paths after so long")
-    add_arguments(parser)
+    add_arguments(parser, device=True)
     options = parser.parse_args(words)
     options.out = target(options, "shapes_fronts.json")
     if not options.quick:

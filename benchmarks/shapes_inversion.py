@@ -178,7 +178,8 @@ def blurred(scale: float, folder: Path) -> Path:
 
 
 def sets_of(arm: Arm, seed: int, options: argparse.Namespace) -> list[str]:
-    common = [f"train.seed={seed}", "runtime.preview_every=null", "train.holdout=64", *options.sets]
+    common = [f"train.seed={seed}", "runtime.preview_every=null", "train.holdout=64"]
+    common += [f"runtime.device={options.device}", *options.sets]
     if arm.base:
         place = blurred(arm.base, options.runs)
         common.append(f"model={{use: stable-diffusion, weights: {place}}}")
@@ -299,7 +300,7 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--set", action="append", default=[], dest="sets")
-    add_arguments(parser)
+    add_arguments(parser, device=True)
     options = parser.parse_args(words)
     if not options.quick:
         options.runs = options.runs / world()

@@ -44,7 +44,7 @@ extends: %s
 name: saving-%d
 train: %s
 evaluate: %s
-runtime: {diagnose_every: 100, runs: %s, cache: %s, tracking: none}
+runtime: {diagnose_every: 100, device: cpu, runs: %s, cache: %s, tracking: none}
 sweep:
   maximise: eval/plane-radius/gain
   trials: %d
@@ -141,6 +141,7 @@ def fresh_scores(found: dict[str, Any], folder: Path, size: Size) -> list[float]
             f"runtime.runs={folder / 'fresh'}",
             f"runtime.cache={folder / 'cache'}",
             "runtime.tracking=none",
+            "runtime.device=cpu",
             *size.sets,
         ]
         resolved = resolve(SPEC, skeleton=ExperimentSpec, sets=sets, trial=settings)

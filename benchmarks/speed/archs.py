@@ -81,7 +81,7 @@ class World:
         rows = list(pairs)
         found = replace(
             self, images=self.images[rows], tokens=self.tokens[rows], p=self.p[rows], t=self.t[rows],
-            noise=self.noise[:, rows], moments=None,
+            noise=self.noise[:, rows], moments=None if self.moments is None else _rows(self.moments, rows),
         )  # fmt: skip
         found.__dict__["optimiser"] = self.optimiser
         return found
@@ -122,6 +122,11 @@ class World:
         size = float(self.images.shape[-1])
         ids = torch.tensor([size, size, 0, 0, size, size], device=tokens.device).repeat(len(tokens), 1)
         return {"text": text, "pooled": outputs[-1][0], "size_ids": ids}
+
+
+def _rows(moments: Any, rows: list[int]) -> Any:
+    mean, std, told = moments
+    return mean[:, rows], std[:, rows], {name: tensor[rows] for name, tensor in told.items()}
 
 
 SCHEDULE = {

@@ -131,6 +131,7 @@ class Ours:
         """The networks, which all arms share, as this arm wants them."""
         for network in (self.world.policy, self.world.reference):
             self.mode.speed.prepare(network)
+        self._lay_out(self.mode.speed.layout)
         checkpoint(self.world.policy, self.mode.checkpointing)
         try:
             yield
@@ -145,6 +146,16 @@ class Ours:
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             for module in network.modules():
                 module._compiled_call_impl = None
+        self._lay_out(torch.contiguous_format)
+
+    def _lay_out(self, layout: torch.memory_format) -> None:
+        """The optimiser's state like the weights: its fused kernel takes no other layout."""
+        if self.mode.speed.layout is torch.contiguous_format:
+            return
+        for state in self.world.optimiser.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.ndim == 4:
+                    state[name] = value.contiguous(memory_format=layout)
 
     def update(self, phase: Phase, *, step: bool = True) -> int:
         """Runs one update; returns how many losses it had."""

@@ -124,6 +124,7 @@ def _compared(one: list[Tensor], two: list[Tensor]) -> tuple[float, float]:
         dot += float((a * b).sum())
         mine += float(a.pow(2).sum())
         theirs += float(b.pow(2).sum())
+    assert mine > 0 and theirs > 0, "an arm has no gradient"
     return (mine / theirs) ** 0.5, dot / (mine * theirs) ** 0.5
 
 

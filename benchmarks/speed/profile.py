@@ -25,14 +25,14 @@ def profiled(update: Callable[[Any], int], device: torch.device) -> dict[str, An
     than without it and `busy` smaller.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities) as recorded:
+    with profile(activities=activities, acc_events=True) as recorded:
         began = seconds(device)
         pairs = update(unwatched)
         taken = seconds(device) - began
     spans = [
         (event.time_range.start, event.time_range.end, event.name)
         for event in recorded.events() or []
-        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
     ]
     busy = _covered(spans) / 1e6
     return {

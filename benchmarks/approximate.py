@@ -4,6 +4,7 @@
     python benchmarks/approximate.py --world shapes       # pictures, three seeds: half an hour of one core
     python benchmarks/approximate.py --modes exact stale  # some of them; what is there is kept, run it again to go on
     python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
+    python benchmarks/approximate.py --quick              # seconds, to see that it works; says nothing
 
 Every mode trains SmPO (experiments/plane_smpo.yaml or quickstart.yaml, inverting by the policy as the paper does) twice
 over: for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its
@@ -18,11 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from output import add_arguments, target, write
 from quickstart import machine
 
 from smpo.cli.door import quiet_libraries
@@ -90,7 +93,7 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
-    mode, world = MODES[name], WORLDS[options.world]
+    mode, world = MODES[name], options.setting
     inversion = ", ".join(f"{k}: {json.dumps(v)}" for k, v in (world.exact | mode.changes).items())
     longest = world.updates
     if budget is not None:
@@ -100,7 +103,8 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
         skeleton=ExperimentSpec,
         sets=[
             *world.sets, f"inversion={{{inversion}}}", f"train.seed={seed}", f"train.batch={world.batch}",
-            f"train.steps={longest}", f"runtime.cache={options.cache}", f"evaluate.limit={json.dumps(world.limit)}",
+            f"train.steps={longest}", f"runtime.cache={options.cache}", f"runtime.device={options.device}",
+            f"evaluate.limit={json.dumps(world.limit)}",
         ],
     )  # fmt: skip
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
@@ -199,7 +203,7 @@ def points(
     return found
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -209,10 +213,23 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="run these seeds and gather nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks/approximate"))
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    add_arguments(parser, device=True)
+    options = parser.parse_args(words)
     quiet_libraries()
-    world = WORLDS[options.world]
+    options.setting = WORLDS[options.world]
+    if not options.quick:
+        return measure(options)
+    few = (*options.setting.sets, "train.warmup=1", "evaluate.steps=2")
+    options.setting = replace(options.setting, updates=1, batch=4, seeds=2, limit=4, sets=few)
+    options.modes = ["exact", "reuse last"]
+    with tempfile.TemporaryDirectory() as folder:
+        options.runs, options.cache = Path(folder) / "runs", Path(folder) / "cache"
+        return measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Runs what is missing, and writes the result."""
+    world = options.setting
     seeds = options.seeds or world.seeds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = ["exact", *(name for name in options.modes if name != "exact")]
@@ -228,8 +245,8 @@ def main() -> None:
         "starts": len(runs["exact"][0]["updates"]["groups"]), "machine": machine(),
         "modes": summary(runs, world.batch),
     }  # fmt: skip
-    out = options.out or HERE / "results" / f"approximate_{options.world}.json"
-    out.write_text(json.dumps(body, indent=1) + "\n")
+    out = target(options, f"approximate_{options.world}.json")
+    write(out, body)
     print(f"written: {out.name}; now python benchmarks/approximate_page.py")
 
 

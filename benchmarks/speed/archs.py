@@ -7,10 +7,12 @@ small, with an autoencoder and text encoder that cost as large a share of a forw
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,27 @@ class World:
     p: Tensor
     t: Tensor
     noise: Tensor
+    moments: Any = None
+    """What the caching pass found, once it was made: see `speed.ours.encode`."""
+    networks: WeakValueDictionary[Any, Any] = field(default_factory=WeakValueDictionary)
+    """Pairs of networks that arms share while one of them is alive."""
+
+    def part(self, pairs: Sequence[int]) -> World:
+        """The same networks and optimiser with some of the pairs."""
+        rows = list(pairs)
+        found = replace(
+            self, images=self.images[rows], tokens=self.tokens[rows], p=self.p[rows], t=self.t[rows],
+            noise=self.noise[:, rows], moments=None if self.moments is None else _rows(self.moments, rows),
+        )  # fmt: skip
+        found.__dict__["optimiser"] = self.optimiser
+        return found
+
+    def spread(self, count: int) -> World:
+        """`part` with `count` pairs: timesteps of all bins alike, or spread over them when they are fewer than bins."""
+        bins = min(GRID[self.arch], len(self.t))
+        if count >= len(self.t):
+            return self
+        return self.part(range(count) if count >= bins else [int((i + 0.5) * bins / count) for i in range(count)])
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
@@ -99,6 +122,11 @@ class World:
         size = float(self.images.shape[-1])
         ids = torch.tensor([size, size, 0, 0, size, size], device=tokens.device).repeat(len(tokens), 1)
         return {"text": text, "pooled": outputs[-1][0], "size_ids": ids}
+
+
+def _rows(moments: Any, rows: list[int]) -> Any:
+    mean, std, told = moments
+    return mean[:, rows], std[:, rows], {name: tensor[rows] for name, tensor in told.items()}
 
 
 SCHEDULE = {
@@ -209,7 +237,11 @@ UNETS: dict[str, dict[str, Any]] = {
 }
 
 REDUCED: dict[str, dict[str, Any]] = {
-    "tiny": {},
+    "tiny": {
+        "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1, "attention_head_dim": (2, 4),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "norm_num_groups": 4,
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": (1, 1),
+    },
     "sd15": {
         "sample_size": 16, "block_out_channels": (40, 80, 160, 160), "cross_attention_dim": 32, "norm_num_groups": 8,
     },

@@ -83,6 +83,7 @@ def test_overflow_changes_neither_pairs_nor_rate_nor_result(objective, planted):
     for name, tensor in straight.average.shadow.items():
         assert torch.equal(made.average.shadow[name], tensor), "the average counts applied updates only"
     first = min(planted)
+    assert made.scaler.state_dict()["_growth_tracker"] == STEPS - first, "finite updates since the overflow"
     assert [bool(report.skipped) for report in reports] == [step == first for step in range(STEPS)], (
         "the scale that the first planted update has found holds for the next"
     )

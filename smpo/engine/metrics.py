@@ -66,30 +66,34 @@ class Meter:
         """How many were added here; a pair counts once for each of its losses."""
         return len(self._ids)
 
-    def settle(self, step: int, norm: Tensor, *, overflows: bool = False) -> dict[str, float]:
+    def settle(self, step: int, norm: Tensor, *, scale: Tensor | None = None) -> dict[str, float]:
         """One number per metric, the same on every process, and the gradient's `norm` beside them.
 
-        Raises `NonFiniteLoss`, before anything was applied. `overflows`: an infinite norm is nothing unusual, because
-        gradients are scaled. This is the only place in which an update waits for its device.
+        Raises `NonFiniteLoss`, before anything was applied. `scale`, of fp16: the factor of the losses (`loss_scale`);
+        with it an infinite norm is returned, on every process where it is infinite on one. This is the only place in
+        which an update waits for its device.
         """
         names = sorted(self._rows)
         values = [torch.cat(self._rows[name]) for name in names]
+        norm = norm.detach().float()
         broken = (~values[names.index("loss")].isfinite()).sum()
-        here = [*(value.sum() for value in values), broken.float()]
+        here = [*(value.sum() for value in values), broken.float(), (~norm.isfinite()).float()]
         host = torch.tensor([float(self.pairs), sum(p * n for p, n in self._passes), float(self._asked)])
         summed = self._accelerator.reduce(
             torch.cat([torch.stack(here), carried(host, here[0].device)]), reduction="sum"
         )
-        *total, broken_pairs, pairs, inverted, asked, length = torch.cat(
-            [summed, norm.detach().float()[None]]
+        scaled = norm.new_ones(()) if scale is None else scale.float()
+        *total, broken_pairs, endless, pairs, inverted, asked, length, factor = torch.cat(
+            [summed, torch.stack([norm, scaled])]
         ).tolist()
         if broken_pairs:
             raise NonFiniteLoss(step, f"the loss of {int(broken_pairs)} pairs is not finite", self.suspects())
-        if not (math.isfinite(length) or overflows):
+        if endless and scale is None:
             raise NonFiniteLoss(step, "the gradient's norm is not finite", self.suspects())
         found = self._named(dict(zip(names, total, strict=True)), pairs, inverted)
         memory = {"reference_passes": asked / pairs} if self._recalled else {}
-        return {**found, **memory, "grad_norm": length}
+        scaling = {} if scale is None else {"loss_scale": factor}
+        return {**found, **memory, **scaling, "grad_norm": math.inf if endless else length}
 
     def _named(self, found: dict[str, float], pairs: float, inverted: float) -> dict[str, float]:
         """Sums over pairs to what is reported; what a person looks at first comes first."""

@@ -85,7 +85,7 @@ class RuntimeSpec(Block):
     """After an update whose loss or gradient is not a number, which is never applied: `stop` the run, `skip` the
     update, or `roll-back` to the last checkpoint and leave out everything since. Its pairs are kept for an autopsy."""
     nan_limit: int = Field(10, ge=1)
-    """Times a run may go on like that before it stops after all."""
+    """Times a run may go on like that before it stops after all; three broken updates in a row stop it, too."""
     runs: str = "runs"
     """Folder of run folders and of the default tracking store."""
     cache: str = "runs/cache"

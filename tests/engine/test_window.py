@@ -227,10 +227,10 @@ def test_an_update_asks_its_device_for_nothing_until_it_settles(objective, inver
     session.optimiser = torch.optim.SGD(session.denoiser.policy.parameters(), lr=0.1, foreach=False)
     settled = []
 
-    def settle(self, step, norm, *, overflows=False):
+    def settle(self, step, norm, *, scale=None):
         assert norm.device.type == "meta"
         settled.append(self.pairs)
-        return {}
+        return {"grad_norm": 1.0}
 
     monkeypatch.setattr(Meter, "settle", settle)
     with on_meta(session):

@@ -6,7 +6,6 @@ difference by thousands, so one that is compiled beside one that isn't would tra
 
 from __future__ import annotations
 
-import copy
 import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from smpo.families.dtypes import frozen_copy, store_in_half
 
 __all__ = ["AS_TORCH_DOES", "Shadow", "Speed", "store_in_half"]
 
@@ -77,14 +78,13 @@ class Shadow:
 
     def __init__(self, master: nn.Module, dtype: torch.dtype, speed: Speed = AS_TORCH_DOES) -> None:
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        network = copy.deepcopy(master).requires_grad_(False).eval()
+        network = frozen_copy(master, None, dtype)
         for module in network.modules():
             vars(module).pop(
                 "forward", None
             )  # what sits in the master's layers (`once`) knows the master's weights
         if hasattr(network, "disable_gradient_checkpointing"):
             network.disable_gradient_checkpointing()
-        store_in_half(network, dtype)
         mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         theirs = {**dict(master.named_parameters()), **dict(master.named_buffers())}
         self._pairs = [(mine[name], theirs[name]) for name in mine]
@@ -121,18 +121,6 @@ class Shadow:
         """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count
         theirs, so one listens to them too."""
         return sum(theirs._version for _, theirs in self._pairs)
-
-
-def store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
-
-    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
-    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
-    """
-    for module in network.modules():
-        frozen = not any(p.requires_grad for p in module.parameters())
-        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
-            module.to(dtype)
 
 
 def _compile_blocks(network: nn.Module) -> None:

@@ -171,7 +171,13 @@ def main() -> None:
 
 
 def _row(folder: Path, device: str, case: dict[str, Any]) -> dict[str, float]:
-    words = [sys.executable, __file__, f"--folder={folder}", f"--device={device}", f"--case={json.dumps(case)}"]
+    words = [
+        sys.executable,
+        __file__,
+        f"--folder={folder}",
+        f"--device={device}",
+        f"--case={json.dumps(case)}",
+    ]
     said = subprocess.run(words, check=True, capture_output=True, text=True, env=dict(os.environ))
     row: dict[str, float] = json.loads(said.stdout.splitlines()[-1])
     print(device, case, row, flush=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from smpo.app.allocator import check_allocator, prefer_expandable_segments
 from smpo.app.rollcall import meet_again
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
@@ -38,8 +41,14 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         raise MachineError(
             "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
         )
+    if device == "cuda":
+        prefer_expandable_segments()
     if spec.inversion.eight_bit:
         need_eight_bits(device)
+    if (
+        device == "cuda" and os.environ.get("WORLD_SIZE", "1") == "1"
+    ):  # else `accelerator_of` chooses the GPU first
+        check_allocator()
     return Runtime(
         device=device,
         precision=spec.train.precision,
@@ -60,7 +69,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
     )
 
 
-def accelerator_of(runtime: Runtime) -> Any:
+def accelerator_of(runtime: Runtime, say: Callable[[str], None] = lambda text: None) -> Any:
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
@@ -75,4 +84,6 @@ def accelerator_of(runtime: Runtime) -> Any:
         from torch.distributed.distributed_c10d import _set_pg_timeout
 
         _set_pg_timeout(_WAIT)  # torch has no public way to tell a meeting from what comes after it
+    if runtime.device == "cuda":
+        check_allocator(say)
     return accelerator

@@ -82,7 +82,7 @@ def assemble(
     rows they compute together.
     """
     runtime = live_runtime(spec)
-    accelerator = accelerator_of(runtime)
+    accelerator = accelerator_of(runtime, say)
     denoiser = spec.model.load(runtime)
     facts = len(denoiser.schedule.alphas_cumprod)
     team = team_of(accelerator, call)

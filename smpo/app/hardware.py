@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from smpo.app.allocator import check_allocator, prefer_expandable_segments
 from smpo.app.rollcall import meet_again
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
@@ -40,6 +42,12 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         raise MachineError(
             "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
         )
+    if device == "cuda":
+        prefer_expandable_segments()
+    if (
+        device == "cuda" and os.environ.get("WORLD_SIZE", "1") == "1"
+    ):  # else `accelerator_of` chooses the GPU first
+        check_allocator()
     return Runtime(
         device=device,
         precision=spec.train.precision,
@@ -70,7 +78,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def accelerator_of(runtime: Runtime) -> Any:
+def accelerator_of(runtime: Runtime, say: Callable[[str], None] = lambda text: None) -> Any:
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
@@ -85,4 +93,6 @@ def accelerator_of(runtime: Runtime) -> Any:
         from torch.distributed.distributed_c10d import _set_pg_timeout
 
         _set_pg_timeout(_WAIT)  # torch has no public way to tell a meeting from what comes after it
+    if runtime.device == "cuda":
+        check_allocator(say)
     return accelerator

@@ -80,15 +80,15 @@ def load_unet(
         vae = locate(extras.vae, what="the vae", patterns=patterns, revision=extras.vae_revision)
         _note(origin, "vae", vae)
         reading, other = replace(reading, vae=vae), (extras.vae, extras.vae_revision, vae_place(vae) != vae)
-    stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading)
+    stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading, device=device)
     half, hold = HALF.get(precision), runtime.reference
     if runtime.vae_slicing if runtime.vae_slicing is not None else stack.resolution >= 512:
         stack.pipeline.vae.enable_slicing()  # a batch of pictures decoded at once fills a GPU
     stack.tiled = runtime.vae_tiling
-    reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
-    later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
+    rest = torch.device("cpu") if runtime.offload_reference else device
+    reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold, device=device, rest=rest)
+    later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half, device=rest)
     checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing)
-    stack.pipeline.to(device)
     networks = Networks(
         stack.pipeline.unet,
         reference,

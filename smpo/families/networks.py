@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from smpo.families.alike import dropout_modules, keeping_nothing, without_dropout
 from smpo.families.lora import adapter_off
+from smpo.families.offload import BlockOffload
 from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, Shadow, Speed
 
 __all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
@@ -50,9 +51,9 @@ class Networks:
     """The trained network itself (`trained`, never wrapped), and whoever stands in for the original.
 
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
-    frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the CPU's
-    memory, from where it is moved to the device for each of its passes. `shadow` keeps a 16-bit copy of a policy that
-    is trained whole, for its passes without gradients.
+    frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the host's
+    memory, from where its blocks are copied to the device while it computes (`BlockOffload`). `shadow` keeps a 16-bit
+    copy of a policy that is trained whole, for its passes without gradients.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Networks:
         half = HALF.get(arithmetic.precision)
         self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
         speed.prepare(trained)
-        self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
+        self._reference = None if reference is None else self._placed(speed.prepare(reference))
         self._compiled: dict[int, CompiledBlocks] = {}
         self._dropout = dropout_modules(trained.eval())
         for module in self._dropout:
@@ -85,9 +86,11 @@ class Networks:
         """The second network, where there is one by now."""
         return self._reference
 
-    @property
-    def _resting(self) -> torch.device:
-        return torch.device("cpu") if self._offload else self.arithmetic.device
+    def _placed(self, reference: nn.Module) -> nn.Module:
+        if self._offload and self.arithmetic.device.type != "cpu":
+            BlockOffload(reference, self.arithmetic.device)
+            return reference
+        return reference.to(self.arithmetic.device)
 
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """One pass in the common arithmetic: float32 `[N, C, H, W]`.
@@ -125,11 +128,8 @@ class Networks:
         if reference and not self.shared:
             if self._reference is None:
                 assert self._fetch is not None
-                self._reference = self.speed.prepare(self._fetch()).to(self._resting)
-            try:
-                yield self._reference.to(self.arithmetic.device)
-            finally:
-                self._reference.to(self._resting)
+                self._reference = self._placed(self.speed.prepare(self._fetch()))
+            yield self._reference
             return
         if self._shadow is not None:
             yield self._shadow.network

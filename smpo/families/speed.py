@@ -6,7 +6,6 @@ difference by thousands, so one that is compiled beside one that isn't would tra
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from smpo.families.alike import contiguous_projections
+from smpo.families.dtypes import frozen_copy, store_in_half
 
 __all__ = ["AS_TORCH_DOES", "CompiledBlocks", "Shadow", "Speed", "store_in_half"]
 
@@ -29,8 +29,8 @@ RECOMPILE_LIMIT = 64
 @dataclass(frozen=True)
 class Speed:
     """`compile`: run inversions with compiled blocks (`CompiledBlocks`). `channels_last`: the layout of convolutions;
-    pays where norms are compiled too, since torch's own GroupNorm returns the other. `attention`: which kernel; `auto` leaves
-    it to torch."""
+    pays where norms are compiled too, since torch's own GroupNorm returns the other. `attention`: which kernel; `auto`
+    leaves it to torch."""
 
     compile: bool = False
     channels_last: bool = False
@@ -79,10 +79,9 @@ class Shadow:
         from diffusers.models.modeling_utils import ModelMixin
 
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        network = copy.deepcopy(master).requires_grad_(False).eval()
+        network = frozen_copy(master, None, dtype)
         if isinstance(network, ModelMixin):
             network.disable_gradient_checkpointing()
-        store_in_half(network, dtype)
         mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         theirs = {**dict(master.named_parameters()), **dict(master.named_buffers())}
         self._pairs = [(mine[name], theirs[name]) for name in mine]
@@ -111,18 +110,6 @@ class Shadow:
         """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count
         theirs, so one listens to them too."""
         return sum(theirs._version for _, theirs in self._pairs)
-
-
-def store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
-
-    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
-    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
-    """
-    for module in network.modules():
-        frozen = not any(p.requires_grad for p in module.parameters())
-        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
-            module.to(dtype)
 
 
 class CompiledBlocks:

@@ -52,8 +52,8 @@ VARIABLES = (
 )  # fmt: skip
 """Environment that can change a number. Both lists say what is kept, so no secret slips in."""
 EXPLANATIONS = (
-    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "OMP_WAIT_POLICY", "SLURM_JOB_ID",
-    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "OMP_WAIT_POLICY",
+    "SLURM_JOB_ID", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
 )  # fmt: skip
 """Environment that tells where and how a run happened; two runs that differ here are comparable."""
 

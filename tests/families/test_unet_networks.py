@@ -88,29 +88,6 @@ def test_float16_is_kept_alike_too(sd_folder: Path, adapter: Adapter | None) -> 
     assert 0 < float((policy - exact).detach().abs().max()) < 0.01
 
 
-def test_an_offloaded_reference_is_on_the_device_for_its_passes_alone(
-    sd_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held = load_unet(sd_folder, runtime=Runtime())
-    away = load_unet(sd_folder, runtime=Runtime(offload_reference=True))
-    x, t, cond = micro_batch(held)
-    assert torch.equal(away.predict(x, t, cond, reference=True), held.predict(x, t, cond, reference=True))
-
-    moves: list[str] = []
-    assert away.networks.reference is not None
-    monkeypatch.setattr(away.networks.reference, "to", lambda device: moves.append(device.type) or Away())
-    networks = away.networks
-    monkeypatch.setattr(networks, "arithmetic", Arithmetic(torch.device("cuda"), "fp32", 4))
-    with pytest.raises(KeyError), networks.still(reference=True) as network:
-        assert isinstance(network, Away) and moves == ["cuda"]
-        raise KeyError
-    assert moves == ["cuda", "cpu"], "it leaves after an error as well"
-
-
-class Away(nn.Module):
-    """What a network is on a device that isn't here."""
-
-
 def test_the_reference_stays_where_the_policy_was(sd_folder: Path) -> None:
     for adapter in (None, LORA):
         denoiser = load_unet(sd_folder, adapter=adapter, runtime=Runtime())

@@ -104,5 +104,5 @@ def device_name(device: torch.device | str) -> str:
     """`cpu`, or `cuda` with what the card is called."""
     device = torch.device(device)
     if device.type == "cuda":
-        return f"cuda {torch.cuda.getdevice_name(device)}"
+        return f"cuda {torch.cuda.get_device_name(device)}"
     return str(device.type)

@@ -29,6 +29,7 @@ from smpo.data.team import ALONE, Team
 from smpo.data.visits import PORTION, Visits, of_pairs, of_samples, tossed
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
 from smpo.maths.draws import PositionDraws
+from smpo.maths.schedule import carried
 
 __all__ = ["PairLoader", "Sample", "Shown", "Stream"]
 
@@ -190,7 +191,7 @@ class PairLoader:
         shown = [sample.shown[side] for side in (0, 1) for sample in samples]
         images = dict(self._latents(samples, shown, plain=plain))
         images |= self._embeddings(samples, shown, plain=plain)
-        told = {name: _full(rows.to(device)) for name, rows in images.items()}  # moved as stored, cast once
+        told = {name: _full(carried(rows, device)) for name, rows in images.items()}  # moved as stored, cast once
         mean, std = told.pop("mean"), told.pop("std")
         conditioning = Conditioning(told)
         single = self._singles is not None and not plain
@@ -201,8 +202,8 @@ class PairLoader:
             mean=mean,
             std=std,
             conditioning=conditioning,
-            p=(torch.ones_like(p) if single else p).to(device),
-            desirable=torch.tensor([one.desirable for one in shown], device=device) if single else None,
+            p=carried(torch.ones_like(p) if single else p, device),
+            desirable=carried(torch.tensor([one.desirable for one in shown]), device) if single else None,
             unconditional=self._unconditional(conditioning, len(shown)) if not plain else None,
             pictures=() if plain or self._stream.crop == "random" else [_picture(one) for one in shown],
         )
@@ -213,7 +214,7 @@ class PairLoader:
             return None
         self._encoded.ensure_prompts([""])
         empty = self._encoded.prompts([""])
-        moved = {name: _full(tensor.to(self._denoiser.device)) for name, tensor in empty.items()}
+        moved = {name: _full(carried(tensor, self._denoiser.device)) for name, tensor in empty.items()}
         return conditioning.merged({name: one.expand(rows, *one.shape[1:]) for name, one in moved.items()})
 
     def _latents(

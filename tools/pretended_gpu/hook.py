@@ -15,7 +15,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-BRIDGED = ("smpo.engine.loop", "smpo.engine.metrics", "smpo.rewards.clip_like", "smpo.families.unet")
+BRIDGED = (
+    "smpo.engine.loop",
+    "smpo.engine.metrics",
+    "smpo.engine.resemblance",
+    "smpo.rewards.clip_like",
+    "smpo.families.unet",
+)
 """The modules of `bridges.BRIDGES`, which imports torch and can't be read here; a test holds the two together."""
 
 

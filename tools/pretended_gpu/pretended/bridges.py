@@ -85,6 +85,19 @@ def _unet(module: Any) -> None:
     module.UNetDenoiser.encode_prompts = finite(module.UNetDenoiser.encode_prompts)
 
 
+def _resemblance(module: Any) -> None:
+    """Gradients whose norms read as 0 have no correlation."""
+    original = module.resemblance
+
+    def resemblance(pairs: Iterator[list[Tensor]], **named: Any) -> Any:
+        try:
+            return original(pairs, **named)
+        except ZeroDivisionError:
+            return module.Resemblance(0.0, 0.0, 0.0, 2, 2, 0.0)
+
+    module.resemblance = resemblance
+
+
 class Bridge(NamedTuple):
     apply: Callable[[Any], None]
     attributes: tuple[str, ...]
@@ -93,6 +106,7 @@ class Bridge(NamedTuple):
 BRIDGES = {
     "smpo.engine.loop": Bridge(_loop, ("assert_starts_at_reference",)),
     "smpo.engine.metrics": Bridge(_metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")),
+    "smpo.engine.resemblance": Bridge(_resemblance, ("resemblance", "Resemblance")),
     "smpo.rewards.clip_like": Bridge(_clip, ("ClipScorer._all",)),
     "smpo.families.unet": Bridge(_unet, ("UNetDenoiser.encode_pictures", "UNetDenoiser.encode_prompts")),
 }

@@ -1,4 +1,5 @@
-"""Operators whose CUDA versions leave the work to cuDNN: here they check what cuDNN checks, and return empty tensors.
+"""Operators that can't do without a library or a result. Those of cuDNN check what cuDNN checks, and return empty tensors;
+`unique` finds every value once, since its result has a size.
 
 Everything else of torch's CUDA side is torch's own code, down to the launch of each kernel.
 """
@@ -30,6 +31,7 @@ def install() -> None:
         library.impl("convolution_backward", _convolution_backward, "CUDA")
         library.impl("_scaled_dot_product_cudnn_attention", _attention, "CUDA")
         library.impl("_scaled_dot_product_cudnn_attention_backward", _attention_backward, "CUDA")
+        library.impl("_unique2", _unique, "CUDA")
     _LIBRARY.append(library)
 
 
@@ -111,6 +113,15 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     pretended.EXTRA["cudnn_attention_backward"] += 1
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _unique(
+    x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As if all values differed; waits once, as the operator does for the size of its result."""
+    torch.cuda.current_stream().synchronize()
+    places = torch.arange(x.numel(), device=x.device)
+    return x.flatten().clone(), places.reshape(x.shape), torch.ones_like(places)
 
 
 def _check_alike(name: str, one: Tensor, other_name: str, other: Tensor) -> None:

@@ -4,6 +4,7 @@ Inside an environment that has smpo, sessions run in it; elsewhere nox makes one
 """
 
 import importlib.util
+from pathlib import Path
 
 import nox
 
@@ -63,6 +64,23 @@ def s3(session: nox.Session) -> None:
     """Data in a bucket, against a server on this machine. Always in an environment of its own: boto is large."""
     session.install("-e", ".[dev,s3]", "moto[server]>=5")
     session.run("pytest", "-m", "s3", "-p", "no:xdist", "tests/data/test_s3.py", *session.posargs, env=ENV)
+
+
+@nox.session
+def pretended_gpu(session: nox.Session) -> None:
+    """The CUDA path on a pretended GPU: crashes, waits, memory; no numbers. tools/pretended_gpu/README.md tells more.
+
+    The environment is kept between calls. Where the machine lacks something for it, the session prints one line and
+    succeeds.
+    """
+    _setup(session)
+    folder = Path(session.cache_dir).resolve() / "pretended_gpu"
+    session.run("python", "tools/pretended_gpu/build.py", str(folder), env=ENV)
+    if not (folder / "ready").exists():
+        return
+    python = str(folder / "venv" / "bin" / "python")
+    words = ("-m", "pytest", "-m", "pretended", "-p", "no:xdist", "tests/pretended")
+    session.run(python, *words, *session.posargs, env=ENV, external=True)
 
 
 @nox.session
@@ -132,7 +150,6 @@ def security(session: nox.Session) -> None:
 
 def _audit(session: nox.Session) -> None:
     import json
-    from pathlib import Path
 
     report = Path(session.create_tmp()) / "audit.json"
     report.unlink(missing_ok=True)
@@ -162,7 +179,7 @@ def build(session: nox.Session) -> None:
     session.install("build", "hatchling")
     target = session.create_tmp()
     session.run("python", "-m", "build", "--outdir", f"{target}/dist", silent=True)
-    (wheel,) = __import__("pathlib").Path(target, "dist").glob("*.whl")
+    (wheel,) = Path(target, "dist").glob("*.whl")
     session.install(str(wheel))
     session.chdir(target)
     session.run("smpo", "--help", env=ENV, silent=True)
@@ -170,7 +187,5 @@ def build(session: nox.Session) -> None:
     session.run("smpo", "run", "quickstart", *session.posargs, env=ENV)
 
 
-def _specs() -> list[object]:
-    from pathlib import Path
-
+def _specs() -> list[Path]:
     return [*Path("experiments").glob("*.yaml")]

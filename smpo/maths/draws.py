@@ -21,6 +21,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from smpo.maths.schedule import carried
+
 __all__ = ["PositionDraws", "random_bits", "stratified"]
 
 
@@ -101,7 +103,7 @@ def row_key(seed: int, name: str, position: int) -> tuple[int, int]:
 
 def random_bits(keys: Sequence[tuple[int, int]], count: int, device: torch.device | str = "cpu") -> Tensor:
     """`[len(keys), count]` int64, all 64 bits random; row i depends on `keys[i]` alone."""
-    words = torch.tensor(keys, dtype=torch.int64, device=device).reshape(-1, 2)
+    words = carried(torch.tensor(keys, dtype=torch.int64), torch.device(device)).reshape(-1, 2)
     counter = torch.arange(count, dtype=torch.int64, device=device) * _GOLDEN  # wraps, as intended
     return _mix(_mix(words[:, :1] + counter) ^ words[:, 1:])
 

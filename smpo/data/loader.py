@@ -223,8 +223,8 @@ class PairLoader:
             mean=mean,
             std=std,
             conditioning=conditioning,
-            p=carried(torch.ones_like(p) if single else p, device),
-            desirable=carried(torch.tensor([one.desirable for one in shown]), device) if single else None,
+            p=to_device(torch.ones_like(p) if single else p, device),
+            desirable=to_device(torch.tensor([one.desirable for one in shown]), device) if single else None,
             unconditional=self._unconditional(conditioning, len(shown)) if not plain else None,
             pictures=() if plain or self._stream.crop == "random" else [_picture(one) for one in shown],
         )
@@ -235,7 +235,7 @@ class PairLoader:
             return None
         self._encoded.ensure_prompts([""])
         empty = self._encoded.prompts([""])
-        moved = {name: _full(carried(tensor, self._denoiser.device)) for name, tensor in empty.items()}
+        moved = {name: _full(to_device(tensor, self._denoiser.device)) for name, tensor in empty.items()}
         return conditioning.merged({name: one.expand(rows, *one.shape[1:]) for name, one in moved.items()})
 
     def _latents(

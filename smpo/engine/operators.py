@@ -27,7 +27,7 @@ INSERTED = 40
 
 class _Log(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lines: list[str] = []
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -52,7 +52,8 @@ def operators_of(run: Callable[[], Any]) -> list[str]:
     """The operators that `run` dispatches, in order, each with its arguments; tensors as dtype, shape and strides."""
     with _Log() as log:
         run()
-    return log.lines
+    lines: list[str] = log.lines
+    return lines
 
 
 def compared_operators(prepared: Prepared, denoiser: Denoiser) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,8 @@ def frozen_copy(network: nn.Module, device: torch.device | None, half: torch.dty
 
     for module in twin.modules():
         dtype = half if half is not None and isinstance(module, _HALVED) else torch.float32
-        for kept in (module._parameters, module._buffers):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for kept in tables:
             for name, tensor in kept.items():
                 kept[name] = None if tensor is None else mine(tensor, dtype)
     return twin.eval()

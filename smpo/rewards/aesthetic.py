@@ -48,6 +48,9 @@ def linear_head(width: int) -> nn.Sequential:
 class AestheticScorer(NetworkScorer):
     """A `kinds.Scorer` round a CLIP's image tower and a linear head; the head is always in float32."""
 
+    _model: Any
+    _head: Any
+
     def __init__(
         self,
         model: Any,
@@ -73,7 +76,8 @@ class AestheticScorer(NetworkScorer):
 
     def _units(self, pixels: Tensor) -> Tensor:
         found = vectors(self._model.get_image_features(pixel_values=pixels)).float()
-        return found / found.norm(dim=-1, keepdim=True)
+        unit: Tensor = found / found.norm(dim=-1, keepdim=True)
+        return unit
 
     def _score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """Prompts are not looked at."""

@@ -65,7 +65,7 @@ class NetworkScorer:
         ]
         return torch.cat(parts) if parts else torch.empty(0)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def score(self, inputs: Sequence[Tensor], prompts: Sequence[str]) -> Tensor:
         """`inputs`: of `preprocess`, one for each prompt. `[N]` float32 on the CPU."""
         _alike(inputs, prompts)

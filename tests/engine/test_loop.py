@@ -130,12 +130,12 @@ def test_ktos_mean_is_that_of_the_whole_update():
 
 
 def test_images_without_a_partner_have_timesteps_of_their_own():
-    from smpo.engine.step import prepare
+    from smpo.engine.step import noise
 
     for objective, same in ((DiffusionDPO(), True), (DiffusionKTO(), False)):
         session = toy_session(objective, NoInversion())
         batch = next(iter(session.batches(0)))
-        prepared = prepare(
+        noised = noise(
             batch,
             session.draws(batch.position),
             denoiser=session.denoiser,
@@ -143,16 +143,16 @@ def test_images_without_a_partner_have_timesteps_of_their_own():
             objective=objective,
             settings=session.settings,
         )
-        first, second = prepared.seen.t.chunk(2)
+        first, second = noised.t.chunk(2)
         assert torch.equal(first, second) is same
 
 
 def test_levels_of_a_pair_lie_one_in_each_stratum():
-    from smpo.engine.step import prepare
+    from smpo.engine.step import noise
 
     session = toy_session(InversionDPO(levels=4), DDIMInversion(steps=4, by="reference"))
     batch = next(iter(session.batches(0)))
-    prepared = prepare(
+    noised = noise(
         batch,
         session.draws(batch.position),
         denoiser=session.denoiser,
@@ -160,7 +160,7 @@ def test_levels_of_a_pair_lie_one_in_each_stratum():
         objective=session.objective,
         settings=session.settings,
     )
-    t = prepared.seen.t.reshape(2, 4, 8)
+    t = noised.t.reshape(2, 4, 8)
     assert torch.equal(t[0], t[1])
     assert torch.equal(t[0] // 250, torch.arange(4)[:, None].expand(4, 8))
     x0 = batch.mean.reshape(2, 8, 1, 2, 2)
@@ -168,9 +168,9 @@ def test_levels_of_a_pair_lie_one_in_each_stratum():
         for level in range(4):
             rows = slice((side * 4 + level) * 8, (side * 4 + level + 1) * 8)
             abar = session.denoiser.schedule.abar(t[side, level], x0[side])
-            noise = prepared.seen.target[rows]
-            expected = abar.sqrt() * x0[side] + (1 - abar).sqrt() * noise
-            torch.testing.assert_close(prepared.x_t[rows], expected, rtol=1e-4, atol=1e-4)
+            epsilon = noised.noise[rows]
+            expected = abar.sqrt() * x0[side] + (1 - abar).sqrt() * epsilon
+            torch.testing.assert_close(noised.x_t[rows], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_margins_by_timestep_average_to_the_margin():

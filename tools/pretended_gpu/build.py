@@ -20,7 +20,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # run as a script, or loaded by a test
 
 from functions import wanted
-from torch_build import HEADERS, Missing, TorchBuild, check_machine, find_torch, install_headers, install_torch
+from torch_build import (
+    HEADERS,
+    Missing,
+    TorchBuild,
+    check_machine,
+    find_torch,
+    install_headers,
+    install_torch,
+)
 
 __all__ = ["build", "main"]
 
@@ -31,7 +39,9 @@ EIGHT_BIT = "bitsandbytes/libbitsandbytes_cuda{version}.so"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
     ready = folder / "ready"
@@ -82,7 +92,9 @@ def _attach(site: Path) -> None:
         raise SystemExit("build.py: this is the pretended environment; run it with the Python of another")
     shutil.copy(HERE / "hook.py", site / "pretended_hook.py")
     lines = [f"import site; site.addsitedir({path!r})" for path in behind]
-    (site / "pretended.pth").write_text("\n".join([*lines, "import pretended_hook; pretended_hook.install()"]) + "\n")
+    (site / "pretended.pth").write_text(
+        "\n".join([*lines, "import pretended_hook; pretended_hook.install()"]) + "\n"
+    )
 
 
 def _device(site: Path, headers: Path, torch: TorchBuild) -> None:
@@ -117,7 +129,8 @@ def _device(site: Path, headers: Path, torch: TorchBuild) -> None:
     linked = ["-Wl,--no-as-needed", f"-L{package}", "-l:libpretended.so", "-Wl,-rpath,$ORIGIN/.."]
     for name in found.libraries:  # each is only a name for libpretended.so
         subprocess.run(
-            [*shared, f"-Wl,-soname,{name}", "-o", libraries / name, "-x", "c", "/dev/null", *linked], check=True
+            [*shared, f"-Wl,-soname,{name}", "-o", libraries / name, "-x", "c", "/dev/null", *linked],
+            check=True,
         )
     _try(site)
     stamp.write_text(digest.hexdigest())

@@ -1,5 +1,4 @@
-"""What the pretended GPU needs from outside: a CUDA build of torch, CUDA's headers, a compiler. Installs the first two.
-"""
+"""What the pretended GPU needs from outside: a CUDA build of torch, CUDA's headers, a compiler. Installs the first two."""
 
 from __future__ import annotations
 
@@ -16,7 +15,15 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["HEADERS", "Missing", "TorchBuild", "check_machine", "find_torch", "install_headers", "install_torch"]
+__all__ = [
+    "HEADERS",
+    "Missing",
+    "TorchBuild",
+    "check_machine",
+    "find_torch",
+    "install_headers",
+    "install_torch",
+]
 
 HEADERS = "headers-{cuda}"
 VERSIONS = ("2.13.0", "2.12.1", "2.11.0")
@@ -63,7 +70,10 @@ def find_torch(site: Path) -> TorchBuild | None:
     if not file.is_file() or not list(site.glob("torch-*.dist-info/RECORD")):
         return None
     text = file.read_text()
-    version, cuda = re.search(r"^__version__ = '(.*)'", text, re.M), re.search(r"^cuda.*= '(13\..*)'", text, re.M)
+    version, cuda = (
+        re.search(r"^__version__ = '(.*)'", text, re.M),
+        re.search(r"^cuda.*= '(13\..*)'", text, re.M),
+    )
     return TorchBuild(version[1], cuda[1]) if version and cuda else None
 
 
@@ -74,7 +84,10 @@ def install_torch(python: Path, site: Path, folder: Path) -> TorchBuild:
         raise Missing(f"{free:.1f} GB are free at {folder}, and {_GIGABYTES} are needed")
     errors = ""
     for version in _candidates():
-        print(f"pretended GPU: installing torch {version} for CUDA, without NVIDIA's libraries (half a GB)", flush=True)
+        print(
+            f"pretended GPU: installing torch {version} for CUDA, without NVIDIA's libraries (half a GB)",
+            flush=True,
+        )
         # `===` compares letters: a build for CPUs ("2.13.0+cpu") that pip knows of isn't taken for 2.13.0.
         errors = _pip("--python", python, "install", "--no-deps", "--no-compile", f"torch==={version}")
         if (found := find_torch(site)) is not None:
@@ -116,4 +129,10 @@ def _pip(*words: str | Path) -> str:
     except subprocess.TimeoutExpired:
         return f"pip took longer than {_PATIENCE // 60} minutes"
     lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-    return lines[-1] if done.returncode and lines else "" if not done.returncode else f"pip ended with {done.returncode}"
+    return (
+        lines[-1]
+        if done.returncode and lines
+        else ""
+        if not done.returncode
+        else f"pip ended with {done.returncode}"
+    )

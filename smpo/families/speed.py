@@ -29,7 +29,7 @@ RECOMPILE_LIMIT = 64
 @dataclass(frozen=True)
 class Speed:
     """`compile`: run inversions with compiled blocks (`CompiledBlocks`). `channels_last`: the layout of convolutions;
-    pays where norms are compiled too, since torch's own GroupNorm returns the other. `attention`: which kernel; `auto`
+    pays where norms are compiled, since torch's own GroupNorm returns the other. `attention`: which kernel; `auto`
     leaves it to torch."""
 
     compile: bool = False

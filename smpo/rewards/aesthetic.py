@@ -48,6 +48,9 @@ def linear_head(width: int) -> nn.Sequential:
 class AestheticScorer(NetworkScorer):
     """A `kinds.Scorer` round a CLIP's image tower and a linear head; the head is always in float32."""
 
+    _model: Any
+    _head: Any
+
     def __init__(
         self,
         model: Any,

@@ -70,6 +70,8 @@ class ClipScorer(NetworkScorer):
     same score, and it doesn't depend on the neighbours. `words` is done to a prompt before it is split.
     """
 
+    _model: Any
+
     def __init__(
         self,
         model: Any,

@@ -64,6 +64,8 @@ class ImageRewardNetwork(nn.Module):  # type: ignore[misc]
 class ImageRewardScorer(NetworkScorer):
     """A `kinds.Scorer` round the network. Each picture is seen with its own prompt alone."""
 
+    _network: Any
+
     def __init__(
         self,
         network: ImageRewardNetwork,

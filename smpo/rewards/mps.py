@@ -82,6 +82,8 @@ class MPSNetwork(nn.Module):  # type: ignore[misc]
 class MPSScorer(NetworkScorer):
     """A `kinds.Scorer` round the network."""
 
+    _network: Any
+
     def __init__(
         self,
         network: MPSNetwork,

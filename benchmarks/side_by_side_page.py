@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what side_by_side.py, end_to_end.py and rho.py found.
+"""Write docs/performance.md from what side_by_side.py, end_to_end.py, preparation.py and rho.py found.
 
 python benchmarks/side_by_side_page.py            # write
 python benchmarks/side_by_side_page.py --check    # 1 when the page isn't that of the results
@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from preparation_page import preparation
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -25,9 +27,11 @@ def page(
     small: list[dict[str, Any]],
     around: list[dict[str, Any]],
     alike: list[dict[str, Any]],
+    prepared: list[dict[str, Any]],
 ) -> str:
     sections = (section(report) for report in found)
-    return "\n".join([INTRO, worth(alike), *sections, true_blocks(small), end_to_end(around)])
+    ready = map(preparation, prepared)
+    return "\n".join([INTRO, worth(alike), *sections, true_blocks(small), end_to_end(around), *ready])
 
 
 def worth(alike: list[dict[str, Any]]) -> str:
@@ -210,6 +214,7 @@ def everything() -> str:
         [report for report in compared if report["reduced"]],
         results("end_to_end_*.json"),
         results("rho_*.json"),
+        results("preparation.json"),
     )
 
 

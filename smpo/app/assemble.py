@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from smpo.app.counts import updates_together
 from smpo.app.hardware import accelerator_of, live_runtime
 from smpo.app.inverted import reused
 from smpo.app.labels import Labels, check_labels
@@ -112,8 +113,14 @@ def assemble(
         dtype=torch.float16 if spec.train.halves else torch.float32,
     )  # fmt: skip
     preparation = Preparation(
-        loader, labels, steps=spec.train.steps, batch=spec.train.batch, clock=clock, progress=progress, team=team
-    )  # fmt: skip
+        loader,
+        labels,
+        steps=spec.train.steps,
+        together=updates_together(spec),
+        clock=clock,
+        progress=progress,
+        team=team,
+    )
     preparation.label(0)
     p, stats = labels.p.clone(), labels.stats
     if accelerator.is_main_process:

@@ -73,9 +73,9 @@ PORTION = 2048
 move a reward to the device and back more often."""
 
 
-def updates_together(batch: int) -> int:
-    """Updates of a portion."""
-    return -(-PORTION // batch)
+def updates_together(spec: ExperimentSpec) -> int:
+    """Updates of a portion: all of them where pictures are read in storage order alone."""
+    return spec.train.steps if spec.data.sequential else -(-PORTION // spec.train.batch)
 
 
 DECODE_MS, PREPROCESS_MS, PLACE_MS = 13.0, 18.0, 13.0
@@ -107,7 +107,7 @@ def prepared(
     encoded = round(caches.images_to_encode) if spec.train.crop == "centre" else 2 * visits
     scored = caches.scores_to_compute
     work = scored * (DECODE_MS + PREPROCESS_MS) + encoded * (DECODE_MS + PLACE_MS)
-    together = updates_together(spec.train.batch)
+    together = updates_together(spec)
     return Prepared(
         scored=scored,
         encoded=encoded,

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from smpo.app.counts import updates_together
 from smpo.app.labels import Labels
 from smpo.data.index import Progress
 from smpo.data.loader import PairLoader
@@ -25,7 +24,8 @@ class Preparation:
     """What updates need is there when `until` has been called for them. Collective: all processes of a run call it for
     the same updates in the same order.
 
-    `clock` times `score` and `encode`; `progress` is shown."""
+    `together`: updates of a portion (`counts.updates_together`). `clock` times `score` and `encode`; `progress` is
+    shown."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class Preparation:
         labels: Labels,
         *,
         steps: int,
-        batch: int,
+        together: int,
         clock: Callable[[str], AbstractContextManager[None]],
         progress: Progress | None = None,
         team: Team = ALONE,
     ) -> None:
         self._loader, self._labels, self._steps = loader, labels, steps
         self._clock, self._progress, self._team = clock, progress, team
-        self._updates = updates_together(batch)
+        self._updates = together
         self._done: set[int] = set()
 
     def label(self, step: int) -> None:

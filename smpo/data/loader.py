@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from smpo.data.buckets import Buckets, Size
+from smpo.data.grouping import full, of_one_size, picture_name
 from smpo.data.index import Progress
 from smpo.data.order import Order, dealt
-from smpo.data.rows import EncodedRows, image_row, prompt_row
+from smpo.data.rows import EncodedRows, image_row
 from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
 from smpo.data.team import ALONE, Team
@@ -137,9 +138,7 @@ class PairLoader:
         Promise: the samples of an update, and every number about each, are the same for any `micro_batch`,
         `world` and `cost`."""
         samples = self.samples(step, rank, world, cost)
-        for some in _of_one_size(
-            samples, min(self._stream.micro_batch or len(samples), most or len(samples))
-        ):
+        for some in of_one_size(samples, min(self._stream.micro_batch or len(samples), most or len(samples))):
             yield self._batch(some)
 
     def fixed(self, rows: Sequence[int], size: int) -> Iterator[PairBatch]:
@@ -152,7 +151,7 @@ class PairLoader:
             for i, row in enumerate(rows)
             for pair, where in [(self._table[row], Placement(size=self._size(row)))]
         ]
-        for some in _of_one_size(samples, size):
+        for some in of_one_size(samples, size):
             yield self._batch(some, plain=True)
 
     def together(self, rows: Sequence[int]) -> Sequence[int]:
@@ -210,7 +209,7 @@ class PairLoader:
         images = dict(self._latents(samples, shown, plain=plain))
         images |= self._embeddings(samples, shown, plain=plain)
         told = {
-            name: _full(to_device(rows, device)) for name, rows in images.items()
+            name: full(to_device(rows, device)) for name, rows in images.items()
         }  # moved as stored, cast once
         mean, std = told.pop("mean"), told.pop("std")
         conditioning = Conditioning(told)
@@ -226,7 +225,7 @@ class PairLoader:
             p=to_device(torch.ones_like(p) if single else p, device),
             desirable=to_device(torch.tensor([one.desirable for one in shown]), device) if single else None,
             unconditional=self._unconditional(conditioning, len(shown)) if not plain else None,
-            pictures=() if plain or self._stream.crop == "random" else [_picture(one) for one in shown],
+            pictures=() if plain or self._stream.crop == "random" else [picture_name(one) for one in shown],
         )
 
     def _unconditional(self, conditioning: Conditioning, rows: int) -> Conditioning | None:
@@ -235,7 +234,7 @@ class PairLoader:
             return None
         self._encoded.ensure_prompts([""])
         empty = self._encoded.prompts([""])
-        moved = {name: _full(to_device(tensor, self._denoiser.device)) for name, tensor in empty.items()}
+        moved = {name: full(to_device(tensor, self._denoiser.device)) for name, tensor in empty.items()}
         return conditioning.merged({name: one.expand(rows, *one.shape[1:]) for name, one in moved.items()})
 
     def _latents(
@@ -260,25 +259,3 @@ class PairLoader:
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
         return any(samples[0].position in ready and samples[-1].position in ready for ready in self._ready)
-
-
-def _full(rows: Tensor) -> Tensor:
-    """Rows that were stored by halves, in float32."""
-    return rows.float() if rows.dtype == torch.float16 else rows
-
-
-def _of_one_size(samples: Sequence[Sample], pairs: int) -> Iterator[list[Sample]]:
-    """Portions of at most so many samples, all of one size, in the order in which sizes are met."""
-    groups: dict[Size | None, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.placement.size].append(sample)
-    for group in groups.values():
-        for start in range(0, len(group), pairs):
-            yield group[start : start + pairs]
-
-
-def _picture(one: Shown) -> str:
-    """An image as it is shown, with its prompt."""
-    size = one.placement.size
-    cut = "" if size is None else f"/{size[0]}x{size[1]}"
-    return f"{image_row(one.image, one.placement.flip)}{cut}/{prompt_row(one.prompt)}"

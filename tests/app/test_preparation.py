@@ -184,3 +184,9 @@ def test_two_processes_prepare_portions_together(tmp_path: Path) -> None:
     assert scores(tmp_path / "one") == scores(tmp_path / "two")
     (one, _), (two, _) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_pictures_at_an_address_are_read_once_in_storage_order(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, "data={use: pickapic, path: 'hf://datasets/somebody/pairs'}")
+    assert counts.updates_together(spec) == spec.train.steps
+    assert counts.updates_together(spec_of(tmp_path)) == 2

@@ -38,7 +38,7 @@ class NetworkReward(Learned):
 
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Neutral("fp32")] = "fp32"
     """Precision of the network. 16 bits take half the memory, and a fraction of the time on a GPU; scores move by what
-    docs/rewards.md says, and are kept apart from those in float32."""
+    docs/performance.md says, and are kept apart from those in float32."""
 
 
 TEXTS = ("*.json", "*.txt")

@@ -146,23 +146,13 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
     are fixed, one in the middle of each of n bins, so that all arms do the same work and the mean is known. `reduced`:
     the true blocks an eighth as wide, on latents of 16 x 16, with tiny encoders, so that a CPU can show that it works.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from diffusers import UNet2DConditionModel
 
     torch.manual_seed(seed)
     with device:
         config = {**UNETS[arch], **(REDUCED[arch] if reduced else {})}
         unet, side, tiny = UNet2DConditionModel(**config), config["sample_size"], reduced or arch == "tiny"
-        vae = AutoencoderKL(**(_tiny_vae() if tiny else {**_VAE, "latent_channels": 4}))
-        texts: list[nn.Module] = []
-        if arch == "sd15":
-            texts = [CLIPTextModel(CLIPTextConfig(**(_TINY_CLIP if tiny else _CLIP_L)))]
-        else:
-            small, large = (_TINY_CLIP, _TINY_CLIP) if tiny else (_CLIP_L, _BIG_G)
-            texts = [
-                CLIPTextModel(CLIPTextConfig(**small)),
-                CLIPTextModelWithProjection(CLIPTextConfig(**large)),
-            ]
+        vae, texts = encoders(arch, tiny=tiny)
     reference = copy.deepcopy(unet).requires_grad_(False).eval()
     generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
@@ -173,8 +163,6 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
                 else torch.randn_like(weight)
             )
             weight.mul_(1 + 1e-3 * drawn.to(device))
-    for frozen in (vae, *texts):
-        frozen.requires_grad_(False).eval()
     bins = GRID[arch]
     t = torch.tensor([int(1000 * (i % bins + 0.5) / bins) for i in range(pairs)])
     pixels = side * 2 ** (len(vae.config.block_out_channels) - 1)
@@ -191,6 +179,21 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
         t=t,
         noise=torch.randn(2, pairs, 4, side, side, generator=generator),
     )
+
+
+def encoders(arch: str, *, tiny: bool) -> tuple[Any, list[nn.Module]]:
+    """A frozen autoencoder and text encoders of this architecture, with random weights, on torch's default device."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    vae = AutoencoderKL(**(_tiny_vae() if tiny else {**_VAE, "latent_channels": 4}))
+    small, large = (_TINY_CLIP, _TINY_CLIP) if tiny else (_CLIP_L, _BIG_G)
+    texts: list[nn.Module] = [CLIPTextModel(CLIPTextConfig(**small))]
+    if arch != "sd15":
+        texts.append(CLIPTextModelWithProjection(CLIPTextConfig(**large)))
+    for frozen in (vae, *texts):
+        frozen.requires_grad_(False).eval()
+    return vae, texts
 
 
 def _tiny_vae() -> dict[str, Any]:

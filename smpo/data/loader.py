@@ -191,7 +191,9 @@ class PairLoader:
         shown = [sample.shown[side] for side in (0, 1) for sample in samples]
         images = dict(self._latents(samples, shown, plain=plain))
         images |= self._embeddings(samples, shown, plain=plain)
-        told = {name: _full(carried(rows, device)) for name, rows in images.items()}  # moved as stored, cast once
+        told = {
+            name: _full(carried(rows, device)) for name, rows in images.items()
+        }  # moved as stored, cast once
         mean, std = told.pop("mean"), told.pop("std")
         conditioning = Conditioning(told)
         single = self._singles is not None and not plain

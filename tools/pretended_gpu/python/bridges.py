@@ -24,7 +24,7 @@ def bridge(module: ModuleType) -> None:
     if lost:
         raise RuntimeError(
             f"pretended GPU: {module.__name__} has no {', '.join(lost)} any more; change its bridge in "
-            "tools/pretended_gpu/pretended/bridges.py"
+            "tools/pretended_gpu/python/bridges.py"
         )
     BRIDGES[module.__name__].apply(module)
 
@@ -105,7 +105,9 @@ class Bridge(NamedTuple):
 
 BRIDGES = {
     "smpo.engine.loop": Bridge(_loop, ("assert_starts_at_reference",)),
-    "smpo.engine.metrics": Bridge(_metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")),
+    "smpo.engine.metrics": Bridge(
+        _metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")
+    ),
     "smpo.engine.resemblance": Bridge(_resemblance, ("resemblance", "Resemblance")),
     "smpo.rewards.clip_like": Bridge(_clip, ("ClipScorer._all",)),
     "smpo.families.unet": Bridge(_unet, ("UNetDenoiser.encode_pictures", "UNetDenoiser.encode_prompts")),

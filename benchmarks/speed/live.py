@@ -88,7 +88,12 @@ def _peak(
         if rank is not None:
             _adapt(network, rank, dora)
         side, width = pixels // 8, config["cross_attention_dim"]
-        x, text, t = torch.empty(images, 4, side, side), torch.empty(images, 77, width), torch.empty(images)
+        channels = config.get("in_channels", 4)
+        x, text, t = (
+            torch.empty(images, channels, side, side),
+            torch.empty(images, 77, width),
+            torch.empty(images),
+        )
         added: dict[str, Any] = {}
         if "addition_embed_type" in config:
             pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]

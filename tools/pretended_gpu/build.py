@@ -56,8 +56,8 @@ def main() -> int:
 
 
 def build(folder: Path) -> None:
-    """Do what is missing or has changed. Raises `Missing` for what this machine can't give, `CalledProcessError` for
-    an error of this tool."""
+    """Do the steps that are missing or out of date. Raises `Missing` where this machine lacks something,
+    `CalledProcessError` for an error of this tool."""
     check_machine()
     folder.mkdir(parents=True, exist_ok=True)
     python = _environment(folder / "venv")
@@ -85,7 +85,7 @@ def _attach(site: Path) -> None:
     """The Python side, and the packages of the environment that runs this, behind torch on the path."""
     package = site / "pretended"
     package.mkdir(exist_ok=True)
-    for source in (HERE / "pretended").glob("*.py"):
+    for source in (HERE / "python").glob("*.py"):
         shutil.copy(source, package)
     behind = [one for one in sys.path if one.endswith(("site-packages", "dist-packages"))]
     if str(site) in behind:
@@ -101,11 +101,8 @@ def _device(site: Path, headers: Path, torch: TorchBuild) -> None:
     """Compile the C files, unless that has been done for the same files, the same torch and the same bitsandbytes."""
     package = site / "pretended"
     sources = sorted((HERE / "device").glob("*.c"))
-    eight_bit = [
-        Path(path) / EIGHT_BIT.format(version=torch.cuda.replace(".", ""))
-        for path in sys.path
-        if (Path(path) / EIGHT_BIT.format(version=torch.cuda.replace(".", ""))).exists()
-    ]
+    name = EIGHT_BIT.format(version=torch.cuda.replace(".", ""))
+    eight_bit = [Path(path) / name for path in sys.path if (Path(path) / name).exists()]
     hashed = [*sources, *sorted((HERE / "device").glob("*.h")), *HERE.glob("*.py")]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in hashed))
     digest.update(f"{torch} {site} {[(str(file), file.stat().st_size) for file in eight_bit]}".encode())
@@ -120,10 +117,9 @@ def _device(site: Path, headers: Path, torch: TorchBuild) -> None:
     device, libraries = package / "libpretended.so", package / "lib"
     include = [f"-I{HERE / 'device'}", f"-I{headers}"]
     shared = ["gcc", "-shared", "-fPIC"]
-    subprocess.run(
-        [*shared, "-O1", "-w", "-pthread", "-std=gnu11", *include, f"-DPRETENDED_CUDA={torch.number}", "-Wl,-soname,libpretended.so",
-         "-o", device, *sources, rest, "-ldl"], check=True,
-    )  # fmt: skip
+    flags = ["-O1", "-w", "-pthread", "-std=gnu11", f"-DPRETENDED_CUDA={torch.number}", *include]
+    named = ["-Wl,-soname,libpretended.so", "-o", device]
+    subprocess.run([*shared, *flags, *named, *sources, rest, "-ldl"], check=True)
     shutil.rmtree(libraries, ignore_errors=True)
     libraries.mkdir()
     linked = ["-Wl,--no-as-needed", f"-L{package}", "-l:libpretended.so", "-Wl,-rpath,$ORIGIN/.."]
@@ -137,7 +133,7 @@ def _device(site: Path, headers: Path, torch: TorchBuild) -> None:
 
 
 def _try(site: Path) -> None:
-    """Whether the loader finds every function, and torch the device."""
+    """Import torch: the loader has to find every function, and torch the device."""
     python = site.parents[2] / "bin" / "python"
     code = "import torch; assert torch.version.cuda and torch.cuda.is_available(), torch.__file__"
     subprocess.run([python, "-c", code], check=True, env={**os.environ, "LD_BIND_NOW": "1"})

@@ -13,11 +13,12 @@ from typing import NamedTuple
 __all__ = ["Wanted", "wanted"]
 
 _NVIDIA = re.compile(
-    r"(__cuda|cu[A-Z]|cuda|cublas|cudnn|cusparse|cusolver|cufft|curand|cupti|nccl|nvshmem|nvrtc|nvJitLink)"
+    r"(__cuda|cu[A-Z]|cuda|cublas|cudnn|cusparse|cusolver|cufft|curand|cupti|nccl|nvshmem|nvrtc|nvJitLink|nvml)"
 )
 _LIBRARY = re.compile(r"lib(cu(?!da_linalg)|nccl|nvshmem|nvrtc|nvJitLink)[A-Za-z_]*\.so\.\d+")
 _QUIET = re.compile(r"(__cuda|cuda|cublas|cu[A-Z]|cupti)")
 """Nothing depends on the results of these. A call of any other prints a line."""
+_NAMES = re.compile(rb"\0((?:cu|nvml)[A-Z]\w+)(?=\0)")
 _DEFINITION = re.compile(r"^\w[\w\s*]*?\b(\w+)\(", re.M)
 
 
@@ -36,7 +37,7 @@ def wanted(users: Sequence[Path], sources: Iterable[Path]) -> Wanted:
     Raises `CalledProcessError` where a file isn't a shared library.
     """
     used, given = set[str](), set[str]()
-    libraries = {"libcuda.so.1"}
+    libraries = {"libcuda.so.1", "libnvidia-ml.so.1"}
     for file in users:
         used |= _symbols(file, "--undefined-only")
         given |= _symbols(file, "--defined-only")
@@ -44,8 +45,8 @@ def wanted(users: Sequence[Path], sources: Iterable[Path]) -> Wanted:
         libraries |= {
             one[1] for one in re.finditer(r"NEEDED.*\[(.*)\]", header) if _LIBRARY.fullmatch(one[1])
         }
-        if file.name == "libc10_cuda.so":  # it looks the driver's functions up by name
-            used |= {one.decode() for one in re.findall(rb"\0(cu[A-Z]\w+)(?=\0)", file.read_bytes())}
+        if file.name == "libc10_cuda.so":  # it looks functions of these two libraries up by name
+            used |= {one.decode() for one in _NAMES.findall(file.read_bytes())}
     defined = set(_DEFINITION.findall("\n".join(source.read_text() for source in sources)))
     rest = sorted(name for name in used - given - defined if _NVIDIA.match(name))
     lines = [f"{'QUIET' if _QUIET.match(name) else 'ALOUD'}({name})" for name in rest]

@@ -1,8 +1,8 @@
 """The matrix of settings: one small run each on the pretended GPU, all in one process.
 
 `lines()` are those of settings.txt and one for each objective, inversion and optimiser of the registry; `Matrix.run`
-trains and evaluates small.yaml with one of them and counts what the device was asked for. tests/pretended runs them,
-benchmarks/pretended_gpu.py writes the results down.
+trains and evaluates small.yaml with one of them and counts the device's calls. tests/pretended runs them all,
+benchmarks/pretended_gpu.py writes their results.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Matrix:
     folder: Path
 
     def run(self, line: str) -> Outcome:
-        """Train and evaluate small.yaml with these settings. Errors are caught and told in the outcome."""
+        """Train and evaluate small.yaml with these settings. The outcome holds an error, if there was one."""
         import pretended
         import torch
 
@@ -113,6 +113,7 @@ class Matrix:
         ]
         outcome = Outcome(line)
         gc.collect()
+        gc.freeze()  # what is loaded by now stays loaded: smpo's own collections need not look at it
         torch.cuda.empty_cache()  # or what the last run left there would count as this one's
         torch.cuda.reset_peak_memory_stats()
         before, began = pretended.counts(), time.perf_counter()
@@ -134,6 +135,7 @@ def _watched(outcome: Outcome) -> Iterator[None]:
     """Count each update, and the memory of the updates apart from that of the rest."""
     import pretended
     import torch
+
     from smpo.engine import loop
 
     fit = loop.fit
@@ -176,8 +178,6 @@ def _smpo(*words: str) -> list[str]:
     except Exception as error:
         frames = [one for one in traceback.extract_tb(error.__traceback__) if "/smpo/" in one.filename]
         first = str(error).splitlines()[0] if str(error) else ""
-        return [
-            f"{type(error).__name__}: {first}",
-            *(f"{one.filename}:{one.lineno}: {one.line}" for one in frames[-1:]),
-        ]
+        lines = [f"{one.filename}:{one.lineno}: {one.line}" for one in frames[-1:]]
+        return [f"{type(error).__name__}: {first}", *lines]
     return []

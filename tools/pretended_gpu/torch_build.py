@@ -1,4 +1,4 @@
-"""What the pretended GPU needs from outside: a CUDA build of torch, CUDA's headers, a compiler. Installs the first two."""
+"""A CUDA build of torch and CUDA's headers from pip's index, without NVIDIA's libraries; checks of the machine."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ VERSIONS = ("2.13.0", "2.12.1", "2.11.0")
 _GIGABYTES = 4
 """On the disk: torch 1.3, its wheel twice for a moment, 0.6 in pip's cache. 1.3 stay."""
 _PATIENCE = 1200
-"""Seconds for a download of half a gigabyte."""
+"""Seconds until a download of half a gigabyte counts as failed."""
 
 
 class Missing(Exception):
-    """What this machine lacks, in words: the pretended GPU is skipped."""
+    """This machine lacks something, and the pretended GPU is skipped; the message names it."""
 
 
 class TorchBuild(NamedTuple):
@@ -51,12 +51,10 @@ class TorchBuild(NamedTuple):
 
 
 def check_machine() -> None:
-    """Raises `Missing`, all lacking programs in one sentence."""
+    """Raises `Missing`, with all lacking programs in one sentence."""
     system = f"{platform.system()} on {platform.machine()}"
     if system != "Linux on x86_64":
         raise Missing(f"it needs Linux on x86_64, and this is {system}")
-    if sys.version_info < (3, 11):
-        raise Missing(f"it needs Python 3.11 or newer, and this is {platform.python_version()}")
     lacking = [name for name in ("gcc", "nm", "readelf") if shutil.which(name) is None]
     if lacking:
         raise Missing(f"{', '.join(lacking)} not found (Debian: apt-get install gcc libc6-dev binutils)")
@@ -128,11 +126,7 @@ def _pip(*words: str | Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     except subprocess.TimeoutExpired:
         return f"pip took longer than {_PATIENCE // 60} minutes"
+    if not done.returncode:
+        return ""
     lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-    return (
-        lines[-1]
-        if done.returncode and lines
-        else ""
-        if not done.returncode
-        else f"pip ended with {done.returncode}"
-    )
+    return lines[-1] if lines else f"pip ended with {done.returncode}"

@@ -1,5 +1,5 @@
 /*
- * Counters of calls by name, and of copies by direction. ../pretended/__init__.py reads and resets them.
+ * Counters of calls by name, and of copies by direction. ../python/__init__.py reads and resets them.
  */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -35,7 +35,7 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void 
     return 0;
 }
 
-/* torch refuses a cuDNN that isn't the one of its build; ../pretended/operators.py sets that version. */
+/* torch refuses a cuDNN that isn't the one of its build; ../python/operators.py sets that version. */
 static size_t cudnn_version;
 void pretended_set_cudnn_version(size_t version) { cudnn_version = version; }
 size_t cudnnGetVersion(void) { return cudnn_version; }

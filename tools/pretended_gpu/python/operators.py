@@ -1,5 +1,5 @@
-"""Operators that can't do without a library or a result. Those of cuDNN check what cuDNN checks, and return empty tensors;
-`unique` finds every value once, since its result has a size.
+"""Operators that need a library or a result. Those of cuDNN check what cuDNN checks, and return empty tensors; `unique`
+finds every value once, since the size of its result depends on numbers.
 
 Everything else of torch's CUDA side is torch's own code, down to the launch of each kernel.
 """

@@ -24,7 +24,7 @@ def bridge(module: ModuleType) -> None:
     if lost:
         raise RuntimeError(
             f"pretended GPU: {module.__name__} has no {', '.join(lost)} any more; change its bridge in "
-            "tools/pretended_gpu/pretended/bridges.py"
+            "tools/pretended_gpu/python/bridges.py"
         )
     BRIDGES[module.__name__].apply(module)
 

@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what side_by_side.py, end_to_end.py, preparation.py, rho.py and first_half_hour.sh found.
+"""Write docs/performance.md from what side_by_side.py, end_to_end.py, preparation.py, rho.py and the half hour found.
 
 python benchmarks/side_by_side_page.py            # write
 python benchmarks/side_by_side_page.py --check    # 1 when the page isn't that of the results
@@ -33,8 +33,7 @@ def page(
     sections = (section(report) for report in found)
     ready = map(preparation, prepared)
     parts = [INTRO, half_hour.sections(), worth(alike), *sections, true_blocks(small), end_to_end(around), *ready]
-    return "
-".join(parts)
+    return "\n".join(parts)
 
 
 def worth(alike: list[dict[str, Any]]) -> str:

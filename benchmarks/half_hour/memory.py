@@ -106,7 +106,7 @@ def planned(arch: str, case: Case) -> float:
     return make_plan(resolved).gpus[0].memory_gb
 
 
-def main(words: list[str] | None = None) -> None:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -116,7 +116,11 @@ def main(words: list[str] | None = None) -> None:
         "--quick", action="store_true", help="one small network: shows that it works, measures nothing"
     )
     parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    options = arguments(words)
     device = torch.device(options.device)
     total = torch.cuda.mem_get_info(device)[1] / 1e9 if device.type == "cuda" else float("inf")
     found: dict[str, Any] = {"machine": machine(device), "seed": 0, "small": options.quick, "cases": []}

@@ -34,7 +34,7 @@ def section(folder: Path) -> str:
         texts.append("**A rehearsal: its networks are small, and its numbers mean nothing.**")
     for part, title in (("sdxl", "SDXL at 1024 pixels"), ("sd15", "SD 1.5 at 512 pixels")):
         if found[part]:
-            small = " (rehearsed in small)" if found[part]["reduced"] else ""
+            small = " (rehearsed in small)" if found[part].get("reduced") else ""
             texts += [f"### {title}{small}", _side_by_side(found[part])]
     if found["options"] and found["options"].get("options"):
         texts += ["### Settings on SDXL, one at a time", _options(found["options"])]
@@ -97,14 +97,14 @@ def _side_by_side(report: dict[str, Any]) -> str:
         }
         for rung in rungs
     ]
-    settings = (
+    settings = rows and (
         f"Grid of diffusers {report['grid']}, {report['precision']}, {report['pairs']} pairs an update, micro-batch "
         f"{report['micro_batch']}, inversion batch {report['inversion_batch'] or 'as large'}, "
         f"{'shadow weights, ' if report['shadow_weights'] else ''}checkpointing {report['checkpointing']}, seed "
         f"{report['seed']}. TFLOP/s count what the method needs, without recomputation; MFU is of the datasheet's dense "
         "16-bit peak, *of the product* of a large product in the same process."
     )
-    texts = [_agreement(report), _grid(rows), settings if rows else "", _clocks(report)]
+    texts = [_agreement(report), _grid(rows), settings, _clocks(report)]
     return "\n\n".join(filter(None, [*texts, _profile(report.get("profile"))]))
 
 

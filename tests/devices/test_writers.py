@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
+from smpo.app.training import _roll_back
+from smpo.engine import checkpoint
 from tests.cli.words import SMALL_PLANE
 from tests.devices.launching import SMPO, only_run, ran
 from tests.paths import python_path
@@ -59,7 +63,8 @@ CALLS = []
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The run's folder, after a failure and a resumption; by process, the files it changed there."""
+    """The run's folder, after a failure and a resumption with sharded weights; by process, the files it changed
+    there."""
     folder = tmp_path_factory.mktemp("writers")
     (folder / "sitecustomize.py").write_text(RECORDER)
     (folder / "poisoned.py").write_text(POISON)
@@ -74,7 +79,8 @@ def run(tmp_path_factory):
     with_recorder = {"PYTHONPATH": python_path(folder), "WRITES": str(folder / "writes.txt")}
     said = ran(*words, folder=folder, **with_recorder)
     assert said.returncode == 1 and "the loss of 1 pairs is not finite" in said.stderr, said.stderr
-    said = ran(*words, "--resume", "--set=runtime.on_nan=roll-back", folder=folder, **with_recorder)
+    other = ("--set=runtime.on_nan=roll-back", "--set=runtime.sharding=fsdp")
+    said = ran(*words, "--resume", *other, folder=folder, **with_recorder)
     assert said.returncode == 0, said.stderr
     found = only_run(folder)
     changed: dict[str, set[str]] = {}
@@ -110,3 +116,16 @@ def test_the_autopsy_has_the_pair_of_whichever_process(run):
         autopsy = json.loads((folder / f"autopsy/update-{update['last']:08d}/autopsy.json").read_text())
         (pair,) = autopsy["pairs"]
         assert pair["values"]["loss"] == "nan" and pair["prompt"]
+
+
+def test_rolling_back_waits_for_the_checkpoint_that_is_being_written(monkeypatch):
+    """By the main process, in the background: another one would read the checkpoint before it."""
+    order = []
+    keeper = SimpleNamespace(wait=lambda: order.append("written"))
+    monkeypatch.setattr(
+        checkpoint, "restore", lambda *_, **how: order.append("read") or checkpoint.Restored(3)
+    )
+    rolled = MagicMock()
+    rolled.call.meet = lambda: order.append("met")
+    assert _roll_back(rolled, keeper) == 3
+    assert order == ["written", "met", "read"]

@@ -4,12 +4,15 @@ import json
 import shutil
 import stat
 from datetime import timedelta
+from types import SimpleNamespace
+from unittest.mock import create_autospec
 
+import accelerate
 import pytest
 import torch
 from torch import distributed
 
-from smpo.app import checkup, rollcall
+from smpo.app import checkup, hardware, inverted, labels, rollcall
 from smpo.app.hardware import live_runtime
 from smpo.app.ledger import Ledger
 from smpo.app.locked import arithmetic, device_name
@@ -22,7 +25,7 @@ from smpo.experiment import ExperimentSpec
 from smpo.kinds import Runtime
 from smpo.registry.resolve import resolve
 from tests.cli.words import SMALL_PLANE, smpo
-from tests.cuda import pretend_card
+from tests.cuda import pretend_card, pretend_memory
 
 MPS = torch.backends.mps
 
@@ -58,6 +61,7 @@ def test_the_lock_names_the_card_and_what_computes_on_it(monkeypatch):
 )  # fmt: skip
 def test_the_device_is_one_that_is_here(monkeypatch, spec, card, apple, wanted, found):
     pretend_card(monkeypatch, is_available=card)
+    pretend_memory(monkeypatch)  # the first allocation is a look at the card
     monkeypatch.setattr(MPS, "is_available", lambda: apple)
     if found is None:
         with pytest.raises(MachineError, match=f"asks for {wanted}"):
@@ -68,12 +72,14 @@ def test_the_device_is_one_that_is_here(monkeypatch, spec, card, apple, wanted, 
 
 def test_doctor_lists_every_card_with_its_memory(monkeypatch):
     pretend_card(monkeypatch, device_count=2)
+    pretend_memory(monkeypatch)
     free = iter([140 * 10**9, 10 * 10**9])
     torch.cuda.mem_get_info.side_effect = lambda card: (next(free), 141 * 10**9)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    one, two = checkup._torch()
+    one, two, allocator = checkup._torch()
     assert one.state == "fine" and "CUDA 13.0: NVIDIA H200, 140 GB of 141 GB free" in one.message
     assert two.state == "warning" and "another process" in two.help
+    assert (allocator.name, allocator.state) == ("allocator", "fine")
     assert [call.args for call in torch.cuda.get_device_properties.call_args_list] == [(0,), (1,)]
 
 
@@ -116,6 +122,26 @@ def test_a_scorer_gives_the_card_its_memory_back(monkeypatch, tmp_path):
     torch.cuda.empty_cache.assert_not_called()
     ensure_scores(PlaneRadius(), table, Runtime(device="cuda", cache=tmp_path), None)
     torch.cuda.empty_cache.assert_called_once_with()
+    labels._empty("cuda")
+    assert torch.cuda.empty_cache.call_count == 2
+
+
+def test_what_a_card_inverted_is_not_another_cards(monkeypatch):
+    assert inverted._processor("cpu") == torch.backends.cpu.get_cpu_capability()
+    pretend_card(monkeypatch)
+    assert inverted._processor("cuda") == "NVIDIA H200"
+
+
+def test_a_process_looks_at_its_card_when_it_has_been_chosen(monkeypatch):
+    """accelerate chooses the card by the process's number: an allocation before that would be on the first card."""
+    order = []
+    chosen = create_autospec(accelerate.Accelerator, return_value=SimpleNamespace(num_processes=1))
+    chosen.side_effect = lambda **how: order.append(("chosen", how["cpu"])) or chosen.return_value
+    monkeypatch.setattr(accelerate, "Accelerator", chosen)
+    monkeypatch.setattr(hardware, "check_allocator", lambda say: order.append("looked"))
+    hardware.accelerator_of(Runtime(device="cuda"))
+    hardware.accelerator_of(Runtime(device="cpu"))
+    assert order == [("chosen", False), "looked", ("chosen", True)]
 
 
 def test_the_peak_is_the_cards_where_the_run_has_used_it(monkeypatch):
@@ -129,8 +155,6 @@ def test_the_peak_is_the_cards_where_the_run_has_used_it(monkeypatch):
 
 @pytest.mark.parametrize(("cpu", "backend"), [(True, "gloo"), (False, "nccl")])
 def test_processes_that_torchrun_started_again_meet_under_names_of_their_own(monkeypatch, cpu, backend):
-    from unittest.mock import create_autospec
-
     from tests.devices.launching import free_port
 
     place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -13,6 +13,7 @@ from smpo.families.dtypes import frozen_copy
 from smpo.families.loading import load_unet
 from smpo.families.offload import BlockOffload, blocks_of, resident_bytes
 from smpo.kinds import Runtime
+from tests.cuda import pretend_memory
 from tests.families.test_unet_networks import micro_batch
 
 CPU = torch.device("cpu")
@@ -134,3 +135,16 @@ def test_on_a_cpu_a_reference_has_nowhere_to_be_moved_to(sd_folder: Path) -> Non
     assert torch.equal(away.predict(x, t, cond, reference=True), held.predict(x, t, cond, reference=True))
     assert away.networks.reference is not None
     assert not any(block._forward_pre_hooks for block in blocks_of(away.networks.reference))
+
+
+def test_on_a_card_copies_and_passes_wait_for_each_other(network, monkeypatch) -> None:
+    """A block computes after its copy has ended, and a slot is filled after the block that used it."""
+    expected = outputs(network)
+    pretend_memory(monkeypatch)
+    moved = BlockOffload(network, torch.device("cuda"))
+    assert all(torch.equal(one, other) for one, other in zip(expected, outputs(network), strict=True))
+    copied, used = ([getattr(slot, name) for slot in moved._slots] for name in ("copied", "used"))
+    waited = [call.args[0] for call in torch.cuda.current_stream.return_value.wait_event.call_args_list]
+    assert len(waited) == 3 * len(blocks_of(network)) and set(waited) == set(copied)
+    assert {call.args[0] for call in moved._stream.wait_event.call_args_list} == set(used)
+    assert all(event.record.called for event in (*copied, *used))

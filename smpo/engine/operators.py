@@ -25,10 +25,8 @@ INSERTED = 40
 """Operators that an adapter adds in one place, at most; DoRA's norms take some twenty."""
 
 
-class _Log(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
+class _Log(TorchDispatchMode):  # type: ignore[misc, unused-ignore]  # Any where mypy skips torch
+    lines: list[str]
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = operator(*args, **(kwargs or {}))
@@ -50,9 +48,12 @@ def _described(value: Any) -> str:
 
 def operators_of(run: Callable[[], Any]) -> list[str]:
     """The operators that `run` dispatches, in order, each with its arguments; tensors as dtype, shape and strides."""
-    with _Log() as log:
+    log = _Log()
+    lines: list[str] = []
+    log.lines = lines
+    with log:
         run()
-    return log.lines
+    return lines
 
 
 def compared_operators(prepared: Prepared, denoiser: Denoiser) -> tuple[list[str], list[str]]:

@@ -48,7 +48,7 @@ def _described(value: Any) -> str:
 
 def operators_of(run: Callable[[], Any]) -> list[str]:
     """The operators that `run` dispatches, in order, each with its arguments; tensors as dtype, shape and strides."""
-    log = _Log()
+    log = _Log()  # type: ignore[no-untyped-call, unused-ignore]
     lines: list[str] = []
     log.lines = lines
     with log:

@@ -62,9 +62,7 @@ def reused(
 
 def _processor(device: str) -> str:
     """What kernels are chosen for: another card, or another instruction set, rounds in another way."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return torch.backends.cpu.get_cpu_capability()
+    return str(torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability())
 
 
 class _Remembered:

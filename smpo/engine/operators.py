@@ -26,9 +26,7 @@ INSERTED = 40
 
 
 class _Log(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.lines: list[str] = []
+    lines: list[str]
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = operator(*args, **(kwargs or {}))
@@ -50,9 +48,11 @@ def _described(value: Any) -> str:
 
 def operators_of(run: Callable[[], Any]) -> list[str]:
     """The operators that `run` dispatches, in order, each with its arguments; tensors as dtype, shape and strides."""
-    with _Log() as log:
+    log = _Log()  # type: ignore[no-untyped-call]
+    lines: list[str] = []
+    log.lines = lines
+    with log:
         run()
-    lines: list[str] = log.lines
     return lines
 
 

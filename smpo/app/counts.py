@@ -78,7 +78,7 @@ def updates_together(spec: ExperimentSpec) -> int:
     return spec.train.steps if spec.data.sequential else -(-PORTION // spec.train.batch)
 
 
-DECODE_MS, PREPROCESS_MS, PLACE_MS = 13.0, 18.0, 13.0
+DECODE_MS, PREPROCESS_MS, PLACE_MS = 8.0, 8.8, 7.8
 """Of one core for a JPEG of 1024 pixels: to decode it, to lay it out for a CLIP, to place it for an encoder
 (benchmarks/results/preparation.json)."""
 

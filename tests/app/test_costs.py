@@ -217,6 +217,12 @@ def test_preparation_is_counted_from_what_is_visited(planned):
     assert few.scored == 2 * (visits + 100)
 
 
+def test_what_a_picture_takes_is_what_was_measured():
+    told = json.loads((HERE / "benchmarks" / "results" / "preparation.json").read_text())["pictures"]
+    found = [DECODE_MS, PREPROCESS_MS, PLACE_MS]
+    assert found == [told[f"{name}_ms"] for name in ("decode", "preprocess", "place")]
+
+
 def test_scores_of_pairs_that_are_never_visited_are_a_warning(planned, capfd):
     few = ("train.steps=5", "train.holdout=0")
     (said,) = [one for one in planned("quickstart", *few).warnings if "are scored though" in one]

@@ -68,19 +68,32 @@ def s3(session: nox.Session) -> None:
 
 @nox.session
 def pretended_gpu(session: nox.Session) -> None:
-    """The CUDA path on a pretended GPU: crashes, waits, memory; no numbers. tools/pretended_gpu/README.md tells more.
+    """The CUDA path on a pretended GPU: crashes, waits, memory; no numbers. tools/pretended_gpu/README.md has the rest.
 
     The environment is kept between calls. Where the machine lacks something for it, the session prints one line and
     succeeds.
     """
     _setup(session)
+    words = ("-m", "pytest", "-m", "pretended", "-p", "no:xdist", "tests/pretended")
+    _pretended(session, *words, *session.posargs)
+
+
+@nox.session
+def pretended_gpu_results(session: nox.Session) -> None:
+    """Run the matrix of settings on the pretended GPU, and write its result and the table of docs/devices.md."""
+    _setup(session)
+    if _pretended(session, "tools/pretended_gpu/write_results.py", *session.posargs):
+        session.run("python", "benchmarks/tables.py", env=ENV)
+
+
+def _pretended(session: nox.Session, *words: str) -> bool:
+    """Run the Python of the pretended GPU; False, where its environment can't be built."""
     folder = Path(session.cache_dir).resolve() / "pretended_gpu"
     session.run("python", "tools/pretended_gpu/build.py", str(folder), env=ENV)
     if not (folder / "ready").exists():
-        return
-    python = str(folder / "venv" / "bin" / "python")
-    words = ("-m", "pytest", "-m", "pretended", "-p", "no:xdist", "tests/pretended")
-    session.run(python, *words, *session.posargs, env=ENV, external=True)
+        return False
+    session.run(str(folder / "venv" / "bin" / "python"), *words, env=ENV, external=True)
+    return True
 
 
 @nox.session

@@ -65,7 +65,8 @@ def _plan_for_the_small_model() -> None:
     from smpo.app import costs
 
     config = dict(UNet2DConditionModel.load_config(WEIGHTS / "unet"))
-    memory.SHAPES["shapes"] = ({k: v for k, v in config.items() if not k.startswith("_")}, PIXELS)
+    given = {name: value for name, value in config.items() if value is not None and not name.startswith("_")}
+    memory.SHAPES["shapes"] = (given, PIXELS)
     with torch.device("meta"):
         encoders = [
             AutoencoderKL.from_config(AutoencoderKL.load_config(WEIGHTS / "vae")),
@@ -118,9 +119,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 def _in_words(outcome: Outcome) -> str:
     update = outcome.update
     counts = f"{update.launches:6d} launches {update.waits:4d} waits an update" if update else ""
-    peak = f"{outcome.training_allocated / 1e6:6.1f} MB" + (
-        f", plan {outcome.planned / 1e6:6.1f}" if outcome.planned else ""
-    )
+    peak = f"{(outcome.training_allocated - outcome.workspaces) / 1e6:6.1f} MB"
+    peak += f", plan {outcome.planned / 1e6:6.1f}" if outcome.planned else ""
     first = f"{'ok' if outcome.passed else 'FAILED':6s} {outcome.seconds:4.0f}s {counts} {peak}  {outcome.settings}"
     return "\n".join([first, *(f"         {one}" for one in outcome.error)])
 

@@ -18,8 +18,8 @@ FOLDERS = Path(__file__).parents[1] / "results" / "first_half_hour"
 PARTS = ("doctor", "gpu", "sdxl", "options", "sd15", "memory")
 
 NONE_YET = """**No GPU run has been made yet**, and no figure on this page is a GPU's. What was checked instead:
-all of it ran on a pretended GPU, where every line of Python, every dtype, shape and allocation is as on a card, but no kernel runs; that
-finds crashes and counts memory, and says nothing about numbers or speed.
+all of it ran on a pretended GPU, where every line of Python, every dtype, shape and allocation is as on a card, but no
+kernel runs; that finds crashes and counts memory, and says nothing about numbers or speed.
 """
 
 

@@ -1,197 +1,252 @@
-"""How much memory a training takes: what `smpo plan` estimates against what small trainings really allocate.
+"""How much of a GPU's memory a training takes: what `smpo plan` predicts against what torch's allocator did.
 
-    python benchmarks/memory.py                    # writes benchmarks/results/memory.json; minutes of one core
-    python benchmarks/memory.py --device cuda      # the same on a GPU, by torch.cuda.max_memory_allocated
+    python benchmarks/memory.py                     # trains what CASES describe, at true size, for a few micro-batches
+    python benchmarks/memory.py --only "SDXL, LoRA"
+    python benchmarks/memory.py --count             # writes smpo/app/activations.json, from which plans are made
 
-Two parts. *Counted*: activations of the public architectures at their true size, on meta tensors; the tables of
-smpo/app/costs.py are held against them. *Measured*: smpo's own loop on small networks of the two shapes, two updates of
-several micro-batches, with every option that changes memory; the peak of live tensors beside `memory_parts`.
+It needs torch with CUDA, on a GPU or on a pretended one (tools/pretended_gpu): there the allocator is the real one and
+no kernel runs, so that what cuDNN takes for itself isn't seen. smpo's own loop runs on networks of the true size with
+empty weights. Timesteps are 0, where an inversion takes a single hop: longer ones take no more memory. Peaks are those
+of a second update, in which the optimiser has its state, up to the first micro-batches behind a second window.
+
+*allocated* is what tensors held at most, *reserved* what the allocator had taken from the device for that. Results are
+written to benchmarks/results/pretended_memory.json, or memory_cuda.json from a GPU; docs/devices.md has the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from costs import SD15, SDXL
-from speed.live import Live, activations
 from speed.measure import machine
-from speed.small import SHAPES, session
+from speed.true_size import policy, training
 
-from smpo.app.costs import Architecture, Workload, state_bytes
-from smpo.app.memory import memory_gb, memory_parts
-from smpo.components.optimisers import Adafactor, AdamW, AdamW8bit
-from smpo.engine.loop import fit
+from smpo.api import load, plan
+from smpo.app.allocator import prefer_expandable_segments
+from smpo.engine import loop
+from smpo.families.lora import ATTENTION, Adapter
+from smpo.families.networks import HALF
+from smpo.families.recompute import checkpoint
 
-RESULT = Path(__file__).parent / "results" / "memory.json"
-TRUE = {"SD 1.5 at 512 px": (SD15, 512), "SDXL at 1024 px": (SDXL, 1024)}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training: fields of a spec that change memory."""
-
-    precision: str = "fp32"
-    optimiser: str = "adamw"
-    rank: int | None = None
-    dora: bool = False
-    checkpointing: bool = False
-    micro: int = 2
-    window: int | None = None
-    ema: bool = False
-    reference: bool = True
-    shadow: bool = False
-
-    @property
-    def name(self) -> str:
-        said = [
-            self.precision,
-            "full" if self.rank is None else f"{'DoRA' if self.dora else 'LoRA'} {self.rank}",
-            self.optimiser,
-        ]
-        said += [
-            word
-            for word, on in (
-                ("checkpointing", self.checkpointing),
-                ("EMA", self.ema),
-                ("no reference", not self.reference),
-                ("shadow", self.shadow),
-            )
-            if on
-        ]
-        return ", ".join([*said, f"micro {self.micro}", *([f"window {self.window}"] if self.window else [])])
+HERE = Path(__file__).parent
+ACTIVATIONS = HERE.parent / "smpo" / "app" / "activations.json"
+QUICK = ["train.t_min=0", "train.t_max=1"]
+CASES: dict[str, tuple[str, list[str]]] = {
+    "SDXL, checkpointing": ("sdxl_smpo", ["train.batch=64"]),
+    "SDXL, selective, shadow": (
+        "sdxl_smpo",
+        ["train.batch=64", "runtime.gradient_checkpointing=selective", "runtime.shadow_weights=true"],
+    ),
+    "SDXL, AdamW, EMA": ("sdxl_smpo", ["train.batch=64", "train.optimiser=adamw", "train.ema=0.99"]),
+    "SDXL, everything kept, micro-batch 1": (
+        "sdxl_smpo",
+        ["train.batch=64", "runtime.micro_batch=1", "runtime.window=8", "runtime.gradient_checkpointing=false"],
+    ),
+    "SDXL, LoRA": (
+        "sdxl_smpo",
+        ["model={use: sdxl, lora: {rank: 16}}", "train.optimiser=adamw", "runtime.window=32"],
+    ),
+    "SD 1.5": ("sd15_smpo", ["runtime.window=128"]),
+    "SD 1.5, fp32": ("sd15_smpo", ["train.batch=64", "train.precision=fp32", "runtime.gradient_checkpointing=false"]),
+    "SD 1.5, offloaded reference": (
+        "sd15_smpo",
+        ["train.batch=64", "runtime.offload_reference=true", "runtime.micro_batch=4", "runtime.inversion_batch=32"],
+    ),
+}
+"""Name -> a spec, and what is set in it."""
 
 
-PAIRS = 4
-CASES = [
-    Case(), Case(checkpointing=True), Case(optimiser="adafactor"), Case(optimiser="adamw-8bit"), Case(ema=True),
-    Case(reference=False), Case(micro=1, window=1), Case(rank=8), Case(rank=8, checkpointing=True),
-    Case(rank=8, dora=True), Case(precision="bf16"), Case(precision="bf16", checkpointing=True),
-    Case(precision="bf16", shadow=True), Case(precision="bf16", rank=8),
-]  # fmt: skip
-OPTIMISERS = {"adamw": AdamW, "adafactor": Adafactor, "adamw-8bit": AdamW8bit}
+class _Enough(Exception):
+    """The update has gone on for as long as memory changes."""
 
 
-COUNTED = {
-    "full, fp16": {}, "full, fp16, checkpointing": {"checkpointing": True},
-    "full, fp32": {"precision": "fp32"}, "full, fp32, checkpointing": {"precision": "fp32", "checkpointing": True},
-    "LoRA 16, fp16": {"rank": 16}, "LoRA 16, fp16, checkpointing": {"rank": 16, "checkpointing": True},
-    "DoRA 16, fp16": {"rank": 16, "dora": True},
-    "DoRA 16, fp16, checkpointing": {"rank": 16, "dora": True, "checkpointing": True},
-}  # fmt: skip
+def measured(name: str, sets: list[str]) -> dict[str, Any]:
+    """Peaks of a spec's training beside its plan, in GB."""
+    resolved = load(name, [*sets, *QUICK])
+    found, device = plan(resolved), torch.device("cuda")
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    session = training(resolved.spec, device)
+    loading = _peaks(before)
+    torch.cuda.reset_peak_memory_stats()
+    _two_updates(session)
+    peaks = _peaks(before)
+    memory = found.memory
+    assert memory is not None
+    return {
+        "allocated_gb": peaks[0], "planned_allocated_gb": round(memory.allocated_gb, 3),
+        "reserved_gb": peaks[1], "planned_reserved_gb": round(memory.reserved_gb, 3),
+        "loading_gb": loading[0],
+        "allocated_ratio": round(memory.allocated_gb / peaks[0], 4),
+        "reserved_ratio": round(memory.reserved_gb / peaks[1], 4),
+        "parts_gb": {part: round(value, 3) for part, value in memory.parts.items() if value},
+    }  # fmt: skip
+
+
+def _peaks(before: int) -> tuple[float, float]:
+    return (
+        round((torch.cuda.max_memory_allocated() - before) / 1e9, 3),
+        round((torch.cuda.max_memory_reserved() - before) / 1e9, 3),
+    )
+
+
+def _two_updates(session: loop.Session) -> None:
+    """A first one of two micro-batches, so that the optimiser has its state; of the second as much as matters."""
+    batches, micro = session.batches, session.room.pairs or 1
+    window = session.window or session.pairs_per_update
+    enough = max(3, -(-window // micro) + 2)
+    backward, done = torch.Tensor.backward, 0
+
+    def counted(tensor: torch.Tensor, *given: Any, **named: Any) -> None:
+        nonlocal done
+        backward(tensor, *given, **named)
+        done += 1
+        if done >= 2 + enough:
+            raise _Enough
+
+    def some(step: int) -> Any:
+        for number, batch in enumerate(batches(step)):
+            if step or number < 2:
+                yield batch
+
+    session.batches, session.steps = some, 2
+    torch.Tensor.backward = counted  # type: ignore[method-assign]
+    try:
+        for _ in loop.fit(session):
+            pass
+    except _Enough:
+        pass
+    finally:
+        torch.Tensor.backward = backward  # type: ignore[method-assign]
+
+
+# ---- what a pass takes, by images -----------------------------------------------------------------------------------
+
+NETWORKS = {"SD 1.5 at 512 px": ("sd15", 64), "SDXL at 1024 px": ("sdxl", 128), "SDXL at 512 px": ("sdxl", 64)}
+LAYERS = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+TRAINED: dict[str, Adapter | None] = {
+    "whole": None,
+    "LoRA on attention": Adapter(rank=16, alpha=16),
+    "LoRA on all layers": Adapter(rank=16, alpha=16, targets=LAYERS),
+    "DoRA on attention": Adapter(rank=16, alpha=16, dora=True),
+}
+KEPT = {"everything": False, "selective": "selective", "checkpoints": True}
 
 
 def counted() -> dict[str, Any]:
-    """GB an image of the public architectures."""
-    found: dict[str, Any] = {}
-    for name, (config, pixels) in TRUE.items():
-        found[name] = {}
-        for case, options in COUNTED.items():
-            each = activations(config, pixels, **{"precision": "fp16", **options})
-            found[name][case] = round(each / 1e9, 4)
-            print(f"{name:18} {case:30} {each / 1e9:6.3f} GB an image", flush=True)
-    return found
+    """By architecture: GB an image of a pass without gradients, and of forward and backward with them, by what is
+    trained, what is kept and the precision; the smaller numbers that `smpo.app.memory` needs beside."""
+    return {name: _counted(arch, side) for name, (arch, side) in NETWORKS.items()}
 
 
-def architecture(shape: str) -> Architecture:
-    """A small network as the tables would have it."""
-    config, pixels = SHAPES[shape]
-    each = {
-        (precision, light): activations(config, pixels, precision=precision, checkpointing=light) / 1e9
-        for precision in ("bf16", "fp32")
-        for light in (False, True)
+def _counted(arch: str, side: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"plain": {}}
+    for trained, adapter in TRAINED.items():
+        for kept, how in KEPT.items():
+            for precision in ("bf16", "fp32"):
+                plain, *lines = _lines(arch, side, adapter, how, precision)
+                bits = "32" if precision == "fp32" else "16"
+                found["plain"].setdefault(bits, plain[0])
+                found.setdefault(trained, {}).setdefault(kept, {})[bits] = lines
+                print(f"{arch} {side} {trained}, {kept}, {bits} bits: {lines}", flush=True)
+    return found | _weights(arch)
+
+
+def _lines(arch: str, side: int, adapter: Adapter | None, how: Any, precision: str) -> list[list[float]]:
+    """`[GB an image, GB beside]` of a pass without gradients, and of forward and backward of one with them."""
+    half = HALF.get(precision)
+    unet, _ = policy(arch, torch.device("cuda"), half, adapter, hold=False)
+    checkpoint(unet, how)
+    _passes(unet, side, 2, half)  # leaves gradients behind
+    few, many = (_passes(unet, side, images, half) for images in (2, 6))
+    del unet
+    gc.collect()
+    torch.cuda.empty_cache()
+    each = [(b - a) / 4 for a, b in zip(few, many, strict=True)]
+    return [[round(k / 1e9, 4), round(max(0, a - 2 * k) / 1e9, 4)] for a, k in zip(few, each, strict=True)]
+
+
+def _passes(unet: Any, side: int, images: int, half: torch.dtype | None) -> tuple[int, int, int]:
+    """Highest bytes over what was there before."""
+    config, cuda = unet.config, torch.device("cuda")
+    x, t = torch.empty(images, 4, side, side, device=cuda), torch.zeros(images, device=cuda)
+    told: dict[str, Any] = {
+        "encoder_hidden_states": torch.empty(images, 77, config.cross_attention_dim, device=cuda)
     }
-    from diffusers import UNet2DConditionModel
+    if config.addition_embed_type:
+        pooled, ids = torch.empty(images, 1280, device=cuda), torch.empty(images, 6, device=cuda)
+        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
+    before = torch.cuda.memory_allocated()
 
-    with torch.device("meta"):
-        count = sum(one.numel() for one in UNet2DConditionModel(**config).parameters())
-    pooled = config["projection_class_embeddings_input_dim"] - 6 * 8 if "addition_embed_type" in config else 0
-    return Architecture(
-        shape, count, pixels, 0, 0, 0, encoders_gb=0, latent=4 * (pixels // 8) ** 2,
-        text=77 * config["cross_attention_dim"] + pooled, share=1, share_of_one=1,
-        activations_gb=each["bf16", False], checkpointed_gb=each["bf16", True], selective_gb=float("nan"),
-        wide_gb=each["fp32", False], wide_checkpointed_gb=each["fp32", True],
-    )  # fmt: skip
+    def autocast() -> torch.autocast:
+        return torch.autocast("cuda", dtype=half or torch.bfloat16, enabled=half is not None)
+
+    def peak() -> int:
+        highest = torch.cuda.max_memory_allocated() - before
+        torch.cuda.reset_peak_memory_stats()
+        return highest
+
+    peak()
+    with torch.no_grad(), autocast():
+        unet(x, t, **told, return_dict=False)[0].float()
+    plain = peak()
+    with autocast():
+        output = unet(x, t, **told, return_dict=False)[0]
+    loss = output.float().sum()
+    forward = peak()
+    loss.backward()
+    return plain, forward, peak()
 
 
-def workload(case: Case, trainable: int | None) -> Workload:
-    return Workload(
-        pairs=0, passes_per_pair=0, encoded=0, sampling_passes=0, samples=0, diagnosis_passes=0, scoring_tflop=0,
-        judging_tflop=0, micro_batch=case.micro, levels=1, share_of_device=PAIRS, precision=case.precision,  # type: ignore[arg-type]
-        checkpointing=case.checkpointing, trainable=trainable, average=case.ema,
-        state_bytes=state_bytes(OPTIMISERS[case.optimiser]()), reference=case.reference, dora=case.dora,
-        shadow=case.shadow, window=case.window,
-    )  # fmt: skip
+def _weights(arch: str) -> dict[str, float]:
+    """GB: an offloaded reference's part on the device, by precision; Adafactor's state of the whole network, which has
+    rows and columns of the last two sides of each tensor: of a kernel of 3 x 3 two thirds of its numbers."""
+    from smpo.families.offload import resident_bytes
+
+    found, meta = {}, torch.device("meta")
+    for bits, half in (("16", torch.bfloat16), ("32", None)):
+        unet, reference = policy(arch, meta, half, None, hold=True)
+        assert reference is not None
+        found[f"offloaded {bits}"] = resident_bytes(reference)
+    shapes = [p.shape for p in unet.parameters()]
+    found["adafactor"] = 4 * sum(
+        shape[:-1].numel() + (shape[:-2] + shape[-1:]).numel() if len(shape) > 1 else shape.numel() for shape in shapes
+    )
+    return {name: round(size / 1e9, 4) for name, size in found.items()}
 
 
-def measured(shape: str, network: Architecture, case: Case, device: torch.device) -> dict[str, Any]:
-    """The peak of two updates beside its estimate, in MB."""
-    watch = Live() if device.type == "cpu" else None
-    if watch is None:
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-    else:
-        watch.__enter__()
-    try:
-        one = session(shape, case, OPTIMISERS[case.optimiser](), device=device, pairs=PAIRS)
-        trainable = sum(p.numel() for p in one.parameters)
-        if watch is None:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            watch.restart()
-        for _ in fit(one):
-            pass
-        peak = torch.cuda.max_memory_allocated() - before if watch is None else watch.peak
-    finally:
-        if watch is not None:
-            watch.__exit__(None, None, None)
-    work = workload(case, None if case.rank is None else trainable)
-    parts = {name: round(value * 1e3, 3) for name, value in memory_parts(network, work).items() if value}
-    estimate = memory_gb(network, work) * 1e9
-    return {
-        "case": case.name,
-        "measured_mb": round(peak / 1e6, 2),
-        "estimated_mb": round(estimate / 1e6, 2),
-        "ratio": round(estimate / peak, 3),
-        "parts_mb": parts,
-    }
+# ---- command line ---------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--only", choices=["counted", "measured"], help="leave the other part of the file as it is"
-    )
+    parser.add_argument("--device", default="cuda", choices=["cuda"])
+    parser.add_argument("--count", action="store_true")
+    parser.add_argument("--only", nargs="*", metavar="CASE")
+    parser.add_argument("--result", type=Path)
     options = parser.parse_args()
-    device = torch.device(options.device)
-    target = RESULT if device.type == "cpu" else RESULT.with_name("memory_cuda.json")
-    result = json.loads(target.read_text()) if target.is_file() else {}
-    result |= {"machine": machine(device), "seed": 0}
-    if options.only != "measured":
-        result["counted_gb_per_image"] = counted()
-    if options.only != "counted":
-        result["measured"] = {shape: table(shape, device) for shape in SHAPES}
-    target.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def table(shape: str, device: torch.device) -> dict[str, Any]:
-    network = architecture(shape)
-    rows = []
-    for case in CASES:
-        row = measured(shape, network, case, device)
-        rows.append(row)
-        print(
-            f"{shape:16} {row['case']:44} {row['measured_mb']:7.2f} MB, estimate x {row['ratio']:.2f}",
-            flush=True,
-        )
-    return {"parameters": network.parameters, "cases": rows}
+    prefer_expandable_segments()
+    if not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device here")
+    said = machine(torch.device("cuda"))
+    if options.count:
+        ACTIVATIONS.write_text(json.dumps({"counted_with": said, "gb_per_image": counted()}, indent=1) + "\n")
+        return
+    for name, (spec, sets) in CASES.items():
+        if options.only is None or name in options.only:
+            row = measured(spec, sets)
+            print(name, json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

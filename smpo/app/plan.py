@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from smpo.app.costs import GPUS, GpuCost, Workload, estimate, known, state_bytes
 from smpo.app.counts import diagnosis_passes, sampled, scored
 from smpo.app.disk import DiskUse, disk_use
 from smpo.app.doubts import doubts
 from smpo.app.forecast import Forecast, forecast
+from smpo.app.memory import Memory, memory_of
 from smpo.app.obstacles import Obstacle, obstacles
 from smpo.data.buckets import portions
 from smpo.experiment import ExperimentSpec
@@ -57,6 +58,8 @@ class Plan:
     """The architecture whose costs are known (`smpo.app.costs`), None for others."""
     gpus: list[GpuCost] = field(default_factory=list)
     """Estimates for some GPUs; empty when the architecture isn't known."""
+    memory: Memory | None = None
+    """Of one device; None when the architecture isn't known."""
     uncounted: list[str] = field(default_factory=list)
     """What the estimates leave out because it can't be known here, in words."""
     caches: Forecast = field(default_factory=Forecast)
@@ -92,6 +95,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             Obstacle("disk", disk.short, "free some space, or point `runtime.cache` at a larger disk")
         )
     costs: list[GpuCost] = []
+    memory: Memory | None = None
     if network is not None:
         work = Workload(
             pairs=pairs,
@@ -109,17 +113,22 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             checkpointing=runtime.gradient_checkpointing,
             trainable=facts.trainable or 0 if facts.adapter else None,
             average=train.ema is not None,
-            state_bytes=state_bytes(train.optimiser),
+            state_bytes=state_bytes(train.optimiser, None if facts.adapter else network),
             reference=spec.needs_reference,
             offloaded=runtime.offload_reference and spec.needs_reference and not facts.adapter,
             dora=facts.adapter and facts.wide,
             shadow=runtime.shadow_weights and not facts.adapter,
             window=runtime.window,
+            inverts=_follows(spec) if inversion else None,
+            inversion_rows=runtime.inversion_batch,
+            means=spec.objective.needs_means,
+            attention_alone=facts.attention_alone,
             visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
             processes=runtime.devices,
             sharded=runtime.sharding == "fsdp",
         )
         costs = [estimate(network, work, gpu) for gpu in GPUS]
+        memory = memory_of(network, work)
     tflop = facts.forward_tflop or (network.forward_tflop if network else None)
     return Plan(
         devices=runtime.devices,
@@ -141,6 +150,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         trainable=facts.trainable,
         network=network.name if network else None,
         gpus=costs,
+        memory=memory,
         uncounted=[*scores.unknown, *_unpriced(spec)] if costs else [],
         caches=caches,
         disk=disk,
@@ -153,6 +163,11 @@ def _unpriced(spec: ExperimentSpec) -> list[str]:
     return [
         "what the inversion saves by 8-bit products (its passes are priced in 16 bits)"
     ] * spec.inversion.eight_bit
+
+
+def _follows(spec: ExperimentSpec) -> Literal["policy", "reference"]:
+    """The network that the inversion asks."""
+    return "reference" if getattr(spec.inversion, "by", "policy") == "reference" else "policy"
 
 
 def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:

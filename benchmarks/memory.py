@@ -1,16 +1,18 @@
 """How much of a GPU's memory a training takes: what `smpo plan` predicts against what torch's allocator did.
 
-    python benchmarks/memory.py                     # trains what CASES describe, at true size, for a few micro-batches
-    python benchmarks/memory.py --only "SDXL, LoRA"
+    python benchmarks/memory.py                     # trains CASES and PRESETS at true size, for a few micro-batches
+    python benchmarks/memory.py --only "SDXL, LoRA" sdxl_smpo_24gb
     python benchmarks/memory.py --count             # writes smpo/app/activations.json, from which plans are made
+    python benchmarks/memory.py --quick             # one case; on a CPU the plans alone
 
 It needs torch with CUDA, on a GPU or on a pretended one (tools/pretended_gpu): there the allocator is the real one and
 no kernel runs, so that what cuDNN takes for itself isn't seen. smpo's own loop runs on networks of the true size with
-empty weights. Timesteps are 0, where an inversion takes a single hop: longer ones take no more memory. Peaks are those
-of a second update, in which the optimiser has its state, up to the first micro-batches behind a second window.
+empty weights. Timesteps are 0 or 1, where an inversion takes a single hop: longer ones take no more memory. Peaks are
+those of a second update, in which the optimiser has its state, up to the micro-batches behind a second window.
 
-*allocated* is what tensors held at most, *reserved* what the allocator had taken from the device for that. Results are
-written to benchmarks/results/pretended_memory.json, or memory_cuda.json from a GPU; docs/devices.md has the table.
+*allocated* is what tensors held at most, *reserved* what the allocator had taken from the device for that. A preset
+trains on a pretended card of its size, half a GB of which a CUDA context would take. Results are written to
+benchmarks/results/pretended_memory.json, on a GPU to memory_cuda.json; docs/models.md has the tables.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from output import add_arguments, target, write
 from speed.measure import machine
 from speed.true_size import policy, training
 
@@ -35,8 +39,9 @@ from smpo.families.lora import ATTENTION, Adapter
 from smpo.families.networks import HALF
 from smpo.families.recompute import checkpoint
 
-HERE = Path(__file__).parent
-ACTIVATIONS = HERE.parent / "smpo" / "app" / "activations.json"
+ACTIVATIONS = Path(__file__).parents[1] / "smpo" / "app" / "activations.json"
+CONTEXT = 0.5
+"""GB that a CUDA context takes."""
 QUICK = ["train.t_min=0", "train.t_max=1"]
 CASES: dict[str, tuple[str, list[str]]] = {
     "SDXL, checkpointing": ("sdxl_smpo", ["train.batch=64"]),
@@ -47,20 +52,35 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "SDXL, AdamW, EMA": ("sdxl_smpo", ["train.batch=64", "train.optimiser=adamw", "train.ema=0.99"]),
     "SDXL, everything kept, micro-batch 1": (
         "sdxl_smpo",
-        ["train.batch=64", "runtime.micro_batch=1", "runtime.window=8", "runtime.gradient_checkpointing=false"],
+        [
+            "train.batch=64",
+            "runtime.micro_batch=1",
+            "runtime.window=8",
+            "runtime.gradient_checkpointing=false",
+        ],
     ),
     "SDXL, LoRA": (
         "sdxl_smpo",
         ["model={use: sdxl, lora: {rank: 16}}", "train.optimiser=adamw", "runtime.window=32"],
     ),
     "SD 1.5": ("sd15_smpo", ["runtime.window=128"]),
-    "SD 1.5, fp32": ("sd15_smpo", ["train.batch=64", "train.precision=fp32", "runtime.gradient_checkpointing=false"]),
+    "SD 1.5, fp32": (
+        "sd15_smpo",
+        ["train.batch=64", "train.precision=fp32", "runtime.gradient_checkpointing=false"],
+    ),
     "SD 1.5, offloaded reference": (
         "sd15_smpo",
-        ["train.batch=64", "runtime.offload_reference=true", "runtime.micro_batch=4", "runtime.inversion_batch=32"],
+        [
+            "train.batch=64",
+            "runtime.offload_reference=true",
+            "runtime.micro_batch=4",
+            "runtime.inversion_batch=32",
+        ],
     ),
 }
 """Name -> a spec, and what is set in it."""
+PRESETS = {f"{arch}_smpo_{card}gb": card for arch in ("sdxl", "sd15") for card in (24, 48, 80, 141)}
+"""Shipped specs, and the cards that they are for."""
 
 
 class _Enough(Exception):
@@ -81,8 +101,9 @@ def measured(name: str, sets: list[str]) -> dict[str, Any]:
     _two_updates(session)
     peaks = _peaks(before)
     memory = found.memory
-    assert memory is not None
+    assert memory is not None and session.room.pairs is not None
     return {
+        "fits": not session.room.short,
         "allocated_gb": peaks[0], "planned_allocated_gb": round(memory.allocated_gb, 3),
         "reserved_gb": peaks[1], "planned_reserved_gb": round(memory.reserved_gb, 3),
         "loading_gb": loading[0],
@@ -99,18 +120,21 @@ def _peaks(before: int) -> tuple[float, float]:
     )
 
 
+FEW = 3
+"""Micro-batches of a window that are trained: a fourth takes no more memory."""
+
+
 def _two_updates(session: loop.Session) -> None:
     """A first one of two micro-batches, so that the optimiser has its state; of the second as much as matters."""
-    batches, micro = session.batches, session.room.pairs or 1
-    window = session.window or session.pairs_per_update
-    enough = max(3, -(-window // micro) + 2)
-    backward, done = torch.Tensor.backward, 0
+    batches, backward, parts = session.batches, torch.Tensor.backward, loop.parts
+    windows = 1 if session.window is None else 2
+    done = 0
 
     def counted(tensor: torch.Tensor, *given: Any, **named: Any) -> None:
         nonlocal done
         backward(tensor, *given, **named)
         done += 1
-        if done >= 2 + enough:
+        if done >= 2 + FEW * windows:
             raise _Enough
 
     def some(step: int) -> Any:
@@ -120,18 +144,23 @@ def _two_updates(session: loop.Session) -> None:
 
     session.batches, session.steps = some, 2
     torch.Tensor.backward = counted  # type: ignore[method-assign]
+    loop.parts = lambda noisy, pairs: islice(parts(noisy, pairs), FEW)
     try:
         for _ in loop.fit(session):
             pass
     except _Enough:
         pass
     finally:
-        torch.Tensor.backward = backward  # type: ignore[method-assign]
+        torch.Tensor.backward, loop.parts = backward, parts  # type: ignore[method-assign]
 
 
 # ---- what a pass takes, by images -----------------------------------------------------------------------------------
 
-NETWORKS = {"SD 1.5 at 512 px": ("sd15", 64), "SDXL at 1024 px": ("sdxl", 128), "SDXL at 512 px": ("sdxl", 64)}
+NETWORKS = {
+    "SD 1.5 at 512 px": ("sd15", 64),
+    "SDXL at 1024 px": ("sdxl", 128),
+    "SDXL at 512 px": ("sdxl", 64),
+}
 LAYERS = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 TRAINED: dict[str, Adapter | None] = {
     "whole": None,
@@ -219,7 +248,8 @@ def _weights(arch: str) -> dict[str, float]:
         found[f"offloaded {bits}"] = resident_bytes(reference)
     shapes = [p.shape for p in unet.parameters()]
     found["adafactor"] = 4 * sum(
-        shape[:-1].numel() + (shape[:-2] + shape[-1:]).numel() if len(shape) > 1 else shape.numel() for shape in shapes
+        shape[:-1].numel() + (shape[:-2] + shape[-1:]).numel() if len(shape) > 1 else shape.numel()
+        for shape in shapes
     )
     return {name: round(size / 1e9, 4) for name, size in found.items()}
 
@@ -227,26 +257,58 @@ def _weights(arch: str) -> dict[str, float]:
 # ---- command line ---------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
+def planned(name: str, sets: list[str]) -> dict[str, float | int | None]:
+    """GB of a spec, as users see them."""
+    memory = plan(load(name, sets)).memory
+    assert memory is not None
+    return {
+        "allocated_gb": round(memory.allocated_gb, 3), "reserved_gb": round(memory.reserved_gb, 3),
+        "card_gb": memory.card_gb,
+    }  # fmt: skip
+
+
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda", choices=["cuda"])
-    parser.add_argument("--count", action="store_true")
-    parser.add_argument("--only", nargs="*", metavar="CASE")
-    parser.add_argument("--result", type=Path)
-    options = parser.parse_args()
-    prefer_expandable_segments()
-    if not torch.cuda.is_available():
-        parser.error("torch finds no CUDA device here")
-    said = machine(torch.device("cuda"))
-    if options.count:
-        ACTIVATIONS.write_text(json.dumps({"counted_with": said, "gb_per_image": counted()}, indent=1) + "\n")
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=here, choices=["cpu", "cuda"])
+    parser.add_argument("--count", action="store_true", help="what a pass takes, by images")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="cases and presets")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    add_arguments(parser)
+    options = parser.parse_args(words)
+    specs = {**CASES, **{name: (name, list[str]()) for name in PRESETS}}
+    if options.case is not None:
+        prefer_expandable_segments()
+        print(json.dumps(measured(*specs[options.case])))
         return
-    for name, (spec, sets) in CASES.items():
-        if options.only is None or name in options.only:
-            row = measured(spec, sets)
-            print(name, json.dumps(row), flush=True)
+    said = machine(torch.device(options.device))
+    if options.count:
+        prefer_expandable_segments()
+        write(ACTIVATIONS, {"counted_with": said, "gb_per_image": counted()})
+        return
+    pretended = options.device == "cpu" or "Pretended" in torch.cuda.get_device_name()
+    file = target(options, "pretended_memory.json" if pretended else "memory_cuda.json")
+    names = ["SD 1.5"] if options.quick else options.only or list(specs)
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    found |= {"machine": said}
+    for name in names:
+        row: dict[str, Any] = {"spec": specs[name][0], "sets": specs[name][1], "plan": planned(*specs[name])}
+        if options.device == "cuda":
+            row |= _apart(name)
+        found.setdefault("presets" if name in PRESETS else "cases", {})[name] = row
+        write(file, found)
+        print(name, row, flush=True)
+
+
+def _apart(name: str) -> dict[str, Any]:
+    """`measured`, in a process that has the card for itself."""
+    size = {"PRETENDED_GB": f"{PRESETS[name] - CONTEXT}"} if name in PRESETS else {}
+    words = [sys.executable, __file__, "--case", name]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **size})
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
 if __name__ == "__main__":

@@ -87,7 +87,11 @@ def _denoiser(arch: str, spec: ExperimentSpec, pixels: int, device: torch.device
     )
     checkpoint(unet, runtime.gradient_checkpointing)
     pipeline = SimpleNamespace(
-        unet=unet, vae=vae, text_encoders=texts, scheduler=SimpleNamespace(config=SCHEDULE), vae_scale_factor=8
+        unet=unet,
+        vae=vae,
+        text_encoders=texts,
+        scheduler=SimpleNamespace(config=SCHEDULE),
+        vae_scale_factor=8,
     )
     networks = Networks(
         unet,
@@ -138,9 +142,7 @@ def _unneeded() -> Any:
     raise AssertionError("the reference isn't needed")
 
 
-def _batches(
-    arch: str, denoiser: UNetDenoiser, start: int, pairs: int, micro: int
-) -> Iterator[PairBatch]:
+def _batches(arch: str, denoiser: UNetDenoiser, start: int, pairs: int, micro: int) -> Iterator[PairBatch]:
     """From the host, in the half precision of the caches."""
     width, device = UNETS[arch]["cross_attention_dim"], denoiser.device
 

@@ -3,12 +3,13 @@
     allocated = held + highest moment                     (what tensors take)
     reserved  = allocated + fragments                     (what the allocator takes for them; `nvidia-smi` shows this)
 
-Held all the time are weights as they are stored, the optimiser's state, encoders, and an update's pairs. The moments are
-a micro-batch's loss (forward and backward of the policy), a pass of an inversion, and the optimiser's step. What a pass
-takes is linear in its images; the lines were counted with torch's own allocator on networks of the true size
+Held all the time are weights as they are stored, the optimiser's state, encoders, and an update's pairs. The moments
+are a micro-batch's loss (forward and backward of the policy), a pass of an inversion, and the optimiser's step. What a
+pass takes is linear in its images; the lines were counted with torch's own allocator on networks of the true size
 (`activations.json`, by `benchmarks/memory.py --count`), and whole trainings are held against these sums by
 tests/pretended and benchmarks/results/pretended_memory.json. Not in it: the CUDA context (half a GB) and cuDNN's
-workspaces, for which `SLACK` leaves a tenth of the card.
+workspaces, for which `SLACK` leaves a tenth of the card; and what rewards and the VAE take between updates, when there
+are neither gradients nor activations.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)
 """Sizes in which cards are sold, in GB. None has fewer than so many 10^9 bytes."""
 SLACK = 0.9
 """Share of a card that may be reserved."""
-FRAGMENTS = 0.08
-"""Of what comes and goes within an update, at most, lies unused between blocks (with expandable segments)."""
+FRAGMENTS = {"everything": 0.03, "selective": 0.03, "checkpoints": 0.19}
+"""Unused space between blocks, as a share of activations: many small blocks come and go where they are computed again
+(with expandable segments; read off the same trainings)."""
+FRAGMENTS_OF_CASTS = 0.27
+"""The same of casts, which leave holes where they go before the backward."""
 KEPT = {False: "everything", True: "checkpoints", "selective": "selective"}
 
 
@@ -52,7 +56,6 @@ class Memory:
     training     optimiser's state, moving average, an adapter; gradients; with several processes DDP's buckets or,
                  sharded, this process's share of them beside gathered weights and whole gradients
     encoders     VAE and text encoders
-    scorer       a reward model that stays on the device
     pairs        latents and embeddings of an update's pairs, and what a window of them was inverted to
     casts        16-bit copies of weights for the length of a pass
     activations  of a pass
@@ -71,7 +74,6 @@ def memory_of(network: Architecture, work: Workload, micro_batch: int | None = N
         "weights": _stored(network, work) / GB,
         "training": _trained(network, work) * _beside(work) / GB,
         "encoders": network.encoders_gb,
-        "scorer": work.scorer_gb,
         "pairs": _pairs(network, work, micro),
     }
     moments = {
@@ -82,9 +84,8 @@ def memory_of(network: Architecture, work: Workload, micro_batch: int | None = N
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     passing = moments[moment]
     parts = {name: held.get(name, 0.0) + passing.get(name, 0.0) for name in [*held, "casts", "activations"]}
-    comes_and_goes = sum(passing.values()) + held["pairs"]
     allocated = sum(parts.values())
-    reserved = allocated + FRAGMENTS * comes_and_goes
+    reserved = allocated + _fragments(work, parts)
     card = next((card for card in CARDS if reserved <= SLACK * card), None)
     return Memory(allocated, reserved, card, moment, parts)
 
@@ -115,7 +116,9 @@ def _inversion(network: Architecture, work: Workload, micro: int) -> dict[str, f
         return {}
     usual = 2 * work.levels * micro
     rows = min(work.inversion_rows or usual, 2 * work.visits * _window(work, micro))
-    whole = work.trainable is None and not work.shadow and work.precision != "fp32" and work.inverts == "policy"
+    whole = (
+        work.trainable is None and not work.shadow and work.precision != "fp32" and work.inverts == "policy"
+    )
     return {
         "training": _gradients(network, work) if _window(work, micro) < work.share_of_device else 0.0,
         "casts": 2 * network.parameters / GB if whole else 0.0,
@@ -136,6 +139,12 @@ def _adapter(work: Workload) -> str:
 
 def _bits(work: Workload) -> str:
     return "32" if work.precision == "fp32" else "16"
+
+
+def _fragments(work: Workload, parts: Mapping[str, float]) -> float:
+    kept = KEPT[work.checkpointing]
+    casts = parts["casts"] * FRAGMENTS_OF_CASTS * (kept != "everything")
+    return parts["activations"] * FRAGMENTS[kept] + casts
 
 
 # ---- what is held ---------------------------------------------------------------------------------------------------

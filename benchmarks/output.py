@@ -1,4 +1,4 @@
-"""Where a benchmark writes: the committed results, a file of your own, or a folder beside the runs when it was quick."""
+"""Where a benchmark writes: the committed results, a file of your own, or a folder beside the runs if quick."""
 
 from __future__ import annotations
 

@@ -106,8 +106,14 @@ def _loss(network: Architecture, work: Workload, micro: int) -> dict[str, float]
     forward, backward = _lines(network, work)
     first = micro * work.levels >= work.share_of_device * work.levels and not work.means
     gradients = 0.0 if first else _gradients(network, work)
-    passes = [{"casts": beside, "activations": each * images} for each, beside in (forward, backward)]
-    return {"training": gradients, **max(passes, key=lambda one: sum(one.values()))}
+    passes: list[dict[str, float]] = [
+        {"casts": beside, "activations": each * images} for each, beside in (forward, backward)
+    ]
+    return {"training": gradients, **max(passes, key=_total)}
+
+
+def _total(parts: Mapping[str, float]) -> float:
+    return sum(parts.values())
 
 
 def _inversion(network: Architecture, work: Workload, micro: int) -> dict[str, float]:

@@ -109,7 +109,8 @@ def _loss(network: Architecture, work: Workload, micro: int) -> dict[str, float]
     passes: list[dict[str, float]] = [
         {"casts": beside, "activations": each * images} for each, beside in (forward, backward)
     ]
-    return {"training": gradients, **max(passes, key=_total)}
+    larger: dict[str, float] = max(passes, key=_total)
+    return {"training": gradients, **larger}
 
 
 def _total(parts: Mapping[str, float]) -> float:

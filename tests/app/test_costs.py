@@ -11,7 +11,7 @@ import torch
 
 from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known
 from smpo.app.counts import DECODE_MS, PLACE_MS, PREPROCESS_MS
-from smpo.app.memory import memory_gb, memory_parts
+from smpo.app.memory import memory_of
 from smpo.app.plan import make_plan
 from smpo.components.model_facts import Found
 from smpo.components.rewards.facts import blip_tflop, clip_tflop
@@ -25,6 +25,14 @@ SD15, SDXL = ARCHITECTURES[:2]
 A100 = next(gpu for gpu in GPUS if gpu.name == "A100-80")
 
 
+def memory_parts(network, work, micro_batch=None):
+    return memory_of(network, work, micro_batch).parts
+
+
+def memory_gb(network, work, micro_batch=None):
+    return memory_of(network, work, micro_batch).allocated_gb
+
+
 def work(**changes):
     plain = {
         "pairs": 204_800, "passes_per_pair": 31.92, "encoded": 0, "sampling_passes": 0, "samples": 0,
@@ -35,12 +43,15 @@ def work(**changes):
     return Workload(**{**plain, **changes})
 
 
-@pytest.mark.parametrize(("network", "adafactor", "adamw"), [(SD15, 10.3, 17.2), (SDXL, 30.8, 51.3)])
-def test_weights_gradients_and_state_weigh_what_was_counted(network, adafactor, adamw):
-    for state, expected in ((0.0, adafactor), (8.0, adamw)):
-        parts = memory_parts(network, work(state_bytes=state), 1)
-        assert parts["weights"] + parts["training"] == pytest.approx(expected, abs=0.1)
-        assert sum(parts.values()) == pytest.approx(memory_gb(network, work(state_bytes=state), 1))
+@pytest.mark.parametrize("network", [SD15, SDXL])
+@pytest.mark.parametrize("state", [0.0, 8.0])
+def test_weights_gradients_and_state_weigh_what_was_counted(network, state):
+    """Bytes a parameter: master weights and gradients of 4, a reference of 2, and the optimiser's state."""
+    found = memory_of(network, work(state_bytes=state), 1)
+    weights = found.parts["weights"] + found.parts["training"]
+    assert weights == pytest.approx((4 + 4 + 2 + state) * network.parameters / 1e9, rel=1e-6)
+    assert found.allocated_gb == pytest.approx(sum(found.parts.values()))
+    assert found.reserved_gb >= found.allocated_gb
 
 
 def test_the_paper_s_sdxl_hours_are_met_within_what_lock_step_explains():
@@ -61,9 +72,9 @@ def test_an_adapter_holds_one_network_and_checkpointing_trades_memory_for_time()
 
 
 def test_several_levels_of_a_pair_hold_as_many_activations():
-    one, four = work(), work(levels=4, passes_per_pair=4 * 31.92)
-    held = 2 * 4 * SDXL.activations_gb
-    assert memory_gb(SDXL, four) - memory_gb(SDXL, one) == pytest.approx(3 * held)
+    one, two, four = (work(levels=n, passes_per_pair=n * 31.92) for n in (1, 2, 4))
+    each = memory_gb(SDXL, two) - memory_gb(SDXL, one)
+    assert each > 0 and memory_gb(SDXL, four) - memory_gb(SDXL, one) == pytest.approx(3 * each)
     assert memory_gb(SDXL, four, 1) == pytest.approx(memory_gb(SDXL, one, 4))
     slow, slower = (
         estimate(SDXL, work(checkpointing=True, levels=n, passes_per_pair=n * 31.92), A100) for n in (1, 4)
@@ -97,14 +108,10 @@ def test_what_is_switched_on_weighs_what_it_should(precision):
 
     assert more(average=True) == pytest.approx(4)
     assert more(state_bytes=2.0) == pytest.approx(-6)
-    assert more(reference=False) == more(offloaded=True) == pytest.approx(-4 if wide else -2)
+    assert more(reference=False) == pytest.approx(-4 if wide else -2)
+    assert more(reference=False) < more(offloaded=True) < 0.9 * more(reference=False), "two blocks stay"
     assert more(shadow=True) == pytest.approx(0 if wide else 2)
-    assert more(trainable=0, dora=True) - more(trainable=0) == pytest.approx(0 if wide else 4)
-
-
-def test_a_reference_that_is_brought_over_counts_while_it_is_there():
-    light = memory_parts(SD15, work(checkpointing=True, micro_batch=1, offloaded=True))
-    assert light["activations"] == pytest.approx(SD15.parameters * 2 / 1e9) and light["activations"] > 1
+    assert more(trainable=0, dora=True) - more(trainable=0) == pytest.approx(0 if wide else 2)
 
 
 def test_pairs_that_wait_and_windows_of_them_are_counted():
@@ -121,7 +128,7 @@ def test_pairs_that_wait_and_windows_of_them_are_counted():
 
 @pytest.mark.parametrize(
     ("name", "card", "trained"),
-    [("sdxl_lora_24gb", "24 GB (RTX 4090)", 23_224_320), ("sdxl_80gb", "A100-80", SDXL.parameters)],
+    [("sdxl_smpo_24gb", "24 GB (RTX 4090)", 23_224_320), ("sdxl_smpo_80gb", "A100-80", SDXL.parameters)],
 )
 def test_specs_fit_the_card_that_they_are_called_after(planned, name, card, trained):
     one = planned(name)
@@ -266,7 +273,7 @@ def test_sdxl_is_planned_in_full_without_its_weights(planned):
     hours = {one.gpu: one.hours for one in plan.gpus}
     assert hours["H200"] < hours["A100-80"] < hours["24 GB (RTX 4090)"]
     assert {one.gpu: one.fits for one in plan.gpus}["24 GB (RTX 4090)"] is False
-    assert plan.disk.checkpoint == pytest.approx(10.3e9, rel=0.01), "weights and Adafactor's factors"
+    assert plan.disk.checkpoint == pytest.approx(11.2e9, rel=0.01), "weights and Adafactor's factors"
     assert plan.disk.downloads["stabilityai/stable-diffusion-xl-base-1.0"] == 13.9
     assert {one.where for one in plan.obstacles} >= {"model", "data", "reward", "evaluate.prompts"}
 

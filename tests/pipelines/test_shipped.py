@@ -26,8 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
-        ("sdxl_lora_24gb", ["lora: {rank: 16}", "bf16"]),
-        ("sdxl_80gb", ["shadow_weights: true", "bf16"]),
+        ("sdxl_smpo_24gb", ["lora: {rank: 16}", "bf16"]),
+        ("sdxl_smpo_80gb", ["shadow_weights: true", "bf16"]),
         ("sd15_smpo", []),
         pytest.param("sdxl_smpo", [], marks=pytest.mark.slow),
         pytest.param("sd15_recommended", ["bf16"], marks=pytest.mark.slow),

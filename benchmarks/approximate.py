@@ -4,30 +4,31 @@
     python benchmarks/approximate.py --world shapes       # pictures, three seeds: half an hour of one core
     python benchmarks/approximate.py --modes exact stale  # some of them; what is there is kept, run it again to go on
     python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
+    python benchmarks/approximate.py --quick              # seconds, to see that it works; says nothing
 
 Every mode trains SmPO (experiments/plane_smpo.yaml or quickstart.yaml, inverting by the policy as the paper does) twice
 over: for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its
 samples for untouched starts or prompts are judged against those of the exact mode after its updates, paired by seed and
-start; intervals are over both. CPU seconds are this process' own, of training alone. `fp8` rounds as the hardware does,
-on a CPU, so its time means nothing. `cached` is `reference` from the second run on: it finds the same bits (a test says
-so), and is counted as the policy's own six forwards a pair; its runs are those of `reference`, continued. The page
-docs/approximate.md is written by benchmarks/approximate_page.py.
+start; intervals are over both. CPU seconds are this process' own, of training alone. `cached` is `reference` from the
+second run on: it finds the same bits (a test says so), and is counted as the policy's own six forwards a pair; its runs
+are those of `reference`, continued. The page docs/approximate.md is written by benchmarks/approximate_page.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from output import add_arguments, target, write
 from quickstart import machine
 
-from smpo.cli.run import quiet_libraries
+from smpo.cli.door import quiet_libraries
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
@@ -64,12 +65,11 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to invert. `eight_bit`: walk with rounded products. `marks`: points of the run, and what is counted of a
-    pair's forwards there (None: all that were made)."""
+    """A way to invert. `marks`: points of the run, and what is counted of a pair's forwards there (None: all that were
+    made)."""
 
     about: str
     changes: dict[str, Any]
-    eight_bit: bool = False
     marks: tuple[tuple[str, float | None], ...] = (("compute", None),)
 
 
@@ -81,7 +81,6 @@ MODES = {
     "reference": Mode(
         "`by: reference`, nothing cached", {"by": "reference"}, marks=(("compute", None), ("cached", POLICY))
     ),
-    "fp8": Mode("`precision: fp8`, emulated", {}, eight_bit=True),
 }
 CACHED = "`by: reference`, cached (`runtime.reuse_inversions`), from the second run on"
 
@@ -94,7 +93,7 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
-    mode, world = MODES[name], WORLDS[options.world]
+    mode, world = MODES[name], options.setting
     inversion = ", ".join(f"{k}: {json.dumps(v)}" for k, v in (world.exact | mode.changes).items())
     longest = world.updates
     if budget is not None:
@@ -104,12 +103,11 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
         skeleton=ExperimentSpec,
         sets=[
             *world.sets, f"inversion={{{inversion}}}", f"train.seed={seed}", f"train.batch={world.batch}",
-            f"train.steps={longest}", f"runtime.cache={options.cache}", f"evaluate.limit={json.dumps(world.limit)}",
+            f"train.steps={longest}", f"runtime.cache={options.cache}", f"runtime.device={options.device}",
+            f"evaluate.limit={json.dumps(world.limit)}",
         ],
     )  # fmt: skip
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
-    if mode.eight_bit:
-        in_eight_bits(live.session)
     found: dict[str, Any] = {}
     waiting = {} if budget is None else dict(mode.marks)
     spent = seconds = 0.0
@@ -147,36 +145,6 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
 def forwards(report: Any) -> float:
     """Of one image, a backward as two: inversion, policy, reference."""
     return float(2 * report.pairs * report.visits * (report.metrics["passes"] + 3 + 1))
-
-
-def in_eight_bits(session: Any) -> None:
-    """Products rounded as `smpo.families.eight_bit` does on a GPU, for inversions alone: of a UNet's transformer
-    blocks, or of the plane's middle layers."""
-    from smpo.families import eight_bit as eight_bits
-    from smpo.families.eight_bit import replace_linears
-
-    denoiser = session.denoiser
-    session.settings = replace(session.settings, passes=replace(session.settings.passes, eight_bit=True))
-    if hasattr(denoiser, "networks"):
-        eight_bits.ALIGNED = 8  # hardware wants 16; this UNet's layers have 72, and a CPU doesn't mind
-        denoiser.networks._eight_bit = {}
-        assert replace_linears(copy.deepcopy(denoiser.network.mid_block)), "nothing would be rounded"
-        return
-    rough = copy.deepcopy(denoiser.network).requires_grad_(False)
-    linears = replace_linears(rough)
-    mine = {name.replace(".linear.", "."): p for name, p in rough.named_parameters()}
-    exact = denoiser.predict
-
-    def predict(x: Any, t: Any, cond: Any, *, reference: bool = False, eight_bit: bool = False) -> Any:
-        if not eight_bit:
-            return exact(x, t, cond, reference=reference)
-        for name, value in denoiser.network.named_parameters():
-            mine[name].copy_(value)
-        for linear in linears:
-            linear.requantise()
-        return rough(x, t, cond.tensors["condition"])
-
-    denoiser.predict = predict
 
 
 def kept(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
@@ -235,7 +203,7 @@ def points(
     return found
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -245,10 +213,23 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="run these seeds and gather nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks/approximate"))
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    add_arguments(parser, device=True)
+    options = parser.parse_args(words)
     quiet_libraries()
-    world = WORLDS[options.world]
+    options.setting = WORLDS[options.world]
+    if not options.quick:
+        return measure(options)
+    few = (*options.setting.sets, "train.warmup=1", "evaluate.steps=2")
+    options.setting = replace(options.setting, updates=1, batch=4, seeds=2, limit=4, sets=few)
+    options.modes = ["exact", "reuse last"]
+    with tempfile.TemporaryDirectory() as folder:
+        options.runs, options.cache = Path(folder) / "runs", Path(folder) / "cache"
+        return measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Runs what is missing, and writes the result."""
+    world = options.setting
     seeds = options.seeds or world.seeds
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = ["exact", *(name for name in options.modes if name != "exact")]
@@ -264,8 +245,8 @@ def main() -> None:
         "starts": len(runs["exact"][0]["updates"]["groups"]), "machine": machine(),
         "modes": summary(runs, world.batch),
     }  # fmt: skip
-    out = options.out or HERE / "results" / f"approximate_{options.world}.json"
-    out.write_text(json.dumps(body, indent=1) + "\n")
+    out = target(options, f"approximate_{options.world}.json")
+    write(out, body)
     print(f"written: {out.name}; now python benchmarks/approximate_page.py")
 
 

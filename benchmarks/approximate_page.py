@@ -20,7 +20,7 @@ INTRO = """<!-- Written by benchmarks/approximate_page.py; don't edit. -->
 # Approximate inversions
 
 Inversion is most of what SmPO costs: of some 34 forwards a pair at ten steps, 26 walk up the model's path. Four settings
-spend fewer of them, or cheaper ones, and find *nearly* the same noise. They change results, so they are part of a spec's
+spend fewer of them and find *nearly* the same noise. They change results, so they are part of a spec's
 identity, and none is on by default.
 
 * `inversion.skip_first: true` leaves out the hop to level 1, which hardly moves anything.
@@ -30,9 +30,7 @@ identity, and none is on by default.
   and prompt. Only where images come back within that time; one process; the memory is part of checkpoints.
 * `inversion.by: reference` follows the frozen reference. That saves nothing by itself, but what it finds stays true, and what
   the reference says there too: with `runtime.reuse_inversions`, runs over the same pairs (trials of a sweep) ask only the
-  policy, six forwards a pair, bit for bit the run that asks everybody.
-* `inversion.precision: fp8` multiplies in 8 bits while walking, on GPUs that can. No fewer forwards, but cheaper ones. The
-  passes that are compared stay in the training's precision.
+  policy, six forwards a pair, on one type of machine bit for bit the run that asks everybody.
 """
 
 
@@ -58,7 +56,7 @@ def table(modes: dict[str, Any], judge: str) -> list[str]:
     ]
     for name, mode in modes.items():
         at, after = mode["updates"], mode["compute"]
-        cpu = "" if at["cpu_seconds"] is None or name == "fp8" else f"{at['cpu_seconds']:.1f}"
+        cpu = "" if at["cpu_seconds"] is None else f"{at['cpu_seconds']:.1f}"
         over, later = at[judge].get("over_exact"), after[judge].get("over_exact")
         rows.append(
             f"| {name} | {at['forwards_per_pair']:.1f} | {cpu} | {gain(at[judge]['over_base'], 3)} | {span(over)} | "
@@ -97,14 +95,16 @@ label, then by `shapes-reward`, which smoothed the labels. More arms at equal up
 images](inversion-on-images.md#approximations).
 """
 
+REMOVED = ("fp8",)
+"""Modes of the result files that smpo no longer has."""
+
 WORLDS = {
     "plane": (
         PLANE,
         ("plane-radius", "plane-on-axis"),
         "At equal forwards a cheaper mode has made more updates and gone further from the base, so that most of what it wins "
-        "there is length, not quality: read both columns, and the gauge. `fp8` is emulated on a CPU with the rounding of the "
-        "hardware, and its time isn't shown. Pairs of the plane come back after 28 updates, so that `stale` has something to "
-        "remember; in a run of less than an epoch it hasn't, and `smpo plan` says so.",
+        "there is length, not quality: read both columns, and the gauge. Pairs of the plane come back after 28 updates, so "
+        "that `stale` has something to remember; in a run of less than an epoch it hasn't, and `smpo plan` says so.",
     ),
     "shapes": (
         SHAPES,
@@ -119,7 +119,8 @@ WORLDS = {
 
 def section(name: str, body: dict[str, Any]) -> list[str]:
     intro, judges, note = WORLDS[name]
-    modes, machine = body["modes"], body["machine"]
+    modes = {mode: found for mode, found in body["modes"].items() if mode not in REMOVED}
+    machine = body["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     told = {key: body[key] for key in ("updates", "batch", "seeds", "starts")}
     lines = [

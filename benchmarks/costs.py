@@ -10,15 +10,15 @@ smpo/components/model_facts.py, smpo/components/rewards/facts.py).
 
 from __future__ import annotations
 
+import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
+from output import add_arguments, target, write
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-RESULT = Path(__file__).parent / "results" / "costs.json"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 
 SD15 = {
@@ -126,22 +126,28 @@ def clip(config: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     import diffusers
     import transformers
 
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    options = parser.parse_args(words)
+    unets = {"SD 1.5": UNETS["SD 1.5"]} if options.quick else {**UNETS, "SDXL at 512 px": (SDXL, 512)}
+    clips = dict(list(CLIPS.items())[: 1 if options.quick else None])
     result = {
         "counted_with": {
             "torch": torch.__version__.split("+")[0],
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
         },
-        "unets": {name: unet(config, pixels) for name, (config, pixels) in UNETS.items()},
-        "vae": {str(pixels): vae(pixels) for pixels in (512, 768, 1024)},
-        "scorers": {name: clip(config) for name, config in CLIPS.items()},
+        "unets": {name: unet(config, pixels) for name, (config, pixels) in unets.items()},
+        "vae": {str(pixels): vae(pixels) for pixels in ((512,) if options.quick else (512, 768, 1024))},
+        "scorers": {name: clip(config) for name, config in clips.items()},
     }
-    result["unets"]["SDXL at 512 px"] = unet(SDXL, 512)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write(target(options, "costs.json"), result)
     print(json.dumps(result, indent=1))
 
 

@@ -13,14 +13,14 @@ once is worth over visits of a pair. Sampling is measured picture by picture too
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from output import add_arguments, target, write
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-RESULTS = Path(__file__).parent / "results"
 VISITS = (1, 2, 5, 50)
 
 
@@ -107,10 +107,10 @@ def measured(
     }
 
 
-def main() -> None:
-    chosen = arguments()
+def main(words: list[str] | None = None) -> None:
+    chosen = arguments(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from smpo.cli.run import quiet_libraries
+    from smpo.cli.door import quiet_libraries
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:
@@ -141,11 +141,10 @@ def main() -> None:
         print(f"{phase:10s} {rate}, {row['share']:6.1%} of a run")
     print(f"batched sampling: {body['batched_sampling_gain']:.2f} times one by one")
     suffix = "_reduced" if chosen.reduced else ""
-    out = chosen.out or RESULTS / f"end_to_end_{chosen.arch or 'quickstart'}{suffix}_{chosen.device}.json"
-    out.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    write(target(chosen, f"end_to_end_{chosen.arch or 'quickstart'}{suffix}_{chosen.device}.json"), body)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,8 +159,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="a setting of the spec"
     )
-    parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    add_arguments(parser)
+    chosen = parser.parse_args(words)
+    if chosen.quick:
+        chosen.reduced, chosen.updates, chosen.prompts, chosen.pairs = chosen.arch is not None, 1, 2, 4
+        few = ["train.batch=4", "evaluate.steps=2", "runtime.micro_batch=2", "inversion.steps=2"]
+        chosen.set += few if chosen.arch else [*few, "data.limit=8", "evaluate.limit=8"]
+    return chosen
 
 
 if __name__ == "__main__":

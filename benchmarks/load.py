@@ -3,6 +3,7 @@ measured while others work.
 
     python benchmarks/load.py            # some three minutes; writes benchmarks/results/load.json
     python benchmarks/load.py metrics    # that part alone, into the same file
+    python benchmarks/load.py --quick    # less than a minute, to see that it works; says nothing
 
 `metrics`: 10,000 points to MLflow in sqlite, sent when the mirror would send them, against the updates of the
 quickstart and of the plane that yield as many; and what is left to send when training is over. `store`: commands in a
@@ -11,6 +12,7 @@ folder with 200 finished runs. `resume`: the log of 100,000 updates, taken back 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,15 +31,42 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-RESULT = Path(__file__).parent / "results" / "load.json"
-POINTS, RUNS, UPDATES = 10_000, 200, 100_000
+from output import add_arguments, target, write  # noqa: E402
+
 EVERY = 3.0
 """Seconds between two looks of the mirror at its log, at least (`MirrorTracker.every`)."""
 
 
-def main(parts: list[str]) -> None:
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    points: int = 10_000
+    runs: int = 200
+    updates: int = 100_000
+    worlds: tuple[str, ...] = ("quickstart", "plane_smpo")
+    commands: tuple[str, ...] | None = None
+    """Of `store`; None for all."""
+    steps: int = 200
+    """Updates of the run that `store` copies; twice as many starts are judged."""
+    repeats: int = 3
+
+
+QUICK = Size(points=200, runs=2, updates=200, worlds=("plane_smpo",), commands=("show",), steps=5, repeats=1)
+
+
+def main(words: list[str] | None = None) -> None:
     measured = {"metrics": metrics, "store": store, "resume": resume}
-    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(measured)}; by default all")
+    add_arguments(parser)
+    options = parser.parse_args(words)
+    if unknown := set(options.parts) - set(measured):
+        parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(measured)}")
+    file = target(options, "load.json")
+    known = json.loads(file.read_text()) if file.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         found: dict[str, Any] = known | {
@@ -45,26 +75,26 @@ def main(parts: list[str]) -> None:
             "versions": {name: metadata.version(name) for name in ("smpo", "torch", "mlflow")},
             "unit": "seconds of processor time, unless said otherwise",
         }
-        for part in parts or measured:
-            found[part] = measured[part](place)
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+        for part in options.parts or measured:
+            found[part] = measured[part](place, QUICK if options.quick else Size())
+    write(file, found)
     print(json.dumps(found, indent=1))
 
 
 # ------------------------------------------------------------------------------------------------ metric points
 
 
-def metrics(place: Path) -> dict[str, Any]:
+def metrics(place: Path, size: Size) -> dict[str, Any]:
     """The share of an update's time that its metrics take, on their way to the log and to MLflow."""
-    found: dict[str, Any] = {"points": POINTS, "worlds": {}}
+    found: dict[str, Any] = {"points": size.points, "worlds": {}}
     worlds = {
         "quickstart": ["train.steps=24", "data.limit=200", "evaluate=null"],
         "plane_smpo": ["train.steps=80", "evaluate=null"],
     }
-    for name, sets in worlds.items():
-        update, reported = _updates(name, sets, place)
-        sent, after, waited = _sent(reported, update, place / f"log-{name}")
-        updates = POINTS / len(reported)
+    for name in size.worlds:
+        update, reported = _updates(name, worlds[name], place)
+        sent, after, waited = _sent(reported, update, place / f"log-{name}", size.points)
+        updates = size.points / len(reported)
         found["worlds"][name] = {
             "update": update,
             "values_an_update": len(reported),
@@ -99,7 +129,9 @@ def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, 
     return sorted(times[2:])[len(times[2:]) // 2], last
 
 
-def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[float, float, float]:
+def _sent(
+    reported: dict[str, float], update: float, folder: Path, points: int
+) -> tuple[float, float, float]:
     """`(mirroring to MLflow while training, what is left of it for the end, writing the log)`, for all points.
 
     The mirror looks at the log when a run at this pace would have it look; time goes on by `update` a step.
@@ -124,7 +156,7 @@ def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[floa
 
     sent = waited = 0.0
     next_look = EVERY
-    updates = round(POINTS / len(reported))
+    updates = round(points / len(reported))
     for step in range(1, updates + 1):
         began = time.process_time()
         log.metrics(reported, step)
@@ -134,23 +166,24 @@ def _sent(reported: dict[str, float], update: float, folder: Path) -> tuple[floa
             sent += look()
             next_look = step * update + rest(mirror.spent - before, EVERY)
     after = look()
-    assert mirror.sent >= POINTS * 0.99
+    assert mirror.sent >= 0.99 * updates * len(reported)
     return sent, after, waited
 
 
 # ------------------------------------------------------------------------------------------------ many runs
 
 
-def store(place: Path) -> dict[str, Any]:
+def store(place: Path, size: Size) -> dict[str, Any]:
     """Commands among 200 finished runs: copies of one, as ten experiments with twenty attempts each."""
     from smpo.cli.main import app  # noqa: F401  (fails early where smpo isn't installed)
 
     work = place / "many"
     work.mkdir()
-    made = [*_smpo(), "run", "plane_smpo", "-q", *_sets("train.steps=200", "evaluate.limit=400")]
+    sets = _sets(f"train.steps={size.steps}", f"train.warmup={min(20, size.steps)}", f"evaluate.limit={2 * size.steps}")
+    made = [*_smpo(), "run", "plane_smpo", "-q", *sets]
     subprocess.run(made, cwd=work, check=True, capture_output=True)
     (first,) = (work / "runs" / "plane-smpo").glob("*-1")
-    for number in range(1, RUNS):
+    for number in range(1, size.runs):
         name = f"experiment-{number % 10}"
         copy = work / "runs" / name / f"{number:012x}-1"
         shutil.copytree(first, copy)
@@ -168,13 +201,15 @@ def store(place: Path) -> dict[str, Any]:
         "show --json": ["show", "--json"],
         "check": ["check", "plane_smpo"],
     }
-    return {"runs": RUNS, "commands": {name: _cpu_time(words, work) for name, words in commands.items()}}
+    wanted = size.commands or tuple(commands)
+    times = {name: _cpu_time(commands[name], work, size.repeats) for name in wanted}
+    return {"runs": size.runs, "commands": times}
 
 
-def _cpu_time(words: list[str], cwd: Path) -> float:
-    """The least of three: what else the machine does only ever adds."""
+def _cpu_time(words: list[str], cwd: Path, repeats: int) -> float:
+    """The least of several: what else the machine does only ever adds."""
     times = []
-    for _ in range(3):
+    for _ in range(repeats):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([*_smpo(), *words], cwd=cwd, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -185,7 +220,7 @@ def _cpu_time(words: list[str], cwd: Path) -> float:
 # ------------------------------------------------------------------------------------------------ a long log
 
 
-def resume(place: Path) -> dict[str, Any]:
+def resume(place: Path, size: Size) -> dict[str, Any]:
     """A run of 100,000 updates goes on from its checkpoint, one update back."""
     from smpo.engine.events import RunInfo
     from smpo.tracking.jsonl import JsonlTracker, read_metrics
@@ -195,17 +230,17 @@ def resume(place: Path) -> dict[str, Any]:
     info = RunInfo(name="long", run_id="0-1", folder=folder, spec_hash="0")
     log.start(info)
     values = {f"train/metric_{number}": 0.123456789 * number for number in range(18)}
-    for step in range(1, UPDATES + 1):
+    for step in range(1, size.updates + 1):
         log.metrics(values, step)
     log.finish("stopped")
-    size = (folder / "metrics.jsonl").stat().st_size
+    log_bytes = (folder / "metrics.jsonl").stat().st_size
     began = time.process_time()
     again = JsonlTracker(folder)
-    again.start(RunInfo(**{**vars(info), "resumed": True, "step": UPDATES - 1}))
+    again.start(RunInfo(**{**vars(info), "resumed": True, "step": size.updates - 1}))
     taken = time.process_time() - began
     again.finish("stopped")
-    assert len(read_metrics(folder)) == UPDATES - 1
-    return {"updates": UPDATES, "log_bytes": size, "start_of_the_resumed_log": taken}
+    assert len(read_metrics(folder)) == size.updates - 1
+    return {"updates": size.updates, "log_bytes": log_bytes, "start_of_the_resumed_log": taken}
 
 
 def _smpo() -> list[str]:
@@ -225,4 +260,4 @@ def _cpu() -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

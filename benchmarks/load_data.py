@@ -3,6 +3,7 @@
     python benchmarks/load_data.py          # some minutes; writes the part `data` of benchmarks/results/load.json
     python benchmarks/load_data.py --audit  # some minutes; writes `audit` in it: looking at a set, once it is indexed
     python benchmarks/load_data.py --rankings  # seconds; writes `rankings` in it: one image a row, gathered by prompt
+    python benchmarks/load_data.py --quick     # seconds, to see that it works: a thousand rows, forty prompts
 
 The sets are made here, a portion at a time: parquet in Pick-a-Pic's schema, two pictures of 16 x 16 a row, all
 different, three rows a prompt, every tenth row a second vote on the pair before it. Each set is read in a process of
@@ -13,6 +14,7 @@ ever held (`ru_maxrss`); `over imports` is what of it came after torch and smpo 
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -25,7 +27,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-RESULT = Path(__file__).parent / "results" / "load.json"
+from output import add_arguments, target, write  # noqa: E402
+
 SIZES = (10_000, 100_000, 1_000_000)
 PORTION = 5_000
 SEED = 0
@@ -33,35 +36,57 @@ PROMPTS = 8_878
 """Of ImageRewardDB (Xu et al. 2023), which has 136,892 pairs."""
 
 
-def main(part: str) -> None:
-    found = json.loads(RESULT.read_text())
-    if part == "--rankings":
-        found["data"]["rankings"] = rankings()
-    elif part == "--audit":
-        found["data"]["audit"] = {str(rows): in_a_process(rows, "--look") for rows in SIZES}
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--audit", action="store_true")
+    which.add_argument("--rankings", action="store_true")
+    for name in STEPS:
+        which.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
+    add_arguments(parser)
+    options = parser.parse_args(words)
+    for name, step in STEPS.items():
+        if (folder := getattr(options, name)) is not None:
+            print(json.dumps(step(folder)))
+            return
+    sizes = (1000,) if options.quick else SIZES
+    file = target(options, "load.json")
+    found = json.loads(file.read_text()) if file.exists() else {}
+    data = found.setdefault("data", {})
+    if options.rankings:
+        data["rankings"] = rankings(40 if options.quick else PROMPTS)
+    elif options.audit:
+        data["audit"] = {str(rows): in_a_process(rows, "look") for rows in sizes}
+    elif options.quick:
+        data |= {"by_rows": {str(rows): in_a_process(rows, "read", alone=False) for rows in sizes}}
     else:
-        found["data"] = {**found.get("data", {}), **measure()}
-    found["data"]["versions"] = {name: metadata.version(name) for name in ("pyarrow", "pillow", "numpy")}
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found["data"], indent=1))
+        data |= measure(sizes)
+    data["versions"] = {name: metadata.version(name) for name in ("pyarrow", "pillow", "numpy")}
+    write(file, found)
+    print(json.dumps(data, indent=1))
 
 
-def measure() -> dict[str, Any]:
+def measure(sizes: tuple[int, ...]) -> dict[str, Any]:
     """Each size in a fresh process, so that peaks are its own."""
-    by_rows = {str(rows): in_a_process(rows, "--read") for rows in SIZES}
+    by_rows = {str(rows): in_a_process(rows, "read") for rows in sizes}
     return {"seed": SEED, "workers": 1, "by_rows": by_rows}
 
 
-def in_a_process(rows: int, what: str) -> dict[str, Any]:
+def in_a_process(rows: int, what: str, *, alone: bool = True) -> dict[str, Any]:
+    """`alone`: in a fresh one, whose peak memory means something."""
     with tempfile.TemporaryDirectory() as folder:
         size = make(Path(folder) / "pairs.parquet", rows)
-        for _ in range(2 if what == "--look" else 1):  # the first fills the index
-            words = [sys.executable, __file__, what, folder]
+        if not alone:
+            return {"parquet_mb": round(size / 1e6, 1), **STEPS[what](Path(folder))}
+        for _ in range(2 if what == "look" else 1):  # the first fills the index
+            words = [sys.executable, __file__, f"--{what}", folder]
             told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return {"parquet_mb": round(size / 1e6, 1), **json.loads(told)}
 
 
-def rankings() -> dict[str, Any]:
+def rankings(prompts: int) -> dict[str, Any]:
     """Metadata as large as ImageRewardDB's, of which the pictures aren't there: what counts is the gathering."""
     import numpy as np
     import pyarrow as pa
@@ -72,7 +97,7 @@ def rankings() -> dict[str, Any]:
         rows = [
             {"prompt_id": f"{prompt:06d}-0000", "prompt": f"prompt {prompt}, " + "in some more words " * 8,
              "image_path": f"images/train/train_{prompt % 32}/{numbers.bytes(16).hex()}.webp", "rank": 1 + i}
-            for prompt in range(PROMPTS) for i in range(5 + prompt % 4)
+            for prompt in range(prompts) for i in range(5 + prompt % 4)
         ]  # fmt: skip
         pq.write_table(pa.Table.from_pylist(rows), Path(folder) / "metadata-train.parquet")
         words = [sys.executable, __file__, "--gather", folder]
@@ -206,9 +231,8 @@ def gather(folder: Path) -> dict[str, Any]:
     }
 
 
+STEPS = {"read": read, "look": look, "gather": gather}
+"""What runs in a process of its own, on a folder."""
+
 if __name__ == "__main__":
-    steps = {"--read": read, "--look": look, "--gather": gather}
-    if sys.argv[1:] and sys.argv[1] in steps:
-        print(json.dumps(steps[sys.argv[1]](Path(sys.argv[2]))))
-    else:
-        main("".join(sys.argv[1:]))
+    main()

@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py                    # writes benchmarks/results/memory.json; minutes of one core
     python benchmarks/memory.py --device cuda      # the same on a GPU, by torch.cuda.max_memory_allocated
+    python benchmarks/memory.py --quick            # seconds, to see that it works: one training
 
 Two parts. *Counted*: activations of the public architectures at their true size, on meta tensors; the tables of
 smpo/app/costs.py are held against them. *Measured*: smpo's own loop on small networks of the two shapes, two updates of
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from costs import SD15, SDXL
+from output import add_arguments, target, write
 from speed.live import Live, activations
 from speed.measure import machine
 from speed.small import SHAPES, session
@@ -27,7 +29,6 @@ from smpo.app.memory import memory_gb, memory_parts
 from smpo.components.optimisers import Adafactor, AdamW, AdamW8bit
 from smpo.engine.loop import fit
 
-RESULT = Path(__file__).parent / "results" / "memory.json"
 TRUE = {"SD 1.5 at 512 px": (SD15, 512), "SDXL at 1024 px": (SDXL, 1024)}
 
 
@@ -97,14 +98,14 @@ def counted() -> dict[str, Any]:
     return found
 
 
-def architecture(shape: str) -> Architecture:
-    """A small network as the tables would have it."""
+def architecture(shape: str, cases: list[Case]) -> Architecture:
+    """A small network as the tables would have it, as far as these cases need them: the rest is no number."""
     config, pixels = SHAPES[shape]
-    each = {
-        (precision, light): activations(config, pixels, precision=precision, checkpointing=light) / 1e9
-        for precision in ("bf16", "fp32")
-        for light in (False, True)
-    }
+    each = dict.fromkeys(((half, light) for half in ("bf16", "fp32") for light in (False, True)), math.nan)
+    for precision, light in {(case.precision, case.checkpointing) for case in cases}:
+        each[precision, light] = (
+            activations(config, pixels, precision=precision, checkpointing=light) / 1e9
+        )
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -113,7 +114,7 @@ def architecture(shape: str) -> Architecture:
     return Architecture(
         shape, count, pixels, 0, 0, 0, encoders_gb=0, latent=4 * (pixels // 8) ** 2,
         text=77 * config["cross_attention_dim"] + pooled, share=1, share_of_one=1,
-        activations_gb=each["bf16", False], checkpointed_gb=each["bf16", True], selective_gb=float("nan"),
+        activations_gb=each["bf16", False], checkpointed_gb=each["bf16", True], selective_gb=math.nan,
         wide_gb=each["fp32", False], wide_checkpointed_gb=each["fp32", True],
     )  # fmt: skip
 
@@ -161,7 +162,7 @@ def measured(shape: str, network: Architecture, case: Case, device: torch.device
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -169,22 +170,25 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=["counted", "measured"], help="leave the other part of the file as it is"
     )
-    options = parser.parse_args()
+    add_arguments(parser)
+    options = parser.parse_args(words)
     device = torch.device(options.device)
-    target = RESULT if device.type == "cpu" else RESULT.with_name("memory_cuda.json")
-    result = json.loads(target.read_text()) if target.is_file() else {}
+    file = target(options, "memory.json" if device.type == "cpu" else "memory_cuda.json")
+    result = json.loads(file.read_text()) if file.is_file() else {}
     result |= {"machine": machine(device), "seed": 0}
-    if options.only != "measured":
+    if options.only != "measured" and not options.quick:
         result["counted_gb_per_image"] = counted()
     if options.only != "counted":
-        result["measured"] = {shape: table(shape, device) for shape in SHAPES}
-    target.write_text(json.dumps(result, indent=1) + "\n")
+        shapes = ["SDXL in small"] if options.quick else list(SHAPES)
+        cases = [Case(checkpointing=True, micro=4)] if options.quick else CASES
+        result["measured"] = {shape: table(shape, cases, device) for shape in shapes}
+    write(file, result)
 
 
-def table(shape: str, device: torch.device) -> dict[str, Any]:
-    network = architecture(shape)
+def table(shape: str, cases: list[Case], device: torch.device) -> dict[str, Any]:
+    network = architecture(shape, cases)
     rows = []
-    for case in CASES:
+    for case in cases:
         row = measured(shape, network, case, device)
         rows.append(row)
         print(

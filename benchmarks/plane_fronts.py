@@ -1,6 +1,7 @@
 """Reward against distance from the base, per method, in the plane: what a table at one learning rate can't show.
 
     python benchmarks/plane_fronts.py
+    python benchmarks/plane_fronts.py --quick      # seconds, to see that it works; says nothing
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here
 every run is measured on its way (exact KL at guidance 1, mean radial gain at guidance 1 and 3), and methods are
@@ -15,16 +16,17 @@ import argparse
 import copy
 import json
 import os
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from output import add_arguments, target, write
+
 HERE = Path(__file__).parent
-MARKS = (20, 50, 100, 200)
 GRID = (("1e-4", "500"), ("1e-4", "2000"))
 """Learning rate and beta. A path at a high rate passes through the distances at which lower ones end."""
-POINTS = 256
-"""Starts of each of the two sets."""
 BY_REFERENCE = "inversion={use: %s, steps: 10, by: reference}"
 DPO = ["objective.use=dpo", "smoothing=hard", "inversion=none"]
 METHODS = {
@@ -35,18 +37,34 @@ METHODS = {
 }
 
 
-def measure(denoiser: Any, split: str) -> dict[str, float]:
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. `marks`: updates after which a run is; `points`: starts of each of the two sets."""
+
+    marks: tuple[int, ...] = (20, 50, 100, 200)
+    points: int = 256
+    steps: int = 50
+    """Of a sampler."""
+    batch: int = 128
+    methods: tuple[str, ...] = tuple(METHODS)
+    grid: tuple[tuple[str, str], ...] = GRID
+
+
+QUICK = Size(marks=(1, 2), points=8, steps=4, batch=8, methods=("DPO", "+ smoothing = SmPO"), grid=GRID[:1])
+
+
+def measure(denoiser: Any, split: str, size: Size) -> dict[str, float]:
     """Where the policy is now: drift, and what it gained, on tuning or untouched starts."""
     import numpy as np
     import torch
 
-    from smpo.worlds.plane.divergence import Sampler, divergence
+    from benchmarks.plane_divergence import Sampler, divergence
     from smpo.worlds.plane.network import sample_points, start_noise
     from smpo.worlds.plane.world import off_axis, radius
 
     first = {"tuning": 5_000_000, "untouched": 7_000_000}[split]
-    start = start_noise(range(first, first + POINTS))
-    conditions = torch.arange(POINTS) % 8
+    start = start_noise(range(first, first + size.points))
+    conditions = torch.arange(size.points) % 8
 
     def bound(network: Any) -> Any:
         double = copy.deepcopy(network).double().requires_grad_(False)
@@ -61,12 +79,14 @@ def measure(denoiser: Any, split: str) -> dict[str, float]:
         bound(denoiser.policy),
         bound(denoiser._reference),
         start.reshape(-1, 2),
-        Sampler(denoiser.schedule, 50),
+        Sampler(denoiser.schedule, size.steps),
     )
     asked = conditions.numpy()
 
     def drawn(network: Any, guidance: float) -> Any:
-        points = sample_points(network, start, conditions, denoiser.schedule, guidance=guidance, steps=50)
+        points = sample_points(
+            network, start, conditions, denoiser.schedule, guidance=guidance, steps=size.steps
+        )
         return points.reshape(-1, 2).double().numpy()
 
     out = {"kl": found.kl, "kl_low": found.low, "kl_high": found.high}
@@ -81,7 +101,9 @@ def measure(denoiser: Any, split: str) -> dict[str, float]:
     return out
 
 
-def path_of(method: str, rate: str, beta: str, seed: int, split: str, cache: Path) -> list[dict[str, float]]:
+def path_of(
+    method: str, rate: str, beta: str, seed: int, split: str, options: argparse.Namespace
+) -> list[dict[str, float]]:
     """One run, measured at the marks."""
     from smpo.app.assemble import assemble
     from smpo.engine.loop import fit
@@ -93,18 +115,22 @@ def path_of(method: str, rate: str, beta: str, seed: int, split: str, cache: Pat
         f"train.lr={rate}",
         f"objective.beta={beta}",
         f"train.seed={seed}",
-        "train.batch=128",
+        f"train.batch={options.size.batch}",
+        f"train.warmup={min(20, options.size.marks[0])}",
     ]
     resolved = resolve(
         HERE.parent / "experiments" / "plane_smpo.yaml",
         skeleton=ExperimentSpec,
-        sets=[*sets, f"runtime.cache={cache}", f"train.steps={MARKS[-1]}"],
+        sets=[
+            *sets, f"runtime.cache={options.cache}", f"runtime.device={options.device}",
+            f"train.steps={options.size.marks[-1]}",
+        ],
     )
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
     found = []
     for report in fit(live.session):
-        if report.step in MARKS:
-            found.append({"step": report.step, **measure(live.session.denoiser, split)})
+        if report.step in options.size.marks:
+            found.append({"step": report.step, **measure(live.session.denoiser, split, options.size)})
     return found
 
 
@@ -132,7 +158,7 @@ def summary(store: dict[str, Any], distances: tuple[float, ...] = (0.01, 0.02, 0
         return float(np.interp(kl, [one.kl for one in found[::-1]], [one.gain for one in found[::-1]]))
 
     rows = []
-    for method in METHODS:
+    for method in dict.fromkeys(key.rsplit(" seed ", 1)[0] for key in store["final"]):
         paths = [path for key, path in store["final"].items() if key.rsplit(" seed ", 1)[0] == method]
         for kl in distances:
             for what in ("gain_cfg1", "gain_cfg3"):
@@ -208,28 +234,41 @@ def figure(store: dict[str, Any], file: Path) -> None:
     canvas.save(file)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "plane_fronts.json")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
     parser.add_argument("--seeds", type=int, default=4, help="seeds of the final comparison")
     parser.add_argument("--target", type=float, default=0.04, help="KL at which lr and beta are chosen")
-    options = parser.parse_args()
+    parser.add_argument("--figure", type=Path, help="the picture to write, instead of the docs' own")
+    add_arguments(parser, device=True)
+    options = parser.parse_args(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    store: dict[str, Any] = (
-        json.loads(options.out.read_text()) if options.out.exists() else {"tuning": {}, "final": {}}
-    )
+    options.size = QUICK if options.quick else Size()
+    out = target(options, "plane_fronts.json")
+    if not options.quick:
+        return compare(options, out)
+    options.seeds = 2
+    with tempfile.TemporaryDirectory() as folder:
+        options.cache = Path(folder)
+        options.figure = options.figure or out.with_suffix(".png")
+        return compare(options, out)
+
+
+def compare(options: argparse.Namespace, out: Path) -> None:
+    """Measures what is missing, and writes result and picture."""
+    store: dict[str, Any] = {"tuning": {}, "final": {}}
+    if out.exists() and not options.quick:
+        store = json.loads(out.read_text())
 
     def once(
         part: str, key: str, method: str, rate: str, beta: str, seed: int, split: str
     ) -> list[dict[str, float]]:
         if key not in store[part]:
             began = time.time()
-            store[part][key] = path_of(method, rate, beta, seed, split, options.cache)
-            options.out.write_text(json.dumps(store, indent=1) + "\n")
+            store[part][key] = path_of(method, rate, beta, seed, split, options)
+            write(out, store)
             last = store[part][key][-1]
             print(
                 f"{part} {key}: KL {last['kl']:.3f}, gain {last['gain_cfg1']:+.3f} / {last['gain_cfg3']:+.3f}, "
@@ -240,9 +279,9 @@ def main() -> None:
         return found
 
     chosen = {}
-    for method in METHODS:
+    for method in options.size.methods:
         ranked = []
-        for rate, beta in GRID:
+        for rate, beta in options.size.grid:
             path = once("tuning", f"{method} lr {rate} beta {beta}", method, rate, beta, 0, "tuning")
             reached = gain_at(path, options.target)
             # A path that never gets so far is judged by where it ended, behind all that do.
@@ -254,8 +293,8 @@ def main() -> None:
         for method, one in chosen.items():
             once("final", f"{method} seed {seed}", method, one["lr"], one["beta"], seed, "untouched")
     store["summary"] = summary(store)
-    options.out.write_text(json.dumps(store, indent=1) + "\n")
-    figure(store, Path(__file__).parents[1] / "docs" / "pictures" / f"{options.out.stem}.png")
+    write(out, store)
+    figure(store, options.figure or HERE.parent / "docs" / "pictures" / f"{out.stem}.png")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The quickstart over several training seeds, and the same without smoothing or inversion, with machine and versions.
 
     python benchmarks/quickstart.py --seeds 3
+    python benchmarks/quickstart.py --quick      # seconds, to see that it works; says nothing
 
 Runs go through the very functions behind `smpo run`; their folders are kept, so that a benchmark that is stopped goes
 on where it was. Ladders of many rungs have a command of their own: `smpo run experiments/ladder.yaml`.
@@ -12,10 +13,13 @@ import argparse
 import hashlib
 import json
 import platform
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from output import add_arguments, target, write
 
 SPEC = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
 RUNGS = {
@@ -85,20 +89,41 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+QUICK = (
+    "train.steps=1", "train.warmup=1", "train.batch=4", "train.holdout=8", "data.limit=16", "evaluate.limit=8",
+    "evaluate.steps=2", "runtime.preview_every=null",
+)  # fmt: skip
+"""One update of few pairs, judged on few prompts."""
+
+
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    add_arguments(parser, device=True)
+    options = parser.parse_args(words)
+    if not options.quick:
+        return measure(options, RUNGS)
+    options.seeds, options.sets = 1, [*options.sets, *QUICK]
+    with tempfile.TemporaryDirectory() as folder:
+        options.runs = Path(folder)
+        return measure(options, {"SmPO": RUNGS["SmPO"]})
+
+
+def measure(options: argparse.Namespace, rungs: dict[str, list[str]]) -> None:
+    """Runs what is missing, and writes the result."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, sets in RUNGS.items():
+    for name, sets in rungs.items():
         found[name] = []
         for seed in range(options.seeds):
-            one = run_one(SPEC, [*sets, *options.sets, f"train.seed={seed}"], options.runs / world())
+            one = run_one(
+                SPEC,
+                [*sets, f"runtime.device={options.device}", *options.sets, f"train.seed={seed}"],
+                options.runs / world(),
+            )
             found[name].append({"seed": seed, **one})
             said = "  ".join(
                 f"{judge} {c['gain']:+.4f} win {c['win_rate']:.3f} [{c['win_rate_low']:.3f}, {c['win_rate_high']:.3f}]"
@@ -108,10 +133,8 @@ def main() -> None:
                 f"{name:36s} seed {seed}  {said}  {sum(one['seconds'].values()):.0f} s",
                 flush=True,
             )
-    out = options.out or Path(__file__).parent / "results" / "quickstart.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     body = {"spec": SPEC.name, "sets": options.sets, "world": world(), "machine": machine(), "rungs": found}
-    out.write_text(json.dumps(body, indent=1) + "\n")
+    write(target(options, "quickstart.json"), body)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """smpo's scorers beside the published packages, number for number: docs/rewards.md's table.
 
     python benchmarks/rewards.py --hpsv2 A/bin/python --image-reward B/bin/python --mps REPOSITORY
+    python benchmarks/rewards.py --quick       # seconds, to see that it works: PickScore, for which transformers will do
     python benchmarks/rewards.py --page        # the table again, from the results
     python benchmarks/rewards.py --check       # 1 when the page's table isn't that of the results
 
@@ -25,6 +26,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from output import add_arguments, target, write
 
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "rewards.json", HERE.parent / "docs" / "rewards.md"
@@ -92,6 +95,7 @@ AGAINST = {
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Every scorer beside its original; with `--quick` PickScore alone, whose original is transformers itself."""
     import torch
 
     from smpo.kinds import Runtime
@@ -107,9 +111,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "b": [options.image_reward],
             "mps": [options.image_reward, options.mps],
         }
-        ask(folder, "make", pythons["b"])
+        ask(folder, "make-quick" if options.quick else "make", pythons["b"])
         found = []
         for name, (title, environment, component) in rewards(folder).items():
+            if options.quick and name != "pickscore":
+                continue
             theirs = ask(folder, name, pythons[environment])
             ours = component().load(Runtime(cache=folder, batch=4))(pictures, PROMPTS).double()
             expected = torch.tensor(theirs["scores"], dtype=torch.float64)
@@ -146,6 +152,11 @@ def draw(folder: Path) -> list[Any]:
 
 
 def ask(folder: Path, name: str, python: list[str]) -> dict[str, Any]:
+    if python == [sys.executable]:
+        import rewards_originals
+
+        rewards_originals.answer(folder, name)
+        return json.loads((folder / f"{name}.json").read_text())
     command = [python[0], str(HERE / "rewards_originals.py"), str(folder), name, *python[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -172,7 +183,7 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -181,11 +192,18 @@ def main() -> None:
     parser.add_argument("--mps")
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
+    add_arguments(parser)
+    options = parser.parse_args(words)
+    if options.quick:
+        options.hpsv2 = options.image_reward = sys.executable
+        write(target(options, "rewards.json"), measure(options))
+        return
     if not options.page and not options.check:
         if not (options.hpsv2 and options.image_reward and options.mps):
             parser.error("name both Pythons and the repository, or take --page or --check")
-        RESULT.write_text(json.dumps(measure(options), indent=1) + "\n")
+        write(target(options, "rewards.json"), measure(options))
+        if options.out is not None:
+            return
     before, _, rest = PAGE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     page = before + BEGIN + "\n" + table(json.loads(RESULT.read_text())) + "\n" + END + after

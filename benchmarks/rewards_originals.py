@@ -62,14 +62,25 @@ def make(folder: Path) -> dict[str, Any]:
     import gzip
 
     from clip.simple_tokenizer import bytes_to_unicode, default_bpe
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    letters = list(bytes_to_unicode().values())
+    return make_clips(folder, list(bytes_to_unicode().values()), merges)
+
+
+def make_quick(folder: Path) -> dict[str, Any]:
+    """The same with a vocabulary of letters alone, for which OpenAI's package isn't needed."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return make_clips(folder, sorted(ByteLevel.alphabet()), [])
+
+
+def make_clips(folder: Path, letters: list[str], merges: list[str]) -> dict[str, Any]:
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
     words = [*letters, *(f"{x}</w>" for x in letters), *("".join(pair.split()) for pair in merges)]
     words += ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
     for name, activation in (("gelu", "gelu"), ("quick", "quick_gelu")):
         torch.manual_seed(0)
@@ -147,8 +158,10 @@ def pickscore(folder: Path) -> list[float]:
     scores = []
     for file, prompt in questions(folder):
         settings = {"padding": True, "truncation": True, "max_length": 77, "return_tensors": "pt"}
-        image = model.get_image_features(**processor(images=[Image.open(file)], **settings))
+        image = model.get_image_features(**processor(images=[Image.open(file)], return_tensors="pt"))
         text = model.get_text_features(**processor(text=prompt, **settings))
+        # Since transformers 5 features come with the rest of the tower's output.
+        image, text = (getattr(one, "pooler_output", one) for one in (image, text))
         image, text = image / image.norm(dim=-1, keepdim=True), text / text.norm(dim=-1, keepdim=True)
         scores.append(float(model.logit_scale.exp() * (text @ image.T)[0, 0]))
     return scores
@@ -329,8 +342,12 @@ PACKAGES = ("torch", "torchvision", "transformers", "timm", "hpsv2", "image-rewa
 
 
 def main() -> None:
-    folder, name = Path(sys.argv[1]), sys.argv[2]
     sys.path[:0] = sys.argv[3:]
+    answer(Path(sys.argv[1]), sys.argv[2])
+
+
+def answer(folder: Path, name: str) -> None:
+    """Writes FOLDER/NAME.json: what the function of this name returns, and the versions."""
     torch.set_num_threads(1)
     with torch.no_grad():
         found = globals()[name.replace("-", "_")](folder)

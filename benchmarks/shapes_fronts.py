@@ -1,7 +1,7 @@
 """Gain against distance from the base, per method, on shapes: what a table at one learning rate can't show.
 
     python benchmarks/shapes_fronts.py                  # three quarters of an hour of one core; stopped, it goes on
-    python benchmarks/shapes_fronts.py --quick          # a minute, to see that it works; says nothing
+    python benchmarks/shapes_fronts.py --quick          # seconds, to see that it works; says nothing
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here every
 run is measured on its way, and methods are compared where they have gone *equally far*: by the error distance of
@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from output import add_arguments, target
 from quickstart import machine, world
 
 HERE = Path(__file__).parent
@@ -57,6 +59,8 @@ def path_of(
         f"evaluate.limit={options.prompts}",
         f"evaluate.rewards=[{JUDGE}, shapes-reward]",
         f"runtime.cache={options.cache}",
+        f"runtime.device={options.device}",
+        *(["train.batch=4", "data.limit=16", "evaluate.steps=2"] if options.quick else []),
     ]
     resolved = resolve(HERE.parent / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=sets)
     live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
@@ -101,7 +105,8 @@ def at_distance(path: list[dict[str, Any]], error: float) -> Any:
         return None
     above = max(1, int(np.searchsorted(places, error**0.5)))
     above = min(above, len(places) - 1)
-    share = (error**0.5 - places[above - 1]) / (places[above] - places[above - 1])
+    step = places[above] - places[above - 1]
+    share = (error**0.5 - places[above - 1]) / step if step else 1.0  # a mark that is no further than the last
     return gains[above - 1] + share * (gains[above] - gains[above - 1])
 
 
@@ -183,7 +188,7 @@ def figure(store: dict[str, Any], file: Path) -> None:
 
     colours = dict(zip(METHODS, ("#1f4e79", "#d07a28", "#2a9d8f", "#a3262a"), strict=True))
     paths = [(key.split(" | ")[0], path) for key, path in store["final"].items()]
-    far = max(mark["distance"]["error"] ** 0.5 for _, path in paths for mark in path)
+    far = max(mark["distance"]["error"] ** 0.5 for _, path in paths for mark in path) or 1.0
     gains = [mark["gain"] for _, path in paths for mark in path]
     low, high = min(0.0, *gains), max(gains) * 1.05 or 1.0
     scale, wide, tall, left, top = 2, 620, 380, 70, 60
@@ -247,28 +252,32 @@ def _span(row: dict[str, Any], value: str, low: str, high: str) -> str:
     return f"{row[value]:+.4f} [{row[low]:+.4f}, {row[high]:+.4f}]"
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "shapes_fronts.json")
-    parser.add_argument(
-        "--figure", type=Path, default=HERE.parent / "docs" / "pictures" / "shapes_fronts.png"
-    )
+    parser.add_argument("--figure", type=Path, help="the picture to write, instead of the docs' own")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/cache"))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning new paths after so long")
-    parser.add_argument(
-        "--quick", action="store_true", help="few updates, prompts and settings, beside the results"
-    )
-    options = parser.parse_args()
+    add_arguments(parser, device=True)
+    options = parser.parse_args(words)
+    options.out = target(options, "shapes_fronts.json")
+    if not options.quick:
+        options.figure = options.figure or HERE.parent / "docs" / "pictures" / "shapes_fronts.png"
+        return measure(options)
+    options.figure = options.figure or options.out.with_suffix(".png")
+    options.out.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        options.cache = Path(folder)
+        return measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measures what is missing and, once nothing is, writes result, picture and table."""
     options.marks, options.prompts, grid, seeds, methods = (10, 20, 40, 60), 116, GRID, SEEDS, list(METHODS)
     if options.quick:
-        options.marks, options.prompts, grid, seeds = (1, 2), 8, GRID[:1], (1, 2)
-        methods = ["DPO", "+ smoothing = SmPO"]
-        options.out, options.figure = (
-            Path("runs/benchmarks/fronts_quick.json"),
-            Path("runs/benchmarks/fronts_quick.png"),
-        )
+        options.marks, options.prompts, grid, seeds = (1,), 4, GRID[:1], (1, 2)
+        methods = ["DPO", "DPO + smoothing"]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     store: dict[str, Any] = {
         "world": world(),

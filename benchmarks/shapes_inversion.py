@@ -3,7 +3,7 @@
     python benchmarks/shapes_inversion.py                   # three seeds, 90 minutes of one core; stopped, it goes on
     python benchmarks/shapes_inversion.py --factors noise grid --seeds 5
     python benchmarks/shapes_inversion.py --part 1/2 & python benchmarks/shapes_inversion.py --part 2/2 & wait
-    python benchmarks/shapes_inversion.py --quick           # two minutes, to see that it works; says nothing
+    python benchmarks/shapes_inversion.py --quick           # seconds, to see that it works; says nothing
 
 The method is the quickstart's (SmPO's loss, smoothed labels, 60 updates of 16 pairs); what differs is which noise the
 two networks are compared on. Every run is an ordinary one and is kept; what is there is read. Each factor is a small
@@ -18,11 +18,13 @@ import argparse
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quickstart import SPEC, machine, run_folder, world
+from output import add_arguments, target, write
+from quickstart import QUICK, SPEC, machine, run_folder, world
 
 HERE = Path(__file__).parent
 JUDGE = "shapes-judge"
@@ -176,7 +178,8 @@ def blurred(scale: float, folder: Path) -> Path:
 
 
 def sets_of(arm: Arm, seed: int, options: argparse.Namespace) -> list[str]:
-    common = [f"train.seed={seed}", "runtime.preview_every=null", "train.holdout=64", *options.sets]
+    common = [f"train.seed={seed}", "runtime.preview_every=null", "train.holdout=64"]
+    common += [f"runtime.device={options.device}", *options.sets]
     if arm.base:
         place = blurred(arm.base, options.runs)
         common.append(f"model={{use: stable-diffusion, weights: {place}}}")
@@ -286,7 +289,7 @@ def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -296,25 +299,21 @@ def main() -> None:
         "--part", default="", help="K/N: run the K-th of N shares of what is missing, gather nothing"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "shapes_inversion.json")
     parser.add_argument("--set", action="append", default=[], dest="sets")
-    parser.add_argument(
-        "--quick", action="store_true", help="two updates and few prompts, beside the results"
-    )
-    options = parser.parse_args()
-    options.runs = options.runs / world()
-    if options.quick:
-        options.sets += [
-            "train.steps=2",
-            "train.warmup=1",
-            "train.batch=4",
-            "evaluate.limit=8",
-            "evaluate.steps=2",
-        ]
-        options.out = options.runs / "inversion_quick.json"
-        options.factors = [
-            name for name in options.factors if name in ("noise", "base, 20 % blurred", "guidance 3")
-        ]
+    add_arguments(parser, device=True)
+    options = parser.parse_args(words)
+    if not options.quick:
+        options.runs = options.runs / world()
+        return measure(options)
+    options.sets += QUICK
+    options.seeds, options.factors = 1, ["base, 20 % blurred"]
+    with tempfile.TemporaryDirectory() as folder:
+        options.runs = Path(folder)
+        return measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Runs what is missing of the share and, without `--part`, gathers and writes the result."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arms = {arm: None for name in options.factors for arm in FACTORS[name].arms}
     todo = [(arm, seed) for seed in range(options.seeds) for arm in arms]
@@ -333,9 +332,9 @@ def main() -> None:
     if options.part:
         return
     body = gather(options.factors, options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(body, indent=1) + "\n")
-    print(f"written: {options.out}; now python benchmarks/shapes_inversion_page.py")
+    out = target(options, "shapes_inversion.json")
+    write(out, body)
+    print(f"written: {out}; now python benchmarks/shapes_inversion_page.py")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what side_by_side.py, end_to_end.py and rho.py found.
+"""Write docs/performance.md from what side_by_side.py, end_to_end.py, preparation.py, rho.py and the half hour found.
 
 python benchmarks/side_by_side_page.py            # write
 python benchmarks/side_by_side_page.py --check    # 1 when the page isn't that of the results
@@ -10,6 +10,9 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from half_hour import page as half_hour
+from preparation_page import preparation
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -25,9 +28,12 @@ def page(
     small: list[dict[str, Any]],
     around: list[dict[str, Any]],
     alike: list[dict[str, Any]],
+    prepared: list[dict[str, Any]],
 ) -> str:
     sections = (section(report) for report in found)
-    return "\n".join([INTRO, worth(alike), *sections, true_blocks(small), end_to_end(around)])
+    ready = map(preparation, prepared)
+    parts = [INTRO, half_hour.sections(), worth(alike), *sections, true_blocks(small), end_to_end(around), *ready]
+    return "\n".join(parts)
 
 
 def worth(alike: list[dict[str, Any]]) -> str:
@@ -170,6 +176,10 @@ def end_to_end(around: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+REMOVED = ("prompts_once", "fused_qkv")
+"""Settings of the result files that smpo no longer has."""
+
+
 def options(report: dict[str, Any]) -> list[str]:
     """Settings of `runtime` against the exact mode, where they were tried."""
     if not report.get("options"):
@@ -183,12 +193,14 @@ def options(report: dict[str, Any]) -> list[str]:
         f"| none | 1 | | {first['exact_tflop']:.4f} | {first['exact_launches']:,.0f} | {first['exact_kept_gb']:.4f} |"
     )
     for one in report["options"]:
+        if one["name"] in REMOVED or "error" in one:
+            continue
         low, high = one["spread"]
         predicted = "" if one["predicted"] is None else f"{one['predicted']:.2f}"
         counts = f"{one['tflop']:.4f} | {one['launches']:,.0f}" if "tflop" in one else " | "
+        kept = "" if one["kept_gb"] is None else f"{one['kept_gb']:.4f}"
         rows.append(
-            f"| `{one['name']}` | {one['gain']:.2f} [{low:.2f}, {high:.2f}] | {predicted} | {counts} "
-            f"| {one['kept_gb']:.4f} |"
+            f"| `{one['name']}` | {one['gain']:.2f} [{low:.2f}, {high:.2f}] | {predicted} | {counts} | {kept} |"
         )
     return [*rows, "", "In brackets: smallest and largest of the repeats.", ""]
 
@@ -204,6 +216,7 @@ def everything() -> str:
         [report for report in compared if report["reduced"]],
         results("end_to_end_*.json"),
         results("rho_*.json"),
+        results("preparation.json"),
     )
 
 

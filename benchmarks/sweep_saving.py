@@ -2,6 +2,7 @@
 
     python benchmarks/sweep_saving.py            # about half an hour of one core; run it again to go on
     python benchmarks/sweep_saving.py --show     # the table of what is there
+    python benchmarks/sweep_saving.py --quick    # seconds, to see that it works: two trials
 
 Each repetition is a sweep of the plane (the space of experiments/sweep.yaml) by each arm: `none`, or a pruner. Arms of
 a repetition share the sampler's seed, the data and the random numbers, and each begins with empty caches, so that what
@@ -22,12 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from output import add_arguments, target, write
+
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "sweep_saving.json"
 SPEC = HERE.parent / "experiments" / "sweep.yaml"
 RUNGS = "rungs: {at: [25, 50], prompts: 160, steps: 10}"
 ARMS = {
@@ -36,13 +39,12 @@ ARMS = {
     "wilcoxon": f"{RUNGS}\n  prune: {{use: wilcoxon, startup: 32, p: 0.1}}",
     "held-out": "rungs: {at: [25, 50], prompts: 0, by: holdout/accuracy}\n  prune: {use: median, startup: 6}",
 }
-TRIALS = 24
-FRESH = (2_000_000, 2_000_001, 2_000_002)
 BLOCK = """\
 extends: %s
 name: saving-%d
-train: {holdout: 200}
-runtime: {diagnose_every: 100, runs: %s, cache: %s, tracking: none}
+train: %s
+evaluate: %s
+runtime: {diagnose_every: 100, device: cpu, runs: %s, cache: %s, tracking: none}
 sweep:
   maximise: eval/plane-radius/gain
   trials: %d
@@ -63,6 +65,26 @@ sweep:
 """
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much is measured; `train` and `evaluate` as a spec has them."""
+
+    trials: int = 24
+    fresh: tuple[int, ...] = (2_000_000, 2_000_001, 2_000_002)
+    """Seeds that no trial has."""
+    arms: tuple[str, ...] = tuple(ARMS)
+    train: str = "{holdout: 200}"
+    evaluate: str = "{}"
+    sets: tuple[str, ...] = ()
+    """Of the runs on fresh seeds."""
+
+
+QUICK = Size(
+    2, (2_000_000,), ("none",), "{holdout: 16, steps: 2, batch: 8, warmup: 1}", "{limit: 16, steps: 2}",
+    ("train.steps=2", "train.batch=8", "train.warmup=1", "evaluate.limit=16", "evaluate.steps=2"),
+)  # fmt: skip
+
+
 class Silent:
     """Told of everything, says nothing."""
 
@@ -70,15 +92,15 @@ class Silent:
         return lambda *_, **__: None
 
 
-def one_sweep(arm: str, repetition: int, folder: Path) -> dict[str, Any]:
+def one_sweep(arm: str, repetition: int, folder: Path, size: Size) -> dict[str, Any]:
     """One sweep in this process and its children: what it cost, and the settings that it would recommend."""
     from smpo.app.sweep.wish import Wish, prepare
     from smpo.app.sweep.work import sweep
 
     file = folder / "sweep.yaml"
-    file.write_text(
-        BLOCK % (SPEC, repetition, folder / "runs", folder / "cache", TRIALS, ARMS[arm]), encoding="utf-8"
-    )
+    places = (folder / "runs", folder / "cache")
+    text = BLOCK % (SPEC, repetition, size.train, size.evaluate, *places, size.trials, ARMS[arm])
+    file.write_text(text, encoding="utf-8")
     prepared = prepare(Wish(file))
     began = time.perf_counter()
     ending = sweep(prepared, Silent())
@@ -102,7 +124,7 @@ def one_sweep(arm: str, repetition: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def fresh_scores(found: dict[str, Any], folder: Path) -> list[float]:
+def fresh_scores(found: dict[str, Any], folder: Path, size: Size) -> list[float]:
     """The recommended settings on seeds and prompts that no trial has seen."""
     from smpo.app.plan import make_plan
     from smpo.app.run import run
@@ -110,7 +132,7 @@ def fresh_scores(found: dict[str, Any], folder: Path) -> list[float]:
     from smpo.registry.resolve import resolve
 
     scores = []
-    for seed in FRESH:
+    for seed in size.fresh:
         settings = {
             **found["best"], "train.seed": seed, "evaluate.seed": seed, "evaluate.prompts": "plane-untouched",
             "train.holdout": 200,
@@ -119,6 +141,8 @@ def fresh_scores(found: dict[str, Any], folder: Path) -> list[float]:
             f"runtime.runs={folder / 'fresh'}",
             f"runtime.cache={folder / 'cache'}",
             "runtime.tracking=none",
+            "runtime.device=cpu",
+            *size.sets,
         ]
         resolved = resolve(SPEC, skeleton=ExperimentSpec, sets=sets, trial=settings)
         result = run(resolved, make_plan(resolved), Silent(), again=True)  # type: ignore[arg-type]
@@ -181,39 +205,51 @@ def show(result: dict[str, Any]) -> None:
         print(f"{arm:10} {row['pruned']:8.0%}  {cells} {quality}  {difference}")
 
 
-def main() -> None:
-    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    words.add_argument("--repetitions", type=int, default=8)
-    words.add_argument("--show", action="store_true")
-    words.add_argument("--one", nargs=3, metavar=("ARM", "REPETITION", "FOLDER"), help=argparse.SUPPRESS)
-    asked = words.parse_args()
-    if asked.one:
-        arm, repetition, folder = asked.one
-        print(json.dumps(one_sweep(arm, int(repetition), Path(folder))))
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repetitions", type=int, default=8)
+    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--one", nargs=3, metavar=("ARM", "REPETITION", "FOLDER"), help=argparse.SUPPRESS)
+    add_arguments(parser)
+    options = parser.parse_args(words)
+    size = QUICK if options.quick else Size()
+    if options.one:
+        arm, repetition, folder = options.one
+        print(json.dumps(one_sweep(arm, int(repetition), Path(folder), size)))
         return
-    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"sweeps": []}
-    if not asked.show:
-        for repetition in range(asked.repetitions):
-            for arm in ARMS:
+    file = target(options, "sweep_saving.json")
+    known = file.exists() and not options.quick
+    result: dict[str, Any] = json.loads(file.read_text()) if known else {"sweeps": []}
+    if not options.show:
+        for repetition in range(1 if options.quick else options.repetitions):
+            for arm in size.arms:
                 if any((one["arm"], one["repetition"]) == (arm, repetition) for one in result["sweeps"]):
                     continue
-                with tempfile.TemporaryDirectory() as place:
-                    command = [sys.executable, __file__, "--one", arm, str(repetition), place]
-                    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                    found = json.loads(said.splitlines()[-1])
-                    shutil.rmtree(Path(place) / "runs")
-                    found["fresh"] = fresh_scores(found, Path(place))
-                result["sweeps"].append(found)
+                result["sweeps"].append(found := _swept(arm, repetition, size))
                 result |= {
-                    "trials": TRIALS,
-                    "fresh_seeds": FRESH,
+                    "trials": size.trials,
+                    "fresh_seeds": size.fresh,
                     "machine": f"{platform.machine()}, CPU, 1 thread, one trial at a time",
                     "versions": {name: version(name) for name in ("smpo", "torch", "optuna", "numpy")},
                     "summary": summary(result["sweeps"]),
                 }
-                RESULT.write_text(json.dumps(result, indent=1) + "\n")
+                write(file, result)
                 print(arm, repetition, round(found["cpu_seconds"]), "s CPU", flush=True)
     show(result)
+
+
+def _swept(arm: str, repetition: int, size: Size) -> dict[str, Any]:
+    """A sweep in a process of its own, so that its processor time is its own, and what its choice is worth."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, __file__, "--one", arm, str(repetition), place]
+        command += ["--quick"] if size is QUICK else []
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found: dict[str, Any] = json.loads(said.splitlines()[-1])
+        shutil.rmtree(Path(place) / "runs")
+        found["fresh"] = fresh_scores(found, Path(place), size)
+    return found
 
 
 if __name__ == "__main__":

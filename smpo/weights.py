@@ -101,8 +101,9 @@ def opened(what: str, folder: Path) -> Iterator[None]:
         yield
 
 
-def whole(loader: Any, what: str, folder: Path, **options: Any) -> Any:
-    """A network in float32 from a folder of safetensors, with every one of its weights.
+def whole(loader: Any, what: str, folder: Path, *, as_stored: bool = False, **options: Any) -> Any:
+    """A network from a folder of safetensors, with every one of its weights: in float32, or `as_stored`, where the
+    files hold one precision. Weights that aren't cast are views of the mapped file and take no memory of their own.
 
     Libraries fill weights that a file lacks with random numbers, or leave them without memory, and go on: a reward
     that was cut off would give scores, and wrong ones. Raises `MachineError` instead.
@@ -112,7 +113,7 @@ def whole(loader: Any, what: str, folder: Path, **options: Any) -> Any:
     with opened(what, folder):
         network, found = loader.from_pretrained(
             folder,
-            dtype=_float32(),
+            dtype=_stored_dtype(weight_files(folder, options.get("variant")) if as_stored else ()),
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, in words
@@ -165,10 +166,17 @@ def tokenizer_of(loader: Any, what: str, folder: Path, *, rows: int | None = Non
     return found
 
 
-def _float32() -> Any:
+def _stored_dtype(files: Iterable[Path]) -> Any:
+    """The precision of all floating-point tensors of `files`; float32 where several are mixed, and without files."""
     import torch  # importing this module loads no torch
+    from safetensors import safe_open
 
-    return torch.float32
+    kinds = set()
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            kinds |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    floating = {kind for kind in kinds if "F" in kind}
+    return {("F16",): torch.float16, ("BF16",): torch.bfloat16}.get(tuple(floating), torch.float32)
 
 
 def sane_config(path: Path, what: str) -> None:

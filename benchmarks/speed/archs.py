@@ -7,10 +7,12 @@ small, with an autoencoder and text encoder that cost as large a share of a forw
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,27 @@ class World:
     p: Tensor
     t: Tensor
     noise: Tensor
+    moments: Any = None
+    """What the caching pass found, once it was made: see `speed.ours.encode`."""
+    networks: WeakValueDictionary[Any, Any] = field(default_factory=WeakValueDictionary)
+    """Pairs of networks that arms share while one of them is alive."""
+
+    def part(self, pairs: Sequence[int]) -> World:
+        """The same networks and optimiser with some of the pairs."""
+        rows = list(pairs)
+        found = replace(
+            self, images=self.images[rows], tokens=self.tokens[rows], p=self.p[rows], t=self.t[rows],
+            noise=self.noise[:, rows], moments=None if self.moments is None else _rows(self.moments, rows),
+        )  # fmt: skip
+        found.__dict__["optimiser"] = self.optimiser
+        return found
+
+    def spread(self, count: int) -> World:
+        """`part` with `count` pairs: timesteps of all bins alike, or spread over them when they are fewer than bins."""
+        bins = min(GRID[self.arch], len(self.t))
+        if count >= len(self.t):
+            return self
+        return self.part(range(count) if count >= bins else [int((i + 0.5) * bins / count) for i in range(count)])
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
@@ -101,6 +124,11 @@ class World:
         return {"text": text, "pooled": outputs[-1][0], "size_ids": ids}
 
 
+def _rows(moments: Any, rows: list[int]) -> Any:
+    mean, std, told = moments
+    return mean[:, rows], std[:, rows], {name: tensor[rows] for name, tensor in told.items()}
+
+
 SCHEDULE = {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 1000,
@@ -118,23 +146,13 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
     are fixed, one in the middle of each of n bins, so that all arms do the same work and the mean is known. `reduced`:
     the true blocks an eighth as wide, on latents of 16 x 16, with tiny encoders, so that a CPU can show that it works.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from diffusers import UNet2DConditionModel
 
     torch.manual_seed(seed)
     with device:
         config = {**UNETS[arch], **(REDUCED[arch] if reduced else {})}
         unet, side, tiny = UNet2DConditionModel(**config), config["sample_size"], reduced or arch == "tiny"
-        vae = AutoencoderKL(**(_tiny_vae() if tiny else {**_VAE, "latent_channels": 4}))
-        texts: list[nn.Module] = []
-        if arch == "sd15":
-            texts = [CLIPTextModel(CLIPTextConfig(**(_TINY_CLIP if tiny else _CLIP_L)))]
-        else:
-            small, large = (_TINY_CLIP, _TINY_CLIP) if tiny else (_CLIP_L, _BIG_G)
-            texts = [
-                CLIPTextModel(CLIPTextConfig(**small)),
-                CLIPTextModelWithProjection(CLIPTextConfig(**large)),
-            ]
+        vae, texts = encoders(arch, tiny=tiny)
     reference = copy.deepcopy(unet).requires_grad_(False).eval()
     generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
@@ -145,8 +163,6 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
                 else torch.randn_like(weight)
             )
             weight.mul_(1 + 1e-3 * drawn.to(device))
-    for frozen in (vae, *texts):
-        frozen.requires_grad_(False).eval()
     bins = GRID[arch]
     t = torch.tensor([int(1000 * (i % bins + 0.5) / bins) for i in range(pairs)])
     pixels = side * 2 ** (len(vae.config.block_out_channels) - 1)
@@ -163,6 +179,21 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
         t=t,
         noise=torch.randn(2, pairs, 4, side, side, generator=generator),
     )
+
+
+def encoders(arch: str, *, tiny: bool) -> tuple[Any, list[nn.Module]]:
+    """A frozen autoencoder and text encoders of this architecture, with random weights, on torch's default device."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    vae = AutoencoderKL(**(_tiny_vae() if tiny else {**_VAE, "latent_channels": 4}))
+    small, large = (_TINY_CLIP, _TINY_CLIP) if tiny else (_CLIP_L, _BIG_G)
+    texts: list[nn.Module] = [CLIPTextModel(CLIPTextConfig(**small))]
+    if arch != "sd15":
+        texts.append(CLIPTextModelWithProjection(CLIPTextConfig(**large)))
+    for frozen in (vae, *texts):
+        frozen.requires_grad_(False).eval()
+    return vae, texts
 
 
 def _tiny_vae() -> dict[str, Any]:
@@ -209,7 +240,11 @@ UNETS: dict[str, dict[str, Any]] = {
 }
 
 REDUCED: dict[str, dict[str, Any]] = {
-    "tiny": {},
+    "tiny": {
+        "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1, "attention_head_dim": (2, 4),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "norm_num_groups": 4,
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": (1, 1),
+    },
     "sd15": {
         "sample_size": 16, "block_out_channels": (40, 80, 160, 160), "cross_attention_dim": 32, "norm_num_groups": 8,
     },

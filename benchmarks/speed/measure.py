@@ -1,19 +1,21 @@
-"""Clocks, counters, and what the machine can do at best."""
+"""Clocks and counters, and arms that are timed in turn."""
 
 from __future__ import annotations
 
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from speed.card import card
 
 
 def seconds(device: torch.device) -> float:
@@ -62,6 +64,15 @@ class Launches(TorchDispatchMode):
         return out
 
 
+class Arm(Protocol):
+    """A way to train. `update` runs one update and returns its number of losses; `applied` holds for the time in which
+    it does: what the arm changes about the networks, which all arms share, is undone afterwards."""
+
+    def update(self, phase: Any, /) -> int: ...
+
+    def applied(self) -> AbstractContextManager[None]: ...
+
+
 def counted(update: Callable[[Any], int]) -> dict[str, float]:
     """FLOPs and launches of one update, for each of its losses."""
     with Launches() as launches, FlopCounterMode(display=False) as flops:
@@ -70,37 +81,40 @@ def counted(update: Callable[[Any], int]) -> dict[str, float]:
 
 
 def interleaved(
-    arms: dict[str, Callable[[Any], int]], device: torch.device, repeats: int
+    arms: dict[str, Arm],
+    device: torch.device,
+    repeats: int,
+    measured: Callable[[dict[str, dict[str, Any]]], None] = lambda _: None,
 ) -> dict[str, dict[str, Any]]:
-    """A B C A B C ...: what changes on the machine meanwhile meets all arms alike. Seconds per loss."""
+    """A B C A B C ...: what changes on the machine meanwhile meets all arms alike. Seconds per loss, by arm; `measured`
+    is called with the results so far after each round."""
     times: dict[str, list[float]] = {name: [] for name in arms}
-    peaks: dict[str, float] = {}
+    peaks: dict[str, float | None] = {}
+    results: dict[str, dict[str, Any]] = {}
     for _ in range(repeats):
-        for name, update in arms.items():
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            began = seconds(device)
-            samples = update(unwatched)
-            times[name].append((seconds(device) - began) / samples)
-            if device.type == "cuda":
-                peaks[name] = torch.cuda.max_memory_allocated() / 1e9
-    return {
-        name: {"seconds": median(found), "spread": [min(found), max(found)], "peak_gb": peaks.get(name)}
-        for name, found in times.items()
-    }
+        for name, arm in arms.items():
+            with arm.applied():
+                taken, peaks[name] = timed(arm.update, device)
+            times[name].append(taken)
+        results = {
+            name: {
+                "seconds": median(found), "spread": [min(found), max(found)], "repeats": len(found), "peak_gb": peaks[name],
+            }
+            for name, found in times.items()
+        }  # fmt: skip
+        measured(results)
+    return results
 
 
-def ceiling(device: torch.device, half: torch.dtype | None) -> float:
-    """TFLOP/s of a large matrix product on random numbers, in this process and precision."""
-    side = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(side, side, device=device, dtype=half or torch.float32) for _ in range(2))
-    times = []
-    for _ in range(5):
-        began = seconds(device)
-        for _ in range(4):
-            a @ b
-        times.append((seconds(device) - began) / 4)
-    return 2 * side**3 / min(times) / 1e12
+def timed(update: Callable[[Any], int], device: torch.device) -> tuple[float, float | None]:
+    """Seconds a loss of one update, and the most memory that was allocated, in GB (10^9 bytes; None on a CPU)."""
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    began = seconds(device)
+    samples = update(unwatched)
+    taken = (seconds(device) - began) / samples
+    return taken, torch.cuda.max_memory_allocated() / 1e9 if cuda else None
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -114,5 +128,6 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": kind,
         "python": platform.python_version(),
+        **({"card": card(device)} if device.type == "cuda" else {}),
         **{name: metadata.version(name) for name in ("torch", "diffusers", "transformers")},
     }

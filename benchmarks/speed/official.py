@@ -69,6 +69,11 @@ class Official:
         self.optimiser = world.optimiser
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=half is torch.float16)
 
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Nothing: what this arm changes about the networks it undoes itself."""
+        yield
+
     def update(self, phase: Phase, *, step: bool = True) -> int:
         self.seen.clear()
         pairs = len(self.world.t)

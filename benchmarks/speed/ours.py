@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from smpo.engine.loop import Session, fit
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.families.networks import Arithmetic, Networks
+from smpo.families.recompute import checkpoint
 from smpo.families.speed import AS_TORCH_DOES, Speed, store_in_half
 from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
@@ -33,17 +34,24 @@ Phase = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Mode:
-    """How smpo is asked to work. `window`: pairs inverted together, None for all of the update."""
+    """How smpo works in an arm, mostly as fields of `runtime` say it."""
 
     micro: int
+    """Pairs in a pass with gradients (`micro_batch`)."""
+    rows: int | None = None
+    """Images in a pass without gradients (`inversion_batch`); None: as many as in a pass with them."""
     window: int | None = None
+    """Pairs that are inverted together, None for all of the update."""
     timesteps: int = 1
     frozen: bool = False
-    """Invert along the frozen reference, and keep what was found."""
+    """Invert along the frozen reference, and cache what was found."""
     changes: tuple[tuple[str, Any], ...] = ()
     """Other settings of the inversion."""
     even: bool = False
     """Passes of one shape."""
+    speed: Speed = AS_TORCH_DOES
+    shadow: bool = False
+    checkpointing: bool | Literal["selective"] = False
 
 
 class FixedDraws:
@@ -64,30 +72,14 @@ class FixedDraws:
 
 
 class Ours:
-    """`update()` is one update of smpo's loop over all pairs of the world."""
+    """`update()` is one update of smpo's loop over all pairs of the world, inside `applied()`."""
 
-    def __init__(
-        self,
-        world: World,
-        grid: str,
-        precision: Any,
-        mode: Mode,
-        cache: Path | None = None,
-        *,
-        speed: Speed = AS_TORCH_DOES,
-        shadow: bool = False,
-    ) -> None:
+    def __init__(self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None) -> None:
         self.world, self.mode = world, mode
         if precision != "fp32":
             store_in_half(world.reference, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
         stack = (SDStack if world.arch == "sd15" else SDXLStack)(world.pipeline, world.images.shape[-1])
-        networks = Networks(
-            world.policy,
-            world.reference,
-            arithmetic=Arithmetic(world.device, precision, 2 * mode.micro),
-            speed=speed,
-            shadow=shadow,
-        )
+        networks = _networks(world, precision, mode)
         self.denoiser = UNetDenoiser(stack, networks, keys=("bench", "bench"), opening=("", ""), origin={})
         inversion = ReNoise(
             steps=GRID[world.arch],
@@ -115,7 +107,7 @@ class Ours:
                 t_max=999,
                 posterior=True,
                 timesteps=mode.timesteps,
-                passes=Passes(even=mode.even),
+                passes=Passes(mode.rows, even=mode.even),
             ),
             steps=10**9,
             pairs_per_update=len(world.t),
@@ -124,23 +116,46 @@ class Ours:
             recall=recall,
             scaler=torch.amp.GradScaler(world.device.type, enabled=precision == "fp16"),
         )
-        self.moments = self.encode()
+        if world.moments is None:
+            world.moments = encode(world, 2 * mode.micro)
         self._number = itertools.count(1)  # not 0: there the loop asserts that policy and reference are equal
+        self._undo()
 
-    def encode(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The caching pass: moments `[2, P, ...]` of all images and rows of all prompts, once."""
-        world, size = self.world, 2 * self.mode.micro
-        with torch.no_grad():
-            found = [
-                world.vae.encode(part.to(world.device)).latent_dist
-                for part in world.images.transpose(0, 1).flatten(0, 1).split(size)
-            ]
-            text = [world.encoded(part.to(world.device)) for part in world.tokens.split(size)]
-        mean, std = (
-            torch.cat([getattr(one, name) * world.scale for one in found]).unflatten(0, (2, -1))
-            for name in ("mean", "std")
-        )
-        return mean, std, {name: torch.cat([one[name] for one in text]) for name in text[0]}
+    @property
+    def micro_batch(self) -> int:
+        """Pairs in a pass with gradients by now: the loop halves them when memory runs out."""
+        return min(self.mode.micro, self.session.room.pairs or self.mode.micro)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The networks, which all arms share, as this arm wants them."""
+        for network in (self.world.policy, self.world.reference):
+            self.mode.speed.prepare(network)
+        self._lay_out(self.mode.speed.layout)
+        checkpoint(self.world.policy, self.mode.checkpointing)
+        try:
+            yield
+        finally:
+            self._undo()
+
+    def _undo(self) -> None:
+        self.world.policy.disable_gradient_checkpointing()  # type: ignore[operator]
+        if self.mode.speed == AS_TORCH_DOES:
+            return
+        for network in (self.world.policy, self.world.reference):
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            for module in network.modules():
+                module._compiled_call_impl = None
+        self._lay_out(torch.contiguous_format)
+
+    def _lay_out(self, layout: torch.memory_format) -> None:
+        """The optimiser's state like the weights: its fused kernel takes no other layout."""
+        if self.mode.speed.layout is torch.contiguous_format:
+            return
+        for state in self.world.optimiser.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.ndim == 4:
+                    state[name] = value.contiguous(memory_format=layout)
 
     def update(self, phase: Phase, *, step: bool = True) -> int:
         """Runs one update; returns how many losses it had."""
@@ -155,7 +170,7 @@ class Ours:
         return batch.mean, self.world.t[batch.position].repeat(2).to(batch.mean.device), batch.conditioning
 
     def _batches(self) -> Iterator[PairBatch]:
-        mean, std, told = self.moments
+        mean, std, told = self.world.moments
         for some in torch.arange(len(self.world.t)).split(self.mode.micro):
             rows = some.to(self.world.device)
             yield PairBatch(
@@ -177,6 +192,33 @@ class Ours:
         return reused(spec, self.denoiser, SimpleNamespace(digest="bench"), runtime)  # type: ignore[arg-type]
 
 
+def encode(world: World, size: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The caching pass, `size` images at once: moments `[2, P, ...]` of all images and rows of all prompts."""
+    with torch.no_grad():
+        found = [
+            world.vae.encode(part.to(world.device)).latent_dist
+            for part in world.images.transpose(0, 1).flatten(0, 1).split(size)
+        ]
+        text = [world.encoded(part.to(world.device)) for part in world.tokens.split(size)]
+    mean, std = (
+        torch.cat([getattr(one, name) * world.scale for one in found]).unflatten(0, (2, -1))
+        for name in ("mean", "std")
+    )
+    return mean, std, {name: torch.cat([one[name] for one in text]) for name in text[0]}
+
+
+def _networks(world: World, precision: Any, mode: Mode) -> Networks:
+    """Shared by arms that want the same: a 16-bit copy of SDXL's policy is 5 GB, and there are eight arms."""
+    key = (precision, mode.speed, mode.shadow, mode.micro)
+    found = world.networks.get(key)
+    if found is None:
+        found = world.networks[key] = Networks(
+            world.policy, world.reference, arithmetic=Arithmetic(world.device, precision, 2 * mode.micro),
+            speed=mode.speed, shadow=mode.shadow,
+        )  # fmt: skip
+    return found
+
+
 class _Alone:
     """As much of an accelerator as the engine uses."""
 
@@ -196,8 +238,8 @@ class _Alone:
 def watched(session: Session, phase: Phase, *, step: bool) -> Iterator[None]:
     """Phases of an update, by wrapping what the loop calls; `step=False` leaves weights and gradients as they are."""
     kept = session.inversion, session.denoiser, session.optimiser
-    session.denoiser = asked = _Asked(session.denoiser, phase)  # type: ignore[assignment]
-    session.inversion = _Inverting(session.inversion, phase, asked)  # type: ignore[assignment]
+    session.denoiser = _Asked(session.denoiser, phase)  # type: ignore[assignment]
+    session.inversion = _During(session.inversion, phase, "inversion")  # type: ignore[assignment]
     session.optimiser = _Stepped(session.optimiser, phase, step)  # type: ignore[assignment]
     try:
         yield
@@ -222,26 +264,14 @@ class _Asked(_During):
 
     def __init__(self, inner: Any, phase: Phase) -> None:
         super().__init__(inner, phase, "")
-        self.inverting = False
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
-        if self.inverting:
-            return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
+        if inverting:
+            return self._inner.predict(x, t, cond, reference=reference, inverting=True)  # type: ignore[no-any-return]
         with self._phase("reference" if reference else "policy"):
             return self._inner.predict(x, t, cond, reference=reference)  # type: ignore[no-any-return]
-
-
-class _Inverting(_During):
-    def __init__(self, inner: Any, phase: Phase, asked: _Asked) -> None:
-        super().__init__(inner, phase, "inversion")
-        self._asked = asked
-
-    def __call__(self, *arguments: Any) -> Any:
-        self._asked.inverting = True
-        try:
-            return super().__call__(*arguments)
-        finally:
-            self._asked.inverting = False
 
 
 class _Stepped(_During):

@@ -1,4 +1,4 @@
-"""smpo's loop on small networks of the two shapes, with everything on that a spec may switch on."""
+"""smpo's loop on networks of the two shapes, small or of true size, with everything on that a spec may switch on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.families.lora import Adapter
 from smpo.families.networks import HALF, Arithmetic, Networks
+from smpo.families.recompute import checkpoint
 from smpo.families.pipelines import policy_and_reference
 from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
@@ -35,13 +36,15 @@ SHAPES: dict[str, tuple[dict[str, Any], int]] = {
     ),
     "SDXL in small": ({**UNETS["tiny"], "sample_size": 16}, 128),
 }  # fmt: skip
+TRUE_SHAPES = {"sd15": (UNETS["sd15"], 512), "sdxl": (UNETS["sdxl"], 1024)}
+"""Architectures of `smpo plan`, at the resolution of their pictures."""
 
 
 def session(shape: str, case: Any, optimiser: Any, *, device: torch.device, pairs: int) -> Session:
     """Two updates of `pairs` pairs with random latents and prompts, along SmPO's inversion (or SFT without one)."""
     from diffusers import UNet2DConditionModel
 
-    config, pixels = SHAPES[shape]
+    config, pixels = {**SHAPES, **TRUE_SHAPES}[shape]
     torch.manual_seed(0)
     with device:
         unet = UNet2DConditionModel(**config)
@@ -53,8 +56,7 @@ def session(shape: str, case: Any, optimiser: Any, *, device: torch.device, pair
     )
     reference = policy_and_reference(pipeline, adapter, half, hold=case.reference)
     unet.to(device)
-    if case.checkpointing:
-        unet.enable_gradient_checkpointing()
+    checkpoint(unet, case.checkpointing)
     stack = (SDXLStack if "addition_embed_type" in config else SDStack)(pipeline, pixels)
     networks = Networks(
         unet, reference, arithmetic=Arithmetic(device, case.precision, 2 * case.micro), shadow=case.shadow,

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from smpo.app.counts import updates_together
 from smpo.app.hardware import accelerator_of, live_runtime
 from smpo.app.inverted import reused
-from smpo.app.score import ensure_scores
+from smpo.app.labels import Labels, check_labels
+from smpo.app.preparation import Preparation
 from smpo.app.team import team_of
 from smpo.data.buckets import Buckets, bucketed
 from smpo.data.census import note
 from smpo.data.holdout import HeldOut, held_out
 from smpo.data.loader import PairLoader, Stream
-from smpo.data.table import VoteTable
-from smpo.data.team import ALONE, Team
 from smpo.engine.drawn import Settings, climbs
 from smpo.engine.ema import Average
 from smpo.engine.loop import Session
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from smpo.app.rollcall import RollCall
 
-__all__ = ["Live", "assemble", "reunited", "smoothed", "trained"]
+__all__ = ["Live", "assemble", "reunited", "trained"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,7 +54,10 @@ class Live:
     reward_key: str | None
     """The scorer that smoothed the labels."""
     stats: ScoreStats | None
+    """Of the scores behind `p`."""
     p: Tensor
+    """As known before the first update: of all pairs, or of those that are held out and that the first updates visit;
+    of others NaN."""
     held: HeldOut
     parameters: dict[str, nn.Parameter]
     """What is trained, by name; of a sharded policy the parts that this process holds."""
@@ -69,36 +72,27 @@ def assemble(
     report: Path | None,
     progress: Progress,
     say: Callable[[str], None],
-    start: int = 0,
     clock: Callable[[str], AbstractContextManager[None]] = lambda phase: nullcontext(),
     call: RollCall | None = None,
 ) -> Live:
-    """Load the model and the pairs, score and smooth, encode, and build the optimiser. What is cached isn't redone.
-    `clock` times what may take long: `score` and `encode`. `call`: where several processes meet.
+    """Load the model and the pairs, score, smooth and encode what the first updates need (`runtime.prepare`), and build
+    the optimiser. What is cached isn't redone. `clock` times what may take long: `score` and `encode`. `call`: where
+    several processes meet.
 
     In a run of several processes the main one reads what is new of the data, and what is missing of scores and encoded
     rows they compute together.
     """
     runtime = live_runtime(spec)
-    accelerator = accelerator_of(runtime)
+    accelerator = accelerator_of(runtime, say)
     denoiser = spec.model.load(runtime)
     facts = len(denoiser.schedule.alphas_cumprod)
     team = team_of(accelerator, call)
     with team.leader_first():
         table = spec.data.load(runtime, report if team.leads else None)
-    with clock("score"):
-        p, key, stats = smoothed(spec, table, runtime, progress, team)
-    if accelerator.is_main_process:
-        _note_keys(spec, runtime, table, denoiser.encoder_key, key)
-    if bool((p == 0.5).all()):
-        raise RunError(
-            f"smoothing `{spec.smoothing.use}` finds every one of the {len(p)} pairs a tie: there is nothing to learn",
-            help="look at the data report, and at the reward's range over the pairs",
-        )
-    if not spec.smoothing.certain and bool((2 * p).frac().eq(0).all()):
-        say(
-            f"smoothing `{spec.smoothing.use}` smooths nothing: all {len(p)} pairs get what `hard` would give them"
-        )
+    labels = Labels(spec, table, runtime, progress, team)
+    if spec.scores == "all":
+        with clock("score"):
+            labels.ensure(range(len(table)))
 
     stream = Stream(
         seed=spec.train.seed,
@@ -110,14 +104,32 @@ def assemble(
         sampling=spec.objective.sampling(),
         unconditional=spec.inversion.needs_unconditional,
     )
-    held = held_out(table, spec.train.holdout, p)
+    with clock("score"):
+        held = held_out(table, spec.train.holdout, labels.p, labels.ensure)
     loader = PairLoader(
-        table, p, denoiser, stream,
+        table, labels.p, denoiser, stream,
         cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained, buckets=_buckets(spec, table),
+        workers=runtime.workers,
         dtype=torch.float16 if spec.train.halves else torch.float32,
     )  # fmt: skip
-    with clock("encode"):
-        loader.prepare(spec.train.steps, start=start, progress=progress, team=team)
+    preparation = Preparation(
+        loader,
+        labels,
+        steps=spec.train.steps,
+        together=updates_together(spec),
+        clock=clock,
+        progress=progress,
+        team=team,
+    )
+    preparation.label(0)
+    p, stats = labels.p.clone(), labels.stats
+    if accelerator.is_main_process:
+        _note_keys(spec, runtime, table, denoiser.encoder_key, labels.key)
+    check_labels(spec, p, say)
+    if spec.runtime.prepare == "first":
+        preparation.all()
+    else:
+        preparation.until(0)
 
     rank, world = accelerator.process_index, accelerator.num_processes
     if sharded := spec.runtime.sharding == "fsdp" and world > 1:
@@ -138,7 +150,7 @@ def assemble(
         posterior=spec.train.posterior == "sample",
         timesteps=spec.train.timesteps_per_pair,
         strata=spec.train.batch if spec.train.stratified else None,
-        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches, spec.inversion.eight_bit),
+        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
     )
     room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
     inversion, recall = reused(spec, denoiser, table, runtime)
@@ -162,8 +174,9 @@ def assemble(
         recall=recall,
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
         room=room,
+        ready=preparation.until if spec.runtime.prepare == "ahead" else None,
     )
-    return Live(session, table, loader, runtime, key, stats, p, held, parameters, sharded, changed)
+    return Live(session, table, loader, runtime, labels.key, stats, p, held, parameters, sharded, changed)
 
 
 def reunited(spec: ExperimentSpec, live: Live) -> None:
@@ -185,26 +198,6 @@ def reunited(spec: ExperimentSpec, live: Live) -> None:
 
 def _nothing() -> None:
     """Parameters that nobody holds a copy of."""
-
-
-def smoothed(
-    spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress, team: Team = ALONE
-) -> tuple[Tensor, str | None, ScoreStats | None]:
-    """`(p [M], key of the reward, its range)`."""
-    share = _shares(table)
-    unknown = torch.full_like(share, float("nan"))
-    if spec.reward is None or not spec.smoothing.needs_reward:
-        nothing = ScoreStats(float("nan"), float("nan"), 0)
-        return spec.smoothing(unknown, unknown, share, nothing), None, None
-    key, winner, loser, stats = ensure_scores(spec.reward, table, runtime, progress, team=team)
-    return spec.smoothing(winner.double(), loser.double(), share, stats), key, stats
-
-
-def _shares(table: PairTable) -> Tensor:
-    """`[M]`: at once from tables that keep columns."""
-    if isinstance(table, VoteTable):
-        return torch.from_numpy(table.shares().copy())
-    return torch.tensor([table[row].share for row in range(len(table))], dtype=torch.float64)
 
 
 def _buckets(spec: ExperimentSpec, table: PairTable) -> Buckets | None:

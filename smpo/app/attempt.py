@@ -56,7 +56,10 @@ class Attempt:
         from smpo.engine.state import State
 
         session = self.live.session
-        return State(self.parameters, session.optimiser, session.average, session.scaler, session.inversion)
+        return State(
+            self.parameters, session.optimiser, session.average, session.scaler, session.inversion,
+            session.overflows,
+        )  # fmt: skip
 
     @property
     def keeps(self) -> bool:

@@ -114,7 +114,11 @@ def _plugins() -> Iterator[Check]:
 def _torch() -> Iterator[Check]:
     import torch
 
+    from smpo.app.allocator import allocator_settings, prefer_expandable_segments
+
     if torch.cuda.is_available():
+        given = allocator_settings()
+        prefer_expandable_segments()  # before the GPU is first used
         for number in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(number)
             free, total = torch.cuda.mem_get_info(number)
@@ -126,6 +130,7 @@ def _torch() -> Iterator[Check]:
                 "free",
                 "another process holds most of its memory" if state == "warning" else "",
             )
+        yield _allocator(given)
     elif torch.backends.mps.is_available():
         yield Check("torch", "fine", f"torch {torch.__version__} on Apple's GPU (mps)")
     elif torch.version.cuda and shutil.which("nvidia-smi"):
@@ -141,6 +146,17 @@ def _torch() -> Iterator[Check]:
             "note",
             f"torch {torch.__version__} on the CPU ({torch.backends.cpu.get_cpu_capability()}); no GPU",
         )
+
+
+def _allocator(given: str | None) -> Check:
+    """How a run takes memory from the GPU. Tried out: some drivers refuse what smpo chooses."""
+    from smpo.app.allocator import check_allocator
+
+    found: list[str] = []
+    check_allocator(found.append)
+    if given is not None:
+        return Check("allocator", "fine", f"{given}, from the environment")
+    return Check("allocator", "note" if found else "fine", found[0] if found else "expandable segments")
 
 
 def _driver() -> Iterator[Check]:

@@ -6,9 +6,9 @@ results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and ea
 SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or less; the paper's own SDXL run
 (151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within that. No torch here.
 
-Encoders and rewards run in float32 whatever `train.precision` says: convolutions in TensorFloat-32, as torch leaves
-them, matrix products in full. GB are 10^9 bytes throughout. Reading image files, text encoders and the optimiser's own
-arithmetic are not counted.
+Encoders and rewards run in float32 whatever `train.precision` says, a reward unless its own `precision` says otherwise:
+convolutions in TensorFloat-32, as torch leaves them, matrix products in full. GB are 10^9 bytes throughout. Reading
+image files, text encoders and the optimiser's own arithmetic are not counted.
 """
 
 from __future__ import annotations
@@ -155,6 +155,8 @@ class Workload:
     processes: int = 1
     sharded: bool = False
     """Processes hold a part each of what belongs to training."""
+    scoring_16: bool = False
+    """Whether the reward runs in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
     pair = network.forward_tflop * (work.passes_per_pair + recomputed) / reached
     pictures, scores = gpu.peak_tf32 * network.share, gpu.peak_32 * FULL_SHARE
     training = work.pairs * pair / 3600
-    preparing = (network.encode_tflop * work.encoded / pictures + work.scoring_tflop / scores) / 3600
+    rated = gpu.peak_16 * network.share if work.scoring_16 else scores
+    preparing = (network.encode_tflop * work.encoded / pictures + work.scoring_tflop / rated) / 3600
     passes = network.forward_tflop * (work.sampling_passes + work.diagnosis_passes) / (peak * network.share)
     judging = (passes + network.decode_tflop * work.samples / pictures + work.judging_tflop / scores) / 3600
     memory = memory_gb(network, work)

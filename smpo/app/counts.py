@@ -9,7 +9,19 @@ from smpo.experiment import ExperimentSpec
 from smpo.kinds import DRIFT_PROMPTS, DRIFT_TIMESTEPS, HELD_TIMESTEPS
 from smpo.registry.resolve import Resolved
 
-__all__ = ["Sampled", "Scored", "diagnosis_passes", "judge_names", "looks_every", "sampled", "scored"]
+__all__ = [
+    "PORTION",
+    "Prepared",
+    "Sampled",
+    "Scored",
+    "diagnosis_passes",
+    "judge_names",
+    "looks_every",
+    "prepared",
+    "sampled",
+    "scored",
+    "updates_together",
+]
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,56 @@ def _previews(spec: ExperimentSpec) -> int:
     return 1 + (spec.train.steps - 1) // every if every else 0
 
 
+PORTION = 2048
+"""Pairs. More would let the first update wait longer; fewer would read the row groups of a large table more often, and
+move a reward to the device and back more often."""
+
+
+def updates_together(spec: ExperimentSpec) -> int:
+    """Updates of a portion: all of them where pictures are read in storage order alone."""
+    return spec.train.steps if spec.data.sequential else -(-PORTION // spec.train.batch)
+
+
+DECODE_MS, PREPROCESS_MS, PLACE_MS = 8.0, 8.8, 7.8
+"""Of one core for a JPEG of 1024 pixels: to decode it, to lay it out for a CLIP, to place it for an encoder
+(benchmarks/results/preparation.json)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is scored and encoded before pairs train, at most, beyond what the caches hold."""
+
+    scored: int = 0
+    """Images. Each is decoded and preprocessed."""
+    encoded: int = 0
+    """Images through the VAE. Each is decoded again, and placed."""
+    score_tflop: float = 0.0
+    encode_tflop: float | None = None
+    core_hours: float = 0.0
+    """Of CPU work on pictures, as if they were JPEGs of 1024 pixels; `runtime.workers` share it."""
+    portions: int = 1
+    """In which training waits for it; the first update waits for the first alone (`runtime.prepare`)."""
+
+
+def prepared(
+    spec: ExperimentSpec, caches: Forecast, score_tflop: float, encode_tflop: float | None
+) -> Prepared:
+    """`encode_tflop`: of one image, where the model is known."""
+    visits = spec.train.steps * spec.train.batch
+    encoded = round(caches.images_to_encode) if spec.train.crop == "centre" else 2 * visits
+    scored = caches.scores_to_compute
+    work = scored * (DECODE_MS + PREPROCESS_MS) + encoded * (DECODE_MS + PLACE_MS)
+    together = updates_together(spec)
+    return Prepared(
+        scored=scored,
+        encoded=encoded,
+        score_tflop=score_tflop,
+        encode_tflop=None if encode_tflop is None else encode_tflop * encoded,
+        core_hours=work / 3.6e6,
+        portions=-(-spec.train.steps // together) if spec.runtime.prepare == "ahead" else 1,
+    )
+
+
 @dataclass(frozen=True)
 class Scored:
     """TFLOP of rewards, and what nobody counted, in words."""
@@ -71,14 +133,14 @@ def scored(resolved: Resolved[ExperimentSpec], caches: Forecast, samples: int) -
     """What scoring takes."""
     spec, unknown = resolved.spec, []
     training = judging = 0.0
-    if spec.reward is not None and spec.smoothing.needs_reward and not caches.scores_complete:
+    if spec.reward is not None and spec.scores != "none" and not caches.scores_complete:
         each = spec.reward.tflop()
         if each is None:
             unknown.append(f"scoring the pairs by {_named(resolved, 'reward')}")
         elif caches.scores is None:
             unknown.append("scoring the pairs, whose number can't be known before they are here")
         else:
-            training = each * max(0, caches.scores - caches.scores_stored)
+            training = each * caches.scores_to_compute
     for name, judge in zip(
         judge_names(resolved), spec.evaluate.rewards if spec.evaluate else (), strict=True
     ):

@@ -62,7 +62,7 @@ def _gpu() -> list[Counter]:
     if torch is None or not torch.cuda.is_available():
         return []
     try:
-        import pynvml  # type: ignore[import-not-found,unused-ignore]
+        import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         pynvml.nvmlInit()
         index = torch.cuda.current_device()

@@ -61,9 +61,24 @@ def export(
             for name in ("rows", "pairs", "votes", "ties", "dropped", "digest")
             if name in report
         },
+        updates=_updates(live),
         load_lines=[line.replace(repr(str(folder.model)), "'path/to/this/folder'") for line in lines],
         picture=grid.name if grid is not None else "",
         versions={name: metadata.version(name) for name in _PACKAGES},
     )
     write_card(folder.model, facts, evaluation)
     return lines
+
+
+def _updates(live: Live) -> str:
+    """How many updates the weights hold, where that isn't `train.steps` or needs the word of fp16's loss scale."""
+    session = live.session
+    left, found = (
+        len(session.left_out),
+        [f"{session.steps - len(session.left_out):,} of {session.steps:,} applied"],
+    )
+    if left:
+        found.append(f"{left:,} left out, because their loss or gradient was not a number")
+    if session.scaler.is_enabled():
+        found.append(session.overflows.sentence)
+    return "; ".join(found) if len(found) > 1 else ""

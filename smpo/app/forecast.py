@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from smpo.app.costs import Architecture
 from smpo.data.buckets import latents_key
@@ -21,6 +22,8 @@ class Forecast:
     scores: int | None = None
     scores_stored: int = 0
     scores_complete: bool = False
+    scores_of: Literal["none", "visited", "all"] = "none"
+    """Which pairs are scored: `ExperimentSpec.scores`."""
     images: int | None = None
     images_stored: int = 0
     prompts: int | None = None
@@ -40,6 +43,10 @@ class Forecast:
     @property
     def images_to_encode(self) -> float:
         return max(0, (self.images or 0) - self.images_stored)
+
+    @property
+    def scores_to_compute(self) -> int:
+        return 0 if self.scores_complete else max(0, (self.scores or 0) - self.scores_stored)
 
     @property
     def prompts_to_encode(self) -> int:
@@ -63,8 +70,9 @@ def forecast(
         images = round(2 * distinct * max(sides, 1))
     prompts = min(distinct, data.get("prompts", distinct)) + (train.prompt_dropout > 0)
     scores, stored, complete = None, 0, False
-    if spec.reward is not None and spec.smoothing.needs_reward:
-        scores = 2 * pairs if pairs is not None else None
+    if spec.reward is not None and spec.scores != "none":
+        wanted = distinct + train.holdout if spec.scores == "visited" else pairs
+        scores = None if wanted is None else 2 * min(wanted, pairs or wanted)
         key = noted(cache, spec.reward).get("key")
         if key and data.get("digest"):
             stored, complete = scored(cache, key, data["digest"])
@@ -81,6 +89,7 @@ def forecast(
         scores=scores,
         scores_stored=stored,
         scores_complete=complete,
+        scores_of=spec.scores,
         images=images,
         images_stored=latents.rows if latents else 0,
         prompts=prompts,

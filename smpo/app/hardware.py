@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from smpo.app.allocator import check_allocator, prefer_expandable_segments
 from smpo.app.rollcall import meet_again
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
-from smpo.families.eight_bit import need_eight_bits
 from smpo.kinds import Runtime
 
 __all__ = ["accelerator_of", "live_runtime"]
 
 _MEET = timedelta(minutes=5)
 """For processes to find each other."""
+_MOST_WORKERS = 16
+"""More threads of one interpreter get in each other's way."""
 _WAIT = timedelta(days=2)
 """For collectives: the main process may score and encode for hours before the others are wanted."""
 
@@ -38,13 +42,18 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         raise MachineError(
             "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
         )
-    if spec.inversion.eight_bit:
-        need_eight_bits(device)
+    if device == "cuda":
+        prefer_expandable_segments()
+    if (
+        device == "cuda" and os.environ.get("WORLD_SIZE", "1") == "1"
+    ):  # else `accelerator_of` chooses the GPU first
+        check_allocator()
     return Runtime(
         device=device,
         precision=spec.train.precision,
         cache=Path(spec.runtime.cache),
         batch=spec.runtime.encode_batch,
+        workers=_workers(spec),
         gradient_checkpointing=spec.runtime.gradient_checkpointing,
         reference=spec.needs_reference,
         offload_reference=spec.runtime.offload_reference,
@@ -53,14 +62,23 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
         compile=spec.runtime.compile,
         channels_last=spec.runtime.channels_last,
         attention=spec.runtime.attention,
-        prompts_once=spec.runtime.prompts_once,
-        fused_qkv=spec.runtime.fused_qkv,
         shadow_weights=spec.runtime.shadow_weights,
-        eight_bit=spec.inversion.eight_bit,
     )
 
 
-def accelerator_of(runtime: Runtime) -> Any:
+def _workers(spec: ExperimentSpec) -> int:
+    """Threads for pictures: as the spec says, or an equal share of the CPUs that this machine lets the run use."""
+    if spec.runtime.workers is not None:
+        return spec.runtime.workers
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", spec.runtime.devices))
+    return max(1, min(_MOST_WORKERS, _cpus() // max(1, here)))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def accelerator_of(runtime: Runtime, say: Callable[[str], None] = lambda text: None) -> Any:
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
@@ -75,4 +93,6 @@ def accelerator_of(runtime: Runtime) -> Any:
         from torch.distributed.distributed_c10d import _set_pg_timeout
 
         _set_pg_timeout(_WAIT)  # torch has no public way to tell a meeting from what comes after it
+    if runtime.device == "cuda":
+        check_allocator(say)
     return accelerator

@@ -73,6 +73,12 @@ BANDS: Mapping[str, Band] = {
     "grad_norm, last to first": Band(
         0.01, 10.0, "gradients explode or vanish: lower `train.lr`", 0.0, 1000.0
     ),
+    # A scale that doubles every 2,000 updates overflows as often; the first ones find where to begin.
+    "skipped_share": Band(
+        -math.inf,
+        0.2,
+        "gradients overflow in fp16: `train.precision=bf16`, a smaller beta, a lower `train.lr`",
+    ),
     "seconds an update, last to first": Band(
         -math.inf, 2.0, "updates take longer and longer: heat, memory, other processes"
     ),
@@ -171,6 +177,11 @@ def _training(curves: Mapping[str, Sequence[float]], settings: Mapping[str, Any]
             BANDS["grad_norm, last to first"],
             f"{last:.3g}, at first {first:.3g}{clipped}",
         )
+    if share := curves.get("train/skipped_share"):
+        skipped = (
+            f"{curves['train/skipped_updates'][-1]:,.0f} attempts at updates overflowed and were repeated"
+        )
+        yield _banded("skipped_share", share[-1], BANDS["skipped_share"], f"{share[-1]:.2%}: {skipped}")
     rates = curves.get("train/lr", ())
     if rates:
         state: State = "fine" if max(rates) > 0 else "broken"

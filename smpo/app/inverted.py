@@ -3,8 +3,9 @@ objective, beta, smoothing or learning rate invert the same images to the same n
 reference, and compare the policy with the same predictions.
 
 What is kept is filed under everything that shapes it: weights, precision, kernels, the inversion's settings and
-version, the latents, prompts, timesteps and positions of the micro-batch, and seed. So a hit is bit for bit what would
-have been computed, and a change of anything is a miss. In the steady state a visit costs the policy's own passes and
+version, the latents, prompts, timesteps and positions of the micro-batch, and seed. So a change of anything is a
+miss, and a hit is what was computed then: bit for bit what this machine would compute, if it is of the same type and
+has the same versions and threads, and else to rounding. In the steady state a visit costs the policy's own passes and
 nothing else: six forwards of an image a pair.
 """
 
@@ -44,7 +45,7 @@ def reused(
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,
         "precision": runtime.precision,
-        "device": runtime.device,
+        "device": [runtime.device, _processor(runtime.device)],
         "kernels": [runtime.compile, runtime.channels_last, runtime.attention, torch.get_num_threads()],
         "torch": torch.__version__,
         "inversion": inversion.model_dump(mode="json"),
@@ -57,6 +58,11 @@ def reused(
     return cast(Inversion, _Remembered(inversion, runtime.cache / "inverted", known)), _Said(
         runtime.cache / "referred"
     )
+
+
+def _processor(device: str) -> str:
+    """What kernels are chosen for: another card, or another instruction set, rounds in another way."""
+    return str(torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability())
 
 
 class _Remembered:

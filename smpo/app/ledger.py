@@ -55,6 +55,8 @@ class Ledger:
         self.backwards = 0.0
         self.pairs = 0
         self.pictures = 0
+        self.skipped = 0
+        """Attempts at updates that overflowed in fp16 and were repeated; their passes are counted."""
         self.flop_per_pass: float | None = None
         self.peak_bytes = 0
         self.energy = EnergyMeter()
@@ -101,7 +103,7 @@ class Ledger:
             if self._open:
                 self._open[-1].inside += seconds
         self.queued.clear()
-        rows = 2 * report.pairs * report.visits * objective.levels_per_pair()
+        rows = 2 * report.pairs * report.visits * objective.levels_per_pair() * (1 + report.skipped)
         asked = {
             "invert": report.metrics.get("passes", 0.0) * rows,
             "policy": rows * (2 if objective.needs_means else 1),
@@ -111,6 +113,7 @@ class Ledger:
             self.passes[name] = self.passes.get(name, 0.0) + passes
         self.backwards += rows
         self.pairs += report.pairs
+        self.skipped += report.skipped
         self.energy.tick()
 
     def diagnosed(self, passes: int) -> None:
@@ -190,6 +193,7 @@ class Ledger:
             for part in ("seconds", "passes")
         )
         counts = [int(earlier[name]) for name in ("pairs", "pictures", "peak_bytes")]
+        skipped = int(earlier.get("skipped_updates", 0))
         backwards, flops = float(earlier["backwards"]), earlier["flop_per_pass"]
         for mine, before in ((self.seconds, seconds), (self.passes, passes)):
             for name, value in before.items():
@@ -197,6 +201,7 @@ class Ledger:
         self.backwards += backwards
         self.pairs += counts[0]
         self.pictures += counts[1]
+        self.skipped += skipped
         self.peak_bytes = max(self.peak_bytes, counts[2])
         self.flop_per_pass = self.flop_per_pass or (None if flops is None else float(flops))
 
@@ -208,6 +213,7 @@ class Ledger:
             "training_passes": self.training_passes,
             "pairs": self.pairs,
             "pictures": self.pictures,
+            "skipped_updates": self.skipped,
             "peak_bytes": self.peak_bytes,
             "flop_per_pass": self.flop_per_pass,
             "training_tflop": self.training_tflop,
@@ -239,6 +245,7 @@ class Ledger:
             f"time       {seconds}",
             f"passes     {', '.join(parts)} forward, {self.backwards:,.0f} backward; {self.pairs:,} pairs{flops}",
             f"memory     {(self.peak_bytes or _peak()) / 2**30:.2f} GiB at the peak",
+            *([f"overflow   {self.skipped:,} attempts at updates, repeated"] if self.skipped else []),
             *([f"energy     {', '.join(joules)}, whatever else ran there included"] if joules else []),
         ]
 
@@ -313,10 +320,10 @@ def _forget_peak() -> None:
 
 
 def _peak() -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
+    """Bytes: of the GPU where this process has used one, else of this process."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    if torch is not None and torch.cuda.is_available() and (held := int(torch.cuda.max_memory_allocated())):
+        return held
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from smpo.app.costs import GPUS, GpuCost, Workload, estimate, known, state_bytes
-from smpo.app.counts import diagnosis_passes, sampled, scored
+from smpo.app.counts import Prepared, diagnosis_passes, prepared, sampled, scored
 from smpo.app.disk import DiskUse, disk_use
 from smpo.app.doubts import doubts
 from smpo.app.forecast import Forecast, forecast
@@ -60,6 +60,7 @@ class Plan:
     uncounted: list[str] = field(default_factory=list)
     """What the estimates leave out because it can't be known here, in words."""
     caches: Forecast = field(default_factory=Forecast)
+    preparation: Prepared = field(default_factory=Prepared)
     disk: DiskUse = field(default_factory=DiskUse)
     diagnosis_passes: int = 0
     """Forwards for the looks at held-out pairs, beside training."""
@@ -85,6 +86,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
     inversion, per_pair = _passes(spec, facts, gap)
     scores = scored(resolved, caches, pictures.samples)
+    preparation = prepared(spec, caches, scores.reward, network.encode_tflop if network else None)
     disk = disk_use(resolved, facts, network, caches, pictures)
     lacking = list(obstacles(resolved))
     if disk.short:
@@ -96,7 +98,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         work = Workload(
             pairs=pairs,
             passes_per_pair=per_pair,
-            encoded=caches.images_to_encode if train.crop == "centre" else 2 * pairs,
+            encoded=preparation.encoded,
             sampling_passes=(pictures.passes + pictures.preview_passes) * pictures.area,
             samples=(pictures.samples + pictures.previews) * pictures.area,
             diagnosis_passes=diagnosis_passes(spec),
@@ -118,6 +120,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
             processes=runtime.devices,
             sharded=runtime.sharding == "fsdp",
+            scoring_16=getattr(spec.reward, "precision", "fp32") != "fp32",
         )
         costs = [estimate(network, work, gpu) for gpu in GPUS]
     tflop = facts.forward_tflop or (network.forward_tflop if network else None)
@@ -141,18 +144,37 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         trainable=facts.trainable,
         network=network.name if network else None,
         gpus=costs,
-        uncounted=[*scores.unknown, *_unpriced(spec)] if costs else [],
+        uncounted=scores.unknown if costs else [],
         caches=caches,
+        preparation=preparation,
         disk=disk,
         obstacles=lacking,
-        warnings=[*doubts(resolved), *spec.inversion.doubts(gap), *disk.warnings],
+        warnings=[
+            *doubts(resolved),
+            *_needless(spec, caches, pairs),
+            *spec.inversion.doubts(gap),
+            *disk.warnings,
+        ],
     )
 
 
-def _unpriced(spec: ExperimentSpec) -> list[str]:
-    return [
-        "what the inversion saves by 8-bit products (its passes are priced in 16 bits)"
-    ] * spec.inversion.eight_bit
+def _needless(spec: ExperimentSpec, caches: Forecast, visits: int) -> list[str]:
+    """Scores of pairs that are never visited."""
+    if spec.scores != "all" or caches.scores_complete or caches.pairs is None or 2 * visits > caches.pairs:
+        return []
+    if not spec.objective.sampling().paired:
+        why, way = f"`objective: {spec.objective.use}` draws single images by the labels of all pairs", ""
+    else:
+        why = f"smoothing `{spec.smoothing.use}` measures scores by their range over all pairs"
+        ranged = {"low", "high"} <= type(spec.smoothing).model_fields.keys()
+        way = "; set `smoothing.low` and `smoothing.high` to score only what is visited" if ranged else ""
+        if (
+            ranged
+            and spec.reward is not None
+            and "pickscore" in str(getattr(spec.reward, "weights", "")).lower()
+        ):
+            way += " (the card `pickscore-likelihood` has those of the official code)"
+    return [f"all {caches.pairs:,} pairs are scored though training makes {visits:,} visits: {why}{way}"]
 
 
 def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:

@@ -111,10 +111,12 @@ def record_inputs(run: Attempt, expected: Expected | None) -> None:
     counts = {name: table.report[name] for name in ("rows", "pairs", "votes", "ties") if name in table.report}
     dropped = table.report.get("dropped", {})
     run.console.note(in_words(counts, dropped))
+    p = live.p[~live.p.isnan()]
     smoothing: dict[str, Any] = {
-        "p_mean": float(live.p.mean()),
-        "p_min": float(live.p.min()),
-        "p_max": float(live.p.max()),
+        "p_mean": float(p.mean()),
+        "p_min": float(p.min()),
+        "p_max": float(p.max()),
+        **({"labelled": len(p)} if len(p) < len(table) else {}),
     }
     if live.stats is not None:
         smoothing |= {
@@ -133,19 +135,23 @@ def record_inputs(run: Attempt, expected: Expected | None) -> None:
 def _lock(run: Attempt, expected: Expected | None) -> None:
     """Write `lock.json`, once it is sure that this is the run that was meant.
 
-    A resumed run keeps the lock it began with, and notes beside it what was different when it went on.
+    A resumed run keeps the lock it began with, and notes beside it what was different when it went on. Of several
+    processes all compare, each with its own machine's data and libraries, and the main one writes.
     """
     from smpo.app.locked import compare_locks, lock_of
 
+    begun = read_lock(run.folder.lock_file)
+    if not (run.main or (run.start and begun)):
+        return
     facts, say = lock_of(run.resolved, run.live), run.console.note
     if expected is not None:
         compare_locks(expected.lock, facts, say, anyway=expected.anyway)
-    begun = read_lock(run.folder.lock_file)
     if run.start and begun:
         compare_locks(begun, facts, say, help="begin another attempt with `--again`")
         again = {"created": facts["created"], "update": run.start, "changes": changes(begun, facts)}
         facts = {**begun, "resumed": [*begun.get("resumed", []), again]}
-    run.folder.write_text("lock.json", json.dumps(facts, indent=1))
+    if run.main:
+        run.folder.write_text("lock.json", json.dumps(facts, indent=1))
 
 
 def in_words(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:

@@ -56,14 +56,16 @@ def meet_again(*, cpu: bool, patience: timedelta) -> None:
     before it died, and is refused. Names of their own for each attempt mend that.
     """
     from torch import distributed
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if not restarts or distributed.is_initialized():
         return
-    store, rank, world = next(distributed.rendezvous("env://", timeout=patience))
+    store, rank, world = next(rendezvous("env://", timeout=patience))
     distributed.init_process_group(
         "gloo" if cpu else "nccl",
-        store=distributed.PrefixStore(f"smpo/{restarts}/group", store),
+        store=PrefixStore(f"smpo/{restarts}/group", store),
         rank=rank,
         world_size=world,
         timeout=patience,
@@ -80,7 +82,7 @@ class RollCall:
     def __init__(
         self, place: Place, *, silence: float = 300.0, grace: float = 20.0, every: float = 1.0
     ) -> None:
-        from torch.distributed import rendezvous
+        from torch.distributed.rendezvous import rendezvous
 
         enter(place)
         self.place = place

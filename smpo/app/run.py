@@ -97,7 +97,7 @@ def work(
             resolved, folder, live, tracker, console, clock, main=main, overseer=overseer, call=call
         )
         start, facts = restore(
-            folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn
+            folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn, writes=main
         )
         clock.go_on(folder, facts)
         live.changed()

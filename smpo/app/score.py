@@ -12,14 +12,14 @@ from smpo.app.watchers import Console
 from smpo.data.index import Progress
 from smpo.errors import MachineError, RunError
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import PairTable, Reward, Runtime, ScoreStats
+from smpo.kinds import PairTable, Reward, Runtime, Scorer, ScoreStats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from smpo.data.team import Team
 
-__all__ = ["Scored", "ensure_scores", "score_data"]
+__all__ = ["Scored", "ensure_scores", "provenance_of", "score_data"]
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,15 @@ def ensure_scores(
     store = ScoreTable(runtime.cache / "scores.db")
     if counted is not None:
         counted.update(wanted=store.wanted(table), computed=store.missing(table, scorer.key))
-    provenance = {
-        "reward": reward.model_dump(mode="json"),
-        "revision": getattr(reward, "revision", None),
-        "dtype": str(getattr(scorer, "dtype", "float32")).removeprefix("torch."),
-        "device": runtime.device,
-        "torch": str(torch.__version__),
-    }
+    provenance = provenance_of(reward, scorer, runtime)
     winner, loser, stats = store.ensure(
-        table, scorer, batch=runtime.batch, progress=progress, provenance=provenance, team=team or ALONE
+        table,
+        scorer,
+        batch=runtime.batch,
+        progress=progress,
+        provenance=provenance,
+        team=team or ALONE,
+        workers=runtime.workers,
     )
     if counted is not None:
         counted.update(provenance=store.provenance(scorer.key))
@@ -112,3 +112,16 @@ def ensure_scores(
     if runtime.device == "cuda":
         torch.cuda.empty_cache()
     return key, winner, loser, stats
+
+
+def provenance_of(reward: Reward, scorer: Scorer, runtime: Runtime) -> dict[str, Any]:
+    """What is stored beside scores: how they were computed."""
+    import torch
+
+    return {
+        "reward": reward.model_dump(mode="json"),
+        "revision": getattr(reward, "revision", None),
+        "dtype": str(getattr(scorer, "dtype", "float32")).removeprefix("torch."),
+        "device": runtime.device,
+        "torch": str(torch.__version__),
+    }

@@ -26,6 +26,7 @@ def train(run: Attempt) -> None:
     checkpoint when the run was asked to stop."""
     from smpo.app.diagnose import diagnosis
     from smpo.engine.alarms import RunawayInversion, WinnerDrop
+    from smpo.engine.overflow import in_words
 
     spec, session, runtime = run.spec, run.live.session, run.spec.runtime
     tracker, console, clock, alarm = run.tracker, run.console, run.clock, RunawayInversion()
@@ -66,6 +67,8 @@ def train(run: Attempt) -> None:
                 tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
                 fallen = winners.watch(found)
                 score = _score(run, keeper, report.step, found)
+            if report.skipped:
+                console.note(in_words(report))
             for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
                 if message:
                     console.warn(message)
@@ -79,6 +82,9 @@ def train(run: Attempt) -> None:
                 console.note(f"stopped after update {report.step}; `--resume` goes on from there")
                 raise interrupt.reason()
             _afterwards(run, report.step, look)
+    if (overflows := session.overflows).skipped:
+        advice = "; `--set train.precision=bf16` needs no loss scale" if overflows.many else ""
+        (console.warn if overflows.many else console.note)(overflows.sentence + advice)
     if run.keeps and done < session.steps:  # the last ones were left out
         keeper.put(session.steps, run.state, run.facts(), must=True)
 
@@ -130,8 +136,12 @@ def _roll_back(run: Attempt, keeper: Keeper) -> int:
     from smpo.engine.checkpoint import restore
 
     keeper.wait()
-    spec_hash = run.resolved.identity.spec_hash
-    found = restore(run.folder.checkpoints, run.state, spec_hash=spec_hash, say=run.console.warn)
+    if run.call is not None:
+        run.call.meet()  # the main process may have been writing the newest checkpoint until now
+    found = restore(
+        run.folder.checkpoints, run.state, spec_hash=run.resolved.identity.spec_hash,
+        say=run.console.warn, writes=run.main,
+    )  # fmt: skip
     run.live.changed()
     return found.step
 

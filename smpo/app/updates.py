@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from smpo.engine.alarms import NonFiniteLoss
     from smpo.engine.events import StepReport
 
-__all__ = ["LEFT_OUT", "left_out", "updates"]
+__all__ = ["IN_A_ROW", "LEFT_OUT", "left_out", "updates"]
 
 LEFT_OUT = "left_out.json"
+IN_A_ROW = 3
+"""Broken updates one after another that stop a run: pairs are drawn at random, so the cause isn't a few of them."""
 
 
 def updates(run: Attempt, back: Callable[[], int]) -> Iterator[StepReport]:
     """`fit`, through broken updates. `back` restores the last checkpoint and returns the updates that it holds.
 
-    Raises `NonFiniteLoss` when the spec wants to stop, and when `runtime.nan_limit` is used up.
+    Raises `NonFiniteLoss` when the spec wants to stop, when `runtime.nan_limit` is used up, and after `IN_A_ROW` broken
+    updates one after another.
     """
     from smpo.engine.alarms import NonFiniteLoss
     from smpo.engine.loop import fit
@@ -52,6 +55,14 @@ def left_out(run: Attempt) -> list[dict[str, Any]]:
     return found
 
 
+def _in_a_row(known: list[dict[str, Any]], update: int) -> int:
+    """How many updates up to this broken one, counted from 1, are broken without one between them that isn't."""
+    row = 1
+    while row <= len(known) and known[-row]["last"] == update - row:
+        row += 1
+    return row
+
+
 def _go_on(run: Attempt, error: NonFiniteLoss, known: list[dict[str, Any]], back: Callable[[], int]) -> int:
     """The update to go on from, counted from 0."""
     runtime, session, update = run.spec.runtime, run.live.session, error.step + 1
@@ -64,6 +75,11 @@ def _go_on(run: Attempt, error: NonFiniteLoss, known: list[dict[str, Any]], back
         raise error
     if len(known) >= runtime.nan_limit:
         error.help = f"that many were left out before: {len(known)} (`runtime.nan_limit`); {error.help}"
+        raise error
+    if (row := _in_a_row(known, update)) >= IN_A_ROW:
+        error.help = (
+            f"{row} updates in a row are not finite, and leaving out more won't mend that; {error.help}"
+        )
         raise error
     first = back() + 1 if runtime.on_nan == "roll-back" else update
     known.append({"first": first, "last": update, "by": runtime.on_nan, "reason": error.reason})

@@ -1,8 +1,8 @@
 """`smpo verify`: is a finished run still what it says it is?
 
 Three questions. Are its files those that it wrote? Does this machine compute as the run's did? And does the saved
-model, asked for the same prompts and seeds, get the same scores: bit for bit where nothing differs, within the
-recorded intervals elsewhere?
+model, asked for the same prompts and seeds, get the same scores: bit for bit where nothing differs (processor,
+versions, threads), within the recorded intervals elsewhere?
 """
 
 from __future__ import annotations

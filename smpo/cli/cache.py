@@ -66,7 +66,9 @@ def verify_command(place: str, sets: Sequence[str], *, repair: bool, as_json: bo
             from smpo.app.assemble import assemble
 
             progress.phase("computing again what was damaged")
-            assemble(resolved.spec, report=None, progress=progress.progress, say=progress.warn)
+            runtime = resolved.spec.runtime.model_copy(update={"prepare": "first"})
+            spec = resolved.spec.model_copy(update={"runtime": runtime})
+            assemble(spec, report=None, progress=progress.progress, say=progress.warn)
             mended = not list(verify(folder))
     if as_json:
         listed = [{"kind": d.kind, "path": str(d.path), "what": d.what, "rows": d.rows} for d in found]

@@ -272,6 +272,7 @@ def _stored(plan: Plan) -> list[str]:
             if c.scores_complete
             else f"scores     {c.scores_stored:,}{wanted} cached"
         )
+    lines += _prepared(plan)
     if c.images is not None:
         lines.append(_encoded("latents", c.images_stored, c.images, d.latents))
     if c.prompts is not None:
@@ -289,6 +290,23 @@ def _stored(plan: Plan) -> list[str]:
     for place, size in d.downloads.items():
         lines.append(f"download   {place}" + (f", {size:g} GB" if size else ""))
     return lines
+
+
+def _prepared(plan: Plan) -> list[str]:
+    """What is still to be scored and encoded, what that takes, and how long the first update waits for it."""
+    p, c = plan.preparation, plan.caches
+    if not p.scored and not p.encoded:
+        return []
+    which = "all pairs" if c.scores_of == "all" else "the visited pairs alone"
+    parts = [f"{p.scored:,} images to score ({which})"] * (p.scored > 0)
+    parts += [f"{p.encoded:,} to encode"] * (p.encoded > 0)
+    tflop = p.score_tflop + (p.encode_tflop or 0.0)
+    compute = f", {tflop:,.0f} TFLOP" if tflop >= 1 else ""
+    waits = f"; in {p.portions} portions, the first before the first update" if p.portions > 1 else ""
+    hours = (
+        f"{p.core_hours:.3g} core-hours" if p.core_hours >= 0.1 else f"{3600 * p.core_hours:.0f} core-seconds"
+    )
+    return [f"prepare    {', '.join(parts)}: at most {hours} to decode and lay out{compute}{waits}"]
 
 
 def _encoded(what: str, stored: int, wanted: int, size: int | None) -> str:

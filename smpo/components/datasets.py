@@ -92,6 +92,10 @@ class PlacedData(VoteData):
     streamed: ClassVar[bool] = False
     """Whether files are read at an address too."""
 
+    @property
+    def sequential(self) -> bool:
+        return is_url(self.path)
+
     def place(self) -> Path | str:
         """Where the files lie, fetched if need be; an address stays one. Raises `MachineError`."""
         if is_url(self.path):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.components.locations import is_file, locate, missing
 from smpo.components.model_facts import file_facts, folder_facts, half_pipeline, no_pipeline, tensors
-from smpo.errors import RunError, SpecError
+from smpo.errors import SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
 from smpo.spec.identity import Neutral
@@ -168,10 +168,6 @@ class Plane(Model):
     def load(self, runtime: Runtime) -> Denoiser:
         from smpo.families.plane import load_plane
 
-        if runtime.eight_bit:
-            raise RunError(
-                "the plane's network multiplies no matrices in 8 bits", help="`inversion.precision: training`"
-            )
         return load_plane(
             Path(locate(self.weights)),
             device=runtime.device,

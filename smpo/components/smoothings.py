@@ -93,6 +93,10 @@ class Likelihood(Smoothing):
             raise SpecError("low", f"low {self.low} must be below high {self.high}", related=["high"])
         return self
 
+    @property
+    def needs_statistics(self) -> bool:
+        return self.low is None or self.high is None
+
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
         import torch
 
@@ -131,6 +135,10 @@ class Margin(Smoothing):
     standardise: bool = True
     """Measure differences in standard deviations of the scores, so that rewards on any scale compare."""
 
+    @property
+    def needs_statistics(self) -> bool:
+        return self.standardise
+
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
         import torch
 
@@ -152,6 +160,10 @@ class PseudoLabels(Smoothing):
 
     use: Literal["pseudo-labels"] = "pseudo-labels"
     version: ClassVar[int] = 1
+
+    @property
+    def needs_statistics(self) -> bool:
+        return False
 
     @property
     def certain(self) -> bool:

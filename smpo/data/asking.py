@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from smpo.data.inputs import Inputs, scores_of
 from smpo.errors import RunError
 from smpo.kinds import PairTable, Scorer
 
@@ -20,11 +21,12 @@ __all__ = ["at_place", "commit", "distinct", "owed_places", "stored", "wanted"]
 def commit(
     database: sqlite3.Connection,
     scorer: Scorer,
-    table: PairTable,
     asked: list[tuple[str, str]],
+    inputs: Sequence[Inputs],
     provenance: str | None,
 ) -> None:
-    """Score some (image, prompt) and write them down, all or none, with how that was done (`provenance`, as JSON).
+    """Score some (image, prompt), whose `inputs` are given, and write the scores down, all or none, with how that was
+    done (`provenance`, as JSON).
 
     An ensemble's score is made of what its members said before; only what is missing of that is asked. Raises
     `RunError` for a score that isn't a finite number.
@@ -32,13 +34,11 @@ def commit(
     parts: Sequence[Scorer] = getattr(scorer, "parts", ())
     if parts:
         said = torch.tensor(
-            [_known(database, part, table, asked, provenance) for part in parts], dtype=torch.float64
+            [_known(database, part, asked, inputs, provenance) for part in parts], dtype=torch.float64
         )
         values = scorer.combined(said).tolist()  # type: ignore[attr-defined]
     else:
-        values = scorer(
-            [table.picture(image) for image, _ in asked], [prompt for _, prompt in asked]
-        ).tolist()
+        values = scores_of(scorer, inputs, [prompt for _, prompt in asked]).tolist()
     if len(values) != len(asked):
         raise RunError(f"{scorer.key} gave {len(values)} scores for {len(asked)} images")
     for (image, prompt), value in zip(asked, values, strict=True):
@@ -62,23 +62,28 @@ def commit(
 def _known(
     database: sqlite3.Connection,
     scorer: Scorer,
-    table: PairTable,
     asked: list[tuple[str, str]],
+    inputs: Sequence[Inputs],
     provenance: str | None,
 ) -> list[float | None]:
     """What a member of an ensemble says of some (image, prompt). What it wasn't asked before is kept as its own."""
-    owed = [names for names in asked if stored(database, scorer.key, *names) is None]
+    owed = [place for place, names in enumerate(asked) if stored(database, scorer.key, *names) is None]
     if owed:
-        commit(database, scorer, table, owed, provenance)
+        commit(
+            database, scorer, [asked[place] for place in owed], [inputs[place] for place in owed], provenance
+        )
     return [stored(database, scorer.key, *names) for names in asked]
 
 
-def owed_places(database: sqlite3.Connection, table: PairTable, key: str) -> NDArray[np.int64]:
-    """Places (see `at_place`) of what has no score, each image and prompt once, in storage order."""
+def owed_places(
+    database: sqlite3.Connection, table: PairTable, key: str, rows: Sequence[int] | None = None
+) -> NDArray[np.int64]:
+    """Places (see `at_place`) of what has no score, each image and prompt once, in the order of `rows`: all, in storage
+    order, unless given."""
     found = np.fromiter(
         (
             (2 * row + side, hash((image, prompt)))
-            for row, prompt, images in wanted(table)
+            for row, prompt, images in wanted(table, rows)
             for side, image in enumerate(images)
             if stored(database, key, image, prompt) is None
         ),
@@ -99,9 +104,9 @@ def distinct(hashes: Iterable[int]) -> NDArray[np.int64]:
     return np.sort(np.unique(array, return_index=True)[1])
 
 
-def wanted(table: PairTable) -> Iterator[tuple[int, str, tuple[str, str]]]:
+def wanted(table: PairTable, rows: Sequence[int] | None = None) -> Iterator[tuple[int, str, tuple[str, str]]]:
     """Row, prompt, and both images of each pair."""
-    for row in range(len(table)):
+    for row in range(len(table)) if rows is None else rows:
         pair = table[row]
         yield row, pair.prompt, (pair.winner, pair.loser)
 

@@ -16,10 +16,13 @@ from smpo.data.shards import ShardGone, Shards
 from smpo.data.team import ALONE, Team
 from smpo.errors import RunError
 
-__all__ = ["Compute", "EncodedStore"]
+__all__ = ["Begin", "Compute", "EncodedStore"]
 
 Compute = Callable[[Sequence[str]], Mapping[str, Tensor]]
 """Rows for these ids: named tensors `[len(ids), ...]`."""
+
+Begin = Callable[[Sequence[str]], None]
+"""These ids are what `Compute` will be called with, in this order and a batch at a time."""
 
 SMALL = 1024
 """Float rows with fewer elements are never halved: it saves nothing, and sizes in pixels need their
@@ -58,8 +61,10 @@ class EncodedStore:
         progress: Progress | None = None,
         label: str = "encoding",
         team: Team = ALONE,
+        begin: Begin | None = None,
     ) -> None:
-        """Compute what is missing or damaged, in the given order. Quick when nothing is.
+        """Compute what is missing or damaged, in the given order. Quick when nothing is. `begin` is called before the
+        first batch of this process.
 
         Of two runs that want the same rows, the second waits for the first and finds them done; the processes of one
         run, its `team`, share them batch by batch. Raises `RunError` for values that aren't finite, or not finite in
@@ -68,34 +73,43 @@ class EncodedStore:
         self._shards.check(ids, team)
         wanted = list(dict.fromkeys(ids))
         with ExitStack() as held:
-            owed = torch.zeros(0, dtype=torch.int64)
             if team.leads and self._owed(wanted):
                 held.enter_context(self._shards.lock)
-                owed = torch.tensor(
-                    self._owed(wanted), dtype=torch.int64
-                )  # again: another run may have been here
-            owed = team.told(owed)
-            if not len(owed):
+            owed, batches = self._share(wanted, batch, team)  # again: another run may have been here
+            if not owed:
                 return
-            self._fill([wanted[place] for place in owed.tolist()], compute, batch, progress, label, team)
+            if begin is not None:
+                begin([name for names in batches for name in names])
+            self._fill(owed, batches, compute, progress, label, team)
             team.meet()
             if team.leads:
                 self._shards.merge(self._shard_bytes)
             team.meet()
+
+    def owed(self, ids: Sequence[str], batch: int, team: Team) -> list[str]:
+        """What `ensure` would compute in this process, in order. Collective."""
+        _, batches = self._share(list(dict.fromkeys(ids)), batch, team)
+        return [name for names in batches for name in names]
+
+    def _share(self, wanted: Sequence[str], batch: int, team: Team) -> tuple[int, list[list[str]]]:
+        """How many have no row, and the batches of them that this process computes."""
+        owed = torch.tensor(self._owed(wanted) if team.leads else [], dtype=torch.int64)
+        names = [wanted[place] for place in team.told(owed).tolist()]
+        return len(names), [names[start : start + batch] for start in team.dealt(range(0, len(names), batch))]
 
     def _owed(self, wanted: Sequence[str]) -> list[int]:
         """Where in `wanted` those are that have no row."""
         return [place for place, found in enumerate(self._shards.locate(wanted)) if found is None]
 
     def _fill(
-        self, owed: Sequence[str], compute: Compute, batch: int, progress: Progress | None, label: str, team: Team
+        self, owed: int, batches: Sequence[Sequence[str]], compute: Compute, progress: Progress | None, label: str,
+        team: Team,
     ) -> None:  # fmt: skip
-        """Encode this process's batches, and write them in shards."""
+        """Encode this process's batches of the `owed` rows, and write them in shards."""
         waiting: list[tuple[Sequence[str], dict[str, Tensor]]] = []
         done, size, since = 0, 0, time.monotonic()
-        for start in team.dealt(range(0, len(owed), batch)):
+        for names in batches:
             team.check()
-            names = owed[start : start + batch]
             waiting.append((names, self._stored_form(compute(names), len(names))))
             size += sum(tensor.nbytes for tensor in waiting[-1][1].values())
             if size >= self._shard_bytes or time.monotonic() - since > SECONDS:
@@ -103,7 +117,7 @@ class EncodedStore:
                 waiting, size, since = [], 0, time.monotonic()
             done += len(names)
             if progress is not None:
-                progress(label, team.done(done, len(owed)), len(owed))
+                progress(label, team.done(done, owed), owed)
         if waiting:
             self._write(waiting)
 

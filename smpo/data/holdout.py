@@ -6,7 +6,7 @@ that share an image with a held-out one are left out of training too: images rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -27,15 +27,26 @@ class HeldOut:
     dropped: int = 0
 
 
-def held_out(table: PairTable, count: int, p: Tensor) -> HeldOut:
+def held_out(
+    table: PairTable, count: int, p: Tensor, ensure: Callable[[Sequence[int]], None] | None = None
+) -> HeldOut:
     """`count` pairs on which `p` `[M]` has an opinion. Raises `RunError` when less than half would be left to
-    train on."""
+    train on.
+
+    `ensure` makes p of some rows known before it is read: of as many as are held out, and of one more for each tie."""
     everything = range(len(table))
     if count == 0:
         return HeldOut((), everything)
-    chances = p.tolist()
-    decided = [row for row in everything if chances[row] != 0.5]
-    held = sorted(sorted(decided, key=lambda row: _rank(table[row].id))[:count])
+    ranked = sorted(everything, key=lambda row: _rank(table[row].id))
+    held: list[int] = []
+    looked = 0
+    while len(held) < count and looked < len(ranked):
+        some = sorted(ranked[looked : looked + count - len(held)])
+        looked += len(some)
+        if ensure is not None:
+            ensure(some)
+        held += [row for row in some if float(p[row]) != 0.5]
+    held.sort()
     images = {image for row in held for image in (table[row].winner, table[row].loser)}
     trained = [row for row in everything if not images & {table[row].winner, table[row].loser}]
     if len(held) < count or 2 * len(trained) < len(table):

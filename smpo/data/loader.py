@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 
 from smpo.data.buckets import Buckets, Size
+from smpo.data.grouping import full, of_one_size, picture_name
 from smpo.data.index import Progress
 from smpo.data.order import Order, dealt
-from smpo.data.rows import EncodedRows, image_row, prompt_row
+from smpo.data.rows import EncodedRows, image_row
 from smpo.data.singles import Singles
 from smpo.data.stream import Sample, Shown, Stream, both_sides
 from smpo.data.team import ALONE, Team
 from smpo.data.visits import PORTION, Visits, of_pairs, of_samples, tossed
+from smpo.imaging.transfer import to_device
 from smpo.kinds import Conditioning, Denoiser, PairBatch, PairTable, Placement
 from smpo.maths.draws import PositionDraws
-from smpo.maths.schedule import carried
 
 __all__ = ["PairLoader", "Sample", "Shown", "Stream"]
 
@@ -54,6 +55,7 @@ class PairLoader:
         dtype: torch.dtype = torch.float32,
         rows: Sequence[int] | None = None,
         buckets: Buckets | None = None,
+        workers: int = 0,
     ) -> None:
         if p.shape != (len(table),):
             raise ValueError(f"p has shape {tuple(p.shape)}, the table {len(table)} pairs")
@@ -63,8 +65,8 @@ class PairLoader:
         share = stream.sampling.desirable
         self._singles = None if share is None else Singles(table, p, self._rows, share)
         self._buckets = buckets
-        self._ready = range(0)  # positions that need no encoder any more
-        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype)
+        self._ready: list[range] = []  # positions that need no encoder any more
+        self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype, workers=workers)
 
     def prepare(
         self, steps: int, *, start: int = 0, progress: Progress | None = None, team: Team = ALONE
@@ -83,7 +85,23 @@ class PairLoader:
         if self._stream.crop == "centre":
             for size, names in visits.images.items():
                 self._encoded.ensure_images(names, size, progress, team)
-        self._ready = positions
+        self._ready.append(positions)
+
+    def visited(self, steps: int, *, start: int = 0) -> list[int]:
+        """Rows of the table whose p updates `start .. steps-1` need, each once, in the table's order. Objectives that
+        draw single images were given p of all pairs."""
+        if self._singles is not None:
+            return []
+        places = self._order(range(start * self._stream.batch, steps * self._stream.batch))
+        return sorted({self._rows[place] for place in places})
+
+    def begin(self, steps: int, *, start: int = 0, team: Team = ALONE) -> None:
+        """Begin to decode what the next call, `prepare` with the same updates, will encode first. Collective. Needs
+        p of the pairs that they visit."""
+        if self._stream.crop == "centre":
+            visits = self._visits(range(start * self._stream.batch, steps * self._stream.batch))
+            for size, names in list(visits.images.items())[:1]:
+                self._encoded.begin_images(names, size, team)
 
     def _visits(self, positions: range) -> Visits:
         if self._singles is None:
@@ -120,9 +138,7 @@ class PairLoader:
         Promise: the samples of an update, and every number about each, are the same for any `micro_batch`,
         `world` and `cost`."""
         samples = self.samples(step, rank, world, cost)
-        for some in _of_one_size(
-            samples, min(self._stream.micro_batch or len(samples), most or len(samples))
-        ):
+        for some in of_one_size(samples, min(self._stream.micro_batch or len(samples), most or len(samples))):
             yield self._batch(some)
 
     def fixed(self, rows: Sequence[int], size: int) -> Iterator[PairBatch]:
@@ -135,7 +151,7 @@ class PairLoader:
             for i, row in enumerate(rows)
             for pair, where in [(self._table[row], Placement(size=self._size(row)))]
         ]
-        for some in _of_one_size(samples, size):
+        for some in of_one_size(samples, size):
             yield self._batch(some, plain=True)
 
     def together(self, rows: Sequence[int]) -> Sequence[int]:
@@ -183,6 +199,7 @@ class PairLoader:
         prefixes, p = self._stream.sampling.prefixes, float(self._p[row])
         if prefixes is None or p == 0.5:
             return prompt, prompt
+        assert p == p, "a prefix depends on a label that isn't known"
         good, bad = (prefix + prompt for prefix in prefixes)
         return (good, bad) if p > 0.5 else (bad, good)
 
@@ -192,22 +209,23 @@ class PairLoader:
         images = dict(self._latents(samples, shown, plain=plain))
         images |= self._embeddings(samples, shown, plain=plain)
         told = {
-            name: _full(carried(rows, device)) for name, rows in images.items()
+            name: full(to_device(rows, device)) for name, rows in images.items()
         }  # moved as stored, cast once
         mean, std = told.pop("mean"), told.pop("std")
         conditioning = Conditioning(told)
         single = self._singles is not None and not plain
         p = self._p[[sample.row for sample in samples]].float()
+        assert not p.isnan().any(), "a pair is shown whose label isn't known"
         return PairBatch(
             ids=[sample.pair.id for sample in samples],
             position=torch.tensor([sample.position for sample in samples]),
             mean=mean,
             std=std,
             conditioning=conditioning,
-            p=carried(torch.ones_like(p) if single else p, device),
-            desirable=carried(torch.tensor([one.desirable for one in shown]), device) if single else None,
+            p=to_device(torch.ones_like(p) if single else p, device),
+            desirable=to_device(torch.tensor([one.desirable for one in shown]), device) if single else None,
             unconditional=self._unconditional(conditioning, len(shown)) if not plain else None,
-            pictures=() if plain or self._stream.crop == "random" else [_picture(one) for one in shown],
+            pictures=() if plain or self._stream.crop == "random" else [picture_name(one) for one in shown],
         )
 
     def _unconditional(self, conditioning: Conditioning, rows: int) -> Conditioning | None:
@@ -216,7 +234,7 @@ class PairLoader:
             return None
         self._encoded.ensure_prompts([""])
         empty = self._encoded.prompts([""])
-        moved = {name: _full(carried(tensor, self._denoiser.device)) for name, tensor in empty.items()}
+        moved = {name: full(to_device(tensor, self._denoiser.device)) for name, tensor in empty.items()}
         return conditioning.merged({name: one.expand(rows, *one.shape[1:]) for name, one in moved.items()})
 
     def _latents(
@@ -240,26 +258,4 @@ class PairLoader:
         return self._encoded.prompts(prompts)
 
     def _prepared(self, samples: Sequence[Sample]) -> bool:
-        return samples[0].position in self._ready and samples[-1].position in self._ready
-
-
-def _full(rows: Tensor) -> Tensor:
-    """Rows that were stored by halves, in float32."""
-    return rows.float() if rows.dtype == torch.float16 else rows
-
-
-def _of_one_size(samples: Sequence[Sample], pairs: int) -> Iterator[list[Sample]]:
-    """Portions of at most so many samples, all of one size, in the order in which sizes are met."""
-    groups: dict[Size | None, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.placement.size].append(sample)
-    for group in groups.values():
-        for start in range(0, len(group), pairs):
-            yield group[start : start + pairs]
-
-
-def _picture(one: Shown) -> str:
-    """An image as it is shown, with its prompt."""
-    size = one.placement.size
-    cut = "" if size is None else f"/{size[0]}x{size[1]}"
-    return f"{image_row(one.image, one.placement.flip)}{cut}/{prompt_row(one.prompt)}"
+        return any(samples[0].position in ready and samples[-1].position in ready for ready in self._ready)

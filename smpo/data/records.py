@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -124,6 +125,7 @@ class FolderPairs(Source):
         self._files, self._images = list(annotations), images
         self._interpret, self._regroup, self._layouts = interpret, regroup, layouts
         self._shown: dict[int, Spool] = {}
+        self._opening = threading.Lock()
         self.pictures = self
         self.reading = rules
         self.settings = {"format": rules}
@@ -172,11 +174,12 @@ class FolderPairs(Source):
         raise MachineError(f"`{name}` leaves the folder of the data")
 
     def _part(self, number: int) -> Spool:
-        if number not in self._shown:
-            records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
-            records = records if self._regroup is None else self._regroup(records)
-            self._shown[number] = Spool(shown for record in records for shown in self._interpret(record))
-        return self._shown[number]
+        with self._opening:  # of several threads that want pictures one reads the file
+            if number not in self._shown:
+                records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
+                records = records if self._regroup is None else self._regroup(records)
+                self._shown[number] = Spool(shown for record in records for shown in self._interpret(record))
+            return self._shown[number]
 
     def _claim(self, number: int, shown: Shown) -> Claim:
         pictures, stated = [], shown.stated

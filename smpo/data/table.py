@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,8 @@ PORTION = 10_000
 
 class VoteTable:
     """Pairs in storage order (`smpo.kinds.PairTable`). Made by `read_pairs`."""
+
+    threads: ClassVar[bool] = True
 
     def __init__(self, counted: Counted, pictures: Pictures, report: Mapping[str, Any]) -> None:
         self._counted = counted

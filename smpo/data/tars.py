@@ -57,7 +57,7 @@ class TarPairs(Source):
         self._root = path
         self._prompt, self._sides, self._state = prompt, (first, second), state
         self._open: tuple[int, Stream] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         self.pictures = self
         self.reading = f"webdataset {json.dumps([prompt, first, second])} {state}"
         self.settings = {"format": "webdataset"}
@@ -85,7 +85,8 @@ class TarPairs(Source):
         if not isinstance(file, RemoteFile):
             return bytes_of(file, a, b)
         try:
-            return self._streamed(part).at(a, b)
+            with self._reading:  # another thread may want another tar, which closes this one
+                return self._streamed(part).at(a, b)
         except OSError as error:
             raise MachineError(f"{file} can't be read: {error}", help="is the connection up?") from error
 

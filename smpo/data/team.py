@@ -1,7 +1,8 @@
 """Processes that fill a cache together.
 
 The first of them finds what is missing and tells the others; each takes whole batches of it, those that one process
-would make, so the same shapes go through the same kernels and rows are the same to the last bit whoever computed them.
+would make, so on machines of one type the same shapes go through the same kernels, and rows are the same to the last
+bit whichever process computed them.
 """
 
 from __future__ import annotations

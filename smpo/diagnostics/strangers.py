@@ -63,9 +63,9 @@ def _meant(name: str, place: Place, locator: Locator, known: list[str]) -> str:
 
 
 def _translated(name: str, here: str, locator: Locator) -> str:
-    """What a word of other frameworks is called here, if the model knows it."""
+    """What a word of other frameworks is called here, if the model knows it; of a setting that was removed, why."""
     words: Mapping[str, str] = getattr(locator.model, "also_called", {})
-    meant = words.get(name.lower().replace("-", "_"))
+    meant = words.get(f"{here}.{name}") or words.get(name.lower().replace("-", "_"))
     if meant is None or meant == (f"{here}.{name}" if here else name):
         return ""
     if " " in meant:

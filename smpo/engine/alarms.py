@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from smpo.engine.step import PairOutcome
@@ -23,34 +24,91 @@ class Suspect:
 class NonFiniteLoss(RunError):
     """The update was not applied: the weights are still those of the step before."""
 
-    def __init__(self, step: int, reason: str, suspects: Sequence[Suspect]) -> None:
+    def __init__(
+        self, step: int, reason: str, suspects: Sequence[Suspect], *, help: str | None = None
+    ) -> None:
         shown = ", ".join(s.pair for s in suspects[:3])
+        cause, way_out = _cause(step, suspects)
         super().__init__(
-            f"update {step + 1} stopped the run: {reason} (pairs {shown}{', …' if len(suspects) > 3 else ''}); "
-            "the update was not applied",
-            help="lower `train.lr` or raise `train.t_min`; policy inversion that runs away shows in `tau_squared`: "
-            "try `--set inversion.by=reference`",
+            f"update {step + 1} stopped the run: {reason}{cause} "
+            f"(pairs {shown}{', …' if len(suspects) > 3 else ''}); the update was not applied",
+            help=help or way_out,
         )
         self.step, self.reason = step, reason
         self.suspects = list(suspects)
 
 
-def assert_starts_at_reference(objective: Objective, outcome: PairOutcome) -> None:
+def _cause(step: int, suspects: Sequence[Suspect]) -> tuple[str, str]:
+    """The first quantity of an update, in the order of computation, that isn't finite for the first suspect, and the
+    settings that act on it."""
+    values = suspects[0].values if suspects else {}
+    ranges = "`--set train.precision=bf16`, or fp32, has a larger range than fp16"
+    weaker = (
+        f"lower `train.lr`; {ranges}" if step else f"nothing is trained yet: look at the base model; {ranges}"
+    )
+
+    def broken(*names: str) -> bool:
+        return any(not math.isfinite(values[name]) for name in names if name in values)
+
+    if broken("p"):
+        return (
+            ", and their smoothed preferences `p` are not finite",
+            "look at the rewards' scores of these pairs",
+        )
+    if broken("tau_squared"):
+        return (
+            ", and their latents or their inverted noise (`tau_squared`) are not finite",
+            "`--set inversion.by=reference`, `inversion.guidance=1` and a larger `train.t_min` keep an inversion from "
+            "running away; with `inversion=none` only the latents are left as the cause",
+        )
+    if broken("error/winner", "error/loser", "error"):
+        return ", and the policy's predictions are not finite", weaker
+    if broken("gap/winner", "gap/loser"):
+        return ", and the reference's predictions are not finite", f"look at the base model; {ranges}"
+    if broken("loss"):
+        return (
+            ", though noise and predictions are finite",
+            "a smaller `objective.beta`, or a lower `train.lr`",
+        )
+    return (
+        "",
+        "lower `train.lr` or raise `train.t_min`; policy inversion that runs away shows in `tau_squared`: try `--set "
+        "inversion.by=reference`",
+    )
+
+
+def assert_starts_at_reference(
+    objective: Objective, outcome: PairOutcome, unlike: Callable[[], str] = lambda: ""
+) -> None:
     """Before the first update policy and reference are one network, so the loss is known (ln 2 for logistic losses).
 
     The official code breaks this by running the two in different precisions (method.md D22), and the difference is
-    multiplied by beta/2.
+    multiplied by beta/2. `unlike` returns a sentence about what differs (`operators.unlike_operator`); it is called
+    where the loss is off. Raises `RunError` with it.
     """
     expected = objective.at_reference
     if expected is None:
         return
     worst = float((outcome.loss.detach().float() - expected).abs().max())
-    if not worst <= 1e-5:
+    if math.isfinite(worst) and worst > 1e-5:  # a loss that isn't finite has other causes: `NonFiniteLoss`
+        found = unlike()
         raise RunError(
             f"before any training the loss should be {expected:.6f} for every pair, but is off by {worst:.2g}: policy "
-            "and reference don't compute the same thing",
-            help="both must use the same weights, precision and kernels; is dropout on?",
+            f"and reference don't compute the same thing{'; ' * bool(found)}{found}",
+            help=_way_out(found),
         )
+
+
+def _way_out(unlike: str) -> str:
+    if "attention" in unlike:
+        return "choose its kernel for both: `--set runtime.attention=efficient`, or `math`, which any GPU has"
+    if "convolution" in unlike:
+        return (
+            "leave out `runtime.channels_last`; with `--set train.precision=fp32` the difference is smallest"
+        )
+    if "operator that differs" in unlike:
+        return "leave out the settings of `runtime` that change kernels; `--set train.precision=fp32` differs least"
+    return "both must have the same weights; dropout in the base model, or a kernel whose result varies, does this too"
 
 
 class RunawayInversion:

@@ -84,17 +84,24 @@ def write(
 
 
 def restore(
-    folder: Path, state: State, *, spec_hash: str | None = None, say: Callable[[str], None]
+    folder: Path,
+    state: State,
+    *,
+    spec_hash: str | None = None,
+    say: Callable[[str], None],
+    writes: bool = True,
 ) -> Restored:
     """Load the newest checkpoint that is whole, and belongs to the experiment `spec_hash`.
 
     A torn, truncated or altered one is passed over, in words, for the one before. Raises `RunError` when a whole one
-    doesn't fit the live objects.
+    doesn't fit the live objects. `writes`: whether this process deletes the drafts of killed ones; the process that
+    writes checkpoints does, because a draft of another machine's process looks like a dead one's.
     """
     there = checkpoints(folder)
     for path in bare(folder, after=there[-1] if there else None):
         say(f"checkpoint {path.name} can't be used ({MANIFEST} is missing)")
-    sweep(folder)
+    if writes:
+        sweep(folder)
     for path in reversed(there):
         fault = _fault(path, spec_hash)
         if fault is None:

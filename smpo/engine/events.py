@@ -67,6 +67,8 @@ class StepReport:
     pairs: int
     visits: int = 1
     """Timesteps at which each pair was looked at, each with a loss of its own."""
+    skipped: int = 0
+    """Attempts at this update that overflowed in fp16 and were repeated."""
 
 
 class Tracker(Protocol):

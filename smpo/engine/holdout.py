@@ -16,6 +16,7 @@ from smpo.engine.drawn import Settings
 from smpo.engine.metrics import bins
 from smpo.kinds import HELD_TIMESTEPS, Denoiser, PairBatch
 from smpo.maths.draws import PositionDraws
+from smpo.maths.schedule import exact
 
 __all__ = ["Holdout"]
 
@@ -80,11 +81,12 @@ class Holdout:
     def margins(self, errors: Tensor, base: Tensor) -> Tensor:
         """`[M]`: each pair's own, averaged over timesteps; their mean is `margin`."""
         winner, loser = errors - base
-        return ((loser - winner) * self._side()).mean(0)
+        margins: Tensor = ((loser - winner) * self._side()).mean(0)
+        return margins
 
     def _side(self) -> Tensor:
         """`[M]`: 1 where p prefers the winner, -1 where the loser, 0 where neither."""
-        p = torch.cat([batch.p for batch in self.batches]).double().cpu()
+        p = exact(torch.cat([batch.p for batch in self.batches])).cpu()
         return (p - 0.5).sign()
 
 

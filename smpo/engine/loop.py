@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,8 @@ from smpo.engine.ema import Average
 from smpo.engine.events import StepReport
 from smpo.engine.memory import Room
 from smpo.engine.metrics import Meter
+from smpo.engine.operators import unlike_operator
+from smpo.engine.overflow import Attempt, Overflows
 from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.engine.sharding import apart, whole
@@ -61,8 +63,12 @@ class Session:
     recall: Recall | None = None
     """A memory of what the reference said; None: it is asked every time."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
+    overflows: Overflows = field(default_factory=Overflows)
+    """Updates that were applied, and attempts that the scaler's gradients overflowed in."""
     room: Room = field(default_factory=Room)
     """Pairs that go through the networks together."""
+    ready: Callable[[int], None] | None = None
+    """Returns when the pairs of an update are scored and encoded; collective. None: all are."""
 
     left_out: set[int] = field(default_factory=set)
     """Updates, counted from 0, that are passed over."""
@@ -79,8 +85,7 @@ class Session:
     def abandon(self) -> None:
         """Let go of an update that was begun and isn't applied."""
         self.optimiser.zero_grad(set_to_none=True)
-        with suppress(AssertionError):  # that no gradient was looked at yet
-            self.scaler.update()
+        self.overflows.abandon(self.scaler)
         if forget := getattr(self.inversion, "forget", None):  # what it has seen may be what was wrong
             forget()
 
@@ -94,22 +99,20 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     for step in range(start, session.steps):
         if step in session.left_out:
             continue
+        if session.ready is not None:
+            session.busy = True
+            try:
+                session.ready(step)
+            finally:
+                session.busy = False
         began = time.perf_counter()
         session.rate.apply(optimiser, step)
-
-        session.busy = True
-        try:
-            meter = session.room.enough(
-                step, partial(_gradients, session, step, first=step == start == 0), undo
-            )
-        finally:
-            session.busy = False
-        norm = _norm(session)
-        metrics = meter.settle(step, norm, overflows=session.scaler.is_enabled())
+        attempt = partial(_attempt, session, step, first=step == start == 0)
+        metrics, norm, _ = session.overflows.finite(step, attempt, session.scaler, undo)
         if session.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(session.parameters, session.clip, norm)
         session.applied = None
-        session.scaler.step(optimiser)  # the scaler itself skips what overflowed
+        optimiser.step()  # not `scaler.step`: that the gradients are finite is known here
         session.scaler.update()
         undo()
         if session.average is not None:
@@ -118,7 +121,22 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
 
         seconds = time.perf_counter() - began
         metrics["lr"] = session.rate.at(step)
-        yield StepReport(step + 1, metrics, seconds, session.pairs_per_update, visits)
+        yield StepReport(
+            step + 1, metrics, seconds, session.pairs_per_update, visits, session.overflows.latest
+        )
+
+
+def _attempt(session: Session, step: int, *, first: bool) -> Attempt:
+    """The unscaled gradients of an update, and its numbers; in fp16 they may have overflowed."""
+    undo = partial(session.optimiser.zero_grad, set_to_none=True)
+    session.busy = True
+    try:
+        meter = session.room.enough(step, partial(_gradients, session, step, first=first), undo)
+    finally:
+        session.busy = False
+    norm = _norm(session)
+    scale = session.scaler.scale(norm.new_ones(())) if session.scaler.is_enabled() else None
+    return Attempt(meter.settle(step, norm, scale=scale), norm, meter.suspects)
 
 
 def _gradients(session: Session, step: int, *, first: bool) -> Meter:
@@ -133,7 +151,8 @@ def _gradients(session: Session, step: int, *, first: bool) -> Meter:
             prepared = noisy if isinstance(noisy, Prepared) else _referred(session, noisy)
             outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
             if first and not meter.pairs:
-                assert_starts_at_reference(session.objective, outcome)
+                unlike = partial(unlike_operator, prepared, session.denoiser)
+                assert_starts_at_reference(session.objective, outcome, unlike)
             session.scaler.scale(outcome.loss.sum() / share).backward()
         meter.add(prepared.batch, outcome)
     return meter

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from smpo.engine.alarms import NonFiniteLoss, Suspect
@@ -65,30 +66,34 @@ class Meter:
         """How many were added here; a pair counts once for each of its losses."""
         return len(self._ids)
 
-    def settle(self, step: int, norm: Tensor, *, overflows: bool = False) -> dict[str, float]:
+    def settle(self, step: int, norm: Tensor, *, scale: Tensor | None = None) -> dict[str, float]:
         """One number per metric, the same on every process, and the gradient's `norm` beside them.
 
-        Raises `NonFiniteLoss`, before anything was applied. `overflows`: an infinite norm is nothing unusual, because
-        gradients are scaled. This is the only place in which an update waits for its device.
+        Raises `NonFiniteLoss`, before anything was applied. `scale`, of fp16: the factor of the losses (`loss_scale`);
+        with it an infinite norm is returned, on every process where it is infinite on one. This is the only place in
+        which an update waits for its device.
         """
         names = sorted(self._rows)
         values = [torch.cat(self._rows[name]) for name in names]
+        norm = norm.detach().float()
         broken = (~values[names.index("loss")].isfinite()).sum()
-        here = [*(value.sum() for value in values), broken.float()]
+        here = [*(value.sum() for value in values), broken.float(), (~norm.isfinite()).float()]
         host = torch.tensor([float(self.pairs), sum(p * n for p, n in self._passes), float(self._asked)])
         summed = self._accelerator.reduce(
             torch.cat([torch.stack(here), carried(host, here[0].device)]), reduction="sum"
         )
-        *total, broken_pairs, pairs, inverted, asked, length = torch.cat(
-            [summed, norm.detach().float()[None]]
+        scaled = norm.new_ones(()) if scale is None else scale.float()
+        *total, broken_pairs, endless, pairs, inverted, asked, length, factor = torch.cat(
+            [summed, torch.stack([norm, scaled])]
         ).tolist()
         if broken_pairs:
             raise NonFiniteLoss(step, f"the loss of {int(broken_pairs)} pairs is not finite", self.suspects())
-        if not (math.isfinite(length) or overflows):
+        if endless and scale is None:
             raise NonFiniteLoss(step, "the gradient's norm is not finite", self.suspects())
         found = self._named(dict(zip(names, total, strict=True)), pairs, inverted)
         memory = {"reference_passes": asked / pairs} if self._recalled else {}
-        return {**found, **memory, "grad_norm": length}
+        scaling = {} if scale is None else {"loss_scale": factor}
+        return {**found, **memory, **scaling, "grad_norm": math.inf if endless else length}
 
     def _named(self, found: dict[str, float], pairs: float, inverted: float) -> dict[str, float]:
         """Sums over pairs to what is reported; what a person looks at first comes first."""
@@ -104,12 +109,15 @@ class Meter:
         return {**first, "implicit_accuracy": accuracy, **means, "passes": inverted / pairs, **by_t}
 
     def suspects(self) -> list[Suspect]:
-        """The pairs with a loss that is not a number, else those with the largest losses."""
+        """The pairs with a loss that is not a number, else those with the largest losses: of all processes, which have
+        to call it together."""
         rows = {name: torch.cat(values).tolist() for name, values in self._rows.items()}
-        order = sorted(range(len(self._ids)), key=lambda i: _badness(rows["loss"][i]), reverse=True)
-        bad = [i for i in order if _badness(rows["loss"][i]) == float("inf")] or order[:8]
         shown = [name for name in rows if not name.startswith("_")]
-        return [Suspect(self._ids[i], {name: rows[name][i] for name in shown}) for i in bad[:32]]
+        found = [Suspect(pair, {name: rows[name][i] for name in shown}) for i, pair in enumerate(self._ids)]
+        found = _worst(found)
+        if self._accelerator.num_processes > 1:
+            found = _worst(gather_object(found))
+        return found
 
 
 def bins(t_min: int, t_max: int, count: int = 4) -> list[tuple[int, int]]:
@@ -117,6 +125,11 @@ def bins(t_min: int, t_max: int, count: int = 4) -> list[tuple[int, int]]:
     span = t_max - t_min + 1
     cuts = [t_min + span * k // count for k in range(count + 1)]
     return [(low, high - 1) for low, high in pairwise(cuts) if low < high]
+
+
+def _worst(suspects: list[Suspect]) -> list[Suspect]:
+    order = sorted(suspects, key=lambda one: _badness(one.values["loss"]), reverse=True)
+    return [one for one in order if _badness(one.values["loss"]) == float("inf")][:32] or order[:8]
 
 
 def _badness(loss: float) -> float:

@@ -20,11 +20,10 @@ __all__ = ["EACH", "Passes", "followers", "portioned"]
 @dataclass(frozen=True)
 class Passes:
     """`rows`: images in one pass, None for as many as there are. `even`: the last portion is filled up with repetitions
-    of its first row, so that all have the same shape; what they say is thrown away. `eight_bit`: multiply in 8 bits."""
+    of its first row, so that all have the same shape; what they say is thrown away."""
 
     rows: int | None = None
     even: bool = False
-    eight_bit: bool = False
 
 
 EACH = Passes()
@@ -36,16 +35,10 @@ def followers(
 ) -> dict[str, Predict]:
     """Policy and reference without gradients, on any rows of the batch; the keyword arguments of `Predictors`."""
 
-    rough = {"eight_bit": True} if passes.eight_bit else {}
-
     def follow(reference: bool, about: Conditioning) -> Predict:
-        window = Conditioning(
-            about.tensors
-        )  # an object of its own: what is remembered of it dies with this inversion
-
         def predict(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:
             with torch.no_grad():
-                return denoiser.predict(x, t, window.within(rows), reference=reference, **rough)
+                return denoiser.predict(x, t, about.take(rows), reference=reference, inverting=True)
 
         return portioned(predict, passes)
 

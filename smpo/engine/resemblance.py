@@ -19,6 +19,7 @@ from torch import Tensor
 from smpo.engine.loop import Session
 from smpo.engine.step import judge, noise, predict, refer
 from smpo.engine.window import parts
+from smpo.maths.schedule import exact
 
 __all__ = ["Resemblance", "gain", "gradients", "resemblance"]
 
@@ -71,8 +72,8 @@ def resemblance(
     for count, grads in enumerate(pairs, 1):
         levels = len(grads)
         mine = torch.stack(grads).sum(0)
-        squares = float(sum(g.double().square().sum() for g in grads))
-        whole = float(mine.double().square().sum())
+        squares = float(sum(exact(g).square().sum() for g in grads))
+        whole = float(exact(mine).square().sum())
         own.append(squares / levels)
         cross.append((whole - squares) / (levels * (levels - 1)))
         sums.append(whole)
@@ -81,7 +82,7 @@ def resemblance(
     count = len(own)
     if total is None or count < 2 or levels < 2:
         raise ValueError("resemblance needs at least two pairs with two gradients each")
-    between = (float(total.double().square().sum()) - sum(sums)) / (count * (count - 1) * levels**2)
+    between = (float(exact(total).square().sum()) - sum(sums)) / (count * (count - 1) * levels**2)
     a, b = torch.tensor(cross, dtype=torch.float64), torch.tensor(own, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(count, (2000, count), generator=generator)

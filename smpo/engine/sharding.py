@@ -20,9 +20,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["apart", "gather", "is_sharded", "mine", "put", "shard", "whole"]
 
@@ -97,10 +100,9 @@ def put(target: Tensor, value: Tensor) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    dealt: Any = target
     there = value.to(mine(target).device)
-    return distribute_tensor(there, dealt.device_mesh, dealt.placements, src_data_rank=None)
+    return distribute_tensor(there, target.device_mesh, target.placements, src_data_rank=None)
 
 
-def _dealt(tensor: Tensor) -> bool:
+def _dealt(tensor: Tensor) -> TypeGuard[DTensor]:
     return hasattr(tensor, "device_mesh")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from smpo.engine.ema import Average
+from smpo.engine.overflow import Overflows
 from smpo.engine.sharding import put, whole
 
 __all__ = ["Snapshot", "State", "put_back", "snapshot"]
@@ -36,6 +37,8 @@ class State:
     """Of fp16 losses: its scale, and the updates since it last overflowed."""
     inversion: object = None
     """One that remembers has `state` and `load_state` (`smpo.kinds.Inversion.for_run`)."""
+    overflows: Overflows | None = None
+    """Counts of fp16's skipped attempts."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def snapshot(state: State, *, copy: bool = False) -> Snapshot:
         plain["optimiser"] = _without(state.optimiser.state_dict(), "", tensors["optimiser"], copy)
         _part(tensors["optimiser"])
     if state.scaler is not None and state.scaler.is_enabled():
-        plain["scaler"] = state.scaler.state_dict()
+        counts = state.overflows.state_dict() if state.overflows is not None else {}
+        plain["scaler"] = {**state.scaler.state_dict(), **counts}
     return Snapshot(tensors, plain)
 
 
@@ -92,6 +96,8 @@ def put_back(state: State, kept: Snapshot) -> None:
         state.optimiser.load_state_dict(found)
     if state.scaler is not None and state.scaler.is_enabled():
         state.scaler.load_state_dict(kept.plain["scaler"])
+        if state.overflows is not None:
+            state.overflows.load_state_dict(kept.plain["scaler"])
 
 
 def _kept(tensor: Tensor, copy: bool) -> Tensor:

@@ -32,7 +32,7 @@ from smpo.maths.schedule import carried
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Noisy", "PairOutcome", "Prepared", "judge", "noise", "pair_step", "predict", "prepare", "refer"]
+__all__ = ["Noisy", "PairOutcome", "Prepared", "judge", "noise", "predict", "refer"]
 
 
 @dataclass(frozen=True)
@@ -89,38 +89,6 @@ class PairOutcome:
     metrics: dict[str, Tensor]
     asked: bool = True
     """Whether the reference was asked."""
-
-
-def pair_step(
-    batch: PairBatch,
-    draws: Draws,
-    *,
-    denoiser: Denoiser,
-    inversion: Inversion,
-    objective: Objective,
-    settings: Settings,
-) -> PairOutcome:
-    """Method 1.6, for any inversion and objective. Winners come first in every `[2B, ...]` tensor."""
-    prepared = prepare(
-        batch, draws, denoiser=denoiser, inversion=inversion, objective=objective, settings=settings
-    )
-    return judge(prepared, predict(prepared, denoiser), objective)
-
-
-def prepare(
-    batch: PairBatch,
-    draws: Draws,
-    *,
-    denoiser: Denoiser,
-    inversion: Inversion,
-    objective: Objective,
-    settings: Settings,
-) -> Prepared:
-    """Latents, timesteps, noise and the reference's prediction. No gradients."""
-    noisy = noise(
-        batch, draws, denoiser=denoiser, inversion=inversion, objective=objective, settings=settings
-    )
-    return refer(noisy, denoiser, objective)
 
 
 def noise(

@@ -69,6 +69,8 @@ class CardFacts:
     """Whether the adapter is there in kohya's layout too."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The table's report: rows, pairs, votes, ties, drops by reason."""
+    updates: str = ""
+    """How many of its updates were applied, where some were left out or repeated."""
     load_lines: Sequence[str] = ()
     picture: str = ""
     """File name of the before/after grid, beside the card."""

@@ -1,8 +1,8 @@
 """One model's pictures of an evaluation and their scores: batch by batch, by one process or by several.
 
-Several processes each take whole batches, those that one process would draw: the same shapes go through the same
-kernels, so pictures and scores are the same to the last bit. They reach the first process as files of a cache, exactly
-as the base's reach the next run.
+Several processes each take whole batches, those that one process would draw: on machines of one type the same shapes
+go through the same kernels, so pictures and scores are the same to the last bit. They reach the first process as
+files of a cache, exactly as the base's reach the next run.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.experiment.block import Block
+from smpo.spec.removed import without
 
 __all__ = ["RuntimeSpec"]
 
@@ -36,6 +37,12 @@ class RuntimeSpec(Block):
     """CPU threads a process; null leaves torch's choice."""
     encode_batch: int = Field(32, gt=0)
     """Images at once while scoring, encoding and sampling."""
+    workers: int | None = Field(None, ge=0)
+    """Threads a process that decode and preprocess pictures ahead of the networks that score and encode them; null
+    takes this process's share of the machine's CPUs, 0 none. The results are the same."""
+    prepare: Literal["ahead", "first"] = "ahead"
+    """When pairs are scored and encoded. `ahead`: those of the next 2,048 visits, before these train, so that the first
+    updates don't wait for the last; `first`: those of all visits, before the first update. The results are the same."""
     gradient_checkpointing: bool | Literal["selective"] = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time.
     `selective` keeps what products, convolutions and attention give, and computes the cheap rest again: about 60 % of
@@ -49,19 +56,12 @@ class RuntimeSpec(Block):
     """Decode pictures that are larger than the VAE was trained on (512 pixels for SD 1, 1024 for SDXL) in overlapping
     tiles: less memory, and seams that can hardly be seen. Nothing is encoded in tiles."""
     compile: bool = False
-    """Compile the blocks of policy and reference (`torch.compile`); the first passes then take minutes. With gradients
-    the policy's blocks are fused, and rounded, in another way than the reference's: by 6e-7 in fp32; not measured in
-    16 bits, where the loss may notice."""
+    """Run inversions with compiled blocks (`torch.compile`): some three quarters of the work, without gradients. Passes
+    that enter the loss aren't compiled, so that policy and reference compute alike. The first passes take minutes."""
     channels_last: bool = False
     """Memory layout of convolutions; on GPUs, together with `compile`."""
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
     """Kernel of attention, where it takes the shape; `auto` leaves the choice to torch."""
-    prompts_once: bool = False
-    """Compute keys and values of the prompts once for each window of inversions, instead of at every pass. Costs
-    memory: what the network's cross-attention makes of a prompt, for each row of the window (SDXL in 16 bits: 28 MB).
-    Not with `compile`."""
-    fused_qkv: bool = False
-    """One product instead of three for queries, keys and values, in inversions. Not with `compile`."""
     shadow_weights: bool = False
     """Keep a 16-bit copy of a policy that is trained whole for inversions, instead of casting its weights at every
     pass. The same numbers; two bytes a parameter."""
@@ -85,7 +85,7 @@ class RuntimeSpec(Block):
     """After an update whose loss or gradient is not a number, which is never applied: `stop` the run, `skip` the
     update, or `roll-back` to the last checkpoint and leave out everything since. Its pairs are kept for an autopsy."""
     nan_limit: int = Field(10, ge=1)
-    """Times a run may go on like that before it stops after all."""
+    """Times a run may go on like that before it stops after all; three broken updates in a row stop it, too."""
     runs: str = "runs"
     """Folder of run folders and of the default tracking store."""
     cache: str = "runs/cache"
@@ -95,6 +95,11 @@ class RuntimeSpec(Block):
     invert the same pairs; sweeps do. From the second run on only the policy is asked."""
     tracking: str | None = None
     """MLflow tracking URI; null honours MLFLOW_TRACKING_URI, else sqlite under `runs`. `none` turns MLflow off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, given: Any) -> Any:
+        return without(given, {"prompts_once": False, "fused_qkv": False})
 
     @model_validator(mode="after")
     def _has_a_way_back(self) -> RuntimeSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
@@ -73,6 +73,15 @@ class ExperimentSpec(Block):
         return self.objective.needs_reference or self.inversion.needs_reference
 
     @property
+    def scores(self) -> Literal["none", "visited", "all"]:
+        """Which pairs a run scores. One pair's label needs the scores of all where the smoothing measures them by the
+        reward's range over the table, or the objective draws single images by whether they were ever preferred."""
+        if self.reward is None or not self.smoothing.needs_reward:
+            return "none"
+        all_ = self.smoothing.needs_statistics or not self.objective.sampling().paired
+        return "all" if all_ else "visited"
+
+    @property
     def _of_the_schedule(self) -> str:
         """The setting that brings the schedule, where the model has one for it."""
         return "model.weights" if "weights" in self.model.model_fields_set else "model"
@@ -89,7 +98,6 @@ class ExperimentSpec(Block):
             "train.optimiser": not self.train.optimiser.shardable,
             "runtime.compile": self.runtime.compile,
             "runtime.shadow_weights": self.runtime.shadow_weights,
-            "inversion.eight_bit": self.inversion.eight_bit,
         }
         for where, wanted in keepers.items():
             if wanted:

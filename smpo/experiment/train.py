@@ -56,7 +56,8 @@ class TrainSpec(Block):
     """Spread the timesteps of an update's pairs evenly over the range instead of drawing each by itself: the same
     expected gradient with less variance."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of policy and reference alike; weights that are trained stay in fp32."""
+    """Arithmetic of policy and reference alike; weights that are trained stay in fp32. fp16 scales the loss, and
+    repeats an update whose gradients overflow with a smaller scale; bf16 needs neither."""
     holdout: Annotated[int, Neutral(0)] = Field(0, ge=0)
     """Pairs that are kept out of training, with all that share an image with them, to ask during training what the
     policy prefers. Which ones doesn't depend on the seed."""

@@ -39,5 +39,9 @@ ALSO_CALLED: Mapping[str, str] = {
     "num_train_epochs": "length is counted in updates: `train.steps`",
     "report_to": "runs report to MLflow: `runtime.tracking`", "_target_": "a component is named by `use:`",
     "class_path": "a component is named by `use:`", "init_args": "settings stand beside `use:`",
+    "runtime.prompts_once": "this setting was removed: no measurement showed a gain",
+    "runtime.fused_qkv": "this setting was removed: no measurement showed a gain",
+    "inversion.precision": "8-bit inversion was removed: inversions run in `train.precision`",
 }  # fmt: skip
-"""Each word, and what it is here: the path of a setting, or a sentence. For errors only."""
+"""Each word, or the path of a setting that was removed, and what it is here: the path of a setting, or a sentence. For
+errors only."""

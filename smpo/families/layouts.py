@@ -21,7 +21,6 @@ __all__ = [
     "Layout",
     "is_lora",
     "layout_of",
-    "parameters_of",
     "read_shapes",
     "scheduler_config",
     "text_config",
@@ -117,18 +116,6 @@ def layout_of(shapes: Shapes, file: Path) -> Layout:
         f"{file} holds a UNet without text encoders that smpo knows",
         help="a whole checkpoint of SD 1.x, SD 2.x or SDXL has them; the SDXL refiner can't be trained",
     )
-
-
-def parameters_of(shapes: Shapes) -> int:
-    """Parameters of the file's UNet."""
-    total = 0
-    for name, shape in shapes.items():
-        if name.startswith(_UNET):
-            size = 1
-            for axis in shape:
-                size *= axis
-            total += size
-    return total
 
 
 def text_config(shapes: Shapes, layout: Layout, part: str, ids: Mapping[str, int]) -> dict[str, Any]:

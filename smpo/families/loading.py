@@ -80,30 +80,23 @@ def load_unet(
         vae = locate(extras.vae, what="the vae", patterns=patterns, revision=extras.vae_revision)
         _note(origin, "vae", vae)
         reading, other = replace(reading, vae=vae), (extras.vae, extras.vae_revision, vae_place(vae) != vae)
-    stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading)
+    stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading, device=device)
     half, hold = HALF.get(precision), runtime.reference
     if runtime.vae_slicing if runtime.vae_slicing is not None else stack.resolution >= 512:
         stack.pipeline.vae.enable_slicing()  # a batch of pictures decoded at once fills a GPU
     stack.tiled = runtime.vae_tiling
-    reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
-    later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
+    rest = torch.device("cpu") if runtime.offload_reference else device
+    reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold, device=device, rest=rest)
+    later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half, device=rest)
     checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing)
-    stack.pipeline.to(device)
     networks = Networks(
         stack.pipeline.unet,
         reference,
         arithmetic=Arithmetic(device, precision, runtime.batch),
         fetch=None if hold or adapter is not None else later,
         offload=runtime.offload_reference,
-        speed=Speed(
-            runtime.compile,
-            runtime.channels_last,
-            runtime.attention,
-            prompts_once=runtime.prompts_once,
-            fused_qkv=runtime.fused_qkv,
-        ),
+        speed=Speed(runtime.compile, runtime.channels_last, runtime.attention),
         shadow=runtime.shadow_weights,
-        eight_bit=runtime.eight_bit,
     )
     keys = content_keys(folder, stack, variant=variant, reading=reading)
     scheduler = stack.pipeline.scheduler

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from smpo.errors import RunError
 from smpo.families import kohya
+
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 __all__ = ["Adapter", "adapter_off", "attach", "save_adapter"]
 
@@ -39,7 +42,7 @@ class Adapter:
     seed: int = 0
 
 
-def attach(unet: nn.Module, adapter: Adapter) -> None:
+def attach(unet: UNet2DConditionModel, adapter: Adapter) -> None:
     """Freeze `unet` and give it an adapter, whose parameters are then the only trainable ones.
 
     Raises `RunError` when no layer is called like one of the targets.
@@ -49,7 +52,7 @@ def attach(unet: nn.Module, adapter: Adapter) -> None:
     unet.requires_grad_(False)
     config = LoraConfig(
         r=adapter.rank,
-        lora_alpha=adapter.alpha,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: a float will do
         target_modules=sorted(adapter.targets),
         lora_dropout=adapter.dropout,
         use_dora=adapter.dora,
@@ -81,7 +84,7 @@ def adapter_off(unet: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save_adapter(pipeline: Any, unet: nn.Module, folder: Path) -> None:
+def save_adapter(pipeline: Any, unet: Any, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors` and, for ComfyUI and A1111, `kohya/lora.safetensors`.
 
     There is no twin of a DoRA: readers disagree on the shape of its magnitudes.

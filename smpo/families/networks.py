@@ -14,18 +14,17 @@ each pass (autocast); norms compute in float32. Frozen weights are stored as tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from smpo.families.eight_bit import EightBitShadow
+from smpo.families.alike import dropout_modules, keeping_nothing, without_dropout
 from smpo.families.lora import adapter_off
-from smpo.families.once import Once
-from smpo.families.speed import AS_TORCH_DOES, Shadow, Speed
-from smpo.kinds import Conditioning
+from smpo.families.offload import BlockOffload
+from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, Shadow, Speed
 
 __all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
 
@@ -52,9 +51,9 @@ class Networks:
     """The trained network itself (`trained`, never wrapped), and whoever stands in for the original.
 
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
-    frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the CPU's
-    memory, from where it is moved to the device for each of its passes. `shadow` keeps a 16-bit copy of a policy that
-    is trained whole, for its passes without gradients; `eight_bit` a copy of whoever is asked so.
+    frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the host's
+    memory, from where its blocks are copied to the device while it computes (`BlockOffload`). `shadow` keeps a 16-bit
+    copy of a policy that is trained whole, for its passes without gradients.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class Networks:
         offload: bool = False,
         speed: Speed = AS_TORCH_DOES,
         shadow: bool = False,
-        eight_bit: bool = False,
     ) -> None:
         self.trained = trained
         self.speed = speed
@@ -76,37 +74,28 @@ class Networks:
         self._fetch, self._offload = fetch, offload
         half = HALF.get(arithmetic.precision)
         self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
-        self._eight_bit: dict[bool, EightBitShadow] | None = {} if eight_bit else None
         speed.prepare(trained)
-        self._reference = None if reference is None else speed.prepare(reference).to(self._resting)
-        self._once: dict[int, Once] = {}
-        self._dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in trained.modules())
+        self._reference = None if reference is None else self._placed(speed.prepare(reference))
+        self._compiled: dict[int, CompiledBlocks] = {}
+        self._dropout = dropout_modules(trained.eval())
+        for module in self._dropout:
+            module.training = True
 
     @property
     def reference(self) -> nn.Module | None:
         """The second network, where there is one by now."""
         return self._reference
 
-    @property
-    def _resting(self) -> torch.device:
-        return torch.device("cpu") if self._offload else self.arithmetic.device
-
-    def once(
-        self, network: nn.Module, cond: Conditioning, *, reference: bool
-    ) -> AbstractContextManager[None]:
-        """Round a pass without gradients: what needn't be computed again for `cond`'s window isn't."""
-        speed = self.speed
-        if speed.compile or not (speed.prompts_once or speed.fused_qkv):
-            return nullcontext()
-        if id(network) not in self._once:
-            self._once[id(network)] = Once(network, prompts=speed.prompts_once, fused=speed.fused_qkv)
-        return self._once[id(network)].during(cond, reference=reference)
+    def _placed(self, reference: nn.Module) -> nn.Module:
+        if self._offload and self.arithmetic.device.type != "cpu":
+            BlockOffload(reference, self.arithmetic.device)
+            return reference
+        return reference.to(self.arithmetic.device)
 
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """One pass in the common arithmetic: float32 `[N, C, H, W]`.
 
-        Contiguous: torch may choose other kernels for other strides, and a dropout of zero, which only the network
-        that is being trained has on, changes them half way.
+        Contiguous: torch may choose other kernels for other strides.
         """
         x = x.contiguous(memory_format=self.speed.layout)
         with self.arithmetic.autocast(), self.speed.attending():
@@ -114,49 +103,36 @@ class Networks:
         return output.float()
 
     @contextmanager
-    def still(self, *, reference: bool, eight_bit: bool = False) -> Iterator[nn.Module]:
-        """The bare policy or reference network on the device, without dropout; afterwards everything as it was.
-        `eight_bit`: its copy in 8 bits, for networks that were made with one."""
-        if eight_bit and self._eight_bit is not None:
-            with self._rough(reference) as network:
+    def compared(self, *, reference: bool) -> Iterator[nn.Module]:
+        """The policy or reference for a pass without gradients whose output is compared with another: it runs the
+        operators of a pass with gradients, and its output has to be detached."""
+        with self.still(reference=reference) as network, keeping_nothing():
+            yield network
+
+    @contextmanager
+    def inverting(self, *, reference: bool) -> Iterator[nn.Module]:
+        """The policy or reference for a pass of an inversion, which is compared with no other: without autograd, and
+        with compiled blocks where they are wanted."""
+        with self.still(reference=reference) as network, torch.no_grad():
+            if not self.speed.compile:
                 yield network
-            return
+                return
+            if id(network) not in self._compiled:
+                self._compiled[id(network)] = CompiledBlocks(network)
+            with self._compiled[id(network)].in_use():
+                yield network
+
+    @contextmanager
+    def still(self, *, reference: bool) -> Iterator[nn.Module]:
+        """The bare policy or reference network on the device, without dropout; afterwards everything as it was."""
         if reference and not self.shared:
             if self._reference is None:
                 assert self._fetch is not None
-                self._reference = self.speed.prepare(self._fetch()).to(self._resting)
-            try:
-                yield self._reference.to(self.arithmetic.device)
-            finally:
-                self._reference.to(self._resting)
+                self._reference = self._placed(self.speed.prepare(self._fetch()))
+            yield self._reference
             return
         if self._shadow is not None:
             yield self._shadow.network
             return
-        training = self.trained.training and self._dropout
-        if training:
-            self.trained.eval()
-        try:
-            if reference:
-                with adapter_off(self.trained):
-                    yield self.trained
-            else:
-                yield self.trained
-        finally:
-            if training:
-                self.trained.train()
-
-    @contextmanager
-    def _rough(self, reference: bool) -> Iterator[nn.Module]:
-        assert self._eight_bit is not None
-        own = reference and not self.shared
-        if own not in self._eight_bit:
-            dtype = HALF.get(self.arithmetic.precision, torch.float32)
-            if own:
-                with self.still(reference=True) as network:
-                    self._eight_bit[own] = EightBitShadow(network, dtype, self.speed)
-            else:
-                self._eight_bit[own] = EightBitShadow(self.trained, dtype, self.speed)
-        network = self._eight_bit[own].network
-        with adapter_off(network) if reference and self.shared else nullcontext():
-            yield network
+        with without_dropout(self._dropout), adapter_off(self.trained) if reference else nullcontext():
+            yield self.trained

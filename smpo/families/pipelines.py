@@ -6,7 +6,6 @@ checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickle
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ import torch
 from torch import nn
 
 from smpo.errors import MachineError, RunError, readable
+from smpo.families.dtypes import frozen_copy, move, store_in_half
 from smpo.families.lora import Adapter, attach
-from smpo.families.speed import store_in_half
 from smpo.families.stacks import SDStack, stack_for
 from smpo.maths.schedule import Compare, NoiseSchedule
 from smpo.weights import (
@@ -65,6 +64,7 @@ class Reading:
 
 
 AS_IT_IS = Reading()
+CPU = torch.device("cpu")
 _CLASSES = {
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
@@ -84,9 +84,15 @@ def pipeline_patterns(variant: str | None = None) -> list[str]:
 
 
 def open_stack(
-    folder: Path, *, variant: str | None, resolution: int | None, reading: Reading = AS_IT_IS
+    folder: Path,
+    *,
+    variant: str | None,
+    resolution: int | None,
+    reading: Reading = AS_IT_IS,
+    device: torch.device = CPU,
 ) -> SDStack:
-    """The pipeline in float32 on the CPU, frozen but for the UNet, in the adapter for its class.
+    """The pipeline, in the adapter for its class: VAE and text encoders frozen in float32 on `device`, the UNet on the
+    CPU in the precision of its files, which are mapped into memory (`policy_and_reference` moves it).
 
     Raises `MachineError` for missing or unreadable pieces, `RunError` for what smpo can't train.
     """
@@ -109,7 +115,8 @@ def open_stack(
 
     def network(library: Any, part: str) -> Any:
         stored = {"variant": variant} if _has_variant(folder / part, variant) else {}
-        return whole(getattr(library, named(part), None), f"the {part}", folder / part, **stored)
+        loader = getattr(library, named(part), None)
+        return whole(loader, f"the {part}", folder / part, as_stored=True, **stored)
 
     if variant is not None and not _has_variant(folder / "unet", variant):
         raise MachineError(f"{folder} holds no {variant} weights of the unet", help="leave `variant` out")
@@ -137,6 +144,8 @@ def open_stack(
     stack = stack_class(pipeline, size)
     stack.sizes, stack.compare = reading.sizes, reading.compare
     stack.latent_shape()  # says no before gigabytes are hashed and moved
+    for part in ("vae", *stack_class.encoders):
+        move(parts[part], device)
     with readable("the scheduler", folder / "scheduler"):
         type(pipeline.scheduler).from_config(pipeline.scheduler.config).set_timesteps(2)
     with readable("what encodes prompts", folder):
@@ -157,7 +166,7 @@ def _other_vae(folder: Path) -> Any:
     name = read_json(place / "config.json").get("_class_name", "")
     if name != "AutoencoderKL":
         raise RunError(f"{folder} holds no AutoencoderKL, which `model.vae` asks for")
-    return whole(diffusers.AutoencoderKL, "the vae", place)
+    return whole(diffusers.AutoencoderKL, "the vae", place, as_stored=True)
 
 
 def _scheduler(scheduler: Any, reading: Reading) -> Any:
@@ -181,39 +190,50 @@ def _scheduler(scheduler: Any, reading: Reading) -> Any:
 
 
 def policy_and_reference(
-    pipeline: Any, adapter: Adapter | None, half: torch.dtype | None, *, hold: bool = True
+    pipeline: Any,
+    adapter: Adapter | None,
+    half: torch.dtype | None,
+    *,
+    hold: bool = True,
+    device: torch.device | None = None,
+    rest: torch.device | None = None,
 ) -> nn.Module | None:
-    """Make the pipeline's UNet the policy; return the frozen second one that full fine-tuning needs.
+    """Make the pipeline's UNet the policy, on `device` (None: where it is); return the frozen second network that full
+    fine-tuning needs, on `rest` (None: on `device`).
 
-    `half` is what both will run in, None for float32; what is trained stays in float32. `hold=False` makes no second
-    network: `fetch_reference` brings it if it is asked for after all.
+    `half` is the precision of both networks' products, None for float32; trained weights stay in float32.
+    `hold=False` makes no second network: `fetch_reference` brings it if it is needed after all.
     """
     unet, reference = pipeline.unet, None
     if adapter is None:
         if hold:
-            reference = _frozen(copy.deepcopy(unet), half)
+            reference = frozen_copy(unet, rest or device, half)
+        move(unet, device)
         unet.requires_grad_(True)
     else:
+        # An adapter is made in the precision of its layer, and stays in float32; DoRA measures the frozen weights.
+        ends = tuple(adapter.targets)
+        move(unet, device, None if adapter.dora else half, wide=lambda name: name.endswith(ends))
         attach(unet, adapter)
-        if half is not None and not adapter.dora:  # DoRA measures the frozen weights
+        if half is not None and not adapter.dora:
             store_in_half(unet, half)
     unet.train()
     return reference
 
 
 def fetch_reference(
-    folder: Path, like: nn.Module, *, variant: str | None, half: torch.dtype | None
+    folder: Path,
+    like: nn.Module,
+    *,
+    variant: str | None,
+    half: torch.dtype | None,
+    device: torch.device | None = None,
 ) -> nn.Module:
     """The folder's UNet, of the class of `like`, as `policy_and_reference` would have held it."""
     stored = {"variant": variant} if _has_variant(folder / "unet", variant) else {}
-    return _frozen(whole(type(like), "the unet", folder / "unet", **stored), half)
-
-
-def _frozen(network: nn.Module, half: torch.dtype | None) -> nn.Module:
-    network.requires_grad_(False).eval()
-    if half is not None:
-        store_in_half(network, half)
-    return network
+    network: nn.Module = whole(type(like), "the unet", folder / "unet", as_stored=True, **stored)
+    move(network, device, half)
+    return network.requires_grad_(False).eval()
 
 
 def content_keys(

@@ -107,9 +107,9 @@ class PlaneDenoiser:
         return {"condition": torch.as_tensor(found, device=self.device)}
 
     def predict(
-        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, eight_bit: bool = False
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
     ) -> Tensor:
-        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32. `load` refuses runs in 8 bits."""
+        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32."""
         network = self._network(reference)
         with torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None):
             return cast(Tensor, network(x, t, cond.tensors["condition"])).float()

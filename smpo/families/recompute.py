@@ -7,12 +7,15 @@ cheap: norms, activations, sums, casts. The same numbers either way.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from torch.utils.checkpoint import checkpoint as recomputed
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
 
 __all__ = ["checkpoint"]
 
@@ -23,7 +26,7 @@ _DEAR = (
 )  # fmt: skip
 
 
-def checkpoint(network: nn.Module, how: bool | Literal["selective"]) -> None:
+def checkpoint(network: ModelMixin, how: bool | Literal["selective"]) -> None:
     """Set up a diffusers network. `how`: True recomputes blocks whole, False keeps everything."""
     if how == "selective":
         network.enable_gradient_checkpointing(_selective)

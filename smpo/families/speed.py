@@ -6,9 +6,9 @@ difference by thousands, so one that is compiled beside one that isn't would tra
 
 from __future__ import annotations
 
-import copy
 import weakref
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,10 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ["AS_TORCH_DOES", "Shadow", "Speed", "store_in_half"]
+from smpo.families.alike import contiguous_projections
+from smpo.families.dtypes import frozen_copy, store_in_half
+
+__all__ = ["AS_TORCH_DOES", "CompiledBlocks", "Shadow", "Speed", "store_in_half"]
 
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 RECOMPILE_LIMIT = 64
@@ -25,16 +28,13 @@ RECOMPILE_LIMIT = 64
 
 @dataclass(frozen=True)
 class Speed:
-    """`compile`: transformer and ResNet blocks one by one, which takes a fraction of compiling the whole and costs a
-    percent of its gain. `channels_last`: the layout of convolutions; pays where norms are compiled too, since
-    torch's own GroupNorm returns the other layout. `attention`: which kernel; `auto` leaves it to torch.
-    `prompts_once`, `fused_qkv`: see `smpo.families.once`; not for what is compiled."""
+    """`compile`: run inversions with compiled blocks (`CompiledBlocks`). `channels_last`: the layout of convolutions;
+    pays where norms are compiled, since torch's own GroupNorm returns the other. `attention`: which kernel; `auto`
+    leaves it to torch."""
 
     compile: bool = False
     channels_last: bool = False
     attention: Attention = "auto"
-    prompts_once: bool = False
-    fused_qkv: bool = False
 
     @property
     def layout(self) -> torch.memory_format:
@@ -42,10 +42,10 @@ class Speed:
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """`network`, ready to be asked; its parameters keep their names."""
+        contiguous_projections(network)
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
-        if self.compile:
-            _compile_blocks(network)
+            # torch documents this call and leaves it out of the overloads of `Module.to`.
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]
         return network
 
     def attending(self) -> Any:
@@ -76,19 +76,15 @@ class Shadow:
     """
 
     def __init__(self, master: nn.Module, dtype: torch.dtype, speed: Speed = AS_TORCH_DOES) -> None:
+        from diffusers.models.modeling_utils import ModelMixin
+
         self._pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        network = copy.deepcopy(master).requires_grad_(False).eval()
-        for module in network.modules():
-            vars(module).pop(
-                "forward", None
-            )  # what sits in the master's layers (`once`) knows the master's weights
-        if hasattr(network, "disable_gradient_checkpointing"):
+        network = frozen_copy(master, None, dtype)
+        if isinstance(network, ModelMixin):
             network.disable_gradient_checkpointing()
-        store_in_half(network, dtype)
         mine = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         theirs = {**dict(master.named_parameters()), **dict(master.named_buffers())}
         self._pairs = [(mine[name], theirs[name]) for name in mine]
-        self._altered(network)
         self._network = speed.prepare(network)
         self._seen, self._stepped = self._version(), False
         known = weakref.ref(self)
@@ -107,15 +103,8 @@ class Shadow:
             with torch.no_grad():
                 for mine, theirs in self._pairs:
                     mine.copy_(theirs)
-                self._refreshed()
             self._seen, self._stepped = version, False
         return self._network
-
-    def _altered(self, network: nn.Module) -> None:
-        """For copies that differ in more than their numbers: called once, before anything is compiled."""
-
-    def _refreshed(self) -> None:
-        """Called when the numbers have followed the master's."""
 
     def _version(self) -> int:
         """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count
@@ -123,23 +112,32 @@ class Shadow:
         return sum(theirs._version for _, theirs in self._pairs)
 
 
-def store_in_half(network: nn.Module, dtype: torch.dtype) -> None:
-    """Keep frozen linear and convolution weights as autocast would cast them at every pass.
+class CompiledBlocks:
+    """Transformer and ResNet blocks of a network, each with a compiled twin of its `forward`.
 
-    The numbers that reach the kernels are the same, so equal weights still give equal outputs; half of the memory
-    and all of the casting is saved. Norms stay in float32: autocast doesn't round their weights.
+    Block by block: compiling takes a fraction of the time of the whole network, for a percent of the gain. A compiled
+    forward with gradients is fused, and so rounded, in another way than one without, so blocks are compiled while they
+    are `in_use` alone, which passes with gradients and passes that are compared with these aren't.
     """
-    for module in network.modules():
-        frozen = not any(p.requires_grad for p in module.parameters())
-        if isinstance(module, nn.Linear | nn.Conv2d) and frozen:
-            module.to(dtype)
 
+    def __init__(self, network: nn.Module) -> None:
+        from diffusers.models.attention import BasicTransformerBlock
+        from diffusers.models.resnet import ResnetBlock2D
 
-def _compile_blocks(network: nn.Module) -> None:
-    from diffusers.models.attention import BasicTransformerBlock
-    from diffusers.models.resnet import ResnetBlock2D
+        torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
+        self._twins = [
+            (block, torch.compile(block.forward))
+            for block in network.modules()
+            if isinstance(block, BasicTransformerBlock | ResnetBlock2D)
+        ]
 
-    torch._dynamo.config.recompile_limit = max(RECOMPILE_LIMIT, torch._dynamo.config.recompile_limit)
-    for module in network.modules():
-        if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
-            module.compile()
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Inside, the network runs its compiled blocks."""
+        for block, compiled in self._twins:
+            vars(block)["forward"] = compiled
+        try:
+            yield
+        finally:
+            for block, _ in self._twins:
+                del vars(block)["forward"]

@@ -20,7 +20,8 @@ from smpo.families.networks import Networks
 from smpo.families.opening import Opening, opening_of
 from smpo.families.pipelines import schedule_of
 from smpo.families.stacks import SDStack
-from smpo.imaging import in_range, place
+from smpo.imaging import Placed, in_range, place
+from smpo.imaging.transfer import stack_on, to_cpu
 from smpo.kinds import Conditioning, Placement
 from smpo.weights import quiet
 
@@ -70,20 +71,28 @@ class UNetDenoiser:
 
         `pictures` are PIL images. Nothing here has gradients: all encoders are frozen.
         """
-        vae, scale, resolution = self.stack.pipeline.vae, self.stack.latent_scale(), self.stack.resolution
         self.stack.check_sizes(placements)
-        images = cast("Sequence[Image]", pictures)
-        placed = [place(p, resolution, where) for p, where in zip(images, placements, strict=True)]
-        means, stds = [], []
-        for part in _split(placed, self.networks.arithmetic.batch):
-            pixels = in_range(
-                torch.stack([p.bytes for p in part]).to(self.device)
-            )  # a quarter of the way in floats
-            posterior = vae.encode(pixels).latent_dist
-            mean, std = scale.apply(posterior.mean, posterior.std)
-            means.append(mean.cpu())
-            stds.append(std.cpu())
-        return {"mean": torch.cat(means), "std": torch.cat(stds), **self.stack.image_rows(placed)}
+        return self.encode_inputs(
+            [self.preprocess(picture, where) for picture, where in zip(pictures, placements, strict=True)]
+        )
+
+    def preprocess(self, picture: Picture, placement: Placement) -> Placed:
+        """A picture laid onto the window that the VAE sees, on the CPU. Raises `RunError` for a size of window that the
+        UNet can't halve as often as it wants to."""
+        if placement.size is not None:
+            self.stack.check_sizes([placement])
+        return place(cast("Image", picture), self.stack.resolution, placement)
+
+    def encode_inputs(self, inputs: Sequence[Placed]) -> dict[str, Tensor]:
+        """What `encode_pictures` returns, of what `preprocess` returned."""
+        vae, scale = self.stack.pipeline.vae, self.stack.latent_scale()
+        moments = []
+        for part in _split(inputs, self.networks.arithmetic.batch):
+            bytes_ = stack_on(self.device, [one.bytes for one in part])  # a quarter of the way in floats
+            posterior = vae.encode(in_range(bytes_)).latent_dist
+            moments.append(to_cpu(*scale.apply(posterior.mean, posterior.std)))
+        means, stds = zip(*moments, strict=True)
+        return {"mean": torch.cat(means), "std": torch.cat(stds), **self.stack.image_rows(inputs)}
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Rows of conditioning (`text` `[N, 77, D]`, ...) on the CPU; long prompts are cut as in sampling."""
@@ -96,22 +105,21 @@ class UNetDenoiser:
     # ---- the network
 
     def predict(
-        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, eight_bit: bool = False
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
     ) -> Tensor:
-        """The network's output, float32 `[N, C, H, W]`; `eight_bit`: see `kinds.Denoiser`.
+        """The network's output, float32 `[N, C, H, W]`.
 
         With gradients the (perhaps wrapped) `policy` runs. Without them, as in an inversion, the bare network
         does, with dropout off: no synchronisation of gradients to prepare, and no noise on the path.
         """
-        inputs = self.stack.network_inputs(cond)
+        inputs, networks = self.stack.network_inputs(cond), self.networks
+        if inverting:
+            with networks.inverting(reference=reference) as network:
+                return networks.ask(network, x, t, inputs)
         if not reference and torch.is_grad_enabled():
-            return self.networks.ask(self.policy, x, t, inputs)
-        with (
-            torch.no_grad(),
-            self.networks.still(reference=reference, eight_bit=eight_bit) as network,
-            self.networks.once(network, cond, reference=reference),
-        ):
-            return self.networks.ask(network, x, t, inputs)
+            return networks.ask(self.policy, x, t, inputs)
+        with networks.compared(reference=reference) as network:
+            return networks.ask(network, x.detach().requires_grad_(), t, inputs).detach()
 
     # ---- sampling
 

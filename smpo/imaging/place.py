@@ -42,6 +42,10 @@ class Placed:
         return self.bytes.shape[1], self.bytes.shape[2]
 
     @property
+    def nbytes(self) -> int:
+        return int(self.bytes.nbytes)
+
+    @property
     def pixels(self) -> Tensor:
         """`[3, H, W]` float32 in [-1, 1]."""
         return in_range(self.bytes)

@@ -39,7 +39,7 @@ class Predict(Protocol):
 
 
 class Recall(Protocol):
-    """What the frozen reference said of a micro-batch, bit for bit, from one run to the next."""
+    """What the frozen reference said of a micro-batch, kept bit for bit from one run to the next."""
 
     def get(self, key: str) -> Tensor | None: ...
     def put(self, key: str, output: Tensor) -> None: ...
@@ -79,7 +79,8 @@ class Denoiser(Protocol):
     ) -> dict[str, Tensor]:
         """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning.
 
-        All placements of a call have one size."""
+        All placements of a call have one size. Optional, as for a `Scorer`: `preprocess(picture, placement)` is the
+        work on the CPU for one picture, by any thread; `encode_inputs(inputs)` takes what it returned for each."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -87,13 +88,14 @@ class Denoiser(Protocol):
         ...
 
     def predict(
-        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, eight_bit: bool = False
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
     ) -> Tensor:
         """The network's output `[N, C, H, W]` in its own parameterisation, float32.
 
         `reference=True` is the frozen original: a second network, or the same one with its adapter off. Policy and
-        reference run through the same kernels and precision, so equal weights give equal outputs. `eight_bit` is said
-        by inversions of runs that asked for it (`Runtime.eight_bit`), and never of passes that are compared.
+        reference run through the same kernels and precision, so equal weights give equal outputs, with gradients on
+        and off. `inverting`: a pass of an inversion, without gradients and compared with no other pass, so that it may
+        take kernels of its own.
         """
         ...
 
@@ -120,7 +122,12 @@ class Denoiser(Protocol):
 class Scorer(Protocol):
     """A reward in memory, frozen. One that looks at pictures through an embedding may show it: `embed(pictures)`,
     `[N, D]` on the CPU; evaluation then measures how far pictures have moved in it. One that is made of others shows
-    them as `parts`, and makes its score of theirs, `combined([K, N])`: what is known of them isn't computed again."""
+    them as `parts`, and makes its score of theirs, `combined([K, N])`: what is known of them isn't computed again.
+
+    Optional, so that preparation runs beside the network: `preprocess(picture)` is the scorer's work on the CPU for one
+    picture, a pure function that holds no weights and may run in any thread; `score(inputs, prompts)` takes what it
+    returned, one for each prompt, and returns what the call returns. `to(device)` moves the weights; a scorer without
+    it is loaded again when it is needed again. `dtype`: of the weights, for the record."""
 
     key: str
     """Identifies weights and preprocessing: scores are cached under it."""
@@ -131,7 +138,10 @@ class Scorer(Protocol):
 
 
 class PairTable(Protocol):
-    """Preference pairs in memory or on disk. Images are decoded on request."""
+    """Preference pairs in memory or on disk. Images are decoded on request.
+
+    A table that sets `threads = True` may be asked for pictures by several threads at once; of others one picture at a
+    time is read."""
 
     digest: str
     """Content hash of pairs and votes: what was trained on."""

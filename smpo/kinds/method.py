@@ -38,6 +38,12 @@ class Smoothing(Component):
     needs_reward: ClassVar[bool] = True
 
     @property
+    def needs_statistics(self) -> bool:
+        """Whether p depends on `stats`. Then every pair of the table is scored before the first update; else
+        those alone that are visited, and `stats` is NaN."""
+        return self.needs_reward
+
+    @property
     def certain(self) -> bool:
         """Whether p is always 0, 1, or 1/2 for a tie."""
         return False
@@ -62,11 +68,6 @@ class Inversion(Component):
     @property
     def needs_reference(self) -> bool:
         """Whether the frozen original is asked."""
-        return False
-
-    @property
-    def eight_bit(self) -> bool:
-        """Whether networks are asked in 8 bits."""
         return False
 
     @property

@@ -107,6 +107,12 @@ class PairData(Component):
         return None
 
     @property
+    def sequential(self) -> bool:
+        """Whether pictures are read in storage order alone, because another order would fetch whole files for each:
+        then all that a run visits is scored and encoded before its first update."""
+        return False
+
+    @property
     def bucketed(self) -> bool:
         """Whether pairs keep about their shape, instead of being cut to squares."""
         return False

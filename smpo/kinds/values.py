@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,8 @@ class Runtime:
     cache: Path = Path(".smpo-cache")
     batch: int = 32
     """How many images a frozen network sees at once while scoring or encoding."""
+    workers: int = 0
+    """Threads that decode and preprocess pictures ahead of a network; 0: none, one picture after another."""
     gradient_checkpointing: bool | Literal["selective"] = False
     reference: bool = True
     """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model
@@ -42,12 +44,8 @@ class Runtime:
     compile: bool = False
     channels_last: bool = False
     attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
-    prompts_once: bool = False
-    fused_qkv: bool = False
     shadow_weights: bool = False
     """See `runtime` in the spec: how policy and reference compute, alike."""
-    eight_bit: bool = False
-    """Whether inversions will ask networks in 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +56,10 @@ class Conditioning:
     """
 
     tensors: Mapping[str, Tensor]
-    window: Conditioning | None = field(default=None, repr=False, compare=False)
-    """Of some rows of a window: the whole of it, about which a network will be asked again with the same weights."""
-    rows: Tensor | None = field(default=None, repr=False, compare=False)
-    """... and which rows these are."""
 
     def take(self, rows: Tensor) -> Conditioning:
         """The rows with these indices, in this order."""
         return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
-
-    def within(self, rows: Tensor) -> Conditioning:
-        """The same, remembering where they come from."""
-        return replace(self.take(rows), window=self, rows=rows)
 
     def doubled(self) -> Conditioning:
         """`[B] -> [2B]`: once for the winners, once for the losers."""

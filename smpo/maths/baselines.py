@@ -98,19 +98,6 @@ def inversion_dpo(distance_winner: Tensor, distance_loser: Tensor, abar: Tensor,
     return softplus(-0.5 * beta * (omega * (distance_winner - distance_loser)).mean(dim=0))
 
 
-def spo(
-    log_ratio_winner: Tensor, log_ratio_loser: Tensor, *, beta: float = 10.0, clip: float = 0.1
-) -> Tensor:
-    """-log σ(β(ln ρ_w - ln ρ_l)), ρ = clamp(exp(log ratio), 1 ± clip). SPO (Liang et al. 2024).
-
-    The log ratios [B] are log p_θ - log p_ref of one sampler step, *means* over elements. -> [B].
-    LPO uses β = 500.
-    """
-    low, high = 1 - clip, 1 + clip
-    win, lose = (r.exp().clamp(low, high).log() for r in (log_ratio_winner, log_ratio_loser))
-    return softplus(-beta * (win - lose))
-
-
 def _bernoulli(y: Tensor) -> Tensor:
     """y/(exp(y)-1) for y >= 0: 1 at y = 0, no overflow at large y, and a finite gradient at both ends."""
     small = y < 0.1

@@ -19,7 +19,9 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 
 def blend(noise: Tensor, fresh: Tensor, share: float) -> Tensor:
     """√(1-f) τ + √f ε: keeps the variance if τ has variance one and ε doesn't know it."""
-    return (1 - share) ** 0.5 * noise + share**0.5 * fresh
+    kept: float = (1 - share) ** 0.5
+    added: float = share**0.5
+    return kept * noise + added * fresh
 
 
 def common(noise: Tensor) -> Tensor:

@@ -227,6 +227,11 @@ def widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def exact(x: Tensor) -> Tensor:
+    """`x` in float64, on its device; Apple's GPUs have no float64, so what lies on one comes to the CPU."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 def _zero_terminal(table: Tensor) -> Tensor:
     """Shift and scale √ᾱ so that the last entry is 0 and the first is kept (Lin et al. 2023, algorithm 1)."""
     root = table.sqrt()

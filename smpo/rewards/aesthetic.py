@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from smpo.kinds import Runtime
 from smpo.rewards.clip_like import vectors
+from smpo.rewards.network import NetworkScorer, Precision, precision_facts
 from smpo.rewards.pictures import ShortSide
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
 from smpo.weights import content_key, locate, weight_files, weight_patterns, whole
@@ -45,42 +45,43 @@ def linear_head(width: int) -> nn.Sequential:
     )
 
 
-class AestheticScorer:
-    """A `kinds.Scorer` round a CLIP's image tower and a linear head, in float32."""
+class AestheticScorer(NetworkScorer):
+    """A `kinds.Scorer` round a CLIP's image tower and a linear head; the head is always in float32."""
+
+    _model: Any
+    _head: Any
 
     def __init__(
-        self, model: Any, head: nn.Module, preprocessing: ShortSide, *, key: str, runtime: Runtime
+        self,
+        model: Any,
+        head: nn.Module,
+        preprocessing: ShortSide,
+        *,
+        key: str,
+        runtime: Runtime,
+        precision: Precision = "fp32",
     ) -> None:
-        self.key = key
-        self.preprocessing = preprocessing
-        self._device = torch.device(runtime.device)
-        self._model = model.requires_grad_(False).eval().to(self._device)
-        self._head = head.requires_grad_(False).eval().to(self._device)
-        self._batch = runtime.batch
+        super().__init__(preprocessing, key=key, runtime=runtime, precision=precision)
+        self._hold("_model", model)
+        self._hold("_head", head, torch.float32)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
-        """`[N]` float32 on the CPU; prompts are not looked at."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        starts = range(0, len(pictures), self._batch)
-        parts = [self._some(pictures[start : start + self._batch]) for start in starts]
-        return torch.cat(parts) if parts else torch.empty(0)
-
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def embed(self, pictures: Sequence[Picture]) -> Tensor:
         """`[N, D]` unit vectors on the CPU: how the tower sees pictures."""
-        starts = range(0, len(pictures), self._batch)
-        parts = [self._units(pictures[start : start + self._batch]).float().cpu() for start in starts]
+        parts = [
+            self._units(self._sent([self.preprocess(picture) for picture in pictures[some]])).cpu()
+            for some in self._batches(len(pictures))
+        ]
         return torch.cat(parts) if parts else torch.empty(0, 1)
 
-    def _units(self, pictures: Sequence[Picture]) -> Tensor:
-        pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))
-        found = vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
-        return found / found.norm(dim=-1, keepdim=True)
+    def _units(self, pixels: Tensor) -> Tensor:
+        found = vectors(self._model.get_image_features(pixel_values=pixels)).float()
+        unit: Tensor = found / found.norm(dim=-1, keepdim=True)
+        return unit
 
-    def _some(self, pictures: Sequence[Picture]) -> Tensor:
-        scores: Tensor = self._head(self._units(pictures))[:, 0].float().cpu()
+    def _score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Prompts are not looked at."""
+        scores: Tensor = self._head(self._units(pixels))[:, 0]
         return scores
 
 
@@ -91,6 +92,7 @@ def load_aesthetic_scorer(
     clip: str | Path,
     revision: str | None = None,
     clip_revision: str | None = None,
+    precision: Precision = "fp32",
     runtime: Runtime,
 ) -> AestheticScorer:
     """`file` is the head in the folder or repository, `clip` the CLIP whose embeddings it was trained on.
@@ -111,6 +113,6 @@ def load_aesthetic_scorer(
         for name, tensor in read_tensors(path, what=what).items()
     }
     fill(head, tensors, path, what=f"an aesthetic predictor for {clip}")
-    facts = {"version": _VERSION, "preprocessing": asdict(preprocessing)}
+    facts = {"version": _VERSION, "preprocessing": asdict(preprocessing), **precision_facts(precision)}
     key = content_key(facts, [path, folder / "config.json", *weight_files(folder)])
-    return AestheticScorer(model, head, preprocessing, key=key, runtime=runtime)
+    return AestheticScorer(model, head, preprocessing, key=key, runtime=runtime, precision=precision)

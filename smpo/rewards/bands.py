@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -43,8 +43,29 @@ class BandedScorer:
         found: Callable[[Sequence[Picture]], Tensor] | None = getattr(self.scorer, "embed", None)
         return found
 
+    @property
+    def preprocess(self) -> Callable[[Picture], Any] | None:
+        """The scorer's own, if it has one."""
+        return getattr(self.scorer, "preprocess", None)
+
+    @property
+    def to(self) -> Callable[[Any], None] | None:
+        """The scorer's own, if it has one."""
+        return getattr(self.scorer, "to", None)
+
+    @property
+    def dtype(self) -> Any:
+        """The scorer's own; float32 unless it says otherwise."""
+        return getattr(self.scorer, "dtype", "float32")
+
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
-        scores = self.scorer(pictures, prompts)
+        return self._seen_through(self.scorer(pictures, prompts))
+
+    def score(self, inputs: Sequence[Any], prompts: Sequence[str]) -> Tensor:
+        """Of what `preprocess` returned."""
+        return self._seen_through(self.scorer.score(inputs, prompts))  # type: ignore[attr-defined]
+
+    def _seen_through(self, scores: Tensor) -> Tensor:
         low, high = self._band
         self._seen += len(scores)
         self._outside += int(((scores < low) | (scores > high)).sum())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 __all__ = ["BertShape", "CrossBert", "VisionTransformer"]
 
 
-class VisionTransformer(nn.Module):  # type: ignore[misc]
+class VisionTransformer(nn.Module):
     """`[N, 3, S, S] -> [N, 1 + patches, width]`: pre-norm blocks, a class token, learned positions."""
 
     def __init__(self, *, side: int, patch: int, width: int, depth: int, heads: int, inner: int) -> None:
@@ -34,7 +34,7 @@ class VisionTransformer(nn.Module):  # type: ignore[misc]
         return found
 
 
-class _Block(nn.Module):  # type: ignore[misc]
+class _Block(nn.Module):
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
         self.heads = heads
@@ -64,7 +64,7 @@ class BertShape:
     seen: int = 1024
 
 
-class CrossBert(nn.Module):  # type: ignore[misc]
+class CrossBert(nn.Module):
     """BERT, bidirectional; each layer looks at the text, then at the picture. `[N, L] -> [N, L, width]`."""
 
     def __init__(self, shape: BertShape) -> None:
@@ -92,7 +92,7 @@ class CrossBert(nn.Module):  # type: ignore[misc]
         return x
 
 
-class _Layer(nn.Module):  # type: ignore[misc]
+class _Layer(nn.Module):
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
         self.attention = _Attention(shape, shape.width)
@@ -108,7 +108,7 @@ class _Layer(nn.Module):  # type: ignore[misc]
         return found
 
 
-class _Attention(nn.Module):  # type: ignore[misc]
+class _Attention(nn.Module):
     def __init__(self, shape: BertShape, seen: int) -> None:
         super().__init__()
         self.heads = shape.heads

@@ -14,18 +14,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from smpo.errors import MachineError, RunError, readable
+from smpo.imaging.transfer import to_device
 from smpo.kinds import Runtime
+from smpo.rewards.clip_pictures import ClipPreprocessing
+from smpo.rewards.network import Layout, NetworkScorer, Precision, precision_facts
 from smpo.rewards.open_clip import renamed, unescaped
 from smpo.rewards.pictures import ShortSide, WholePicture
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
@@ -62,120 +63,64 @@ _LARGEST_SIDE = 8192
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-@dataclass(frozen=True)
-class ClipPreprocessing:
-    """From a picture to what the network sees, step by step as `CLIPImageProcessor` does it.
-
-    The short side is resized to `short` (or the picture to `exact`, height and width) with Pillow's filter
-    number `resample` (3 = bicubic, which antialiases), the centre cut to `crop`, and values brought to
-    (x · factor - mean) / std. None skips a step.
-    """
-
-    short: int | None = 224
-    exact: tuple[int, int] | None = None
-    crop: tuple[int, int] | None = (224, 224)
-    resample: int = 3
-    factor: float = 1 / 255
-    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ClipPreprocessing:
-        """Read `preprocessor_config.json`; missing keys take CLIP's values, a bare number is a size."""
-        size, crop = config.get("size", 224), config.get("crop_size", 224)
-        size = {"shortest_edge": size} if isinstance(size, int) else size
-        crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-        resize, short = config.get("do_resize", True), size.get("shortest_edge")
-        if resize and short is None and "height" not in size:
-            raise RunError(f"the image processor's size {size} is none that smpo knows")
-        centred, normal = config.get("do_center_crop", True), config.get("do_normalize", True)
-        return cls(
-            short=short if resize else None,
-            exact=(size["height"], size["width"]) if resize and short is None else None,
-            crop=(crop["height"], crop["width"]) if centred else None,
-            resample=int(config.get("resample", cls.resample)),
-            factor=float(config.get("rescale_factor", cls.factor)) if config.get("do_rescale", True) else 1.0,
-            mean=tuple(config.get("image_mean", cls.mean)) if normal else (0.0, 0.0, 0.0),
-            std=tuple(config.get("image_std", cls.std)) if normal else (1.0, 1.0, 1.0),
-        )
-
-    def __call__(self, picture: Picture) -> NDArray[np.float32]:
-        """`[3, P, P]` float32. Arrays are taken for `[H, W, 3]` bytes."""
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        pixels = np.asarray(self._resized(image.convert("RGB")))
-        if self.crop is not None:
-            pixels = _centre(pixels, *self.crop)
-        # In this order and these precisions, as the library does it: rounding is part of a published score.
-        scaled = (pixels.astype(np.float64) * self.factor).astype(np.float32)
-        normal = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return np.ascontiguousarray(normal.transpose(2, 0, 1))
-
-    def _resized(self, image: Image.Image) -> Image.Image:
-        if self.exact is not None:
-            height, width = self.exact
-        elif self.short is not None:
-            width, height = image.size
-            if width <= height:
-                width, height = self.short, int(self.short * height / width)
-            else:
-                width, height = int(self.short * width / height), self.short
-        else:
-            return image
-        return image.resize((width, height), Image.Resampling(self.resample))
-
-
-class ClipScorer:
-    """A `kinds.Scorer` round a CLIPModel in float32.
+class ClipScorer(NetworkScorer):
+    """A `kinds.Scorer` round a CLIPModel, in float32 or as `precision` says; cosines are always taken in float32.
 
     Prompts are padded to the full length, not to the longest in the batch: causal attention makes that the
     same score, and it doesn't depend on the neighbours. `words` is done to a prompt before it is split.
     """
 
+    _model: Any
+
     def __init__(
         self,
         model: Any,
         tokenizer: Any,
-        preprocessing: Callable[[Picture], NDArray[np.float32]],
+        preprocessing: Layout,
         *,
         scaled: bool,
         key: str,
         runtime: Runtime,
         words: Callable[[str], str] = str,
+        precision: Precision = "fp32",
     ) -> None:
-        self.key = key
-        self.preprocessing = preprocessing
-        self._device = torch.device(runtime.device)
-        self._model = model.requires_grad_(False).eval().to(self._device)
+        super().__init__(preprocessing, key=key, runtime=runtime, precision=precision)
+        self._factor = float(model.logit_scale.detach().exp()) if scaled else 1.0
+        self._hold("_model", model)
         self._tokenizer = tokenizer
         self._length = token_length(tokenizer, model)
         self._words = words
-        self._factor = float(model.logit_scale.detach().exp()) if scaled else 1.0
-        self._batch = runtime.batch
 
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         """`[N]` float32 on the CPU."""
         if len(pictures) != len(prompts):
             raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        texts = self._all(self._texts, list(unique))
-        images = self._all(self._images, pictures)
-        rows = torch.tensor([unique[prompt] for prompt in prompts], dtype=torch.long)
-        return (images * texts[rows]).sum(dim=-1) * self._factor
+        return self._cosines(self.embed(pictures), prompts)
+
+    def score(self, inputs: Sequence[Tensor], prompts: Sequence[str]) -> Tensor:
+        """`inputs`: of `preprocess`, one for each prompt. `[N]` float32 on the CPU."""
+        return self._cosines(self._all(self._images, inputs), prompts)
 
     def embed(self, pictures: Sequence[Picture]) -> Tensor:
         """`[N, D]` unit vectors on the CPU: how the tower sees pictures, whatever the prompt."""
-        return self._all(self._images, pictures)
+        return self._all(lambda some: self._images([self.preprocess(picture) for picture in some]), pictures)
+
+    def _cosines(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Each prompt is encoded once, however many pictures it has."""
+        unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        texts = self._all(self._texts, list(unique))
+        rows = torch.tensor([unique[prompt] for prompt in prompts], dtype=torch.long)
+        return (images * texts[rows]).sum(dim=-1) * self._factor
 
     def _all(self, encode: Any, items: Sequence[Any]) -> Tensor:
         """Unit vectors `[N, D]` on the CPU, in batches."""
-        size = self._batch
-        parts = [encode(items[start : start + size]).float().cpu() for start in range(0, len(items), size)]
+        parts = [encode(items[some]).float().cpu() for some in self._batches(len(items))]
         found = torch.cat(parts) if parts else torch.empty(0, 1)
-        return found / found.norm(dim=-1, keepdim=True)
+        unit: Tensor = found / found.norm(dim=-1, keepdim=True)
+        return unit
 
-    def _images(self, pictures: Sequence[Picture]) -> Tensor:
-        pixels = torch.from_numpy(np.stack([self.preprocessing(picture) for picture in pictures]))
-        return vectors(self._model.get_image_features(pixel_values=pixels.to(self._device)))
+    def _images(self, inputs: Sequence[Tensor]) -> Tensor:
+        return vectors(self._model.get_image_features(pixel_values=self._sent(inputs)))
 
     def _texts(self, prompts: Sequence[str]) -> Tensor:
         tokens = self._tokenizer(
@@ -184,10 +129,9 @@ class ClipScorer:
             truncation=True,
             max_length=self._length,
             return_tensors="pt",
-        ).to(self._device)
-        return vectors(
-            self._model.get_text_features(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
         )
+        ids, mask = (to_device(part, self._device) for part in (tokens.input_ids, tokens.attention_mask))
+        return vectors(self._model.get_text_features(input_ids=ids, attention_mask=mask))
 
 
 def clip_patterns() -> list[str]:
@@ -210,6 +154,7 @@ def load_clip_scorer(
     file: str | None = None,
     pictures: Literal["processor", "openai", "whole"] = "processor",
     antialias: bool = True,
+    precision: Precision = "fp32",
     runtime: Runtime,
 ) -> ClipScorer:
     """Bring a CLIP folder or hub repository into memory as a scorer.
@@ -217,8 +162,8 @@ def load_clip_scorer(
     `processor` is where tokenizer and preprocessing lie, if elsewhere (PickScore's are those of
     `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`). `revision` is of the weights. `file` is a checkpoint in open_clip's
     layout, for which `processor` gives the architecture too. `pictures`: laid out as the processor says, as OpenAI's
-    package does (`ShortSide`), or whole, as HPS does (`WholePicture`, for which `antialias` is). Raises
-    `MachineError` when something isn't here or doesn't fit.
+    package does (`ShortSide`), or whole, as HPS does (`WholePicture`, for which `antialias` is). `precision` is that of
+    both towers. Raises `MachineError` when something isn't here or doesn't fit.
     """
     from transformers import CLIPModel
 
@@ -244,6 +189,7 @@ def load_clip_scorer(
         layout = ShortSide(side) if pictures == "openai" else WholePicture(side, antialias)
     facts = {"version": _VERSION, "scaled": scaled, "preprocessing": asdict(layout)}
     facts["vocabulary"] = vocabulary(tokenizer)
+    facts |= precision_facts(precision)
     if pictures != "processor":
         facts["pictures"] = pictures
     with readable("the reward", words):
@@ -255,6 +201,7 @@ def load_clip_scorer(
             key=content_key(facts, files),
             runtime=runtime,
             words=str if pictures == "processor" else unescaped,
+            precision=precision,
         )
         scorer(
             [Image.new("RGB", (8, 8))], [""]
@@ -333,15 +280,3 @@ def _processor_config(folder: Path) -> Mapping[str, Any]:
         f"{folder} has no preprocessor_config.json, so how pictures should be prepared is unknown",
         help="set `processor` to the CLIP that this reward was made from",
     )
-
-
-def _centre(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The middle `[height, width, 3]`; on black, where the picture is too small."""
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    window = pixels[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
-    if window.shape[:2] == (height, width):
-        return window
-    paper = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
-    y, x = max(-top, 0), max(-left, 0)
-    paper[y : y + window.shape[0], x : x + window.shape[1]] = window
-    return paper

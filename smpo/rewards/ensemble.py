@@ -24,7 +24,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -101,6 +101,12 @@ class EnsembleScorer:
         total = sum(one.weight for _, one in self._members)
         found: Tensor = (torch.stack(parts).sum(0) / total).float()
         return found
+
+    def to(self, device: Any) -> None:
+        """Move the members that can be moved."""
+        for scorer, _ in self._members:
+            if move := getattr(scorer, "to", None):
+                move(device)
 
     def members(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
         """`[K, N]` float32: what each member says."""

@@ -17,20 +17,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from smpo.errors import MachineError
+from smpo.imaging.transfer import to_device
 from smpo.kinds import Runtime
 from smpo.rewards.aesthetic import linear_head
 from smpo.rewards.blip import BertShape, CrossBert, VisionTransformer
+from smpo.rewards.network import NetworkScorer, Precision, precision_facts
 from smpo.rewards.pictures import ShortSide
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
 from smpo.weights import content_key, locate, read_json, tokenizer_of
 
 if TYPE_CHECKING:
-    from smpo.kinds import Picture
+    pass
 
 __all__ = ["ImageRewardNetwork", "ImageRewardScorer", "load_image_reward"]
 
@@ -46,7 +46,7 @@ _UNUSED = re.compile(r"(_encoder_m\.|\.position_ids$)")
 """Leftovers of training: momentum twins and a buffer that counts from 0 to 511."""
 
 
-class ImageRewardNetwork(nn.Module):  # type: ignore[misc]
+class ImageRewardNetwork(nn.Module):
     """Pixels and tokens to scores, `[N]`. Parameters have the published checkpoint's names."""
 
     def __init__(self, vision: VisionTransformer, text: CrossBert, width: int) -> None:
@@ -57,12 +57,14 @@ class ImageRewardNetwork(nn.Module):  # type: ignore[misc]
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         seen = self.blip["visual_encoder"](pixels)
         first = self.blip["text_encoder"](ids, mask, seen)[:, 0]
-        raw: Tensor = self.mlp["layers"](first)[:, 0]
+        raw: Tensor = self.mlp["layers"](first.float())[:, 0]  # the head is in float32, whatever the rest is
         return (raw - MEAN) / STD
 
 
-class ImageRewardScorer:
-    """A `kinds.Scorer` round the network, in float32. Each picture is seen with its own prompt alone."""
+class ImageRewardScorer(NetworkScorer):
+    """A `kinds.Scorer` round the network. Each picture is seen with its own prompt alone."""
+
+    _network: Any
 
     def __init__(
         self,
@@ -72,32 +74,20 @@ class ImageRewardScorer:
         *,
         key: str,
         runtime: Runtime,
+        precision: Precision = "fp32",
     ) -> None:
-        self.key = key
-        self.preprocessing = preprocessing
-        self._device = torch.device(runtime.device)
-        self._network = network.requires_grad_(False).eval().to(self._device)
+        super().__init__(preprocessing, key=key, runtime=runtime, precision=precision)
+        self._hold("_network", network)
+        network.mlp.float()
         self._tokenizer = tokenizer
-        self._batch = runtime.batch
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
-        """`[N]` float32 on the CPU."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        parts = []
-        for start in range(0, len(pictures), self._batch):
-            some = slice(start, start + self._batch)
-            pixels = torch.from_numpy(np.stack([self.preprocessing(one) for one in pictures[some]]))
-            tokens = self._tokenizer(
-                list(prompts[some]),
-                padding="max_length",
-                truncation=True,
-                max_length=LENGTH,
-                return_tensors="pt",
-            ).to(self._device)
-            parts.append(self._network(pixels.to(self._device), tokens.input_ids, tokens.attention_mask))
-        return torch.cat(parts).float().cpu() if parts else torch.empty(0)
+    def _score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        tokens = self._tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
+        ids, mask = (to_device(part, self._device) for part in (tokens.input_ids, tokens.attention_mask))
+        found: Tensor = self._network(pixels, ids, mask)
+        return found
 
 
 def load_image_reward(
@@ -106,6 +96,7 @@ def load_image_reward(
     file: str,
     tokenizer: str | Path,
     revision: str | None = None,
+    precision: Precision = "fp32",
     runtime: Runtime,
 ) -> ImageRewardScorer:
     """`file` is the checkpoint in the folder or repository, which also has `med_config.json`; `tokenizer` is BERT's.
@@ -130,9 +121,10 @@ def load_image_reward(
         raise MachineError(f"the tokenizer in {words} has more words than {path} knows")
     preprocessing = ShortSide(side)
     facts = {"version": _VERSION, "preprocessing": asdict(preprocessing), "vocabulary": _words(split)}
+    facts |= precision_facts(precision)
     config = path.parent / _CONFIG
     key = content_key(facts, [*([config] if config.is_file() else []), path])
-    return ImageRewardScorer(network, split, preprocessing, key=key, runtime=runtime)
+    return ImageRewardScorer(network, split, preprocessing, key=key, runtime=runtime, precision=precision)
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -17,24 +17,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smpo.imaging.transfer import to_device
 from smpo.kinds import Runtime
 from smpo.rewards.clip_like import (
-    ClipPreprocessing,
     load_tokenizer,
     preprocessing_of,
     text_patterns,
     token_length,
     vocabulary,
 )
+from smpo.rewards.clip_pictures import ClipPreprocessing
+from smpo.rewards.network import NetworkScorer, Precision, precision_facts
 from smpo.rewards.tensors import checkpoint_file, fill, read_tensors
 from smpo.weights import content_key, locate, opened
 
 if TYPE_CHECKING:
-    from smpo.kinds import Picture
+    pass
 
 __all__ = ["CrossModel", "MPSNetwork", "MPSScorer", "load_mps"]
 
@@ -43,7 +44,7 @@ _HEAD = 64
 """Width of a head; the cross-attention has one key and value for all of its heads."""
 
 
-class MPSNetwork(nn.Module):  # type: ignore[misc]
+class MPSNetwork(nn.Module):
     """A CLIPModel and the cross-attention on top. Parameters have the published checkpoint's names."""
 
     def __init__(self, clip: Any, cross: CrossModel) -> None:
@@ -68,16 +69,20 @@ class MPSNetwork(nn.Module):  # type: ignore[misc]
         """`[N]`; `condition [1, L]`."""
         text, whole = self.text_tokens(ids)
         wanted, _ = self.text_tokens(condition)
-        alike = (text @ wanted[0].T).amax(dim=-1)
+        alike = (text @ wanted[0].T).float().amax(dim=-1)
         shown = alike / alike.amax(dim=-1, keepdim=True) > threshold
-        picture = self.cross_model(self.picture_tokens(pixels), text, shown)[:, 0]
+        picture, whole = (
+            one.float() for one in (self.cross_model(self.picture_tokens(pixels), text, shown)[:, 0], whole)
+        )
         cosine = (picture * whole).sum(-1) / (picture.norm(dim=-1) * whole.norm(dim=-1))
         scores: Tensor = self.model.logit_scale.exp() * cosine
         return scores
 
 
-class MPSScorer:
-    """A `kinds.Scorer` round the network, in float32."""
+class MPSScorer(NetworkScorer):
+    """A `kinds.Scorer` round the network."""
+
+    _network: Any
 
     def __init__(
         self,
@@ -89,40 +94,30 @@ class MPSScorer:
         threshold: float,
         key: str,
         runtime: Runtime,
+        precision: Precision = "fp32",
     ) -> None:
-        self.key = key
-        self.preprocessing = preprocessing
-        self._device = torch.device(runtime.device)
-        self._network = network.requires_grad_(False).eval().to(self._device)
+        super().__init__(preprocessing, key=key, runtime=runtime, precision=precision)
+        self._hold("_network", network)
         self._tokenizer = tokenizer
         self._length = token_length(tokenizer, network.model)
-        self._condition = self._ids([condition])
+        self._condition = condition
         self._threshold = threshold
-        self._batch = runtime.batch
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
-        """`[N]` float32 on the CPU."""
-        if len(pictures) != len(prompts):
-            raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
-        parts = []
-        for start in range(0, len(pictures), self._batch):
-            some = slice(start, start + self._batch)
-            pixels = torch.from_numpy(np.stack([self.preprocessing(one) for one in pictures[some]]))
-            ids = self._ids(prompts[some])
-            parts.append(self._network(pixels.to(self._device), ids, self._condition, self._threshold))
-        return torch.cat(parts).float().cpu() if parts else torch.empty(0)
+    def _score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        found: Tensor = self._network(
+            pixels, self._ids(prompts), self._ids([self._condition]), self._threshold
+        )
+        return found
 
     def _ids(self, texts: Sequence[str]) -> Tensor:
         """Padded to the full length: padding is looked at, so its amount is part of the score."""
         tokens = self._tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
         )
-        found: Tensor = tokens.input_ids.to(self._device)
-        return found
+        return to_device(tokens.input_ids, self._device)
 
 
-class CrossModel(nn.Module):  # type: ignore[misc]
+class CrossModel(nn.Module):
     """Layers of two steps: look at the text, then at each other; each step with a gated feed-forward beside it."""
 
     def __init__(self, width: int, depth: int, heads: int, inner: int) -> None:
@@ -141,7 +136,7 @@ class CrossModel(nn.Module):  # type: ignore[misc]
         return x
 
 
-class _Residual(nn.Module):  # type: ignore[misc]
+class _Residual(nn.Module):
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn
@@ -151,7 +146,7 @@ class _Residual(nn.Module):  # type: ignore[misc]
         return found + x
 
 
-class _Norm(nn.Module):  # type: ignore[misc]
+class _Norm(nn.Module):
     """A layer norm whose bias is a constant, zero in every published file."""
 
     def __init__(self, width: int) -> None:
@@ -164,7 +159,7 @@ class _Norm(nn.Module):  # type: ignore[misc]
         return nn.functional.layer_norm(x, x.shape[-1:], self.weight, bias)
 
 
-class _Gate(nn.Module):  # type: ignore[misc]
+class _Gate(nn.Module):
     """SwiGLU; the second half opens the first."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,7 +167,7 @@ class _Gate(nn.Module):  # type: ignore[misc]
         return nn.functional.silu(gate) * x
 
 
-class _Cross(nn.Module):  # type: ignore[misc]
+class _Cross(nn.Module):
     """Picture tokens look at words."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
@@ -196,7 +191,7 @@ class _Cross(nn.Module):  # type: ignore[misc]
         return out
 
 
-class _Own(nn.Module):  # type: ignore[misc]
+class _Own(nn.Module):
     """Picture tokens look at each other, with rotary positions; PaLM's parallel block."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
@@ -218,7 +213,7 @@ class _Own(nn.Module):  # type: ignore[misc]
         return out
 
 
-class _Rotary(nn.Module):  # type: ignore[misc]
+class _Rotary(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / 10000 ** (torch.arange(0, _HEAD, 2).float() / _HEAD))
@@ -237,6 +232,7 @@ def load_mps(
     condition: str,
     threshold: float,
     revision: str | None = None,
+    precision: Precision = "fp32",
     runtime: Runtime,
 ) -> MPSScorer:
     """`file` is the checkpoint in the folder or repository; `clip` has architecture, tokenizer and preprocessing.
@@ -251,6 +247,7 @@ def load_mps(
     preprocessing, tokenizer = preprocessing_of(words), load_tokenizer(words)
     with opened("the CLIP's config", words):
         config = CLIPConfig.from_pretrained(words)
+        width = int(config.projection_dim)  # type: ignore[arg-type]  # None ends as a config that can't be read
     tensors = {
         name.removeprefix("mps."): tensor.float()
         for name, tensor in read_tensors(path, what=what).items()
@@ -259,12 +256,13 @@ def load_mps(
     query = tensors.get("cross_model.layers.0.0.fn.to_q.weight", torch.empty(_HEAD, 0))
     inner = tensors.get("cross_model.layers.0.0.fn.ff.2.weight", torch.empty(0, 1)).shape[1]
     layers = {name.split(".")[2] for name in tensors if name.startswith("cross_model.layers.")}
-    cross = CrossModel(int(config.projection_dim), len(layers), len(query) // _HEAD, inner)
+    cross = CrossModel(width, len(layers), len(query) // _HEAD, inner)
     network = MPSNetwork(CLIPModel(config).float(), cross)
     _with_constants(network, tensors)
     fill(network, tensors, path, what=f"MPS on {clip}")
     facts = {"version": _VERSION, "condition": condition, "threshold": threshold}
     facts |= {"preprocessing": asdict(preprocessing), "vocabulary": vocabulary(tokenizer)}
+    facts |= precision_facts(precision)
     return MPSScorer(
         network,
         tokenizer,
@@ -273,6 +271,7 @@ def load_mps(
         threshold=threshold,
         key=content_key(facts, [words / "config.json", path]),
         runtime=runtime,
+        precision=precision,
     )
 
 
@@ -299,4 +298,4 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, shown: Tensor | None) -> 
 
 def _turned(x: Tensor, angles: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
-    return x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+    return (x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()).to(x.dtype)

@@ -40,7 +40,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
@@ -89,13 +89,27 @@ class ProcessScorer:
         """`[N]` float32 on the CPU. Raises `RunError` when the worker can't or won't answer."""
         if len(pictures) != len(prompts):
             raise ValueError(f"{len(pictures)} pictures for {len(prompts)} prompts")
+        return self._answers_to(pictures, prompts, _png)
+
+    @property
+    def preprocess(self) -> Callable[[Picture], str]:
+        """A picture -> what goes through the pipe."""
+        return _png
+
+    def score(self, inputs: Sequence[str], prompts: Sequence[str]) -> Tensor:
+        """Of what `preprocess` returned."""
+        return self._answers_to(inputs, prompts, str)
+
+    def _answers_to(
+        self, pictures: Sequence[Any], prompts: Sequence[str], encode: Callable[[Any], str]
+    ) -> Tensor:
         found: list[float] = []
         for start in range(0, len(pictures), self._batch):
             some = slice(start, start + self._batch)
             self._asked += 1
             question = {
                 "id": self._asked,
-                "pictures": [_png(picture) for picture in pictures[some]],
+                "pictures": [encode(picture) for picture in pictures[some]],
                 "prompts": list(prompts[some]),
             }
             found += self._scores(self._patiently(question), len(prompts[some]))

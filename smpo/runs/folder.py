@@ -148,7 +148,11 @@ class RunFolder:
         return "interrupted" if state in ("running", "unknown") else state
 
     def write_text(self, name: str, content: str) -> Path:
-        """Write a file of the run; a reader sees the old content or the new one, and so does one after a power cut."""
+        """Write a file of the run; a reader sees the old content or the new one, and so does one after a power cut.
+
+        Only for the process that holds the run: of several that train together, the main one.
+        """
+        assert self.held, f"{name} of {self.path} is written by the process that holds the run"
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")

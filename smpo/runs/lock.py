@@ -30,6 +30,7 @@ INFLUENCES = (
     "smpo",
     "python",
     "machine",
+    "processor",
     "devices",
     "arithmetic",
     "packages",
@@ -44,16 +45,20 @@ PACKAGES = (
 VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING",
     "NCCL_ALGO", "NCCL_PROTO", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
     "DIFFUSERS_ATTN_BACKEND", "PYTORCH_ENABLE_MPS_FALLBACK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION",
     "PYTHONHASHSEED",
 )  # fmt: skip
 """Environment that can change a number. Both lists say what is kept, so no secret slips in."""
 EXPLANATIONS = (
-    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "OMP_WAIT_POLICY", "SLURM_JOB_ID",
-    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "OMP_WAIT_POLICY",
+    "SLURM_JOB_ID", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
 )  # fmt: skip
 """Environment that tells where and how a run happened; two runs that differ here are comparable."""
+
+_PROCESSOR = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
+"""Lines of /proc/cpuinfo, on x86 and on ARM."""
 
 _SOURCES = {".py", ".yaml", ".yml", ".toml", ".json"}
 _HIDE = r"-*[\w.-]*(?:token|secret|password|passwd|api[-_]?key)"
@@ -106,6 +111,7 @@ def lock_facts(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "processor": processor(),
         "host": platform.node(),
         "cores": os.cpu_count(),
         "devices": list(devices),
@@ -113,6 +119,20 @@ def lock_facts(
         "environment": _environment(VARIABLES),
         "place": _environment(EXPLANATIONS),
     }
+
+
+def processor() -> str:
+    """Make, family and model of the CPU. MKL, oneDNN and torch choose their kernels by them, and two kernels add the
+    terms of a sum in another order. Elsewhere than on Linux the system's own name."""
+    try:
+        lines = (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+        )
+    except OSError:
+        return platform.processor()
+    facts = dict(line.partition(":")[::2] for line in lines)
+    told = {name.strip(): value.strip() for name, value in facts.items()}
+    return " ".join(f"{name} {told[name]}" for name in _PROCESSOR if name in told) or platform.processor()
 
 
 def git_facts(folder: Path) -> dict[str, Any] | None:

@@ -78,6 +78,17 @@ class ModelContract(ComponentContract):
             reference = denoiser.predict(x, t, cond, reference=True)
         assert policy.shape == x.shape and policy.dtype == torch.float32
         assert torch.equal(policy, reference)
+        assert torch.equal(denoiser.predict(x, t, cond).detach(), reference), "with gradients too"
+
+    def test_a_pass_of_an_inversion_differs_by_rounding(
+        self, denoiser: Denoiser, pictures: Sequence[Any], prompts: Sequence[str]
+    ) -> None:
+        x, t, cond = self._batch(denoiser, pictures, prompts)
+        for reference in (False, True):
+            with torch.no_grad():
+                found = denoiser.predict(x, t, cond, reference=reference, inverting=True)
+                wanted = denoiser.predict(x, t, cond, reference=True)
+            torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
     def test_only_the_policy_is_trained(
         self, denoiser: Denoiser, pictures: Sequence[Any], prompts: Sequence[str]

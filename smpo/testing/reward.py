@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ class RewardContract(ComponentContract):
         whole = scorer(pictures, prompts)
         alone = torch.cat([scorer([x], [y]) for x, y in zip(pictures, prompts, strict=True)])
         torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+
+    def test_its_work_on_the_cpu_can_be_done_ahead(
+        self, scorer: Scorer, pictures: Sequence[Any], prompts: Sequence[str]
+    ) -> None:
+        """Optional: `score` of what `preprocess` returns, in any thread, is what the call returns."""
+        preprocess = getattr(scorer, "preprocess", None)
+        if preprocess is None:
+            return
+        with ThreadPoolExecutor(2) as threads:
+            inputs = list(threads.map(preprocess, pictures))
+        assert torch.equal(scorer.score(inputs, prompts), scorer(pictures, prompts))  # type: ignore[attr-defined]
 
     def test_it_has_a_key(self, component: Reward, scorer: Scorer, tmp_path: Path) -> None:
         """Scores are filed under it: equal recipes give equal keys, in any process."""

@@ -70,3 +70,9 @@ class SmoothingContract(ComponentContract):
     def test_certain_means_certain(self, component: Smoothing, table: Table) -> None:
         if component.certain:
             assert set(component(*table).tolist()) <= {0.0, 0.5, 1.0}
+
+    def test_statistics_that_are_not_needed_are_not_used(self, component: Smoothing, table: Table) -> None:
+        """Then they aren't known either: only the pairs that are visited were scored."""
+        nothing = ScoreStats(float("nan"), float("nan"), 0, float("nan"), float("nan"))
+        if not component.needs_statistics:
+            assert torch.equal(component(*table[:3], nothing), component(*table))

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from smpo.errors import RunError
 
-__all__ = ["MLFLOW_ENVIRONMENT", "Store", "find_store", "run_link", "without_password"]
+__all__ = ["MLFLOW_ENVIRONMENT", "Store", "find_store", "without_password"]
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -96,11 +94,3 @@ def without_password(uri: str) -> str:
     if "@" not in parts.netloc:
         return uri
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def run_link(place: Mapping[str, Any]) -> str | None:
-    """Where a browser finds a run, from its `tracking.json`; None for stores that need `smpo ui` first."""
-    uri = str(place.get("uri", ""))
-    if not uri.startswith(("http://", "https://")) or "run_id" not in place:
-        return None
-    return f"{uri.rstrip('/')}/#/experiments/{place['experiment_id']}/runs/{place['run_id']}"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known
+from smpo.app.counts import DECODE_MS, PLACE_MS, PREPROCESS_MS
 from smpo.app.memory import memory_gb, memory_parts
 from smpo.app.plan import make_plan
 from smpo.components.model_facts import Found
@@ -194,10 +195,42 @@ def test_a_lora_s_checkpoints_are_small_and_an_unknown_target_is_not_guessed(pla
 
 
 def test_what_the_estimate_leaves_out_is_said(planned):
-    plan = planned("sdxl_smpo")
+    plan = planned("sdxl_smpo", "smoothing=likelihood")
     assert any("whose number can't be known" in words for words in plan.uncounted)
     other = planned("sdxl_smpo", "reward={use: clip-preference, weights: somebody/else}")
     assert any("scoring the pairs by `clip-preference`" in words for words in other.uncounted)
+
+
+def test_preparation_is_counted_from_what_is_visited(planned):
+    one = planned("sdxl_smpo", "reward.precision=fp16").preparation
+    visits = 204_800
+    assert (one.scored, one.encoded, one.portions) == (2 * visits, 2 * visits, 100)
+    each = DECODE_MS + (PREPROCESS_MS + PLACE_MS) / 2
+    assert one.core_hours == pytest.approx(4 * visits * each / 3.6e6)
+    assert one.encode_tflop == pytest.approx(2 * visits * 4.879) and one.score_tflop > 0
+    whole = planned("sdxl_smpo")
+    half = planned("sdxl_smpo", "reward.precision=fp16")
+    assert half.gpus[-1].preparing_hours < whole.gpus[-1].preparing_hours
+    first = planned("sdxl_smpo", "runtime.prepare=first").preparation
+    assert first.portions == 1 and first.scored == one.scored
+    few = planned("sdxl_smpo", "train.holdout=100").preparation
+    assert few.scored == 2 * (visits + 100)
+
+
+def test_what_a_picture_takes_is_what_was_measured():
+    told = json.loads((HERE / "benchmarks" / "results" / "preparation.json").read_text())["pictures"]
+    found = [DECODE_MS, PREPROCESS_MS, PLACE_MS]
+    assert found == [told[f"{name}_ms"] for name in ("decode", "preprocess", "place")]
+
+
+def test_scores_of_pairs_that_are_never_visited_are_a_warning(planned, capfd):
+    few = ("train.steps=5", "train.holdout=0")
+    (said,) = [one for one in planned("quickstart", *few).warnings if "are scored though" in one]
+    assert "80 visits" in said and "set `smoothing.low` and `smoothing.high`" in said
+    ranged = planned("quickstart", *few, "smoothing.low=0", "smoothing.high=1")
+    assert not any("are scored though" in one for one in ranged.warnings)
+    said = smpo(capfd, "plan", HERE / "experiments" / "quickstart.yaml", "-s", "train.steps=5").out
+    assert "images to score (all pairs)" in said
 
 
 def test_previews_are_counted(planned):

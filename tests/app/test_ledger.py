@@ -15,6 +15,7 @@ from smpo.components.objectives import DiffusionDPO, SupervisedFineTuning
 from smpo.engine.events import StepReport
 from smpo.runs.store import open_run
 from tests.cli.words import SMALL_PLANE, smpo
+from tests.cuda import pretend_card
 
 
 def test_phases_never_overlap():
@@ -128,16 +129,13 @@ def test_a_gpus_counter_is_read_where_there_is_one(monkeypatch, tmp_path):
         nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(counter),  # in thousandths
         NVMLError=RuntimeError,
     )
-    gpu = SimpleNamespace(
-        is_available=lambda: True,
-        current_device=lambda: 0,
-        get_device_properties=lambda index: SimpleNamespace(uuid="cafe"),
-    )
+    pretend_card(monkeypatch)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=gpu))
     meter = EnergyMeter(tmp_path)
     meter.tick()
     assert meter.joules == {"gpu": pytest.approx(250)}
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert EnergyMeter(tmp_path).joules == {}, "nvidia-ml-py isn't installed"
 
 
 def test_scoring_and_encoding_have_their_own_seconds(tmp_path, monkeypatch, capfd):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.words import SMALL_PLANE, smpo
+from tests.paths import python_path
 
-HERE = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-m", "smpo.cli.main"]
 full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 
@@ -17,7 +17,7 @@ full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full
 def shell(words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
     """`smpo WORDS` through a shell, so that streams can be bent."""
     command = f"'{sys.executable}' -m smpo.cli.main {words}"
-    env = {**os.environ, "PYTHONPATH": str(HERE), **environment}
+    env = {**os.environ, "PYTHONPATH": python_path(), **environment}
     return subprocess.run(["/bin/sh", "-c", command], cwd=cwd, env=env, capture_output=True, timeout=120)
 
 

@@ -78,8 +78,8 @@ def flip(path: Path) -> None:
         (lambda run: flip(run.model / "model.safetensors"), "model/model.safetensors has changed"),
         (lambda run: (run.model / "config.json").unlink(), "model/config.json is missing"),
         (lambda run: (run.model / "more.safetensors").write_text("x"), "more.safetensors was not written"),
-        (lambda run: run.write_text("evaluation.json", "{}"), "evaluation.json has 2 bytes, and had"),
-        (lambda run: run.write_text("files.json", "["), "files.json can't be read"),
+        (lambda run: (run.path / "evaluation.json").write_text("{}"), "evaluation.json has 2 bytes, and had"),
+        (lambda run: (run.path / "files.json").write_text("["), "files.json can't be read"),
         (
             lambda run: flip(next(run.checkpoints.glob("*/weights.safetensors"))),
             "checkpoint step-00000012: weights.safetensors has changed",
@@ -263,7 +263,7 @@ def test_a_sick_run_is_told(here, capfd, harm, name, state):
 def test_a_failed_run_says_how_to_go_on(here, capfd):
     run = the_run()
     edit(run.path / "status.json", lambda status: status.update(state="failed", message="RunError: no"))
-    run.write_text("autopsy.json", json.dumps({"message": "update 3 stopped the run"}))
+    (run.path / "autopsy.json").write_text(json.dumps({"message": "update 3 stopped the run"}))
     said = smpo(capfd, "doctor", "small")
     assert said.code == 1 and "--resume" in said.out and "update 3 stopped the run" in said.out
 

@@ -4,8 +4,11 @@ import json
 import signal
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.cli.words import SMALL_PLANE, smpo
+from tests.double import ADAMW, LOGGED, WEIGHTS, in_double
 
 
 @pytest.fixture
@@ -122,17 +125,29 @@ def test_a_missing_spec_says_so(capfd, tmp_path, monkeypatch):
     assert said.code in (2, 3) and "nowhere.yaml" in said.err
 
 
-def test_a_ragged_micro_batch_trains_the_same_policy(spec, capfd):
+def test_a_ragged_micro_batch_trains_the_same_policy(spec, capfd, monkeypatch):
     """16 pairs as 5 + 5 + 5 + 1: planned with a warning, run with the update that 16 at once give."""
     planned = smpo(capfd, "plan", spec, "-s", "runtime.micro_batch=5")
     assert planned.code == 0 and "(3 × micro 5 + 1) = 16" in planned.out
     assert "warning" in planned.out and "does not divide the 16 pairs" in planned.out
-    losses = []
-    for words in (["runtime.runs=whole"], ["runtime.runs=ragged", "runtime.micro_batch=5"]):
+    in_double(monkeypatch)
+    losses, weights = [], []
+    for runs, micro in (("whole", 16), ("ragged", 5)):
+        words = (
+            f"runtime.runs={runs}",
+            f"runtime.micro_batch={micro}",
+            "train.lr=1e-2",
+            "evaluate=null",
+            ADAMW,
+        )
         assert smpo(capfd, "run", spec, "-q", *(f"--set={word}" for word in words)).code == 0
-        (run,) = spec.parent.glob(f"{words[0].removeprefix('runtime.runs=')}/small/*-1")
+        (run,) = spec.parent.glob(f"{runs}/small/*-1")
         losses.append([line["train/loss"] for line in metrics(run) if "train/loss" in line])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5) and len(losses[0]) == 4
+        weights.append(load_file(run / "model" / "model.safetensors"))
+    assert losses[0] == pytest.approx(losses[1], **LOGGED) and len(losses[0]) == 4
+    assert max(losses[0][1:]) - losses[0][0] > 0.01 or losses[0][0] - min(losses[0]) > 0.01, "it trains"
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=WEIGHTS)
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(spec, capfd):

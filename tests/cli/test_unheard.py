@@ -11,13 +11,12 @@ import pytest
 
 from smpo.cli.unheard import unheard
 from tests.cli.words import SMALL_PLANE, smpo
-
-HERE = Path(__file__).parents[2]
+from tests.paths import python_path
 
 
 def shell(words, cwd):
     command = f"'{sys.executable}' -m smpo.cli.main run s.yaml {words}"
-    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    env = {**os.environ, "PYTHONPATH": python_path()}
     return subprocess.run(["/bin/sh", "-c", command], cwd=cwd, env=env, capture_output=True, timeout=120)
 
 

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.cli.words import SMALL_PLANE
+from tests.paths import python_path
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch")
 SMPO = (sys.executable, "-m", "smpo")
-ROOT = Path(__file__).parents[2]
 
 SHAPES = """\
 name: small
@@ -47,7 +47,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "TORCHELASTIC_", "SMPO_"))}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         kept.pop(name, None)
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    return {**kept, "PYTHONPATH": python_path(), **more}
 
 
 def start(words: tuple[str, ...], folder: Path, **more: str) -> subprocess.Popen[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.words import smpo
+from tests.paths import python_path
 
 HERE = Path(__file__).parents[2]
 GENERATED = {"cli.md", "registry.md", "spec.md", "errors.md"}
@@ -76,7 +77,7 @@ def run(line, mark, capfd):
         assert said.code == expected, f"{line}\n{said.out}{said.err}"
         return
     assert words[0] == "pytest", f"only smpo and pytest are run here: {line}"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(Path.cwd())])}
+    env = {**os.environ, "PYTHONPATH": python_path(HERE, Path.cwd())}
     done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, env=env)
     assert done.returncode == expected, done.stdout
 

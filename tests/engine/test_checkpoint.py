@@ -163,6 +163,16 @@ def test_drafts_of_dead_processes_are_swept_and_those_of_living_ones_left(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [f".writing-{os.getppid()}"]
 
 
+def test_a_process_that_writes_no_checkpoints_deletes_no_draft(tmp_path):
+    """It may be a living process's, on another machine."""
+    write(tmp_path, 3)
+    (tmp_path / ".writing-junk").mkdir()
+    assert restore(tmp_path, live(0.0), say=pytest.fail, writes=False).step == 3
+    assert (tmp_path / ".writing-junk").is_dir()
+    restore(tmp_path, live(0.0), say=pytest.fail)
+    assert not (tmp_path / ".writing-junk").exists()
+
+
 def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     """The order of system calls, since a power cut can't be had here: contents, names, then the rename."""
     calls: list[str] = []

@@ -16,6 +16,15 @@ from smpo.kinds import Conditioning, Inversion, Objective, PairBatch
 from smpo.maths.draws import PositionDraws
 from smpo.maths.schedule import NoiseSchedule
 
+ROUNDING = 1e-9
+"""By how much weights (about 1) of two `exact` sessions may differ after 5 updates in another order.
+
+A gradient is a sum of at most 300 terms of at most 100 (beta / 2 times a difference of errors), each right to 2^-53:
+to 300 * 100 * 1.1e-16 = 3e-12 in the worst case. An update divides by no less than 1e-3 and multiplies by lr = 1e-2,
+so each adds 3e-11; the next gradients see weights that differ by so much. An error of the law itself, such as a pair
+that counts twice, moves weights by a share of lr.
+"""
+
 
 class ToyNet(nn.Module):
     def __init__(self) -> None:
@@ -38,7 +47,9 @@ class ToyDenoiser:
         self.policy: nn.Module = ToyNet().to(dtype)
         self.reference = deepcopy(self.policy).requires_grad_(False)
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False) -> Tensor:
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
+    ) -> Tensor:
         network = self.reference if reference else self.policy
         out: Tensor = network(x, t.to(x.dtype), cond.tensors["c"].to(x.dtype))
         return out
@@ -60,7 +71,10 @@ class SingleProcess:
         return contextlib.nullcontext()
 
 
-def toy_batches(batch: int, micro: int, p: float | None = None, *, single: bool = False, empty: bool = False):  # type: ignore[no-untyped-def]
+def toy_batches(  # type: ignore[no-untyped-def]
+    batch: int, micro: int, p: float | None = None, *, single: bool = False, empty: bool = False,
+    dtype: torch.dtype = torch.float32,
+):  # fmt: skip
     """`single`: each image stands for itself, with a label; `empty`: rows with the empty prompt come along."""
 
     def batches(step: int) -> Iterator[PairBatch]:
@@ -68,7 +82,7 @@ def toy_batches(batch: int, micro: int, p: float | None = None, *, single: bool 
             position = torch.arange(first, min(first + micro, (step + 1) * batch))
             draws = PositionDraws(7, position)
             winner, loser = draws.normal("w", (1, 2, 2)) + 0.5, draws.normal("l", (1, 2, 2)) - 0.5
-            mean = torch.cat([winner, loser])
+            mean = torch.cat([winner, loser]).to(dtype)
             chance = draws.uniform("p").float() if p is None else torch.full((len(position),), p)
             cond = Conditioning({"c": draws.uniform("c").float()}).doubled()
             desirable = torch.cat([draws.uniform("one"), draws.uniform("two")]) < 0.8 if single else None
@@ -88,10 +102,13 @@ def toy_batches(batch: int, micro: int, p: float | None = None, *, single: bool 
 
 def toy_session(
     objective: Objective, inversion: Inversion, *, steps: int = 5, batch: int = 8, micro: int = 8, seed: int = 0,
-    ema: float | None = None, lr: float = 1e-2, p: float | None = None,
+    ema: float | None = None, lr: float = 1e-2, p: float | None = None, exact: bool = False,
 ) -> Session:  # fmt: skip
-    denoiser = ToyDenoiser()
-    optimiser = torch.optim.AdamW(denoiser.policy.parameters(), lr=lr)
+    """`exact`: in float64, and AdamW divides no gradient by less than 1e-3, so a law about the order of work holds to
+    `ROUNDING` on every processor. In float32 a weight whose gradient is rounding moves by lr in either direction."""
+    dtype, eps = (torch.float64, 1e-3) if exact else (torch.float32, 1e-8)
+    denoiser = ToyDenoiser(dtype=dtype)
+    optimiser = torch.optim.AdamW(denoiser.policy.parameters(), lr=lr, eps=eps)
     return Session(
         denoiser=denoiser,  # type: ignore[arg-type]
         objective=objective,
@@ -105,6 +122,7 @@ def toy_session(
             p,
             single=not objective.sampling().paired,
             empty=inversion.needs_unconditional,
+            dtype=dtype,
         ),
         draws=lambda position: PositionDraws(seed, position),
         settings=Settings(seed=seed, t_min=0, t_max=999, posterior=True),
@@ -113,3 +131,28 @@ def toy_session(
         clip=1.0,
         average=Average(dict(denoiser.policy.named_parameters()), ema) if ema else None,
     )
+
+
+class Quiet:
+    """An objective that doesn't say what it expects of untrained weights, for policies that were moved by hand."""
+
+    at_reference = None
+
+    def __init__(self, inner: Objective) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def __call__(self, *arguments):  # type: ignore[no-untyped-def]
+        return self._inner(*arguments)
+
+
+def moved(session: Session) -> Session:
+    """The session, its policy 0.05 away from its reference in every weight: every objective has a gradient there.
+    Inversion-DPO's has none at the reference, where rounding alone would decide."""
+    with torch.no_grad():
+        for p in session.denoiser.policy.parameters():
+            p.add_(0.05)
+    session.objective = Quiet(session.objective)  # type: ignore[assignment]
+    return session

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.words import smpo
+from tests.paths import python_path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PLUGIN = EXAMPLES / "smpo-warmth"
@@ -31,7 +32,7 @@ def outside(installed, tmp_path):
     """Runs Python somewhere else, with the plug-in installed."""
 
     def call(*words):
-        env = {**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{Path(__file__).parents[2]}"}
+        env = {**os.environ, "PYTHONPATH": python_path(installed)}
         return subprocess.run(
             [sys.executable, *map(str, words)], capture_output=True, text=True, env=env, cwd=tmp_path
         )

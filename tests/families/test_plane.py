@@ -12,9 +12,9 @@ from smpo.errors import MachineError, RunError, SmpoError
 from smpo.families.plane import BASE, PlaneDenoiser, load_plane
 from smpo.kinds import Conditioning, Placement
 from smpo.maths.noising import denoise, invert
-from smpo.worlds.plane.make import base_accuracy, draw_pairs, pretrain
 from smpo.worlds.plane.network import read_network, start_noise
 from smpo.worlds.plane.world import CONDITIONS, condition_of, off_axis, radius
+from tools.make_plane import base_accuracy, draw_pairs, pretrain
 
 PROMPTS = [CONDITIONS[index % 8] for index in range(2000)]
 

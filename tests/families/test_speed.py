@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
 from smpo.families.speed import RECOMPILE_LIMIT, Shadow
 from smpo.families.unet import UNetDenoiser
-from smpo.kinds import Runtime
+from smpo.kinds import Conditioning, Runtime
 from tests.families.test_unet_networks import micro_batch, nudge
 
 
@@ -69,16 +70,58 @@ def test_layout_and_kernels_change_rounding_alike(sd_folder, options) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_blocks_say_the_same_for_both_networks(sd_folder) -> None:
-    plain, compiled = load(sd_folder), load(sd_folder, compile=True)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_blocks_invert_alone_and_nothing_that_is_compared_knows_them(sd_folder, precision) -> None:
+    """Their rounding is another than the eager one, and no worse: both are held against the next better precision."""
+    eager, compiled = load(sd_folder, precision=precision), load(sd_folder, precision=precision, compile=True)
+    x, t, cond = micro_batch(eager)
+    exact = exactly(sd_folder, precision, x, t, cond)
+    unlike = []
+    for reference in (False, True):
+        wanted = eager.predict(x, t, cond, reference=reference).detach()
+        assert torch.equal(compiled.predict(x, t, cond, reference=reference), wanted), "compared: eager"
+        with torch.no_grad():
+            assert torch.equal(compiled.predict(x, t, cond, reference=reference), wanted)
+            found = compiled.predict(x, t, cond, reference=reference, inverting=True)
+        assert (found - exact).norm() < 2 * (wanted - exact).norm()
+        unlike.append(not torch.equal(found, wanted))
+    assert all(unlike), "the blocks were compiled"
     assert torch._dynamo.config.recompile_limit >= RECOMPILE_LIMIT
-    x, t, cond = micro_batch(plain)
-    one, two = plain.predict(x, t, cond), compiled.predict(x, t, cond)
-    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
-    reference = compiled.predict(x, t, cond, reference=True)
+    nudge(eager), nudge(compiled)
     with torch.no_grad():
-        assert torch.equal(compiled.predict(x, t, cond), reference), "the same graphs, the same numbers"
-    # A graph that keeps activations for a backward is fused, and so rounded, in another way.
-    torch.testing.assert_close(two.detach(), reference, rtol=1e-5, atol=1e-5)
-    names = dict(copy.deepcopy(plain.network).named_parameters()).keys()
+        after = [one.predict(x, t, cond, inverting=True) for one in (eager, compiled)]
+    assert (after[0] - after[1]).norm() < 0.1 * (after[0] - exact).norm(), "they follow the weights"
+    names = dict(copy.deepcopy(eager.network).named_parameters()).keys()
     assert dict(compiled.network.named_parameters()).keys() == names, "checkpoints keep their names"
+
+
+def exactly(folder: Path, precision: str, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    """What the network computes in float32, or in float64 for float32."""
+    one = load(folder)
+    if precision == "fp32":
+        inputs = {name: value.double() for name, value in one.stack.network_inputs(cond).items()}
+        with torch.no_grad():
+            return one.network.double()(x.double(), t, **inputs, return_dict=False)[0]
+    return one.predict(x, t, cond).detach()
+
+
+def test_compiled_blocks_are_in_use_only_inside(monkeypatch: pytest.MonkeyPatch, sd_folder) -> None:
+    calls: list[str] = []
+
+    def stand_in(forward):
+        return lambda *given, **named: (calls.append("compiled"), forward(*given, **named))[1]
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    compiled = load(sd_folder, compile=True, gradient_checkpointing=True)
+    x, t, cond = micro_batch(compiled)
+    compiled.predict(x, t, cond).sum().backward()  # checkpointing runs blocks again
+    compiled.predict(x, t, cond, reference=True)
+    with torch.no_grad():
+        compiled.predict(x, t, cond)
+    compiled.sample(["a"], [0], guidance=1.0, steps=1)
+    assert not calls
+    for reference in (False, True):
+        calls.clear()
+        compiled.predict(x, t, cond, reference=reference, inverting=True)
+        assert len(calls) > 5
+    assert not any("forward" in vars(module) for module in compiled.network.modules())

@@ -52,7 +52,7 @@ def inputs(name: str, stack: SDStack, rows: int) -> tuple[torch.Tensor, torch.Te
         if isinstance(stack, SDXLStack):
             tensors |= {"pooled": torch.empty(rows, 1280), "size_ids": torch.empty(rows, 6)}
         x, t = torch.empty(rows, *stack.latent_shape()), torch.zeros(rows, dtype=torch.long)
-    return x, t, stack.network_inputs(Conditioning(tensors, [""] * rows))
+    return x, t, stack.network_inputs(Conditioning(tensors))
 
 
 def numbers(network: Any, *, trained: bool) -> int:

@@ -169,7 +169,7 @@ def test_sampling_leaves_the_policy_in_place(sd_folder: Path) -> None:
     assert not np.array_equal(base, tuned)
     assert np.array_equal(base, drawn(load_unet(sd_folder, runtime=Runtime())))
     assert np.array_equal(tuned, drawn(denoiser))
-    assert denoiser.stack.pipeline.unet is denoiser.network and denoiser.network.training
+    assert denoiser.stack.pipeline.unet is denoiser.network
     assert all(p.requires_grad == ("lora_" in name) for name, p in denoiser.network.named_parameters())
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smpo.imaging import place
+from smpo.imaging import in_range, place
 from smpo.kinds import Placement
 
 
@@ -70,3 +70,9 @@ def test_shrinking_averages_instead_of_picking(name: str) -> None:
 def test_sizes_round_as_torchvision_rounds() -> None:
     # Resize(32): 50 x 77 -> 32 x int(32 * 77 / 50) = 32 x 49; CenterCrop then starts at round(17 / 2) = 8.
     assert place(ramp(50, 77), 32, Placement()).top_left == (8, 0)
+
+
+def test_bytes_become_the_pixels_that_floats_were() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(in_range(every), every.float() / 127.5 - 1)
+    assert in_range(every)[[0, 255]].tolist() == [-1, 1]

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.kill.record import CLOCKS
+from tests.paths import python_path
 
 PLANE = """\
 name: tiny
@@ -70,7 +71,7 @@ Table = Callable[[Path], Any]
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "smpo.cli.main", *words],
         cwd=folder, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

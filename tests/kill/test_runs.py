@@ -16,6 +16,7 @@ import pytest
 
 from tests.kill.driver import PHASES, find
 from tests.kill.record import left_by, mirrored
+from tests.paths import python_path
 
 SPEC = """\
 name: tiny
@@ -86,7 +87,7 @@ def smpo(folder: Path, plan: dict[str, Any], *words: str) -> subprocess.Complete
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,9 @@ def plain(place: Path) -> dict[str, Curve]:
             "whole",
             ["gradient_checkpointing=true", "offload_reference=true", "vae_slicing=true", "vae_tiling=true"],
         ),
-        ("whole", ["gradient_checkpointing=selective", "prompts_once=true"]),
+        ("whole", ["gradient_checkpointing=selective"]),
         ("LoRA", ["gradient_checkpointing=true", "offload_reference=true", "vae_slicing=true"]),
-        ("DoRA", ["gradient_checkpointing=true", "prompts_once=true"]),
+        ("DoRA", ["gradient_checkpointing=true"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )

@@ -19,6 +19,7 @@ from smpo.errors import MachineError, RunError
 from smpo.kinds import Runtime
 from smpo.rewards.machine import WORKERS, find_worker
 from smpo.rewards.process import load_process_scorer, own_gpu
+from tests.cuda import pretend_card
 
 WORKER = """
     import hashlib, io, os, sys, time
@@ -244,3 +245,19 @@ def test_a_worker_does_not_take_itself_for_a_process_of_the_run(
         """)
     )
     assert load_process_scorer("toy", {}, Runtime())([RED], ["a"]).tolist() == [0.0]
+
+
+def test_a_worker_of_a_gpu_run_sees_the_gpu_of_its_process(
+    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_card(monkeypatch, current_device=1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    (tmp_path / "toy.py").write_text(
+        textwrap.dedent("""
+            import os
+            from smpo_worker import serve
+            seen = float(os.environ["CUDA_VISIBLE_DEVICES"])
+            serve(lambda device, precision, settings: (device, lambda pictures, prompts: [seen]))
+        """)
+    )
+    assert load_process_scorer("toy", {}, Runtime(device="cuda"))([RED], ["a"]).tolist() == [5.0]

@@ -9,7 +9,7 @@ import pytest
 
 import smpo
 from smpo.runs import lock
-from smpo.runs.lock import changes, git_facts, lock_facts
+from smpo.runs.lock import changes, git_facts, lock_facts, processor
 
 
 def _git(folder: Path, *words: str) -> None:
@@ -33,6 +33,7 @@ def test_facts_are_complete_and_json(project: Path) -> None:
     )  # fmt: skip
     assert json.loads(json.dumps(facts)) == facts
     assert facts["smpo"]["version"] == smpo.__version__
+    assert facts["processor"] == processor(), "bits hold on one type of processor"
     assert facts["packages"]["torch"] and facts["packages"]["numpy"]
     assert facts["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert facts["project"]["git"]["branch"] == "main" and facts["project"]["git"]["dirty"] is False
@@ -106,9 +107,13 @@ def test_changes_name_what_could_change_a_result(monkeypatch: pytest.MonkeyPatch
     before = lock_facts(spec="a", devices=["A100"])
     version = lock._version
     monkeypatch.setattr(lock, "_version", lambda name: "9.9" if name == "torch" else version(name))
+    monkeypatch.setattr(lock, "processor", lambda: "vendor_id GenuineIntel cpu family 6 model 207")
     after = lock_facts(spec="a", devices=["H100"])
     assert changes(before, before) == []
     found = changes(before, after)
     assert "devices: ['A100'] → ['H100']" in found
     assert any(line.startswith("packages.torch: ") and line.endswith("→ 9.9") for line in found)
-    assert len(found) == 2
+    assert any(line.startswith("processor: ") and line.endswith("6 model 207") for line in found)
+    assert len(found) == 3
+    del before["processor"]
+    assert len(changes(before, after)) == 2, "an older lock has none"

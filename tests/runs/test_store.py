@@ -42,6 +42,14 @@ def test_first_run_gets_attempt_one_and_its_folders(tmp_path: Path) -> None:
     assert not run.is_live()
 
 
+def test_only_the_process_that_holds_a_run_writes_into_it(tmp_path: Path) -> None:
+    run = open_run(tmp_path, "toy", HASH)
+    with pytest.raises(AssertionError, match=r"lock\.json .* the process that holds the run"):
+        RunFolder(run.path).write_text("lock.json", "{}")
+    assert not run.lock_file.exists()
+    run.close("done")
+
+
 def test_finished_identity_says_so_and_again_makes_another_attempt(tmp_path: Path) -> None:
     open_run(tmp_path, "toy", HASH).close("done")
     for resume in (False, True):

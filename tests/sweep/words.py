@@ -61,7 +61,7 @@ def resolved(file: Path, trial: Any = None) -> Resolved[ExperimentSpec]:
 
 
 def start_fake(order: Path, log: Path, environment: Any) -> subprocess.Popen[bytes]:
-    """In the place of `smpo.app.sweep.nursery.fresh_process`."""
+    """In the place of `smpo.app.sweep.forkserver.fresh_process`."""
     with log.open("ab") as file:
         return subprocess.Popen([sys.executable, str(FAKE), str(order)], stdout=file, stderr=file)
 

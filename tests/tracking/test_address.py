@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smpo.errors import RunError
-from smpo.tracking.address import Store, find_store, run_link, without_password
+from smpo.tracking.address import Store, find_store, without_password
 
 
 def test_default_is_a_database_beside_the_runs_wherever_one_stands(
@@ -61,8 +61,5 @@ def test_knocking_is_honest_and_leaves_proxies_alone(monkeypatch: pytest.MonkeyP
     Store("http://127.0.0.1:9").knock()
 
 
-def test_links_lead_to_servers_only() -> None:
-    place = {"uri": "http://server:5000/", "experiment_id": "3", "run_id": "ab"}
-    assert run_link(place) == "http://server:5000/#/experiments/3/runs/ab"
-    assert run_link({**place, "uri": "sqlite:///x/mlflow.db"}) is None and run_link({}) is None
+def test_a_path_with_an_at_sign_holds_no_password() -> None:
     assert without_password("sqlite:////a@b/c.db") == "sqlite:////a@b/c.db"

@@ -62,7 +62,7 @@ def test_the_digest_is_of_what_is_trained_on(four: Path) -> None:
 def test_missing_pairs_are_named_with_the_way_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(MachineError) as told:
         read_plane_pairs(tmp_path / "none.safetensors")
-    assert "smpo.worlds.plane.make" in str(told.value.help)
+    assert "tools.make_plane" in str(told.value.help)
 
 
 def test_shipped_pairs_are_noisy_and_clear_in_the_right_measure() -> None:

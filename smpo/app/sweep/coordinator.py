@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from smpo.app.sweep.begin import open_parent
+from smpo.app.sweep.forkserver import Starter
 from smpo.app.sweep.job import Job, Launcher
-from smpo.app.sweep.nursery import Starter
 from smpo.app.sweep.order import read_json
 from smpo.app.sweep.patience import Patience
 from smpo.app.sweep.presence import Presence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smpo.app.sweep.devices import environment, may_fork, visible_gpus
-from smpo.app.sweep.nursery import Child, Nursery, Starter, fresh_process
+from smpo.app.sweep.forkserver import Child, ForkServer, Starter, fresh_process
 from smpo.app.sweep.order import Order
 from smpo.app.sweep.wish import Prepared
 from smpo.experiment import ExperimentSpec
@@ -54,14 +53,14 @@ class Launcher:
         self._gpus = visible_gpus(self._spec)
         if self._gpus and prepared.wish.jobs > len(self._gpus):
             say(f"{prepared.wish.jobs} trials at once share {len(self._gpus)} GPUs, and their memory")
-        self._nursery: Nursery | None = None
+        self._server: ForkServer | None = None
         for part in ("orders", "logs", "answers"):
             (prepared.folder / part).mkdir(parents=True, exist_ok=True)
         fork = may_fork(self._spec) if prepared.wish.fork is None else prepared.wish.fork
         if starter is None and fork:
-            self._nursery = Nursery(prepared.folder / "logs" / f"nursery-{os.getpid()}.log")
-            self._nursery.warm_up()
-        self._starter: Starter = starter or self._nursery or fresh_process
+            self._server = ForkServer()
+            self._server.warm_up()
+        self._starter: Starter = starter or self._server or fresh_process
 
     def job(
         self, name: str, settings: Mapping[str, Any], resolved: Resolved[ExperimentSpec], tags: dict[str, str], *,
@@ -99,5 +98,5 @@ class Launcher:
         )
 
     def close(self) -> None:
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._server is not None:
+            self._server.close()

@@ -41,7 +41,7 @@ class Wish:
     jobs: int = 1
     storage: str | None = None
     fork: bool | None = None
-    """Whether to fork trials from a nursery; None decides by the device."""
+    """Whether to fork trials from a server; None decides by the device."""
 
 
 @dataclass(frozen=True)

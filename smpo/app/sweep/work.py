@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from smpo.app.sweep.begin import open_prepared, say_what
 from smpo.app.sweep.coordinator import Coordinator
-from smpo.app.sweep.nursery import Starter
+from smpo.app.sweep.forkserver import Starter
 from smpo.app.sweep.presence import Presence
 from smpo.app.sweep.screen import Ending, Screen
 from smpo.app.sweep.wish import Prepared

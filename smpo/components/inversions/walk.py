@@ -11,6 +11,7 @@ from smpo.kinds import Draws, Inversion, Predict, Predictors
 from smpo.maths.counting import Combine, Convention, Spacing, Where
 from smpo.maths.legs import shared_passes
 from smpo.spec.identity import Neutral
+from smpo.spec.removed import without
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +43,6 @@ class Walk(Inversion):
     guidance: Annotated[float, Neutral(1.0)] = Field(1.0, ge=0, le=30)
     """Classifier-free guidance on the way up; 1 means none (the paper), anything else costs twice as many passes."""
 
-    precision: Annotated[Literal["training", "fp8"], Neutral("training")] = "training"
-    """Arithmetic of the walk: that of `train.precision`, or `fp8`, 8-bit matrix products in transformer blocks
-    (approximate; GPUs of compute capability 8.9 or more). What is compared afterwards isn't touched by it."""
     alphas: Annotated[Literal["exact", "float16"], Neutral("exact")] = "exact"
     """`float16` rounds alpha-bar before the target noise is made of it, as the official code does."""
 
@@ -66,10 +64,6 @@ class Walk(Inversion):
     @property
     def needs_reference(self) -> bool:
         return self.by == "reference"
-
-    @property
-    def eight_bit(self) -> bool:
-        return self.precision == "fp8"
 
     @property
     def needs_unconditional(self) -> bool:
@@ -134,6 +128,11 @@ class Walk(Inversion):
             spacing=self.spacing,
             reuse_last=self._reuse_last(),
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier(cls, given: Any) -> Any:
+        return without(given, {"precision": "training"})
 
     @model_validator(mode="after")
     def _compatible(self) -> Walk:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import clip_tflop
-from smpo.components.rewards.learned import Learned, absent
+from smpo.components.rewards.learned import NetworkReward, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 
@@ -15,7 +15,7 @@ __all__ = ["LaionAesthetic"]
 
 
 @register
-class LaionAesthetic(Learned):
+class LaionAesthetic(NetworkReward):
     """LAION's aesthetic predictor: a linear head on CLIP's picture embedding. It never sees the prompt.
 
     A policy may please it with any pretty picture: judge with it, but don't train on it alone.
@@ -44,6 +44,7 @@ class LaionAesthetic(Learned):
             clip=locate(self.clip),
             revision=self.revision,
             clip_revision=self.clip_revision,
+            precision=self.precision,
             runtime=runtime,
         )
         return self._watched(scorer)

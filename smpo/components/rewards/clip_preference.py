@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import clip_tflop
-from smpo.components.rewards.learned import TEXTS, Learned, absent
+from smpo.components.rewards.learned import TEXTS, NetworkReward, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 from smpo.spec.identity import Neutral
@@ -16,7 +16,7 @@ __all__ = ["ClipPreference"]
 
 
 @register
-class ClipPreference(Learned):
+class ClipPreference(NetworkReward):
     """A CLIP trained on preferences, as PickScore and HPSv2 are: cosine of image and prompt embeddings.
 
         score = cos(image, prompt),  times exp(logit_scale) when `scaled`
@@ -53,6 +53,7 @@ class ClipPreference(Learned):
             file=self.file,
             pictures=self.pictures,
             antialias=self.antialias,
+            precision=self.precision,
             runtime=runtime,
         )
         return self._watched(scorer)

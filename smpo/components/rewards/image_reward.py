@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import blip_tflop
-from smpo.components.rewards.learned import TEXTS, Learned, absent
+from smpo.components.rewards.learned import TEXTS, NetworkReward, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 
@@ -15,7 +15,7 @@ __all__ = ["ImageReward"]
 
 
 @register
-class ImageReward(Learned):
+class ImageReward(NetworkReward):
     """ImageReward: a BLIP that reads prompt and picture together, trained on people's rankings.
 
         score = (linear head of the first token - 0.167) / 1.033,  the prompt cut at 35 tokens
@@ -43,6 +43,7 @@ class ImageReward(Learned):
             file=self.file,
             tokenizer=locate(self.tokenizer),
             revision=self.revision,
+            precision=self.precision,
             runtime=runtime,
         )
         return self._watched(scorer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -12,7 +12,7 @@ from smpo.errors import SpecError
 from smpo.kinds import Reward, Scorer
 from smpo.spec.identity import Neutral
 
-__all__ = ["Learned", "absent"]
+__all__ = ["Learned", "NetworkReward", "absent"]
 
 
 class Learned(Reward):
@@ -31,6 +31,14 @@ class Learned(Reward):
         from smpo.rewards.bands import banded
 
         return banded(scorer, self.band, self.use)
+
+
+class NetworkReward(Learned):
+    """A learned reward whose network smpo itself runs."""
+
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Neutral("fp32")] = "fp32"
+    """Precision of the network. 16 bits take half the memory, and a fraction of the time on a GPU; scores move by what
+    docs/performance.md says, and are kept apart from those in float32."""
 
 
 TEXTS = ("*.json", "*.txt")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from smpo.components.locations import locate
 from smpo.components.rewards.facts import clip_tflop
-from smpo.components.rewards.learned import TEXTS, Learned, absent
+from smpo.components.rewards.learned import TEXTS, NetworkReward, absent
 from smpo.kinds import Runtime, Scorer
 from smpo.registry.component import register
 
@@ -17,7 +17,7 @@ __all__ = ["MPS"]
 
 
 @register
-class MPS(Learned):
+class MPS(NetworkReward):
     """MPS: a CLIP whose picture is read in the light of those words of the prompt that a condition asks for.
 
         score = exp(logit_scale) · cos(picture after cross-attention, prompt)
@@ -55,6 +55,7 @@ class MPS(Learned):
             condition=self.condition,
             threshold=self.threshold,
             revision=self.revision,
+            precision=self.precision,
             runtime=runtime,
         )
         return self._watched(scorer)

@@ -64,7 +64,7 @@ class Shape:
     conditions: int = len(CONDITIONS)
 
 
-class PlaneNet(nn.Module):  # type: ignore[misc]  # mypy doesn't follow torch: its Module is Any
+class PlaneNet(nn.Module):
     """eps(x, t, condition) for points."""
 
     waves: Tensor
@@ -100,7 +100,7 @@ def read_network(weights: Path) -> PlaneNet:
     if not weights.is_file():
         raise MachineError(
             f"there are no plane weights at {weights}",
-            help="make them with `python -m smpo.worlds.plane.make`",
+            help="in a checkout of smpo `python -m tools.make_plane` makes them",
         )
     with readable("the plane's network", weights), safe_open(weights, framework="pt") as file:
         notes = json.loads((file.metadata() or {}).get("plane", "{}"))

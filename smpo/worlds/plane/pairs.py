@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ def write_pairs(
 class PlanePairs:
     """A `PairTable` in memory. See `read_plane_pairs`."""
 
+    threads: ClassVar[bool] = True
+
     def __init__(self, pairs: Sequence[Pair], points: Mapping[str, Point], report: Mapping[str, Any]) -> None:
         self._pairs, self._points = tuple(pairs), points
         told = "".join(f"{pair}\n" for pair in self._pairs)
@@ -84,7 +86,8 @@ def read_plane_pairs(
     """
     if not path.is_file():
         raise MachineError(
-            f"there are no pairs at {path}", help="make them with `python -m smpo.worlds.plane.make`"
+            f"there are no pairs at {path}",
+            help="in a checkout of smpo `python -m tools.make_plane` makes them",
         )
     table = _read(path)
     votes = table["votes"].astype(np.int64)  # [P, 3]

@@ -97,6 +97,13 @@ def _pretended(session: nox.Session, *words: str) -> bool:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Tests for a CUDA device, ten minutes at most. SMPO_TEST_DEVICE=cpu puts the CPU in its place."""
+    _setup(session)
+    session.run("pytest", "-m", "gpu", "-p", "no:xdist", "tests/gpu", *session.posargs, env=ENV)
+
+
+@nox.session
 def faults(session: nox.Session) -> None:
     """Inject every fault that has a test, and write what was survived: the table of docs/reliability.md."""
     _setup(session)

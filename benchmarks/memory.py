@@ -1,201 +1,314 @@
-"""How much memory a training takes: what `smpo plan` estimates against what small trainings really allocate.
+"""How much of a GPU's memory a training takes: what `smpo plan` predicts against what torch's allocator did.
 
-    python benchmarks/memory.py                    # writes benchmarks/results/memory.json; minutes of one core
-    python benchmarks/memory.py --device cuda      # the same on a GPU, by torch.cuda.max_memory_allocated
-    python benchmarks/memory.py --quick            # seconds, to see that it works: one training
+    python benchmarks/memory.py                     # trains CASES and PRESETS at true size, for a few micro-batches
+    python benchmarks/memory.py --only "SDXL, LoRA" sdxl_smpo_24gb
+    python benchmarks/memory.py --count             # writes smpo/app/activations.json, from which plans are made
+    python benchmarks/memory.py --quick             # one case; on a CPU the plans alone
 
-Two parts. *Counted*: activations of the public architectures at their true size, on meta tensors; the tables of
-smpo/app/costs.py are held against them. *Measured*: smpo's own loop on small networks of the two shapes, two updates of
-several micro-batches, with every option that changes memory; the peak of live tensors beside `memory_parts`.
+It needs torch with CUDA, on a GPU or on a pretended one (tools/pretended_gpu): there the allocator is the real one and
+no kernel runs, so that what cuDNN takes for itself isn't seen. smpo's own loop runs on networks of the true size with
+empty weights. Timesteps are 0 or 1, where an inversion takes a single hop: longer ones take no more memory. Peaks are
+those of a second update, in which the optimiser has its state, up to the micro-batches behind a second window.
+
+*allocated* is what tensors held at most, *reserved* what the allocator had taken from the device for that. A preset
+trains on a pretended card of its size, half a GB of which a CUDA context would take. Results are written to
+benchmarks/results/pretended_memory.json, on a GPU to memory_cuda.json; docs/models.md has the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import math
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
-from costs import SD15, SDXL
 from output import add_arguments, target, write
-from speed.live import Live, activations
 from speed.measure import machine
-from speed.small import SHAPES, session
+from speed.true_size import policy, training
 
-from smpo.app.costs import Architecture, Workload, state_bytes
-from smpo.app.memory import memory_gb, memory_parts
-from smpo.components.optimisers import Adafactor, AdamW, AdamW8bit
-from smpo.engine.loop import fit
+from smpo.api import load, plan
+from smpo.app.allocator import prefer_expandable_segments
+from smpo.engine import loop
+from smpo.families.lora import ATTENTION, Adapter
+from smpo.families.networks import HALF
+from smpo.families.recompute import checkpoint
 
-TRUE = {"SD 1.5 at 512 px": (SD15, 512), "SDXL at 1024 px": (SDXL, 1024)}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One training: fields of a spec that change memory."""
-
-    precision: str = "fp32"
-    optimiser: str = "adamw"
-    rank: int | None = None
-    dora: bool = False
-    checkpointing: bool = False
-    micro: int = 2
-    window: int | None = None
-    ema: bool = False
-    reference: bool = True
-    shadow: bool = False
-
-    @property
-    def name(self) -> str:
-        said = [
-            self.precision,
-            "full" if self.rank is None else f"{'DoRA' if self.dora else 'LoRA'} {self.rank}",
-            self.optimiser,
-        ]
-        said += [
-            word
-            for word, on in (
-                ("checkpointing", self.checkpointing),
-                ("EMA", self.ema),
-                ("no reference", not self.reference),
-                ("shadow", self.shadow),
-            )
-            if on
-        ]
-        return ", ".join([*said, f"micro {self.micro}", *([f"window {self.window}"] if self.window else [])])
-
-
-PAIRS = 4
-CASES = [
-    Case(), Case(checkpointing=True), Case(optimiser="adafactor"), Case(optimiser="adamw-8bit"), Case(ema=True),
-    Case(reference=False), Case(micro=1, window=1), Case(rank=8), Case(rank=8, checkpointing=True),
-    Case(rank=8, dora=True), Case(precision="bf16"), Case(precision="bf16", checkpointing=True),
-    Case(precision="bf16", shadow=True), Case(precision="bf16", rank=8),
-]  # fmt: skip
-OPTIMISERS = {"adamw": AdamW, "adafactor": Adafactor, "adamw-8bit": AdamW8bit}
+ACTIVATIONS = Path(__file__).parents[1] / "smpo" / "app" / "activations.json"
+CONTEXT = 0.5
+"""GB that a CUDA context takes."""
+QUICK = ["train.t_min=0", "train.t_max=1"]
+CASES: dict[str, tuple[str, list[str]]] = {
+    "SDXL, checkpointing": ("sdxl_smpo", ["train.batch=64"]),
+    "SDXL, selective, shadow": (
+        "sdxl_smpo",
+        ["train.batch=64", "runtime.gradient_checkpointing=selective", "runtime.shadow_weights=true"],
+    ),
+    "SDXL, AdamW, EMA": ("sdxl_smpo", ["train.batch=64", "train.optimiser=adamw", "train.ema=0.99"]),
+    "SDXL, everything kept, micro-batch 1": (
+        "sdxl_smpo",
+        [
+            "train.batch=64",
+            "runtime.micro_batch=1",
+            "runtime.window=8",
+            "runtime.gradient_checkpointing=false",
+        ],
+    ),
+    "SDXL, LoRA": (
+        "sdxl_smpo",
+        ["model={use: sdxl, lora: {rank: 16}}", "train.optimiser=adamw", "runtime.window=32"],
+    ),
+    "SD 1.5": ("sd15_smpo", ["runtime.window=128"]),
+    "SD 1.5, fp32": (
+        "sd15_smpo",
+        ["train.batch=64", "train.precision=fp32", "runtime.gradient_checkpointing=false"],
+    ),
+    "SD 1.5, offloaded reference": (
+        "sd15_smpo",
+        [
+            "train.batch=64",
+            "runtime.offload_reference=true",
+            "runtime.micro_batch=4",
+            "runtime.inversion_batch=32",
+        ],
+    ),
+}
+"""Name -> a spec, and what is set in it."""
+PRESETS = {f"{arch}_smpo_{card}gb": card for arch in ("sdxl", "sd15") for card in (24, 48, 80, 141)}
+"""Shipped specs, and the cards that they are for."""
 
 
-COUNTED = {
-    "full, fp16": {}, "full, fp16, checkpointing": {"checkpointing": True},
-    "full, fp32": {"precision": "fp32"}, "full, fp32, checkpointing": {"precision": "fp32", "checkpointing": True},
-    "LoRA 16, fp16": {"rank": 16}, "LoRA 16, fp16, checkpointing": {"rank": 16, "checkpointing": True},
-    "DoRA 16, fp16": {"rank": 16, "dora": True},
-    "DoRA 16, fp16, checkpointing": {"rank": 16, "dora": True, "checkpointing": True},
-}  # fmt: skip
+class _Enough(Exception):
+    """The update has gone on for as long as memory changes."""
+
+
+def measured(name: str, sets: list[str]) -> dict[str, Any]:
+    """Peaks of a spec's training beside its plan, in GB."""
+    resolved = load(name, [*sets, *QUICK])
+    found, device = plan(resolved), torch.device("cuda")
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    session = training(resolved.spec, device)
+    loading = _peaks(before)
+    torch.cuda.reset_peak_memory_stats()
+    _two_updates(session)
+    peaks = _peaks(before)
+    memory = found.memory
+    assert memory is not None and session.room.pairs is not None
+    return {
+        "fits": not session.room.short,
+        "allocated_gb": peaks[0], "planned_allocated_gb": round(memory.allocated_gb, 3),
+        "reserved_gb": peaks[1], "planned_reserved_gb": round(memory.reserved_gb, 3),
+        "loading_gb": loading[0],
+        "allocated_ratio": round(memory.allocated_gb / peaks[0], 4),
+        "reserved_ratio": round(memory.reserved_gb / peaks[1], 4),
+        "parts_gb": {part: round(value, 3) for part, value in memory.parts.items() if value},
+    }  # fmt: skip
+
+
+def _peaks(before: int) -> tuple[float, float]:
+    return (
+        round((torch.cuda.max_memory_allocated() - before) / 1e9, 3),
+        round((torch.cuda.max_memory_reserved() - before) / 1e9, 3),
+    )
+
+
+FEW = 3
+"""Micro-batches of a window that are trained: a fourth takes no more memory."""
+
+
+def _two_updates(session: loop.Session) -> None:
+    """A first one of two micro-batches, so that the optimiser has its state; of the second as much as matters."""
+    batches, backward, parts = session.batches, torch.Tensor.backward, loop.parts
+    windows = 1 if session.window is None else 2
+    done = 0
+
+    def counted(tensor: torch.Tensor, *given: Any, **named: Any) -> None:
+        nonlocal done
+        backward(tensor, *given, **named)
+        done += 1
+        if done >= 2 + FEW * windows:
+            raise _Enough
+
+    def some(step: int) -> Any:
+        for number, batch in enumerate(batches(step)):
+            if step or number < 2:
+                yield batch
+
+    session.batches, session.steps = some, 2
+    torch.Tensor.backward = counted  # type: ignore[method-assign]
+    loop.parts = lambda noisy, pairs: islice(parts(noisy, pairs), FEW)
+    try:
+        for _ in loop.fit(session):
+            pass
+    except _Enough:
+        pass
+    finally:
+        torch.Tensor.backward, loop.parts = backward, parts  # type: ignore[method-assign]
+
+
+# ---- what a pass takes, by images -----------------------------------------------------------------------------------
+
+NETWORKS = {
+    "SD 1.5 at 512 px": ("sd15", 64),
+    "SDXL at 1024 px": ("sdxl", 128),
+    "SDXL at 512 px": ("sdxl", 64),
+}
+LAYERS = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
+TRAINED: dict[str, Adapter | None] = {
+    "whole": None,
+    "LoRA on attention": Adapter(rank=16, alpha=16),
+    "LoRA on all layers": Adapter(rank=16, alpha=16, targets=LAYERS),
+    "DoRA on attention": Adapter(rank=16, alpha=16, dora=True),
+}
+KEPT = {"everything": False, "selective": "selective", "checkpoints": True}
 
 
 def counted() -> dict[str, Any]:
-    """GB an image of the public architectures."""
-    found: dict[str, Any] = {}
-    for name, (config, pixels) in TRUE.items():
-        found[name] = {}
-        for case, options in COUNTED.items():
-            each = activations(config, pixels, **{"precision": "fp16", **options})
-            found[name][case] = round(each / 1e9, 4)
-            print(f"{name:18} {case:30} {each / 1e9:6.3f} GB an image", flush=True)
-    return found
+    """By architecture: GB an image of a pass without gradients, and of forward and backward with them, by what is
+    trained, what is kept and the precision; the smaller numbers that `smpo.app.memory` needs beside."""
+    return {name: _counted(arch, side) for name, (arch, side) in NETWORKS.items()}
 
 
-def architecture(shape: str, cases: list[Case]) -> Architecture:
-    """A small network as the tables would have it, as far as these cases need them: the rest is no number."""
-    config, pixels = SHAPES[shape]
-    each = dict.fromkeys(((half, light) for half in ("bf16", "fp32") for light in (False, True)), math.nan)
-    for precision, light in {(case.precision, case.checkpointing) for case in cases}:
-        each[precision, light] = (
-            activations(config, pixels, precision=precision, checkpointing=light) / 1e9
-        )
-    from diffusers import UNet2DConditionModel
-
-    with torch.device("meta"):
-        count = sum(one.numel() for one in UNet2DConditionModel(**config).parameters())
-    pooled = config["projection_class_embeddings_input_dim"] - 6 * 8 if "addition_embed_type" in config else 0
-    return Architecture(
-        shape, count, pixels, 0, 0, 0, encoders_gb=0, latent=4 * (pixels // 8) ** 2,
-        text=77 * config["cross_attention_dim"] + pooled, share=1, share_of_one=1,
-        activations_gb=each["bf16", False], checkpointed_gb=each["bf16", True], selective_gb=math.nan,
-        wide_gb=each["fp32", False], wide_checkpointed_gb=each["fp32", True],
-    )  # fmt: skip
+def _counted(arch: str, side: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"plain": {}}
+    for trained, adapter in TRAINED.items():
+        for kept, how in KEPT.items():
+            for precision in ("bf16", "fp32"):
+                plain, *lines = _lines(arch, side, adapter, how, precision)
+                bits = "32" if precision == "fp32" else "16"
+                found["plain"].setdefault(bits, plain[0])
+                found.setdefault(trained, {}).setdefault(kept, {})[bits] = lines
+                print(f"{arch} {side} {trained}, {kept}, {bits} bits: {lines}", flush=True)
+    return found | _weights(arch)
 
 
-def workload(case: Case, trainable: int | None) -> Workload:
-    return Workload(
-        pairs=0, passes_per_pair=0, encoded=0, sampling_passes=0, samples=0, diagnosis_passes=0, scoring_tflop=0,
-        judging_tflop=0, micro_batch=case.micro, levels=1, share_of_device=PAIRS, precision=case.precision,  # type: ignore[arg-type]
-        checkpointing=case.checkpointing, trainable=trainable, average=case.ema,
-        state_bytes=state_bytes(OPTIMISERS[case.optimiser]()), reference=case.reference, dora=case.dora,
-        shadow=case.shadow, window=case.window,
-    )  # fmt: skip
+def _lines(arch: str, side: int, adapter: Adapter | None, how: Any, precision: str) -> list[list[float]]:
+    """`[GB an image, GB beside]` of a pass without gradients, and of forward and backward of one with them."""
+    half = HALF.get(precision)
+    unet, _ = policy(arch, torch.device("cuda"), half, adapter, hold=False)
+    checkpoint(unet, how)
+    _passes(unet, side, 2, half)  # leaves gradients behind
+    few, many = (_passes(unet, side, images, half) for images in (2, 6))
+    del unet
+    gc.collect()
+    torch.cuda.empty_cache()
+    each = [(b - a) / 4 for a, b in zip(few, many, strict=True)]
+    return [[round(k / 1e9, 4), round(max(0, a - 2 * k) / 1e9, 4)] for a, k in zip(few, each, strict=True)]
 
 
-def measured(shape: str, network: Architecture, case: Case, device: torch.device) -> dict[str, Any]:
-    """The peak of two updates beside its estimate, in MB."""
-    watch = Live() if device.type == "cpu" else None
-    if watch is None:
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-    else:
-        watch.__enter__()
-    try:
-        one = session(shape, case, OPTIMISERS[case.optimiser](), device=device, pairs=PAIRS)
-        trainable = sum(p.numel() for p in one.parameters)
-        if watch is None:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            watch.restart()
-        for _ in fit(one):
-            pass
-        peak = torch.cuda.max_memory_allocated() - before if watch is None else watch.peak
-    finally:
-        if watch is not None:
-            watch.__exit__(None, None, None)
-    work = workload(case, None if case.rank is None else trainable)
-    parts = {name: round(value * 1e3, 3) for name, value in memory_parts(network, work).items() if value}
-    estimate = memory_gb(network, work) * 1e9
-    return {
-        "case": case.name,
-        "measured_mb": round(peak / 1e6, 2),
-        "estimated_mb": round(estimate / 1e6, 2),
-        "ratio": round(estimate / peak, 3),
-        "parts_mb": parts,
+def _passes(unet: Any, side: int, images: int, half: torch.dtype | None) -> tuple[int, int, int]:
+    """Highest bytes over what was there before."""
+    config, cuda = unet.config, torch.device("cuda")
+    x, t = torch.empty(images, 4, side, side, device=cuda), torch.zeros(images, device=cuda)
+    told: dict[str, Any] = {
+        "encoder_hidden_states": torch.empty(images, 77, config.cross_attention_dim, device=cuda)
     }
+    if config.addition_embed_type:
+        pooled, ids = torch.empty(images, 1280, device=cuda), torch.empty(images, 6, device=cuda)
+        told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
+    before = torch.cuda.memory_allocated()
+
+    def autocast() -> torch.autocast:
+        return torch.autocast("cuda", dtype=half or torch.bfloat16, enabled=half is not None)
+
+    def peak() -> int:
+        highest = torch.cuda.max_memory_allocated() - before
+        torch.cuda.reset_peak_memory_stats()
+        return highest
+
+    peak()
+    with torch.no_grad(), autocast():
+        unet(x, t, **told, return_dict=False)[0].float()
+    plain = peak()
+    with autocast():
+        output = unet(x, t, **told, return_dict=False)[0]
+    loss = output.float().sum()
+    forward = peak()
+    loss.backward()
+    return plain, forward, peak()
+
+
+def _weights(arch: str) -> dict[str, float]:
+    """GB: an offloaded reference's part on the device, by precision; Adafactor's state of the whole network, which has
+    rows and columns of the last two sides of each tensor: of a kernel of 3 x 3 two thirds of its numbers."""
+    from smpo.families.offload import resident_bytes
+
+    found, meta = {}, torch.device("meta")
+    for bits, half in (("16", torch.bfloat16), ("32", None)):
+        unet, reference = policy(arch, meta, half, None, hold=True)
+        assert reference is not None
+        found[f"offloaded {bits}"] = resident_bytes(reference)
+    shapes = [p.shape for p in unet.parameters()]
+    found["adafactor"] = 4 * sum(
+        shape[:-1].numel() + (shape[:-2] + shape[-1:]).numel() if len(shape) > 1 else shape.numel()
+        for shape in shapes
+    )
+    return {name: round(size / 1e9, 4) for name, size in found.items()}
+
+
+# ---- command line ---------------------------------------------------------------------------------------------------
+
+
+def planned(name: str, sets: list[str]) -> dict[str, float | int | None]:
+    """GB of a spec, as users see them."""
+    memory = plan(load(name, sets)).memory
+    assert memory is not None
+    return {
+        "allocated_gb": round(memory.allocated_gb, 3), "reserved_gb": round(memory.reserved_gb, 3),
+        "card_gb": memory.card_gb,
+    }  # fmt: skip
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--only", choices=["counted", "measured"], help="leave the other part of the file as it is"
-    )
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=here, choices=["cpu", "cuda"])
+    parser.add_argument("--count", action="store_true", help="what a pass takes, by images")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="cases and presets")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     add_arguments(parser)
     options = parser.parse_args(words)
-    device = torch.device(options.device)
-    file = target(options, "memory.json" if device.type == "cpu" else "memory_cuda.json")
-    result = json.loads(file.read_text()) if file.is_file() else {}
-    result |= {"machine": machine(device), "seed": 0}
-    if options.only != "measured" and not options.quick:
-        result["counted_gb_per_image"] = counted()
-    if options.only != "counted":
-        shapes = ["SDXL in small"] if options.quick else list(SHAPES)
-        cases = [Case(checkpointing=True, micro=4)] if options.quick else CASES
-        result["measured"] = {shape: table(shape, cases, device) for shape in shapes}
-    write(file, result)
+    specs = {**CASES, **{name: (name, list[str]()) for name in PRESETS}}
+    if options.case is not None:
+        prefer_expandable_segments()
+        print(json.dumps(measured(*specs[options.case])))
+        return
+    said = machine(torch.device(options.device))
+    if options.count:
+        prefer_expandable_segments()
+        write(ACTIVATIONS, {"counted_with": said, "gb_per_image": counted()})
+        return
+    pretended = options.device == "cpu" or "Pretended" in torch.cuda.get_device_name()
+    file = target(options, "pretended_memory.json" if pretended else "memory_cuda.json")
+    names = ["SD 1.5"] if options.quick else options.only or list(specs)
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    found |= {"machine": said}
+    for name in names:
+        row: dict[str, Any] = {"spec": specs[name][0], "sets": specs[name][1], "plan": planned(*specs[name])}
+        if options.device == "cuda":
+            row |= _apart(name)
+        found.setdefault("presets" if name in PRESETS else "cases", {})[name] = row
+        write(file, found)
+        print(name, row, flush=True)
 
 
-def table(shape: str, cases: list[Case], device: torch.device) -> dict[str, Any]:
-    network = architecture(shape, cases)
-    rows = []
-    for case in cases:
-        row = measured(shape, network, case, device)
-        rows.append(row)
-        print(
-            f"{shape:16} {row['case']:44} {row['measured_mb']:7.2f} MB, estimate x {row['ratio']:.2f}",
-            flush=True,
-        )
-    return {"parameters": network.parameters, "cases": rows}
+def _apart(name: str) -> dict[str, Any]:
+    """`measured`, in a process that has the card for itself."""
+    size = {"PRETENDED_GB": f"{PRESETS[name] - CONTEXT}"} if name in PRESETS else {}
+    words = [sys.executable, __file__, "--case", name]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **size})
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
 if __name__ == "__main__":

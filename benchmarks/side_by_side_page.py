@@ -32,7 +32,15 @@ def page(
 ) -> str:
     sections = (section(report) for report in found)
     ready = map(preparation, prepared)
-    parts = [INTRO, half_hour.sections(), worth(alike), *sections, true_blocks(small), end_to_end(around), *ready]
+    parts = [
+        INTRO,
+        half_hour.sections(),
+        worth(alike),
+        *sections,
+        true_blocks(small),
+        end_to_end(around),
+        *ready,
+    ]
     return "\n".join(parts)
 
 

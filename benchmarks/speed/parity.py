@@ -1,8 +1,8 @@
 """Before anything is timed: do both arms compute the same thing?
 
 Pair by pair the noisy latent, the target noise, errors, margin and loss, and at the end the gradient. Both arms run in
-float32 on the device, without TensorFloat-32; what is left is rounding. Where 16 bits are timed, both arms are also held against the float32
-one: smpo's may be no further from it than the official structure's.
+float32 on the device, without TensorFloat-32; what is left is rounding. Where 16 bits are timed, both arms are
+also held against the float32 one: smpo's may be no further from it than the official structure's.
 """
 
 from __future__ import annotations

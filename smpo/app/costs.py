@@ -1,10 +1,11 @@
 """What training costs on which GPU: the numbers behind the estimates of `smpo plan`, and where they come from.
 
-FLOPs, parameters and activations were counted on meta tensors of the public architectures (benchmarks/costs.py); they
-are exact for these, at these resolutions. What share of a GPU's peak is reached is not: it was read off public
-results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL on H100 and A100, MosaicML's
-SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or less; the paper's own SDXL run
-(151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within that. No torch here.
+FLOPs and parameters were counted on meta tensors of the public architectures (benchmarks/costs.py); they are exact for
+these, at these resolutions. Memory is estimated by `smpo.app.memory`. What share of a GPU's peak is reached is not
+counted: it was read off public results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL
+on H100 and A100, MosaicML's SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or less;
+the paper's own SDXL run (151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within that.
+No torch here.
 
 Encoders and rewards run in float32 whatever `train.precision` says, a reward unless its own `precision` says otherwise:
 convolutions in TensorFloat-32, as torch leaves them, matrix products in full. GB are 10^9 bytes throughout. Reading
@@ -16,12 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from smpo.app.memory import memory_gb
+from smpo.app.memory import SLACK, adafactor_gb, memory_of
 
 __all__ = [
     "ARCHITECTURES",
     "GPUS",
-    "SLACK",
     "Architecture",
     "Gpu",
     "GpuCost",
@@ -30,9 +30,6 @@ __all__ = [
     "known",
     "state_bytes",
 ]
-
-SLACK = 0.9
-"""Share of a GPU's memory that can be filled: the rest goes to the CUDA context and to fragmentation."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +50,6 @@ class Architecture:
     """Numbers in an image's latent."""
     text: int
     """Numbers in a prompt's embeddings."""
-    activations_gb: float
-    """What the backward needs of one image, under autocast."""
-    checkpointed_gb: float
-    """The same with gradient checkpointing: what is saved, and the largest segment that is computed again."""
-    selective_gb: float
-    """The same where no product, convolution or attention is computed again, at least."""
-    wide_gb: float
-    """What the backward needs of one image in float32 ..."""
-    wide_checkpointed_gb: float
-    """... and with gradient checkpointing."""
     share: float
     """Of a GPU's 16-bit peak that is reached with several pairs at once."""
     share_of_one: float
@@ -72,19 +59,16 @@ class Architecture:
 ARCHITECTURES = (
     Architecture(
         "SD 1.5 at 512 px", 859_520_964, 512, 0.8033, 1.117, 2.51, encoders_gb=0.83, latent=4 * 64 * 64, text=77 * 768,
-        activations_gb=1.24, checkpointed_gb=0.184 + 0.087, selective_gb=0.52, wide_gb=1.90, wide_checkpointed_gb=0.483,
         share=0.29, share_of_one=0.18,
     ),
     Architecture(
         "SDXL at 1024 px", 2_567_463_684, 1024, 6.7612, 4.879, 10.47, encoders_gb=3.61,
         latent=4 * 128 * 128, text=77 * 2048 + 1280,
-        activations_gb=8.64, checkpointed_gb=0.661 + 0.241, selective_gb=3.99, wide_gb=13.8, wide_checkpointed_gb=1.45,
         share=0.36, share_of_one=0.28,
     ),
     Architecture(
         "SDXL at 512 px", 2_567_463_684, 512, 1.5888, 1.117, 2.51, encoders_gb=3.61,
         latent=4 * 64 * 64, text=77 * 2048 + 1280,
-        activations_gb=2.18, checkpointed_gb=0.166 + 0.060, selective_gb=1.02, wide_gb=3.5, wide_checkpointed_gb=0.36,
         share=0.33, share_of_one=0.22,
     ),
 )  # fmt: skip
@@ -150,6 +134,14 @@ class Workload:
     """A 16-bit copy of the policy is kept."""
     window: int | None = None
     """Pairs that are inverted together; None: all that a device takes."""
+    inverts: Literal["policy", "reference"] | None = "policy"
+    """The network that an inversion follows; None where noise is drawn."""
+    inversion_rows: int | None = None
+    """Images in a pass of an inversion; None: those of a micro-batch."""
+    means: bool = False
+    """Whether a loss needs means over the update, so that all its pairs are prepared first."""
+    attention_alone: bool = True
+    """Whether an adapter sits on attention layers alone."""
     visits: int = 1
     """Timesteps at which a pair is looked at in an update."""
     processes: int = 1
@@ -173,6 +165,7 @@ class GpuCost:
     """Samples, their scores, and looks at held-out pairs."""
     seconds_per_pair: float
     memory_gb: float
+    """Reserved."""
     fits: bool
     largest_micro_batch: int | None
     """Of those that divide a device's share of the batch; None when not even one pair fits."""
@@ -197,9 +190,11 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
     preparing = (network.encode_tflop * work.encoded / pictures + work.scoring_tflop / rated) / 3600
     passes = network.forward_tflop * (work.sampling_passes + work.diagnosis_passes) / (peak * network.share)
     judging = (passes + network.decode_tflop * work.samples / pictures + work.judging_tflop / scores) / 3600
-    memory = memory_gb(network, work)
+    memory = memory_of(network, work).reserved_gb
     room = gpu.memory_gb * SLACK
-    fitting = [size for size in _divisors(work.share_of_device) if memory_gb(network, work, size) <= room]
+    fitting = [
+        size for size in _divisors(work.share_of_device) if memory_of(network, work, size).reserved_gb <= room
+    ]
     return GpuCost(
         gpu=gpu.name,
         hours=training + preparing + judging,
@@ -217,6 +212,9 @@ def _divisors(number: int) -> list[int]:
     return [size for size in range(1, number + 1) if number % size == 0]
 
 
-def state_bytes(optimiser: object) -> float:
-    """Bytes of optimiser state for each trained parameter: what the component says, else two float32 moments."""
+def state_bytes(optimiser: object, network: Architecture | None = None) -> float:
+    """Bytes of optimiser state for each trained parameter: what the component says, else two float32 moments. With
+    `network`, which is trained whole, the shapes of its tensors count, where the state depends on them."""
+    if network is not None and getattr(optimiser, "factored", False):
+        return adafactor_gb(network) * 1e9 / network.parameters
     return float(getattr(optimiser, "state_bytes", 8.0))

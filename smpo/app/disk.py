@@ -68,7 +68,11 @@ def disk_use(
     )
     checkpoint = None
     if facts.trainable is not None:
-        each = 4 + state_bytes(spec.train.optimiser) + 4 * (spec.train.ema is not None)
+        each = (
+            4
+            + state_bytes(spec.train.optimiser, None if facts.adapter else network)
+            + 4 * (spec.train.ema is not None)
+        )
         checkpoint = round(facts.trainable * each)
     written = _checkpoints(spec)
     checkpoints = (

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from smpo.app.costs import GPUS, GpuCost, Workload, estimate, known, state_bytes
 from smpo.app.counts import Prepared, diagnosis_passes, prepared, sampled, scored
 from smpo.app.disk import DiskUse, disk_use
 from smpo.app.doubts import doubts
 from smpo.app.forecast import Forecast, forecast
+from smpo.app.memory import Memory, memory_of
 from smpo.app.obstacles import Obstacle, obstacles
 from smpo.data.buckets import portions
 from smpo.experiment import ExperimentSpec
@@ -57,6 +58,8 @@ class Plan:
     """The architecture whose costs are known (`smpo.app.costs`), None for others."""
     gpus: list[GpuCost] = field(default_factory=list)
     """Estimates for some GPUs; empty when the architecture isn't known."""
+    memory: Memory | None = None
+    """Of one device; None when the architecture isn't known."""
     uncounted: list[str] = field(default_factory=list)
     """What the estimates leave out because it can't be known here, in words."""
     caches: Forecast = field(default_factory=Forecast)
@@ -94,6 +97,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             Obstacle("disk", disk.short, "free some space, or point `runtime.cache` at a larger disk")
         )
     costs: list[GpuCost] = []
+    memory: Memory | None = None
     if network is not None:
         work = Workload(
             pairs=pairs,
@@ -111,18 +115,23 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
             checkpointing=runtime.gradient_checkpointing,
             trainable=facts.trainable or 0 if facts.adapter else None,
             average=train.ema is not None,
-            state_bytes=state_bytes(train.optimiser),
+            state_bytes=state_bytes(train.optimiser, None if facts.adapter else network),
             reference=spec.needs_reference,
             offloaded=runtime.offload_reference and spec.needs_reference and not facts.adapter,
             dora=facts.adapter and facts.wide,
             shadow=runtime.shadow_weights and not facts.adapter,
             window=runtime.window,
+            inverts=_follows(spec) if inversion else None,
+            inversion_rows=runtime.inversion_batch,
+            means=spec.objective.needs_means,
+            attention_alone=facts.attention_alone,
             visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
             processes=runtime.devices,
             sharded=runtime.sharding == "fsdp",
             scoring_16=getattr(spec.reward, "precision", "fp32") != "fp32",
         )
         costs = [estimate(network, work, gpu) for gpu in GPUS]
+        memory = memory_of(network, work)
     tflop = facts.forward_tflop or (network.forward_tflop if network else None)
     return Plan(
         devices=runtime.devices,
@@ -142,6 +151,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         diagnosis_passes=diagnosis_passes(spec),
         prompts=pictures.prompts,
         trainable=facts.trainable,
+        memory=memory,
         network=network.name if network else None,
         gpus=costs,
         uncounted=scores.unknown if costs else [],
@@ -175,6 +185,11 @@ def _needless(spec: ExperimentSpec, caches: Forecast, visits: int) -> list[str]:
         ):
             way += " (the card `pickscore-likelihood` has those of the official code)"
     return [f"all {caches.pairs:,} pairs are scored though training makes {visits:,} visits: {why}{way}"]
+
+
+def _follows(spec: ExperimentSpec) -> Literal["policy", "reference"]:
+    """The network that the inversion asks."""
+    return "reference" if getattr(spec.inversion, "by", "policy") == "reference" else "policy"
 
 
 def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:

@@ -218,6 +218,8 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
         lines.append(f"compute    {plan.training_tflop:,.0f} TFLOP of UNet in training")
     if plan.trainable is not None:
         lines.append(f"trained    {plan.trainable:,} numbers")
+    if plan.memory is not None:
+        lines.append(f"memory     {plan.memory}")
     if plan.diagnosis_passes:
         lines.append(
             f"held out   {spec.train.holdout} pairs, asked every {looks_every(spec)} updates; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -17,6 +18,8 @@ from smpo.spec.identity import Neutral
 
 __all__ = ["LoRA", "Plane", "StableDiffusion"]
 
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+
 
 class LoRA(BaseModel):
     """A low-rank adapter. The reference is the same network with the adapter off."""
@@ -29,7 +32,7 @@ class LoRA(BaseModel):
     """The update is scaled by alpha / rank; null means alpha = rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapter's input, during the loss forward only."""
-    targets: list[str] = Field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
+    targets: list[str] = Field(default_factory=lambda: list(ATTENTION), min_length=1)
     """Names of the linear layers that get an adapter."""
     dora: bool = False
     """Weight-decomposed adapters (DoRA)."""
@@ -117,7 +120,8 @@ class StableDiffusion(Model):
         if lora is None:
             return found.adapted(self.weights, self.resolution, whole=True)
         size = found.adapter_size(lora.rank, lora.targets, dora=lora.dora)
-        return found.adapted(self.weights, self.resolution, whole=False, trainable=size, wide=lora.dora)
+        facts = found.adapted(self.weights, self.resolution, whole=False, trainable=size, wide=lora.dora)
+        return replace(facts, attention_alone=set(lora.targets) <= set(ATTENTION))
 
     def check(self) -> str | None:
         needed = [(self.weights, self.revision), (self.vae, self.vae_revision), (self.config, None)]

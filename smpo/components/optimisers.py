@@ -110,6 +110,8 @@ class Adafactor(Optimiser):
     version: ClassVar[int] = 1
     state_bytes: ClassVar[float] = 0.02
     """For each parameter: a row and a column of second moments for each matrix."""
+    factored: ClassVar[bool] = True
+    """Rows and columns are those of a tensor's last two sides: more for convolutions than `state_bytes` says."""
 
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled pull of the weights towards zero, times the learning rate."""

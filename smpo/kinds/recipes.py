@@ -55,6 +55,8 @@ class ModelFacts:
     """Whether an adapter is trained and the network itself stays as it is."""
     wide: bool = False
     """Whether it then stays in float32 whatever the precision, as DoRA wants it."""
+    attention_alone: bool = True
+    """Whether an adapter sits on attention layers alone."""
     forward_tflop: float | None = None
     step: int | None = None
     """Pixels of which every side of a picture is a multiple."""

@@ -1,7 +1,7 @@
-"""The first half hour on a card: its parts' commands are understood, and an interrupted part leaves the others' results.
+"""The first half hour on a card: commands are understood, and an interrupted part leaves the others' results.
 
-Here a stand-in takes the place of the interpreter for the parts' own work; the whole of it is rehearsed under `slow`, and
-on a pretended GPU.
+Here a stand-in takes the place of the interpreter for the parts' own work; all of it is rehearsed under `slow`, and on
+a pretended GPU.
 """
 
 import json
@@ -94,7 +94,11 @@ def test_parts_end_when_the_time_for_all_is_spent(tmp_path, stand_in):
 def test_pieces_add_up_in_one_folder(tmp_path, stand_in):
     for pieces in ("doctor", "options memory"):
         assert half_hour(out=tmp_path / "found", PYTHON=stand_in, PARTS=pieces).returncode == 0
-    assert list(json.loads((tmp_path / "found" / "parts.json").read_text())) == ["doctor", "options", "memory"]
+    assert list(json.loads((tmp_path / "found" / "parts.json").read_text())) == [
+        "doctor",
+        "options",
+        "memory",
+    ]
 
 
 def wheel(folder, name, *, whole=True):

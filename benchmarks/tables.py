@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGES = tuple(HERE.parent / "docs" / name for name in ("ladder.md", "models.md"))
+PAGES = tuple(HERE.parent / "docs" / name for name in ("devices.md", "ladder.md", "models.md"))
 RESULTS = HERE / "results"
 SURE = 0.05
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
@@ -112,6 +112,48 @@ def memory() -> str:
     )
 
 
+def pretended_gpu() -> str:
+    """The matrix of settings: what the last update did, and what training held at its peak."""
+    found = _read("pretended_gpu.json")
+    machine, settings = found["machine"], found["settings"]
+    components = [
+        row
+        for row in settings
+        if re.fullmatch(r"(objective|inversion|train\.optimiser)=\S+", row["settings"])
+    ]
+    shown = [row for row in settings if row not in components]
+    failed = [row for row in settings if not row["passed"]]
+    parts = [_grid(_on_the_pretended_gpu(row) for row in shown)]
+    for slot in ("objective", "inversion", "train.optimiser"):
+        names = [
+            row["settings"].split("=")[1] for row in components if row["settings"].startswith(f"{slot}=")
+        ]
+        parts.append(f"`{slot}`: {', '.join(f'`{name}`' for name in names)}.")
+    parts += [f"* failed: `{row['settings']}`: {row['error'][0]}" for row in failed]
+    parts.append(
+        f"{len(settings) - len(failed)} of {len(settings)} runs went through. `nox -s pretended_gpu_results`, in full: "
+        f"`benchmarks/results/pretended_gpu.json`; {machine['device']}, Python {machine['python']}, torch "
+        f"{machine['torch']}, diffusers {machine['diffusers']}, transformers {machine['transformers']}, seed "
+        f"{found['seed']}."
+    )
+    return "\n\n".join(parts)
+
+
+def _on_the_pretended_gpu(row: dict[str, Any]) -> dict[str, str]:
+    update, planned = row["update"] or {}, row["planned"]
+    allocated = row["training_allocated"] - row["workspaces"]
+    return {
+        "settings": "none" if row["settings"] == "-" else f"`{row['settings']}`",
+        "passed": "yes" if row["passed"] else "**no**",
+        "launches": f"{update.get('launches', 0):,}",
+        "waits": f"{update.get('waits', 0):,}",
+        "copies up, down": f"{update.get('up', 0):,}, {update.get('down', 0):,}",
+        "peak, MB": f"{allocated / 1e6:.1f}",
+        "reserved, MB": f"{row['training_reserved'] / 1e6:.0f}",
+        "plan, times the peak": "–" if planned is None else f"{planned / allocated:.2f}",
+    }
+
+
 def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
     for row in rows:
         found = next(judge for judge in row["judges"] if judge["judge"] == name)
@@ -192,6 +234,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
     "memory": memory,
+    "pretended gpu": pretended_gpu,
 }
 
 

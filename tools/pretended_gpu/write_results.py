@@ -11,24 +11,20 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import math
 import platform
-import shlex
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from tools.pretended_gpu.matrix import SPEC, Matrix, Outcome, lines  # noqa: E402
+from tools.pretended_gpu.matrix import Matrix, Outcome, lines  # noqa: E402
+from tools.pretended_gpu.small_plan import plan_for_the_small_model, planned  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "pretended_gpu.json"
-WEIGHTS = ROOT / "smpo" / "worlds" / "shapes" / "weights" / "base"
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "bitsandbytes")
-PIXELS = 64
 
 
 def main() -> int:
@@ -38,13 +34,13 @@ def main() -> int:
     parser.add_argument("--only", default="", help="lines that contain these words; nothing is written")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    _plan_for_the_small_model()
+    plan_for_the_small_model()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         matrix = Matrix(Path(folder))
         for line in [line for line in lines() if options.only in line]:
             outcome = matrix.run(line)
-            outcome.planned = _planned(line)
+            outcome.planned = planned(line)
             print(_in_words(outcome), flush=True)
             rows.append(outcome)
     failed = sum(not one.passed for one in rows)
@@ -53,42 +49,6 @@ def main() -> int:
         report = {"machine": _machine(), "seed": 0, "settings": [_row(one) for one in rows]}
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return int(failed > 0)
-
-
-def _plan_for_the_small_model() -> None:
-    """Add the shapes model to the architectures whose memory `smpo plan` knows."""
-    import memory
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from smpo.app import costs
-
-    config = dict(UNet2DConditionModel.load_config(WEIGHTS / "unet"))
-    given = {name: value for name, value in config.items() if value is not None and not name.startswith("_")}
-    memory.SHAPES["shapes"] = (given, PIXELS)
-    with torch.device("meta"):
-        encoders = [
-            AutoencoderKL.from_config(AutoencoderKL.load_config(WEIGHTS / "vae")),
-            CLIPTextModel(CLIPTextConfig.from_pretrained(WEIGHTS / "text_encoder")),
-        ]
-    count = sum(p.numel() for one in encoders for p in one.parameters())
-    counted = memory.architecture("shapes")
-    latent = config["in_channels"] * config["sample_size"] ** 2
-    counted = replace(counted, encoders_gb=4 * count / 1e9, latent=latent)
-    costs.ARCHITECTURES = (*costs.ARCHITECTURES, counted)
-
-
-def _planned(line: str) -> int | None:
-    """The peak of training by `smpo plan`, in bytes; None for what was never counted for so small a model."""
-    from smpo.app.plan import make_plan
-    from smpo.experiment import ExperimentSpec
-    from smpo.registry.resolve import resolve
-
-    sets = shlex.split(line) if line != "-" else []
-    plan = make_plan(resolve(SPEC, skeleton=ExperimentSpec, sets=sets))
-    memory = plan.gpus[0].memory_gb if plan.gpus else math.nan
-    return None if math.isnan(memory) else round(memory * 1e9)
 
 
 def _machine() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Only visited pairs are scored and encoded, a portion before its updates; however it is done, the results are one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -165,25 +166,29 @@ def test_scores_of_some_rows_are_those_of_the_table(tmp_path: Path, rows: list[i
     assert stats.count == 2 * len(picked)
 
 
-@pytest.mark.slow
+SMALLER = """\
+from smpo.app import counts
+
+counts.PORTION = 8
+"""
+"""Local code of a spec, which every process of its run imports."""
+
+
 def test_two_processes_prepare_portions_together(tmp_path: Path) -> None:
-    """Portions are of 2,048 pairs here: each of the first updates fills one."""
-    (tmp_path / "small.yaml").write_text(SHAPES.replace("limit: 16", "limit: 160"))
-    more = (
-        "train.batch=1024",
-        "train.steps=3",
-        "inversion=none",
-        "runtime.micro_batch=64",
-        "train.flip=true",
-    )
-    words = [f"--set={one}" for one in (*RANGE, *more)]
+    (tmp_path / "smaller.py").write_text(SMALLER)
+    (tmp_path / "small.yaml").write_text(SHAPES + "uses: [./smaller.py]\n")
+    words = [f"--set={one}" for one in (*RANGE, *LONGER, "train.flip=true")]
     for name, extra in (("two", "--devices=2"), ("one", "--set=runtime.workers=0")):
         sets = (f"--set=runtime.cache={name}", f"--set=runtime.runs=runs-{name}")
         said = ran(*SMPO, "run", "small.yaml", "-q", *words, *sets, extra, folder=tmp_path)
         assert said.returncode == 0, said.stderr
+        seconds = json.loads(next(tmp_path.glob(f"runs-{name}/small/*/cost.json")).read_text())["seconds"]
+        assert seconds["score"] > 0 and seconds["encode"] > 0
     assert scores(tmp_path / "one") == scores(tmp_path / "two")
-    (one, _), (two, _) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert 16 < len(scores(tmp_path / "one")) <= 48, "three portions of eight visits, of sixty pairs"
+    (one, files), (two, shared) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert shared > files, "each process has written some"
 
 
 def test_pictures_at_an_address_are_read_once_in_storage_order(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def in_double(patch: pytest.MonkeyPatch) -> None:
         cond: Any,
         *,
         reference: bool = False,
-        eight_bit: bool = False,
+        inverting: bool = False,
     ) -> Tensor:
         out: Tensor = self._network(reference)(x, t, cond.tensors["condition"])
         return out

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,8 +37,11 @@ SLOW = {
 """The same for scripts that start processes of their own, and for longer ladders."""
 PAGES = {"approximate_page", "reliability_page", "shapes_inversion_page", "side_by_side_page", "tables"}
 """They write pages of the docs from results; `--check` is tested beside this file."""
-PARTS = {"output", "rewards_originals"}
+PARTS = {"output", "plane_divergence", "preparation_page", "rewards_originals"}
 """They are imported by others alone, or run by them."""
+ALONE = {"loading", "machines", "operators", "preparation"}
+"""They measure child processes, other instruction sets, published sizes or an older commit: their work has tests of its
+own, and here `--help` shows that they import and parse."""
 
 
 def committed():
@@ -68,4 +73,15 @@ def test_longer_quick_runs(script, monkeypatch, tmp_path, name):
 def test_no_script_is_left_out():
     """A new script belongs into one of the lists above."""
     scripts = {file.stem for file in Path(BENCHMARKS).glob("*.py")}
-    assert scripts == {*QUICK, *SLOW, *PAGES, *PARTS}
+    assert scripts == {*QUICK, *SLOW, *PAGES, *PARTS, *ALONE}
+
+
+@pytest.mark.parametrize("name", sorted(ALONE))
+def test_a_script_without_a_quick_run_imports_and_parses(name):
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "usage" in done.stdout, done.stderr

@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from output import add_arguments, target, write  # noqa: E402
+from output import add_arguments, target, write
 
 EVERY = 3.0
 """Seconds between two looks of the mirror at its log, at least (`MirrorTracker.every`)."""
@@ -129,9 +129,7 @@ def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, 
     return sorted(times[2:])[len(times[2:]) // 2], last
 
 
-def _sent(
-    reported: dict[str, float], update: float, folder: Path, points: int
-) -> tuple[float, float, float]:
+def _sent(reported: dict[str, float], update: float, folder: Path, points: int) -> tuple[float, float, float]:
     """`(mirroring to MLflow while training, what is left of it for the end, writing the log)`, for all points.
 
     The mirror looks at the log when a run at this pace would have it look; time goes on by `update` a step.
@@ -179,7 +177,9 @@ def store(place: Path, size: Size) -> dict[str, Any]:
 
     work = place / "many"
     work.mkdir()
-    sets = _sets(f"train.steps={size.steps}", f"train.warmup={min(20, size.steps)}", f"evaluate.limit={2 * size.steps}")
+    sets = _sets(
+        f"train.steps={size.steps}", f"train.warmup={min(20, size.steps)}", f"evaluate.limit={2 * size.steps}"
+    )
     made = [*_smpo(), "run", "plane_smpo", "-q", *sets]
     subprocess.run(made, cwd=work, check=True, capture_output=True)
     (first,) = (work / "runs" / "plane-smpo").glob("*-1")

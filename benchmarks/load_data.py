@@ -27,7 +27,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from output import add_arguments, target, write  # noqa: E402
+from output import add_arguments, target, write
 
 SIZES = (10_000, 100_000, 1_000_000)
 PORTION = 5_000

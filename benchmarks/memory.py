@@ -103,9 +103,7 @@ def architecture(shape: str, cases: list[Case]) -> Architecture:
     config, pixels = SHAPES[shape]
     each = dict.fromkeys(((half, light) for half in ("bf16", "fp32") for light in (False, True)), math.nan)
     for precision, light in {(case.precision, case.checkpointing) for case in cases}:
-        each[precision, light] = (
-            activations(config, pixels, precision=precision, checkpointing=light) / 1e9
-        )
+        each[precision, light] = activations(config, pixels, precision=precision, checkpointing=light) / 1e9
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Where a benchmark writes: the committed results, a file of your own, or a folder beside the runs when it was quick."""
+"""Where a benchmark writes: the committed results, another file, or, when it was quick, a folder beside the runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, device: bool = False) -> N
             "--device", default="cpu", help="where the runs train; the committed results are a CPU's"
         )
     parser.add_argument(
-        "--quick", action="store_true", help="seconds instead of minutes: shows that the script works, measures nothing"
+        "--quick",
+        action="store_true",
+        help="seconds instead of minutes: shows that the script works, measures nothing",
     )
     parser.add_argument("--out", type=Path, help="the file to write, instead of the committed result")
 

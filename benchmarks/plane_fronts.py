@@ -122,7 +122,9 @@ def path_of(
         HERE.parent / "experiments" / "plane_smpo.yaml",
         skeleton=ExperimentSpec,
         sets=[
-            *sets, f"runtime.cache={options.cache}", f"runtime.device={options.device}",
+            *sets,
+            f"runtime.cache={options.cache}",
+            f"runtime.device={options.device}",
             f"train.steps={options.size.marks[-1]}",
         ],
     )

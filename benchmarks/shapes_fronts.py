@@ -106,7 +106,9 @@ def at_distance(path: list[dict[str, Any]], error: float) -> Any:
     above = max(1, int(np.searchsorted(places, error**0.5)))
     above = min(above, len(places) - 1)
     step = places[above] - places[above - 1]
-    share = (error**0.5 - places[above - 1]) / step if step else 1.0  # a mark that is no further than the last
+    share = (
+        (error**0.5 - places[above - 1]) / step if step else 1.0
+    )  # a mark that is no further than the last
     return gains[above - 1] + share * (gains[above] - gains[above - 1])
 
 

@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,13 @@ def main(words: list[str] | None = None) -> None:
 
 
 def compare(report: dict[str, Any], world: World, chosen: argparse.Namespace) -> None:
-    """Parity, before anything is timed. With `--keep-going` arms that differ are timed all the same, and the result says
-    how they differ: a lent machine isn't there for a second try."""
+    """Parity, before anything is timed. With `--keep-going` arms that differ are timed all the same, and the result
+    says how they differ: a lent machine isn't there for a second try."""
     few = world.spread(chosen.parity_pairs or chosen.pairs)
     report["parity_pairs"] = len(few.t)
-    checks: dict[str, Callable[[], dict[str, float]]] = {"parity": lambda: parity(few, chosen.grid, chosen.micro)}
+    checks: dict[str, Callable[[], dict[str, float]]] = {
+        "parity": lambda: parity(few, chosen.grid, chosen.micro)
+    }
     if HALF[chosen.precision] is not None:
         checks["half_parity"] = lambda: half_parity(few, chosen.grid, chosen.precision, chosen.micro)
     for name, check in checks.items():
@@ -120,30 +123,36 @@ def compare(report: dict[str, Any], world: World, chosen: argparse.Namespace) ->
 
 
 def climb(
-    report: dict[str, Any], world: World, arms: dict[str, Arm], chosen: argparse.Namespace, keep: Any
+    report: dict[str, Any],
+    world: World,
+    arms: dict[str, Arm],
+    chosen: argparse.Namespace,
+    keep: Callable[[], None],
 ) -> None:
     """Times the rungs, all interleaved or in groups by worth, and puts them into the report as they are known."""
     groups = [tuple(arms)]
     if chosen.by_worth:
         groups = [tuple(name for name in group if name in arms) for group in ladder.BY_WORTH]
-    device, done = world.device, []
     for group in filter(None, groups):
         some = {name: arms[name] for name in group}
-        first = {name: warmed(name, arm, device) for name, arm in some.items()}
-
-        def measured(times: dict[str, dict[str, Any]], first: dict[str, Any] = first) -> None:
-            rungs = [{"name": name, **times[name], **first[name]} for name in times]
-            report["rungs"] = [*done, *rungs]
-            report["clocks"][f"after {', '.join(times)}"] = clocks(device)
-            ladder.judge(report, world)
-            keep()
-
-        interleaved(some, device, chosen.repeats, measured)
-        done = report["rungs"]
-        for rung in done[-len(some) :]:
-            rung["phases_ms"] = phases(arms[rung["name"]], device)
-            rung["micro_batch"] = getattr(arms[rung["name"]], "micro_batch", 1)
+        known = partial(_known, report, world, keep, list(report["rungs"]))
+        first = {name: warmed(name, arm, world.device) for name, arm in some.items()}
+        interleaved(some, world.device, chosen.repeats, partial(known, first))
+        for rung in report["rungs"][-len(some) :]:
+            rung["phases_ms"] = phases(some[rung["name"]], world.device)
+            rung["micro_batch"] = getattr(some[rung["name"]], "micro_batch", 1)
         keep()
+
+
+def _known(
+    report: dict[str, Any], world: World, keep: Callable[[], None], done: list[Any], first: dict[str, Any],
+    times: dict[str, dict[str, Any]],
+) -> None:  # fmt: skip
+    """Rungs of a group beside those of the groups before it, after a round of repeats."""
+    report["rungs"] = [*done, *({"name": name, **times[name], **first[name]} for name in times)]
+    report["clocks"][f"after {', '.join(times)}"] = clocks(world.device)
+    ladder.judge(report, world)
+    keep()
 
 
 def warmed(name: str, arm: Arm, device: torch.device) -> dict[str, float]:
@@ -175,7 +184,9 @@ def encoding(world: World, micro: int) -> dict[str, float]:
 
 
 def _name(chosen: argparse.Namespace, device: torch.device) -> str:
-    return f"side_by_side_{chosen.arch}{'_reduced' if chosen.reduced else ''}_{chosen.grid}_{device.type}.json"
+    return (
+        f"side_by_side_{chosen.arch}{'_reduced' if chosen.reduced else ''}_{chosen.grid}_{device.type}.json"
+    )
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -183,22 +194,30 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", choices=list(GRID), default="tiny")
-    parser.add_argument("--mode", choices=["all", "official", "exact", "amortised", "cached", "none"], default="all",
-                        help="the official arm and this mode; all: the whole ladder; none: `--options` alone")  # fmt: skip
+    parser.add_argument(
+        "--mode", choices=["all", "official", "exact", "amortised", "cached", "none"], default="all",
+        help="the official arm and this mode; all: the whole ladder; none: `--options` alone",
+    )  # fmt: skip
     parser.add_argument("--grid", choices=["0.20", "0.22"], default="0.22",
                         help="time grid: of diffusers before 0.22 (pinned by the official code), or since")  # fmt: skip
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=list(HALF), default="fp32")
     parser.add_argument("--micro", type=int, default=None, help="pairs in a pass with gradients")
-    parser.add_argument("--inversion-batch", type=int, metavar="IMAGES",
-                        help="images in a pass of the inversion; by default as many as in one with gradients")  # fmt: skip
+    parser.add_argument(
+        "--inversion-batch", type=int, metavar="IMAGES",
+        help="images in a pass of the inversion; by default as many as in one with gradients",
+    )  # fmt: skip
     parser.add_argument("--shadow-weights", action="store_true", help="in all of smpo's arms (16 bits)")
-    parser.add_argument("--attention", choices=["auto", "cudnn", "flash", "efficient", "math"], default="auto")
+    parser.add_argument(
+        "--attention", choices=["auto", "cudnn", "flash", "efficient", "math"], default="auto"
+    )
     parser.add_argument("--checkpointing", choices=list(CHECKPOINTING), default="none")
     parser.add_argument(
         "--pairs", type=int, help="pairs per update; by default one per bin of timesteps (GPU: four)"
     )
-    parser.add_argument("--official-pairs", type=int, help="the official structure's; by default all (GPU: one per bin)")
+    parser.add_argument(
+        "--official-pairs", type=int, help="the official structure's; by default all (GPU: one per bin)"
+    )
     parser.add_argument("--parity-pairs", type=int, help="pairs that are compared; by default all (GPU: two)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--options", nargs="*", choices=list(OPTIONS), metavar="NAME",
@@ -207,7 +226,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
                         help="true blocks at an eighth of the width: shows that it works, no more")  # fmt: skip
     parser.add_argument("--skip-parity", action="store_true", help="it was shown in an earlier call")
     parser.add_argument("--keep-going", action="store_true", help="time arms that differ, too, and say so")
-    parser.add_argument("--by-worth", action="store_true", help="exact against official first, then the other arms")
+    parser.add_argument(
+        "--by-worth", action="store_true", help="exact against official first, then the other arms"
+    )
     parser.add_argument("--profile", action="store_true", help="kernels and launches of the exact arm")
     add_arguments(parser)
     chosen = parser.parse_args(words)

@@ -135,7 +135,9 @@ def main(words: list[str] | None = None) -> None:
                 row |= _tried(arch, case, device, small=options.quick)
             found["cases"].append(row)
             write(options.out, found)
-            print(arch, " ".join(case.settings), {k: v for k, v in row.items() if k not in ("arch", "settings")})
+            print(
+                arch, " ".join(case.settings), {k: v for k, v in row.items() if k not in ("arch", "settings")}
+            )
 
 
 def _tried(arch: str, case: Case, device: torch.device, *, small: bool) -> dict[str, Any]:

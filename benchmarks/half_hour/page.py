@@ -17,9 +17,10 @@ FOLDERS = Path(__file__).parents[1] / "results" / "first_half_hour"
 """One folder a card."""
 PARTS = ("doctor", "gpu", "sdxl", "options", "sd15", "memory")
 
-NONE_YET = """**No GPU run has been made yet**, and no figure on this page is a GPU's. What was checked instead: all of it ran on a
-pretended GPU, where every line of Python, every dtype, shape and allocation is as on a card, but no kernel runs; that
-finds crashes and counts memory, and says nothing about numbers or speed.
+NONE_YET = """**No GPU run has been made yet**, and no figure on this page is a GPU's. What was checked instead: the
+whole command ran in small on a pretended GPU, and its memory part at true size. There every line of Python, every
+dtype, shape and allocation is as on a card, but no kernel runs; that finds crashes and counts memory, and says nothing
+about numbers or speed.
 """
 
 
@@ -58,7 +59,11 @@ def _read(file: Path) -> dict[str, Any]:
 def _machine(machine: dict[str, Any], doctor: dict[str, Any]) -> str:
     card = machine.get("card", {})
     said = [f"{key} {card[key]}" for key in ("driver", "cuda", "cudnn") if card.get(key)]
-    said += [f"{name} {machine[name]}" for name in ("python", "torch", "diffusers", "transformers") if name in machine]
+    said += [
+        f"{name} {machine[name]}"
+        for name in ("python", "torch", "diffusers", "transformers")
+        if name in machine
+    ]
     text = ", ".join(said)
     if (top := doctor.get("ceilings")) is not None:
         text += (
@@ -101,8 +106,8 @@ def _side_by_side(report: dict[str, Any]) -> str:
         f"Grid of diffusers {report['grid']}, {report['precision']}, {report['pairs']} pairs an update, micro-batch "
         f"{report['micro_batch']}, inversion batch {report['inversion_batch'] or 'as large'}, "
         f"{'shadow weights, ' if report['shadow_weights'] else ''}checkpointing {report['checkpointing']}, seed "
-        f"{report['seed']}. TFLOP/s count what the method needs, without recomputation; MFU is of the datasheet's dense "
-        "16-bit peak, *of the product* of a large product in the same process."
+        f"{report['seed']}. TFLOP/s count what the method needs, without recomputation; MFU is their share of the "
+        "datasheet's dense 16-bit peak, *of the product* their share of a large product's in the same process."
     )
     texts = [_agreement(report), _grid(rows), settings, _clocks(report)]
     return "\n\n".join(filter(None, [*texts, _profile(report.get("profile"))]))
@@ -110,26 +115,34 @@ def _side_by_side(report: dict[str, Any]) -> str:
 
 def _agreement(report: dict[str, Any]) -> str:
     if failed := report.get("parity_failed"):
-        return "**The arms were not shown to agree**: " + "; ".join(f"{k}: {v}" for k, v in failed.items()) + "."
+        return (
+            "**The arms were not shown to agree**: " + "; ".join(f"{k}: {v}" for k, v in failed.items()) + "."
+        )
     if not (found := report.get("parity")):
         return "Whether the arms agree was not checked in this run."
     worst = max(value for name, value in found.items() if name != "gradient_cosine")
     return (
-        f"Official structure and smpo agree to a relative {worst:.0e} on {report['parity_pairs']} pairs in float32, and "
-        f"their gradients' cosine is 1 - {found['gradient_cosine']:.0e}."
+        f"In float32 the official structure and smpo agree to a relative {worst:.0e} (pairs compared: "
+        f"{report['parity_pairs']}), and their gradients' cosine is 1 - {found['gradient_cosine']:.0e}."
     )
 
 
 def _clocks(report: dict[str, Any]) -> str:
     speeds = [one["sm_clock_mhz"] for one in report.get("clocks", {}).values() if "sm_clock_mhz" in one]
-    return f"SM clock between {min(speeds):,.0f} and {max(speeds):,.0f} MHz when it was read." if speeds else ""
+    return (
+        f"SM clock between {min(speeds):,.0f} and {max(speeds):,.0f} MHz when it was read." if speeds else ""
+    )
 
 
 def _profile(found: dict[str, Any] | None) -> str:
     if not found or not found["kernels"]:
         return ""
     rows = [
-        {"kernel": f"`{one['name'][:80]}`", "ms a sample": f"{one['ms']:.2f}", "launches": f"{one['launches']:,.1f}"}
+        {
+            "kernel": f"`{one['name'][:80]}`",
+            "ms a sample": f"{one['ms']:.2f}",
+            "launches": f"{one['launches']:,.1f}",
+        }
         for one in found["kernels"][:10]
     ]
     return (
@@ -142,7 +155,13 @@ def _options(report: dict[str, Any]) -> str:
     rows = []
     for one in report["options"]:
         if "error" in one:
-            rows.append({"setting": f"`{one['name']}`", "times exact": "failed", "peak, GB": one["error"].splitlines()[0][:80]})
+            rows.append(
+                {
+                    "setting": f"`{one['name']}`",
+                    "times exact": "failed",
+                    "peak, GB": one["error"].splitlines()[0][:80],
+                }
+            )
             continue
         low, high = one["spread"]
         rows.append(
@@ -153,8 +172,8 @@ def _options(report: dict[str, Any]) -> str:
             }
         )  # fmt: skip
     return (
-        f"{_grid(rows)}\n\n{report['pairs']} pairs an update, micro-batch {report['micro_batch']}, {report['precision']}, "
-        f"{report['repeats']} interleaved repeats."
+        f"{_grid(rows)}\n\n{report['pairs']} pairs an update, micro-batch {report['micro_batch']}, "
+        f"{report['precision']}, {report['repeats']} interleaved repeats."
     )
 
 
@@ -162,11 +181,15 @@ def _memory(report: dict[str, Any]) -> str:
     rows = [
         {
             "network": one["arch"],
-            "settings": ", ".join(f"`{word}`" for word in one["settings"] if not word.startswith("inversion.")),
+            "settings": ", ".join(
+                f"`{word}`" for word in one["settings"] if not word.startswith("inversion.")
+            ),
             "`smpo plan`, GB": f"{one['plan_gb']:.1f}",
             "allocated": _number(one.get("allocated_gb"), ".1f") or one.get("error", "")[:60],
             "reserved": _number(one.get("reserved_gb"), ".1f"),
-            "plan by allocated": "" if "allocated_gb" not in one else f"{one['plan_gb'] / one['allocated_gb']:.2f}",
+            "plan by allocated": ""
+            if "allocated_gb" not in one
+            else f"{one['plan_gb'] / one['allocated_gb']:.2f}",
         }
         for one in report["cases"]
     ]

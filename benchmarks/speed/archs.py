@@ -91,7 +91,9 @@ class World:
         bins = min(GRID[self.arch], len(self.t))
         if count >= len(self.t):
             return self
-        return self.part(range(count) if count >= bins else [int((i + 0.5) * bins / count) for i in range(count)])
+        return self.part(
+            range(count) if count >= bins else [int((i + 0.5) * bins / count) for i in range(count)]
+        )
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:

@@ -45,12 +45,21 @@ GOALS = {
     "sd15": {"exact": 6.0},
 }
 """Times the official-style arm, in the same process."""
-GOAL_RATE = {"sdxl": {"exact": 2.0, "cached": 8.5, "amortised": 3.6}, "sd15": {"exact": 18.0, "cached": 55.0, "amortised": 30.0}}  # fmt: skip
+GOAL_RATE = {
+    "sdxl": {"exact": 2.0, "cached": 8.5, "amortised": 3.6},
+    "sd15": {"exact": 18.0, "cached": 55.0, "amortised": 30.0},
+}
 """Losses a second on one H200 in 16 bits: of SDXL at 1024 pixels and SD 1.5 at 512, on the grid since 0.22."""
 
 
 def arms(
-    world: World, grid: str, precision: str, base: Mode, folder: Path, wanted: str, official_pairs: int | None = None
+    world: World,
+    grid: str,
+    precision: str,
+    base: Mode,
+    folder: Path,
+    wanted: str,
+    official_pairs: int | None = None,
 ) -> Iterator[tuple[str, Arm]]:
     """The rungs with their names, in order. `base`: how smpo works in all of its arms, but for what an arm is about.
     `official_pairs`: those of the official structure's arms, which take the most time and need no more than one pair in
@@ -101,7 +110,9 @@ def judge(report: dict[str, Any], world: World) -> None:
         rung["goal"] = GOALS[world.arch].get(name) if true else None
         on_a_gpu = true and world.device.type == "cuda" and report["precision"] != "fp32"
         rung["goal_rate"] = GOAL_RATE.get(world.arch, {}).get(name) if on_a_gpu else None
-        rung["predicted_speedup"] = _predicted(rung, first, PREDICTED_RATE.get(world.arch, {}) if true else {})
+        rung["predicted_speedup"] = _predicted(
+            rung, first, PREDICTED_RATE.get(world.arch, {}) if true else {}
+        )
 
 
 def _predicted(rung: dict[str, Any], first: dict[str, Any] | None, rate: dict[str, float]) -> float | None:
@@ -124,7 +135,8 @@ def table(report: dict[str, Any]) -> str:
         lines.append(
             f"{rung['name']:<18}{rung['per_second']:>9.3g}{f'{low:.3g} .. {high:.3g}':>16}{rung['tflop']:>9.3g}"
             f"{rung['launches']:>10,.0f}{rung['utilisation']:>7.0%}{_cell(rung['speedup'], '10.2f')}"
-            f"{_cell(rung['predicted_speedup'], '11.2f')}{_cell(rung['goal'], '6.1f')}{_cell(rung['goal_rate'], '8.1f')}"
+            f"{_cell(rung['predicted_speedup'], '11.2f')}{_cell(rung['goal'], '6.1f')}"
+            f"{_cell(rung['goal_rate'], '8.1f')}"
         )
     lines += [_option(one) for one in report.get("options", [])]
     return "\n".join(lines)

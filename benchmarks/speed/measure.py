@@ -98,7 +98,8 @@ def interleaved(
             times[name].append(taken)
         results = {
             name: {
-                "seconds": median(found), "spread": [min(found), max(found)], "repeats": len(found), "peak_gb": peaks[name],
+                "seconds": median(found), "spread": [min(found), max(found)], "repeats": len(found),
+                "peak_gb": peaks[name],
             }
             for name, found in times.items()
         }  # fmt: skip

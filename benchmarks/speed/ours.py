@@ -74,7 +74,9 @@ class FixedDraws:
 class Ours:
     """`update()` is one update of smpo's loop over all pairs of the world, inside `applied()`."""
 
-    def __init__(self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None) -> None:
+    def __init__(
+        self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None
+    ) -> None:
         self.world, self.mode = world, mode
         if precision != "fp32":
             store_in_half(world.reference, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])

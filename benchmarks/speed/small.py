@@ -17,8 +17,8 @@ from smpo.engine.passes import Passes
 from smpo.engine.rates import LearningRate
 from smpo.families.lora import Adapter
 from smpo.families.networks import HALF, Arithmetic, Networks
-from smpo.families.recompute import checkpoint
 from smpo.families.pipelines import policy_and_reference
+from smpo.families.recompute import checkpoint
 from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, PairBatch

@@ -1,4 +1,4 @@
-"""Where a benchmark writes: the committed results, a file of your own, or a folder beside the runs if quick."""
+"""Where a benchmark writes: the committed results, another file, or, when it was quick, a folder beside the runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """smpo's scorers beside the published packages, number for number: docs/rewards.md's table.
 
     python benchmarks/rewards.py --hpsv2 A/bin/python --image-reward B/bin/python --mps REPOSITORY
-    python benchmarks/rewards.py --quick       # seconds, to see that it works: PickScore, in transformers
+    python benchmarks/rewards.py --quick       # seconds, to see that it works: PickScore, which transformers has
     python benchmarks/rewards.py --page        # the table again, from the results
     python benchmarks/rewards.py --check       # 1 when the page's table isn't that of the results
 

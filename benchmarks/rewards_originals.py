@@ -88,13 +88,9 @@ def make_clips(folder: Path, letters: list[str], merges: list[str]) -> dict[str,
             "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS,
             "num_attention_heads": WIDTH // 64, "hidden_act": activation,
         }  # fmt: skip
+        ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1}
         config = CLIPConfig(
-            text_config={
-                **tower,
-                "vocab_size": len(words),
-                "bos_token_id": len(words) - 2,
-                "eos_token_id": len(words) - 1,
-            },
+            text_config={**tower, **ends, "vocab_size": len(words)},
             vision_config={**tower, "image_size": 224, "patch_size": PATCH},
             projection_dim=SPACE,
         )
@@ -151,14 +147,12 @@ def pickscore(folder: Path) -> list[float]:
     """As PickScore's model page says, with transformers' own classes."""
     from transformers import AutoModel, AutoProcessor
 
-    processor, model = (
-        AutoProcessor.from_pretrained(folder / "gelu"),
-        AutoModel.from_pretrained(folder / "gelu"),
-    )
+    processor = AutoProcessor.from_pretrained(folder / "gelu")
+    model = AutoModel.from_pretrained(folder / "gelu")
     scores = []
     for file, prompt in questions(folder):
         settings = {"padding": True, "truncation": True, "max_length": 77, "return_tensors": "pt"}
-        image = model.get_image_features(**processor(images=[Image.open(file)], return_tensors="pt"))
+        image = model.get_image_features(**processor(images=[Image.open(file)], **settings))
         text = model.get_text_features(**processor(text=prompt, **settings))
         # Since transformers 5 features come with the rest of the tower's output.
         image, text = (getattr(one, "pooler_output", one) for one in (image, text))
@@ -318,19 +312,17 @@ def mps(folder: Path) -> list[float]:
     tokenizer = AutoTokenizer.from_pretrained(folder / "gelu")
     processor = CLIPImageProcessor.from_pretrained(folder / "gelu")
     condition = (folder / "condition.txt").read_text()
+    padded = {"max_length": 77, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
 
     def ids(text: str) -> torch.Tensor:
-        return tokenizer(
-            text, max_length=77, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        return tokenizer(text, **padded).input_ids
 
     scores = []
     for file, prompt in questions(folder):
         words, whole = clip.get_text_features(ids(prompt))
         wanted, _ = clip.get_text_features(ids(condition))
-        image = clip.get_image_features(
-            processor(Image.open(file).convert("RGB"), return_tensors="pt").pixel_values
-        )
+        picture = processor(Image.open(file).convert("RGB"), return_tensors="pt")
+        image = clip.get_image_features(picture.pixel_values)
         alike = torch.einsum("bid,bjd->bji", words, wanted).max(dim=1, keepdim=True)[0]
         mask = torch.where(alike / alike.max() > 0.3, 0.0, -torch.inf).repeat(1, image.shape[1], 1)
         seen = F.normalize(cross(image, words, mask)[:, 0], dim=-1)

@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,32 +123,36 @@ def compare(report: dict[str, Any], world: World, chosen: argparse.Namespace) ->
 
 
 def climb(
-    report: dict[str, Any], world: World, arms: dict[str, Arm], chosen: argparse.Namespace, keep: Any
+    report: dict[str, Any],
+    world: World,
+    arms: dict[str, Arm],
+    chosen: argparse.Namespace,
+    keep: Callable[[], None],
 ) -> None:
     """Times the rungs, all interleaved or in groups by worth, and puts them into the report as they are known."""
     groups = [tuple(arms)]
     if chosen.by_worth:
         groups = [tuple(name for name in group if name in arms) for group in ladder.BY_WORTH]
-    device, done = world.device, []
     for group in filter(None, groups):
         some = {name: arms[name] for name in group}
-        first = {name: warmed(name, arm, device) for name, arm in some.items()}
-
-        def measured(
-            times: dict[str, dict[str, Any]], first: dict[str, Any] = first, done: list[Any] = done
-        ) -> None:
-            rungs = [{"name": name, **times[name], **first[name]} for name in times]
-            report["rungs"] = [*done, *rungs]
-            report["clocks"][f"after {', '.join(times)}"] = clocks(device)
-            ladder.judge(report, world)
-            keep()
-
-        interleaved(some, device, chosen.repeats, measured)
-        done = report["rungs"]
-        for rung in done[-len(some) :]:
-            rung["phases_ms"] = phases(arms[rung["name"]], device)
-            rung["micro_batch"] = getattr(arms[rung["name"]], "micro_batch", 1)
+        known = partial(_known, report, world, keep, list(report["rungs"]))
+        first = {name: warmed(name, arm, world.device) for name, arm in some.items()}
+        interleaved(some, world.device, chosen.repeats, partial(known, first))
+        for rung in report["rungs"][-len(some) :]:
+            rung["phases_ms"] = phases(some[rung["name"]], world.device)
+            rung["micro_batch"] = getattr(some[rung["name"]], "micro_batch", 1)
         keep()
+
+
+def _known(
+    report: dict[str, Any], world: World, keep: Callable[[], None], done: list[Any], first: dict[str, Any],
+    times: dict[str, dict[str, Any]],
+) -> None:  # fmt: skip
+    """Rungs of a group beside those of the groups before it, after a round of repeats."""
+    report["rungs"] = [*done, *({"name": name, **times[name], **first[name]} for name in times)]
+    report["clocks"][f"after {', '.join(times)}"] = clocks(world.device)
+    ladder.judge(report, world)
+    keep()
 
 
 def warmed(name: str, arm: Arm, device: torch.device) -> dict[str, float]:
@@ -189,15 +194,19 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", choices=list(GRID), default="tiny")
-    parser.add_argument("--mode", choices=["all", "official", "exact", "amortised", "cached", "none"], default="all",
-                        help="the official arm and this mode; all: every arm; none: `--options` alone")  # fmt: skip
+    parser.add_argument(
+        "--mode", choices=["all", "official", "exact", "amortised", "cached", "none"], default="all",
+        help="the official arm and this mode; all: the whole ladder; none: `--options` alone",
+    )  # fmt: skip
     parser.add_argument("--grid", choices=["0.20", "0.22"], default="0.22",
                         help="time grid: of diffusers before 0.22 (pinned by the official code), or since")  # fmt: skip
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=list(HALF), default="fp32")
     parser.add_argument("--micro", type=int, default=None, help="pairs in a pass with gradients")
-    parser.add_argument("--inversion-batch", type=int, metavar="IMAGES",
-                        help="images in a pass of the inversion; default: as in a pass with gradients")  # fmt: skip
+    parser.add_argument(
+        "--inversion-batch", type=int, metavar="IMAGES",
+        help="images in a pass of the inversion; by default as many as in one with gradients",
+    )  # fmt: skip
     parser.add_argument("--shadow-weights", action="store_true", help="in all of smpo's arms (16 bits)")
     parser.add_argument(
         "--attention", choices=["auto", "cudnn", "flash", "efficient", "math"], default="auto"

@@ -1,4 +1,6 @@
-"""A pytest plugin that writes each test's outcome at once: `pytest -p half_hour.gpu_tests --results FILE`.
+"""A pytest plugin that writes each test's outcome as soon as it is known.
+
+    pytest -p half_hour.gpu_tests --results FILE
 
 pytest's own reports are written at the end, which a run with a time limit may not see.
 """

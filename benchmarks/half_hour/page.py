@@ -17,9 +17,10 @@ FOLDERS = Path(__file__).parents[1] / "results" / "first_half_hour"
 """One folder a card."""
 PARTS = ("doctor", "gpu", "sdxl", "options", "sd15", "memory")
 
-NONE_YET = """**No GPU run has been made yet**, and no figure on this page is a GPU's. What was checked instead:
-all of it ran on a pretended GPU, where every line of Python, every dtype, shape and allocation is as on a card, but no
-kernel runs; that finds crashes and counts memory, and says nothing about numbers or speed.
+NONE_YET = """**No GPU run has been made yet**, and no figure on this page is a GPU's. What was checked instead: the
+whole command ran in small on a pretended GPU, and its memory part at true size. There every line of Python, every
+dtype, shape and allocation is as on a card, but no kernel runs; that finds crashes and counts memory, and says nothing
+about numbers or speed.
 """
 
 
@@ -105,8 +106,8 @@ def _side_by_side(report: dict[str, Any]) -> str:
         f"Grid of diffusers {report['grid']}, {report['precision']}, {report['pairs']} pairs an update, micro-batch "
         f"{report['micro_batch']}, inversion batch {report['inversion_batch'] or 'as large'}, "
         f"{'shadow weights, ' if report['shadow_weights'] else ''}checkpointing {report['checkpointing']}, seed "
-        f"{report['seed']}. TFLOP/s count what the method needs, without recomputation; MFU is of the dense "
-        "16-bit peak, *of the product* of a large product in the same process."
+        f"{report['seed']}. TFLOP/s count what the method needs, without recomputation; MFU is their share of the "
+        "datasheet's dense 16-bit peak, *of the product* their share of a large product's in the same process."
     )
     texts = [_agreement(report), _grid(rows), settings, _clocks(report)]
     return "\n\n".join(filter(None, [*texts, _profile(report.get("profile"))]))
@@ -121,8 +122,8 @@ def _agreement(report: dict[str, Any]) -> str:
         return "Whether the arms agree was not checked in this run."
     worst = max(value for name, value in found.items() if name != "gradient_cosine")
     return (
-        f"Official structure and smpo agree to a relative {worst:.0e} on {report['parity_pairs']} pairs in float32; "
-        f"their gradients' cosine is 1 - {found['gradient_cosine']:.0e}."
+        f"In float32 the official structure and smpo agree to a relative {worst:.0e} (pairs compared: "
+        f"{report['parity_pairs']}), and their gradients' cosine is 1 - {found['gradient_cosine']:.0e}."
     )
 
 
@@ -171,9 +172,8 @@ def _options(report: dict[str, Any]) -> str:
             }
         )  # fmt: skip
     return (
-        f"{_grid(rows)}\n\n{report['pairs']} pairs an update, "
-        f"micro-batch {report['micro_batch']}, {report['precision']}, "
-        f"{report['repeats']} interleaved repeats."
+        f"{_grid(rows)}\n\n{report['pairs']} pairs an update, micro-batch {report['micro_batch']}, "
+        f"{report['precision']}, {report['repeats']} interleaved repeats."
     )
 
 

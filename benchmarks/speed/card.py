@@ -15,9 +15,11 @@ _FACTS = {
     "memory_clock_max_mhz": "clocks.max.memory", "power_limit_w": "power.limit", "ecc": "ecc.mode.current",
 }  # fmt: skip
 _CLOCKS = {
-    "sm_clock_mhz": "clocks.sm", "memory_clock_mhz": "clocks.mem", "power_w": "power.draw",
+    "sm_clock_mhz": "clocks.sm",
+    "memory_clock_mhz": "clocks.mem",
+    "power_w": "power.draw",
     "celsius": "temperature.gpu",
-}  # fmt: skip
+}
 _PEAKS = {"H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "A800": 312.0, "4090": 165.0}
 """Dense 16-bit TFLOP/s of NVIDIA's datasheets, by a part of the card's name; the first that fits counts."""
 

@@ -34,11 +34,11 @@ def _matmul(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _copy(device: torch.device) -> float:
-    """Of 8 GB on a GPU with room for two of them, else of an eighth of what is free; of 64 MB on a CPU."""
+    """Of 2 GB on a GPU, or of an eighth of what is free there; of 64 MB on a CPU."""
     count = 16 * 2**20
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        count = min(2 * 10**9, int(free) // 8 // 4)
+        count = min(5 * 10**8, int(free) // 8 // 4)
     source = torch.ones(count, device=device)
     target = torch.empty_like(source)
     times = []

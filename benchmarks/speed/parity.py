@@ -1,8 +1,8 @@
 """Before anything is timed: do both arms compute the same thing?
 
 Pair by pair the noisy latent, the target noise, errors, margin and loss, and at the end the gradient. Both arms run in
-float32 on the device, without TensorFloat-32; what is left is rounding. Where 16 bits are timed, both arms are
-also held against the float32 one: smpo's may be no further from it than the official structure's.
+float32 on the device, without TensorFloat-32; what is left is rounding. Where 16 bits are timed, both arms are also
+held against the float32 one: smpo's may be no further from it than the official structure's.
 """
 
 from __future__ import annotations
@@ -107,20 +107,21 @@ def _apart(one: Tensor, two: Tensor, scale: float | None) -> float:
 
 
 def _gradient(world: World) -> list[Tensor]:
-    """The policy's, taken from it, in the CPU's memory: beside two networks there may be no room for three of them."""
-    found = []
-    for p in world.policy.parameters():
-        if p.grad is not None:
-            found.append(p.grad.cpu())
-        p.grad = None
-    return found
+    """The policy's, taken from it. In the CPU's memory where the device has no room: three of them are compared."""
+    gradients = [p.grad for p in world.policy.parameters() if p.grad is not None]
+    world.policy.zero_grad(set_to_none=True)
+    if world.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(world.device)
+        if free < 4 * sum(gradient.nbytes for gradient in gradients):
+            return [gradient.cpu() for gradient in gradients]
+    return gradients
 
 
 def _compared(one: list[Tensor], two: list[Tensor]) -> tuple[float, float]:
     """`(norm of one over that of two, cosine)`, summed up in float64 a tensor at a time."""
     dot = mine = theirs = 0.0
     for a, b in zip(one, two, strict=True):
-        a, b = a.double(), b.double()
+        a, b = a.double(), b.to(a.device).double()
         dot += float((a * b).sum())
         mine += float(a.pow(2).sum())
         theirs += float(b.pow(2).sum())

@@ -21,8 +21,8 @@ def profiled(update: Callable[[Any], int], device: torch.device) -> dict[str, An
 
     `launches_per_pair`: kernels and copies started on the device for each loss; `busy`: the share of the update's time
     covered by them, overlaps counted once; `kernels` and `operators`: the `TOP` of each by their own time in
-    milliseconds a loss. On a CPU there are operators alone. The profiler slows the host: `seconds_per_pair` is larger
-    than without it and `busy` smaller.
+    milliseconds a loss. On a CPU there are operators alone. The profiler slows the host, so `seconds_per_pair` is
+    larger than without it and `busy` smaller.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities, acc_events=True) as recorded:

@@ -1,7 +1,7 @@
-"""The first half hour on a card: commands are understood, and an interrupted part leaves the others' results.
+"""The first half hour on a card: its parts' commands parse, and an interrupted part leaves the others' results.
 
-Here a stand-in takes the place of the interpreter for the parts' own work; all of it is rehearsed under `slow`, and on
-a pretended GPU.
+Here a stand-in takes the place of the interpreter for the parts' own work; the whole of it is rehearsed under `slow`,
+and on a pretended GPU.
 """
 
 import json
@@ -42,7 +42,7 @@ def half_hour(*words, out, **more):
         if name not in more:
             environment.pop(name, None)
     command = ["bash", str(SCRIPT), *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1700, check=False)
 
 
 @pytest.fixture
@@ -178,6 +178,7 @@ def test_outcomes_of_tests_are_written_one_by_one(pytester, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_rehearsal_goes_through(script, tmp_path):
     said = half_hour(out=tmp_path, REHEARSAL="1")
     assert said.returncode == 0, said.stdout + said.stderr

@@ -103,7 +103,7 @@ class Networks:
         return self._once[id(network)].during(cond, reference=reference)
 
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """One pass in the common arithmetic: float32 `[N, C, H, W]`.
+        """One pass in the common arithmetic: at least float32 `[N, C, H, W]`.
 
         Contiguous: torch may choose other kernels for other strides, and a dropout of zero, which only the network
         that is being trained has on, changes them half way.
@@ -111,7 +111,7 @@ class Networks:
         x = x.contiguous(memory_format=self.speed.layout)
         with self.arithmetic.autocast(), self.speed.attending():
             output: Tensor = network(x, t, **inputs, return_dict=False)[0]
-        return output.float()
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     @contextmanager
     def still(self, *, reference: bool, eight_bit: bool = False) -> Iterator[nn.Module]:

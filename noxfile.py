@@ -114,6 +114,15 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def machines(session: nox.Session) -> None:
+    """The numerical tests under several instruction sets and thread counts: benchmarks/results/machines.json, and its
+    table in docs/howto/reproduce.md. `nox -s machines -- --only "MKL: AVX2" --out FILE` runs one of them."""
+    _setup(session)
+    session.run("python", "benchmarks/machines.py", *session.posargs, env=ENV)
+    session.run("python", "benchmarks/tables.py", env=ENV)
+
+
+@nox.session
 def schema(session: nox.Session) -> None:
     """Write what follows from the registry anew: the schema that editors read, the reference pages of the docs.
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGES = tuple(HERE.parent / "docs" / name for name in ("devices.md", "ladder.md", "models.md"))
+PAGES = tuple(
+    HERE.parent / "docs" / name for name in ("devices.md", "ladder.md", "models.md", "howto/reproduce.md")
+)
 RESULTS = HERE / "results"
 SURE = 0.05
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
@@ -154,6 +156,30 @@ def _on_the_pretended_gpu(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def machines() -> str:
+    """How many numerical tests passed under each instruction set."""
+    told = _read("machines.json")
+    machine, rows = told["machine"], []
+    for row in told["settings"]:
+        counts = {name: str(row.get(name, "–")) for name in ("passed", "skipped", "cpu_seconds")}
+        rows.append(
+            {
+                "setting": row["setting"],
+                "sums that change": ", ".join(row["changes"]) or "–",
+                **({"failed": str(len(row["failed"])), **counts} if row["ran"] else {"failed": "not run"}),
+            }
+        )
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    preloaded = any(row["preloaded"] for row in told["settings"])
+    sets = ", ".join(machine["instruction sets"])
+    return (
+        f"{_grid(rows)}\n\n`benchmarks/machines.py`, {machine['date']}: {machine['processor']} ({sets}), "
+        f"{machine['cores']} cores; {packages}. A setting under which no sum changes is not run: the processor "
+        "uses these kernels anyway, or the library ignores it there."
+        + (" A preloaded library gives MKL its Intel kernels on this make." if preloaded else "")
+    )
+
+
 def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
     for row in rows:
         found = next(judge for judge in row["judges"] if judge["judge"] == name)
@@ -235,6 +261,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes fronts": fronts_of_shapes,
     "memory": memory,
     "pretended gpu": pretended_gpu,
+    "machines": machines,
 }
 
 

@@ -93,14 +93,14 @@ class Networks:
         return reference.to(self.arithmetic.device)
 
     def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """One pass in the common arithmetic: float32 `[N, C, H, W]`.
+        """One pass in the common arithmetic: at least float32 `[N, C, H, W]`.
 
         Contiguous: torch may choose other kernels for other strides.
         """
         x = x.contiguous(memory_format=self.speed.layout)
         with self.arithmetic.autocast(), self.speed.attending():
             output: Tensor = network(x, t, **inputs, return_dict=False)[0]
-        return output.float()
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     @contextmanager
     def compared(self, *, reference: bool) -> Iterator[nn.Module]:

@@ -109,10 +109,11 @@ class PlaneDenoiser:
     def predict(
         self, x: Tensor, t: Tensor, cond: Conditioning, *, reference: bool = False, inverting: bool = False
     ) -> Tensor:
-        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, float32."""
+        """The noise in `x` `[N, 2, 1, 1]` at timesteps `t` `[N]`, at least float32."""
         network = self._network(reference)
         with torch.autocast(self.device.type, dtype=self._half, enabled=self._half is not None):
-            return cast(Tensor, network(x, t, cond.tensors["condition"])).float()
+            output = cast(Tensor, network(x, t, cond.tensors["condition"]))
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def sample(
         self,

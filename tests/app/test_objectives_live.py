@@ -14,7 +14,7 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.component import REGISTRY
 from smpo.registry.resolve import Resolved, resolve
 from tests.cli.words import SMALL_PLANE
-from tests.double import in_double
+from tests.double import in_double, wide
 
 import smpo.components  # noqa: F401, isort: skip -- fills the common registry
 
@@ -142,7 +142,7 @@ def test_looks_at_held_out_pairs(cache: Path, monkeypatch: pytest.MonkeyPatch) -
     share = torch.tensor([session.table[row].share for row in rows], dtype=torch.float64)
 
     def holdout(size: int) -> Holdout:
-        return Holdout(list(session.loader.fixed(rows, size)), share, session.session.settings)
+        return Holdout(list(map(wide, session.loader.fixed(rows, size))), share, session.session.settings)
 
     whole, denoiser = holdout(40), session.session.denoiser
     base = whole.errors(denoiser)

@@ -108,8 +108,8 @@ def test_a_unet(tmp_path, settings):
         said = ran(*SMPO, *words, *more, folder=tmp_path, timeout=600)
         assert said.returncode == 0, said.stderr
     one, two = (trained(next(tmp_path.glob(f"{runs}/small/*-1"))) for runs in ("alone", "runs"))
-    largest = max(float(tensor.abs().max()) for tensor in one.values())
-    assert max(float((two[name] - one[name]).abs().max()) for name in one) < 1e-4 * largest
+    # Three updates of lr 1e-4 at most, in opposite directions where a gradient is rounding.
+    assert max(float((two[name] - one[name]).abs().max()) for name in one) < 3 * 2 * 1e-4
 
 
 @pytest.mark.parametrize(

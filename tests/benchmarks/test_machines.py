@@ -1,0 +1,45 @@
+"""The numerical tests under several instruction sets: which run, how they are counted, and a green last run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[2]
+sys.path.insert(0, str(HERE / "benchmarks"))
+
+import machines  # noqa: E402
+
+TOLD = json.loads(machines.RESULT.read_text())
+
+
+def test_the_committed_run_is_whole_and_green() -> None:
+    assert [row["setting"] for row in TOLD["settings"]] == [one.name for one in machines.SETTINGS]
+    assert TOLD["tests"] == list(machines.TESTS)
+    assert not [name for row in TOLD["settings"] for name in row.get("failed", [])]
+    assert all(
+        row["ran"] for row in TOLD["settings"] if row["setting"] in ("as it is", "two threads", "imaginary")
+    )
+
+
+def test_every_path_is_there() -> None:
+    assert all((HERE / path).exists() for path in machines.TESTS)
+
+
+def test_a_failing_test_and_an_idle_setting_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`OMP_NUM_THREADS` is a setting of its own; a variable that no library reads changes no sum."""
+    (tmp_path / "test_some.py").write_text(
+        "import os, pytest\n"
+        "def test_one(): assert os.environ['OMP_NUM_THREADS'] == '1'\n"
+        "def test_two(): assert os.environ['OMP_NUM_THREADS'] == '2'\n"
+        "def test_three(): pytest.skip('no')\n"
+    )
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")  # a shell's own setting doesn't count
+    idle = machines.Setting("idle", {"MKL_NOBODY_READS": "1"})
+    words = ["-c", str(tmp_path / "test_some.py"), str(tmp_path)]
+    plain, two, none = machines.rows([machines.SETTINGS[0], machines.SETTINGS[1], idle], words, tmp_path)
+    assert (plain["passed"], plain["skipped"], plain["ran"]) == (1, 1, True)
+    assert plain["failed"] == ["test_some::test_two"] and two["failed"] == ["test_some::test_one"]
+    assert not none["ran"] and "failed" not in none and "no sum changes" in machines.line(none)
+    assert "1 failed" in machines.line(plain) and "test_some::test_two" in machines.line(plain)

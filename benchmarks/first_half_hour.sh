@@ -62,11 +62,11 @@ limit() {
     if [ -n "$rehearsal" ]; then echo 600 && return; fi
     case "$1" in
         doctor) echo 60 ;;
-        gpu) echo 480 ;;
+        gpu) echo 450 ;;
         sdxl) echo 480 ;;
-        options) echo 330 ;;
+        options) echo 300 ;;
         sd15) echo 240 ;;
-        memory) echo 150 ;;
+        memory) echo 210 ;;
     esac
 }
 
@@ -137,8 +137,13 @@ command_of() {
             fi
             ;;
         memory)
-            command=(-m half_hour.memory --device "$device")
-            if [ -n "$rehearsal" ]; then command+=(--quick --arch sdxl); fi
+            command=(benchmarks/memory.py --device "$device")
+            if [ -n "$rehearsal" ]; then
+                command+=(--quick)
+            else # the presets for large cards and what they are made of, in order of worth
+                command+=(--only sdxl_smpo_141gb "SDXL, selective, shadow" sd15_smpo_141gb "SDXL, checkpointing" "SDXL, LoRA"
+                    "SDXL, AdamW, EMA" "SD 1.5" "SDXL, everything kept, micro-batch 1" "SD 1.5, offloaded reference")
+            fi
             ;;
     esac
     if [ "$1" = gpu ]; then command+=(--results "$out/gpu.json"); else command+=(--out "$out/$1.json"); fi

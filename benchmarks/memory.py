@@ -267,7 +267,7 @@ def planned(name: str, sets: list[str]) -> dict[str, float | int | None]:
     }  # fmt: skip
 
 
-def main(words: list[str] | None = None) -> None:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -278,6 +278,15 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     add_arguments(parser)
     options = parser.parse_args(words)
+    if unknown := set(options.only or ()) - {*CASES, *PRESETS}:
+        parser.error(
+            f"there is no case {', '.join(sorted(unknown))}; there are {', '.join((*CASES, *PRESETS))}"
+        )
+    return options
+
+
+def main(words: list[str] | None = None) -> None:
+    options = arguments(words)
     specs = {**CASES, **{name: (name, list[str]()) for name in PRESETS}}
     if options.case is not None:
         prefer_expandable_segments()
@@ -303,10 +312,12 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _apart(name: str) -> dict[str, Any]:
-    """`measured`, in a process that has the card for itself."""
+    """`measured`, in a process that has the card for itself; its last line as `error` where it fails."""
     size = {"PRETENDED_GB": f"{PRESETS[name] - CONTEXT}"} if name in PRESETS else {}
     words = [sys.executable, __file__, "--case", name]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **size})
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env={**os.environ, **size})
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 

@@ -31,7 +31,7 @@ def section(folder: Path) -> str:
         (one["machine"] for part in PARTS if (one := found[part]) and "machine" in one), {"device": "unknown"}
     )
     texts = [f"## On one {machine['device']}", _machine(machine, found["doctor"]), _endings(found)]
-    if any(found[part].get("reduced") or found[part].get("small") for part in PARTS):
+    if any(found[part].get("reduced") for part in PARTS):
         texts.append("**A rehearsal: its networks are small, and its numbers mean nothing.**")
     for part, title in (("sdxl", "SDXL at 1024 pixels"), ("sd15", "SD 1.5 at 512 pixels")):
         if found[part]:
@@ -39,7 +39,7 @@ def section(folder: Path) -> str:
             texts += [f"### {title}{small}", _side_by_side(found[part])]
     if found["options"] and found["options"].get("options"):
         texts += ["### Settings on SDXL, one at a time", _options(found["options"])]
-    if found["memory"] and found["memory"]["cases"]:
+    if found["memory"].get("cases") or found["memory"].get("presets"):
         texts += ["### Memory against `smpo plan`", _memory(found["memory"])]
     if found["gpu"]:
         texts += ["### Tests", _tests(found["gpu"])]
@@ -180,19 +180,17 @@ def _options(report: dict[str, Any]) -> str:
 def _memory(report: dict[str, Any]) -> str:
     rows = [
         {
-            "network": one["arch"],
-            "settings": ", ".join(
-                f"`{word}`" for word in one["settings"] if not word.startswith("inversion.")
-            ),
-            "`smpo plan`, GB": f"{one['plan_gb']:.1f}",
-            "allocated": _number(one.get("allocated_gb"), ".1f") or one.get("error", "")[:60],
-            "reserved": _number(one.get("reserved_gb"), ".1f"),
-            "plan by allocated": ""
-            if "allocated_gb" not in one
-            else f"{one['plan_gb'] / one['allocated_gb']:.2f}",
+            "training": name,
+            "allocated, GB": _number(one.get("allocated_gb"), ".1f") or one.get("error", "not measured")[:60],
+            "planned": f"{one['plan']['allocated_gb']:.1f}",
+            "reserved, GB": _number(one.get("reserved_gb"), ".1f"),
+            "planned for it": f"{one['plan']['reserved_gb']:.1f}",
+            "plan by measurement": "" if "allocated_ratio" not in one
+            else f"{one['allocated_ratio']:.2f}, {one['reserved_ratio']:.2f}",
         }
-        for one in report["cases"]
-    ]
+        for kind in ("presets", "cases")
+        for name, one in report.get(kind, {}).items()
+    ]  # fmt: skip
     return _grid(rows)
 
 

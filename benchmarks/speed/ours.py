@@ -146,8 +146,6 @@ class Ours:
             return
         for network in (self.world.policy, self.world.reference):
             network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            for module in network.modules():
-                module._compiled_call_impl = None
         self._lay_out(torch.contiguous_format)
 
     def _lay_out(self, layout: torch.memory_format) -> None:

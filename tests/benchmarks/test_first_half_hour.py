@@ -32,7 +32,7 @@ esac
 if [ "$(basename "$out")" = sdxl.json ]; then echo '{"rungs": []}' >"$out"; sleep 60; fi
 PYTHON -c 'import importlib.metadata as m, json, sys
 found = [one.name for one in m.distributions() if one.name == "in-the-folder"]
-json.dump({"cases": [], "tests": [], "collected": 0, "finished": True, "found": found}, open(sys.argv[1], "w"))' "$out"
+json.dump({"cases": {}, "tests": [], "collected": 0, "finished": True, "found": found}, open(sys.argv[1], "w"))' "$out"
 """
 
 

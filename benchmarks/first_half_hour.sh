@@ -109,7 +109,10 @@ command_of() {
     case "$1" in
         doctor) command=(-m half_hour.doctor --device "$device") ;;
         gpu)
-            mapfile -t files < <(cd "$root" && grep -rlE 'mark\.gpu' tests --include='*.py' | sort)
+            # What every run rests on comes first, what other parts do as well last: there may be no time for all.
+            mapfile -t files < <(cd "$root" && grep -rlE 'mark\.gpu' tests --include='*.py' |
+                sed -E 's/^/5 /; s/^5 (.*test_start)/1 \1/; s/^5 (.*test_half)/2 \1/; s/^5 (.*test_training)/3 \1/
+                        s/^5 (.*test_benchmarks)/9 \1/' | sort | cut -d' ' -f2)
             command=(-m pytest -q -m gpu -p no:xdist -p no:cacheprovider -p half_hour.gpu_tests
                 --continue-on-collection-errors "${files[@]}")
             if [ -n "$rehearsal" ]; then command+=(--collect-only); fi

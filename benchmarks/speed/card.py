@@ -32,7 +32,7 @@ def card(device: torch.device) -> dict[str, Any]:
     return {
         "name": facts.name, "compute_capability": f"{facts.major}.{facts.minor}",
         "processors": facts.multi_processor_count, "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(), **_query(_FACTS, device),
+        "cudnn": _cudnn(), **_query(_FACTS, device),
     }  # fmt: skip
 
 
@@ -47,6 +47,14 @@ def peak_tflops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in _PEAKS.items() if part in name), None)
+
+
+def _cudnn() -> int | str | None:
+    """Its version; or why torch refuses the one that it found, which is worth having in a result."""
+    try:
+        return torch.backends.cudnn.version()
+    except RuntimeError as error:
+        return str(error).split(". ")[0]
 
 
 def _query(fields: dict[str, str], device: torch.device) -> dict[str, Any]:

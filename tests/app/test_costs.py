@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from smpo.app.costs import ARCHITECTURES, GPUS, Workload, estimate, known
-from smpo.app.memory import memory_gb, memory_parts
 from smpo.app.plan import make_plan
 from smpo.components.model_facts import Found
 from smpo.components.rewards.facts import blip_tflop, clip_tflop
@@ -34,36 +33,13 @@ def work(**changes):
     return Workload(**{**plain, **changes})
 
 
-@pytest.mark.parametrize(("network", "adafactor", "adamw"), [(SD15, 10.3, 17.2), (SDXL, 30.8, 51.3)])
-def test_weights_gradients_and_state_weigh_what_was_counted(network, adafactor, adamw):
-    for state, expected in ((0.0, adafactor), (8.0, adamw)):
-        parts = memory_parts(network, work(state_bytes=state), 1)
-        assert parts["weights"] + parts["training"] == pytest.approx(expected, abs=0.1)
-        assert sum(parts.values()) == pytest.approx(memory_gb(network, work(state_bytes=state), 1))
-
-
 def test_the_paper_s_sdxl_hours_are_met_within_what_lock_step_explains():
     """151 A800-hours, of which the slowest of eight GPUs wastes a factor of 1.38 to 1.48."""
     one = estimate(SDXL, work(passes_per_pair=29.92, checkpointing=True), A100)
     assert 150.8 / 1.48 * 0.75 < one.hours < 150.8 / 1.38 * 1.25
 
 
-def test_an_adapter_holds_one_network_and_checkpointing_trades_memory_for_time():
-    full, adapter = memory_gb(SDXL, work()), memory_gb(SDXL, work(trainable=23_224_320))
-    assert adapter < full - 40
-    assert adapter - memory_gb(SDXL, work(trainable=0)) == pytest.approx(23_224_320 * 16 / 1e9)
-    light = estimate(SDXL, work(checkpointing=True), A100)
-    heavy = estimate(SDXL, work(), A100)
-    assert light.memory_gb < heavy.memory_gb and light.hours > heavy.hours
-    assert not heavy.fits and light.fits
-    assert heavy.largest_micro_batch == 1 and 128 % light.largest_micro_batch == 0
-
-
-def test_several_levels_of_a_pair_hold_as_many_activations():
-    one, four = work(), work(levels=4, passes_per_pair=4 * 31.92)
-    held = 2 * 4 * SDXL.activations_gb
-    assert memory_gb(SDXL, four) - memory_gb(SDXL, one) == pytest.approx(3 * held)
-    assert memory_gb(SDXL, four, 1) == pytest.approx(memory_gb(SDXL, one, 4))
+def test_several_levels_of_a_pair_take_as_many_passes():
     slow, slower = (
         estimate(SDXL, work(checkpointing=True, levels=n, passes_per_pair=n * 31.92), A100) for n in (1, 4)
     )
@@ -81,52 +57,6 @@ def test_hours_are_a_sum_of_what_comes_before_during_and_after():
     for one in (scored, drawn, watched):
         assert one.training_hours == bare.training_hours
         assert one.hours == pytest.approx(one.training_hours + one.preparing_hours + one.judging_hours)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_is_switched_on_weighs_what_it_should(precision):
-    """Bytes a parameter, over a plain training in this precision."""
-    wide, plain = precision == "fp32", work(precision=precision)
-
-    def more(**changes):
-        parts = {**memory_parts(SDXL, work(precision=precision, **changes))}
-        return (parts["weights"] + parts["training"]) * 1e9 / SDXL.parameters - (
-            sum(memory_parts(SDXL, plain)[name] for name in ("weights", "training")) * 1e9 / SDXL.parameters
-        )
-
-    assert more(average=True) == pytest.approx(4)
-    assert more(state_bytes=2.0) == pytest.approx(-6)
-    assert more(reference=False) == more(offloaded=True) == pytest.approx(-4 if wide else -2)
-    assert more(shadow=True) == pytest.approx(0 if wide else 2)
-    assert more(trainable=0, dora=True) - more(trainable=0) == pytest.approx(0 if wide else 4)
-
-
-def test_a_reference_that_is_brought_over_counts_while_it_is_there():
-    light = memory_parts(SD15, work(checkpointing=True, micro_batch=1, offloaded=True))
-    assert light["activations"] == pytest.approx(SD15.parameters * 2 / 1e9) and light["activations"] > 1
-
-
-def test_pairs_that_wait_and_windows_of_them_are_counted():
-    """SDXL, 1024 pairs at once: 2 images x (mean, deviation, prompt) x 4 bytes, and what they are inverted to."""
-    all_of_them = memory_parts(SDXL, work(share_of_device=1024))["pairs"]
-    row = 4 * 2 * (2 * SDXL.latent + SDXL.text)
-    assert all_of_them == pytest.approx(1024 * (2 * row + 4 * 2 * 3 * SDXL.latent) / 1e9)
-    some = memory_parts(SDXL, work(share_of_device=1024, window=32))["pairs"]
-    assert some == pytest.approx((1024 * row + 32 * (row + 4 * 2 * 3 * SDXL.latent)) / 1e9)
-    assert memory_parts(SDXL, work(share_of_device=1024, window=1))["pairs"] < some, (
-        "a micro-batch is the least"
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "card", "trained"),
-    [("sdxl_lora_24gb", "24 GB (RTX 4090)", 23_224_320), ("sdxl_80gb", "A100-80", SDXL.parameters)],
-)
-def test_specs_fit_the_card_that_they_are_called_after(planned, name, card, trained):
-    one = planned(name)
-    (cost,) = (found for found in one.gpus if found.gpu == card)
-    assert cost.fits and cost.memory_gb < 0.9 * float(name.rsplit("_", 1)[1].removesuffix("gb")), cost
-    assert one.trainable == trained
 
 
 COUNTED = json.loads((HERE / "benchmarks" / "results" / "costs.json").read_text())
@@ -233,7 +163,7 @@ def test_sdxl_is_planned_in_full_without_its_weights(planned):
     hours = {one.gpu: one.hours for one in plan.gpus}
     assert hours["H200"] < hours["A100-80"] < hours["24 GB (RTX 4090)"]
     assert {one.gpu: one.fits for one in plan.gpus}["24 GB (RTX 4090)"] is False
-    assert plan.disk.checkpoint == pytest.approx(10.3e9, rel=0.01), "weights and Adafactor's factors"
+    assert plan.disk.checkpoint == pytest.approx(11.2e9, rel=0.01), "weights and Adafactor's factors"
     assert plan.disk.downloads["stabilityai/stable-diffusion-xl-base-1.0"] == 13.9
     assert {one.where for one in plan.obstacles} >= {"model", "data", "reward", "evaluate.prompts"}
 

@@ -100,7 +100,7 @@ def test_what_does_nothing_for_a_lora_is_said(setting):
         resolved = resolve(SPECS[0].parent / spec, skeleton=ExperimentSpec, sets=[f"runtime.{setting}=true"])
         return [told for told in make_plan(resolved).warnings if setting in told]
 
-    (told,) = about("sdxl_lora_24gb.yaml")
+    (told,) = about("sdxl_smpo_24gb.yaml")
     assert "does nothing for a LoRA" in told and not about("sdxl_smpo.yaml")
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.families.conftest import make_sd
 
 LOAD = """
-import json, resource, sys, threading
+import json, sys, threading
 import diffusers, peft, transformers  # what is imported on the way isn't counted
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
@@ -33,7 +33,7 @@ thread.start()
 one = load_unet(large, runtime=Runtime(device=device, precision=precision), adapter=adapter)
 over.set()
 thread.join()
-highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+highest = memory("VmHWM")  # ru_maxrss would begin at that of the process that started this one
 largest = max(p.nbytes for p in one.network.parameters())
 print(json.dumps({"resident": highest - resident, "private": max(private) - private[0], "largest": largest}))
 """

@@ -298,13 +298,13 @@ def main(words: list[str] | None = None) -> None:
     for name in names:
         row: dict[str, Any] = {"spec": specs[name][0], "sets": specs[name][1], "plan": planned(*specs[name])}
         if options.device == "cuda":
-            row |= _apart(name)
+            row |= apart(name)
         found.setdefault("presets" if name in PRESETS else "cases", {})[name] = row
         write(file, found)
         print(name, row, flush=True)
 
 
-def _apart(name: str) -> dict[str, Any]:
+def apart(name: str) -> dict[str, Any]:
     """`measured`, in a process that has the card for itself."""
     size = {"PRETENDED_GB": f"{PRESETS[name] - CONTEXT}"} if name in PRESETS else {}
     words = [sys.executable, __file__, "--case", name]

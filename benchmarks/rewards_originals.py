@@ -167,12 +167,8 @@ def hps_network() -> tuple[nn.Module, Any]:
 
     factory._MODEL_CONFIGS["small"] = {
         "embed_dim": SPACE,
-        "vision_cfg": {
-            "image_size": 224, "layers": LAYERS, "width": WIDTH, "patch_size": PATCH, "head_width": 64,
-        },
-        "text_cfg": {
-            "context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": WIDTH // 64, "layers": LAYERS,
-        },
+        "vision_cfg": {"image_size": 224, "layers": LAYERS, "width": WIDTH, "patch_size": PATCH, "head_width": 64},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": WIDTH // 64, "layers": LAYERS},
     }  # fmt: skip
     torch.manual_seed(0)
     network, _, preprocess = create_model_and_transforms(
@@ -187,9 +183,8 @@ def hps_scores(folder: Path, weights: Path) -> list[float]:
     from hpsv2 import img_score
 
     img_score.model_dict["model"], img_score.model_dict["preprocess_val"] = hps_network()
-    return [
-        float(img_score.score(str(file), prompt, cp=str(weights))[0]) for file, prompt in questions(folder)
-    ]
+    given = {"cp": str(weights)}
+    return [float(img_score.score(str(file), prompt, **given)[0]) for file, prompt in questions(folder)]
 
 
 def hpsv2(folder: Path) -> list[float]:
@@ -264,9 +259,8 @@ def image_reward(folder: Path) -> list[float]:
         return found
 
     def vision(*_: Any) -> tuple[nn.Module, int]:
-        return VisionTransformer(
-            img_size=224, patch_size=PATCH, embed_dim=WIDTH, depth=LAYERS, num_heads=2
-        ), WIDTH
+        sizes = {"img_size": 224, "patch_size": PATCH, "embed_dim": WIDTH, "depth": LAYERS, "num_heads": 2}
+        return VisionTransformer(**sizes), WIDTH
 
     blip_pretrain.init_tokenizer, blip_pretrain.create_vit = tokenizer, vision
     config = {
@@ -287,9 +281,8 @@ def image_reward(folder: Path) -> list[float]:
 
 def without_trainer() -> None:
     """ImageReward's trainer brings a diffusers of its time; scoring needs none of it."""
-    module = types.ModuleType("ImageReward.ReFL")
-    module.__all__ = []
-    sys.modules["ImageReward.ReFL"] = module
+    sys.modules["ImageReward.ReFL"] = types.ModuleType("ImageReward.ReFL")
+    sys.modules["ImageReward.ReFL"].__all__ = []
 
 
 def mps(folder: Path) -> list[float]:
@@ -306,9 +299,8 @@ def mps(folder: Path) -> list[float]:
     named = {"model": clip, "cross_model": cross}
     state = {f"{name}.{k}": v for name, part in named.items() for k, v in part.state_dict().items()}
     (folder / "mps").mkdir(exist_ok=True)
-    save_file(
-        {name: v.clone().contiguous() for name, v in state.items()}, folder / "mps" / "model.safetensors"
-    )
+    state = {name: v.clone().contiguous() for name, v in state.items()}
+    save_file(state, folder / "mps" / "model.safetensors")
     tokenizer = AutoTokenizer.from_pretrained(folder / "gelu")
     processor = CLIPImageProcessor.from_pretrained(folder / "gelu")
     condition = (folder / "condition.txt").read_text()

@@ -20,7 +20,7 @@ from smpo.kinds import Denoiser
 
 __all__ = ["compared_operators", "first_difference", "operators_of", "unlike_operator"]
 
-UNLISTED = ("detach", "_to_copy", "copy_", "alias", "empty", "empty_like")
+UNLISTED = ("detach", "_to_copy", "alias", "empty", "empty_like")
 """These compute nothing. `copy_` brings the blocks of a reference in host memory."""
 INSERTED = 40
 """Operators that an adapter adds in one place, at most; DoRA's norms take some twenty."""

@@ -74,7 +74,9 @@ def pretended_gpu(session: nox.Session) -> None:
     succeeds.
     """
     _setup(session)
-    words = ("-m", "pytest", "-m", "pretended", "-p", "no:xdist", "tests/pretended")
+    # Each file in one process: the matrix of settings is quick because its runs share what is loaded.
+    spread = ("-n", "2", "--dist", "loadfile")
+    words = ("-m", "pytest", "-m", "pretended and not slow", *spread, "tests/pretended")
     _pretended(session, *words, *session.posargs)
 
 

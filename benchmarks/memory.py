@@ -174,10 +174,11 @@ KEPT = {"everything": False, "selective": "selective", "checkpoints": True}
 def counted() -> dict[str, Any]:
     """By architecture: GB an image of a pass without gradients, and of forward and backward with them, by what is
     trained, what is kept and the precision; the smaller numbers that `smpo.app.memory` needs beside."""
-    return {name: _counted(arch, side) for name, (arch, side) in NETWORKS.items()}
+    return {name: counted_for(arch, side) for name, (arch, side) in NETWORKS.items()}
 
 
-def _counted(arch: str, side: int) -> dict[str, Any]:
+def counted_for(arch: str, side: int) -> dict[str, Any]:
+    """`counted` of one architecture, with latents of `side`."""
     found: dict[str, Any] = {"plain": {}}
     for trained, adapter in TRAINED.items():
         for kept, how in KEPT.items():
@@ -207,7 +208,8 @@ def _lines(arch: str, side: int, adapter: Adapter | None, how: Any, precision: s
 def _passes(unet: Any, side: int, images: int, half: torch.dtype | None) -> tuple[int, int, int]:
     """Highest bytes over what was there before."""
     config, cuda = unet.config, torch.device("cuda")
-    x, t = torch.empty(images, 4, side, side, device=cuda), torch.zeros(images, device=cuda)
+    t = torch.zeros(images, device=cuda)
+    x = torch.empty(images, config.in_channels, side, side, device=cuda)
     told: dict[str, Any] = {
         "encoder_hidden_states": torch.empty(images, 77, config.cross_attention_dim, device=cuda)
     }
@@ -305,19 +307,20 @@ def main(words: list[str] | None = None) -> None:
     for name in names:
         row: dict[str, Any] = {"spec": specs[name][0], "sets": specs[name][1], "plan": planned(*specs[name])}
         if options.device == "cuda":
-            row |= _apart(name)
+            try:
+                row |= apart(name)
+            except subprocess.CalledProcessError as error:  # of which the reason is on stderr
+                row["error"] = f"its process ended with exit status {error.returncode}"
         found.setdefault("presets" if name in PRESETS else "cases", {})[name] = row
         write(file, found)
         print(name, row, flush=True)
 
 
-def _apart(name: str) -> dict[str, Any]:
-    """`measured`, in a process that has the card for itself; its last line as `error` where it fails."""
+def apart(name: str) -> dict[str, Any]:
+    """`measured`, in a process that has the card for itself."""
     size = {"PRETENDED_GB": f"{PRESETS[name] - CONTEXT}"} if name in PRESETS else {}
     words = [sys.executable, __file__, "--case", name]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, env={**os.environ, **size})
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]}
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **size})
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return row
 

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 MISSPELT = ROOT / "tests" / "misspelt.py"
 UNSEEN = ("Event(enable_timing=True).elapsed", "torch.zeros(1).detatch")
 """Attributes of results: mypy alone finds these."""
-OF_CUDA = ("torch._C._cudnn.",)
-"""Modules that torch's CPU build lacks."""
+OF_CUDA = ("torch._C._cudnn.", "torch._C._cuda_")
+"""Names that torch's CPU build lacks."""
 
 
 @pytest.mark.parametrize("folder", ["smpo", "benchmarks", "tests", "tools", "examples", "docs"])

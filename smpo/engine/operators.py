@@ -21,6 +21,7 @@ from smpo.kinds import Denoiser
 __all__ = ["compared_operators", "first_difference", "operators_of", "unlike_operator"]
 
 UNLISTED = ("detach", "_to_copy", "alias", "empty", "empty_like")
+"""These compute nothing. `copy_` brings the blocks of a reference in host memory."""
 INSERTED = 40
 """Operators that an adapter adds in one place, at most; DoRA's norms take some twenty."""
 
@@ -31,10 +32,15 @@ class _Log(TorchDispatchMode):
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = operator(*args, **(kwargs or {}))
         name = operator._overloadpacket._qualified_op_name.split("::")[-1]
-        if not operator.is_view and name not in UNLISTED:
+        if not operator.is_view and name not in UNLISTED and not _moves_weights(name, args):
             described = [_described(one) for one in (*args, *(kwargs or {}).values())]
             self.lines.append(f"{name}({', '.join(described)})")
         return output
+
+
+def _moves_weights(name: str, args: Any) -> bool:
+    """Whether this copies a block of bytes: weights of a reference that is kept in the host's memory."""
+    return name == "copy_" and args[0].dtype == torch.uint8
 
 
 def _described(value: Any) -> str:

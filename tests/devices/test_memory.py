@@ -6,7 +6,7 @@ import json
 import pytest
 
 from smpo.app.costs import ARCHITECTURES
-from smpo.app.memory import memory_parts
+from smpo.app.memory import memory_of
 from tests.app.test_costs import work
 from tests.devices.launching import TORCHRUN, ran
 
@@ -37,13 +37,13 @@ def held(tmp_path_factory):
 def test_the_estimate_is_what_two_processes_hold(held, case):
     found = held[json.dumps(case)]
     network = ARCHITECTURES[0]
-    expected = memory_parts(
+    expected = memory_of(
         network,
         work(
             precision="fp32", reference=False, average=case["average"], processes=2, sharded=case["how"] == "fsdp",
             trainable=found["trained"] if case["adapter"] else None,
         ),
-    )  # fmt: skip
+    ).parts  # fmt: skip
     weights = expected["weights"] / network.parameters
     beside = expected["training"] / (found["trained"] if case["adapter"] else network.parameters)
     # An adapter is counted beside the network; here it is a part of it.

@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "kept"),
     [
         ("sdxl_smpo_24gb", ["lora: {rank: 16}", "bf16"]),
-        ("sdxl_smpo_80gb", ["shadow_weights: true", "bf16"]),
+        ("sdxl_smpo_80gb", ["shadow_weights: true", "selective", "bf16"]),
         ("sd15_smpo", []),
         pytest.param("sdxl_smpo", [], marks=pytest.mark.slow),
         pytest.param("sd15_recommended", ["bf16"], marks=pytest.mark.slow),
@@ -38,7 +38,7 @@ def test_it_runs_to_its_end(
     place: Path, tmp_path: Path, monkeypatch, capfd, name: str, kept: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lora = ", lora: {rank: 16}" if "lora" in name else ""
+    lora = ", lora: {rank: 16}" if name == "sdxl_smpo_24gb" else ""
     reward = f"{{use: clip-preference, weights: {place / 'weights'}, processor: {place / 'processor'}}}"
     sets = [
         f"model={{use: stable-diffusion, weights: {place / name[:4].replace('sd15', 'sd')}{lora}}}",

@@ -19,6 +19,7 @@ PARTS = ["doctor", "gpu", "sdxl", "options", "sd15", "memory"]
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.slow  # minutes
 def test_the_rehearsal_goes_through(tmp_path):
     environment = {
         **os.environ, "REHEARSAL": "1", "DEVICE": "cuda", "OUT": str(tmp_path), "PYTHON": sys.executable,

@@ -188,3 +188,21 @@ def test_a_rehearsal_goes_through(script, tmp_path):
     assert json.loads((tmp_path / "sdxl.json").read_text())["finished"]
     page = script("half_hour.page").section(tmp_path)
     assert "A rehearsal" in page and "### Memory against `smpo plan`" in page and page.strip() in said.stdout
+
+
+def test_clocks_and_driver_come_from_nvidia_smi(script, tmp_path, monkeypatch):
+    """Asked by the card's UUID; numbers become numbers, and a program that fails leaves nothing."""
+    import torch
+
+    module, program = script("speed.card"), tmp_path / "nvidia-smi"
+    facts = type("Facts", (), {"uuid": "12ab-34"})()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: facts)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program.write_text('#!/bin/sh\n[ "$2" = GPU-12ab-34 ] || exit 1\necho "1980, 3201, 512.25, [N/A]"\n')
+    program.chmod(0o755)
+    found = module.clocks(torch.device("cuda"))
+    assert found == {
+        "sm_clock_mhz": 1980.0, "memory_clock_mhz": 3201.0, "power_w": 512.25, "celsius": "[N/A]",
+    }  # fmt: skip
+    facts.uuid = "another"
+    assert module.clocks(torch.device("cuda")) == {} == module.clocks(torch.device("cpu"))

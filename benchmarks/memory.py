@@ -81,6 +81,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
 """Name -> a spec, and what is set in it."""
 PRESETS = {f"{arch}_smpo_{card}gb": card for arch in ("sdxl", "sd15") for card in (24, 48, 80, 141)}
 """Shipped specs, and the cards that they are for."""
+GPU = {24: "24 GB (RTX 4090)", 48: "48 GB (L40S)", 80: "H100", 141: "H200"}
 
 
 class _Enough(Exception):
@@ -259,14 +260,31 @@ def _weights(arch: str) -> dict[str, float]:
 # ---- command line ---------------------------------------------------------------------------------------------------
 
 
-def planned(name: str, sets: list[str]) -> dict[str, float | int | None]:
-    """GB of a spec, as users see them."""
-    memory = plan(load(name, sets)).memory
+def planned(name: str, sets: list[str]) -> dict[str, Any]:
+    """GB of a spec, as users see them, and with presets what they set."""
+    resolved = load(name, sets)
+    found = plan(resolved)
+    memory, runtime = found.memory, resolved.spec.runtime
     assert memory is not None
-    return {
-        "allocated_gb": round(memory.allocated_gb, 3), "reserved_gb": round(memory.reserved_gb, 3),
-        "card_gb": memory.card_gb,
+    row: dict[str, Any] = {
+        "plan": {
+            "allocated_gb": round(memory.allocated_gb, 3), "reserved_gb": round(memory.reserved_gb, 3),
+            "card_gb": memory.card_gb,
+        },
     }  # fmt: skip
+    if name in PRESETS:
+        kept = {False: "nothing", True: "blocks", "selective": "cheap operators"}
+        flags = ("offload_reference", "shadow_weights")
+        row["settings"] = {
+            "trains": "a LoRA" if resolved.spec.model.facts().adapter else "the whole UNet",
+            "micro_batch": runtime.micro_batch,
+            "inversion_batch": runtime.inversion_batch,
+            "computed again": kept[runtime.gradient_checkpointing],
+            "besides": [flag for flag in flags if getattr(runtime, flag)],
+        }
+        (on,) = (one for one in found.gpus if one.gpu == GPU[PRESETS[name]])
+        row["seconds_per_pair"] = {on.gpu: round(on.seconds_per_pair, 3)}
+    return row
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -305,7 +323,7 @@ def main(words: list[str] | None = None) -> None:
     found = json.loads(file.read_text()) if file.is_file() else {}
     found |= {"machine": said}
     for name in names:
-        row: dict[str, Any] = {"spec": specs[name][0], "sets": specs[name][1], "plan": planned(*specs[name])}
+        row: dict[str, Any] = {"spec": specs[name][0], "sets": specs[name][1], **planned(*specs[name])}
         if options.device == "cuda":
             try:
                 row |= apart(name)

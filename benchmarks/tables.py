@@ -88,29 +88,61 @@ def fronts_of_shapes() -> str:
     return _grid(rows)
 
 
-def memory() -> str:
-    """What small trainings held at their peak, and what `smpo plan` would have said."""
-    told = _read("memory.json")
-    machine = told["machine"]
-    shapes = list(told["measured"])
-    cases = [one["case"] for one in told["measured"][shapes[0]]["cases"]]
-    found = {(shape, one["case"]): one for shape, shown in told["measured"].items() for one in shown["cases"]}
+def presets() -> str:
+    """The specs for cards: what they set, what they take, how fast they are expected to be."""
+    rows = []
+    for name, row in _read("pretended_memory.json")["presets"].items():
+        settings = row["settings"]
+        ((gpu, seconds),) = row["seconds_per_pair"].items()
+        rows.append(
+            {
+                "spec": f"`{name}`",
+                "trains": settings["trains"],
+                "micro-batch, images in an inversion": f"{settings['micro_batch']}, {settings['inversion_batch']}",
+                "computed again": settings["computed again"],
+                "besides": ", ".join(f"`{one}`" for one in settings["besides"]),
+                "planned, GB": f"{row['plan']['reserved_gb']:.1f}",
+                "took": f"{row['reserved_gb']:.1f}",
+                "expected s a pair": f"{seconds:.2g} ({gpu})",
+            }
+        )
+    return _grid(rows)
+
+
+def loading() -> str:
+    """The host's own memory while SD 1.5 is loaded."""
+    told = _read("loading.json")
+    columns = {"before": "before", "now": "to the CPU", "cuda": "to a GPU (pretended)"}
     rows = [
         {
             "training": case,
-            **{
-                f"{shape}: measured, estimated": f"{one['measured_mb']:.0f} MB, x {one['ratio']:.2f}"
-                for shape in shapes
-                if (one := found[shape, case])
-            },
+            **{title: f"{told[key]['cases'][case]['private_gb']:.2f} GB" for key, title in columns.items()},
         }
-        for case in cases
+        for case in told["now"]["cases"]
     ]
-    ratios = [one["ratio"] for one in found.values()]
+    now, commit = told["now"], told["before"]["commit"]
     return (
-        f"{_grid(rows)}\n\nEstimates lie between {min(ratios):.2f} and {max(ratios):.2f} times what was measured. "
-        f"`benchmarks/memory.py`; {machine['device']}, torch {machine['torch']}, diffusers {machine['diffusers']}, "
-        f"seed {told['seed']}."
+        f"{_grid(rows)}\n\nThe highest private memory of a process while it loads SD 1.5 from {now['files_gb']:.1f} GB "
+        f"of {now['files']} files; before: commit {commit}, which loaded to the CPU wherever the weights went. "
+        f"`benchmarks/loading.py`; {now['device']}, torch {now['torch']}, diffusers {now['diffusers']}."
+    )
+
+
+def memory() -> str:
+    """What trainings of true size took, and what `smpo plan` says of them."""
+    told = _read("pretended_memory.json")
+    rows = [_took(name, row) for name, row in told["cases"].items()]
+    ratios = {
+        name: [row[f"{name}_ratio"] for part in ("cases", "presets") for row in told[part].values()]
+        for name in ("allocated", "reserved")
+    }
+    spans = " and ".join(
+        f"{min(found):.3f} to {max(found):.3f} times what was {name}" for name, found in ratios.items()
+    )
+    machine = told["machine"]
+    return (
+        f"{_grid(rows)}\n\nWith the presets, plans are {spans}. `benchmarks/memory.py`; {machine['device']}, torch "
+        f"{machine['torch']}, diffusers {machine['diffusers']}."
     )
 
 
@@ -242,6 +274,14 @@ def _p(value: float | None) -> str:
     return "–" if value is None else "<0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
+def _took(name: str, row: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {"training": name}
+    for kind in ("allocated", "reserved"):
+        found[f"{kind}, GB"] = f"{row[f'{kind}_gb']:.1f}"
+        found[f"planned {kind}"] = f"x {row[f'{kind}_ratio']:.3f}"
+    return found
+
+
 def _grid(rows: Any) -> str:
     lines = list(rows)
     head = list(lines[0])
@@ -259,6 +299,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "shapes ladder": lambda: ladder("shapes_ladder.json", "shapes-judge"),
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
+    "presets": presets,
+    "loading": loading,
     "memory": memory,
     "pretended gpu": pretended_gpu,
     "machines": machines,

@@ -2,8 +2,7 @@
 
 Segments of fixed size leave holes: passes with and without gradients, and inversions of other sizes, ask for blocks of
 different sizes, and what fits into no hole is taken anew. Expandable segments are mapped page by page and can be filled
-again: on SDXL's presets the memory that is taken (reserved) falls from up to 20 % to about 5 % over what is allocated
-(benchmarks/memory.py). torch has them on Linux with CUDA; drivers of some virtual GPUs and boards refuse them.
+again. torch has them on Linux with CUDA; drivers of some virtual GPUs and boards refuse them.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ class RuntimeSpec(Block):
     `selective` keeps what products, convolutions and attention give, and computes the cheap rest again: about 60 % of
     the memory of no checkpointing, for hardly any time."""
     offload_reference: bool = False
-    """Keep the frozen reference of a full fine-tuning in the CPU's memory and move it to the device for each of its
-    passes. A LoRA's reference is the policy's own network and needs no place."""
+    """Keep the frozen reference of a full fine-tuning in pinned memory of the host. Its blocks are copied to the device
+    one by one, each while the one before computes; two are there at a time. On a CPU it does nothing. A LoRA's
+    reference is the policy's own network and needs no place."""
     vae_slicing: bool | None = None
     """Let the VAE encode and decode one picture at a time; null: from 512 pixels on."""
     vae_tiling: bool = False

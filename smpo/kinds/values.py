@@ -36,7 +36,7 @@ class Runtime:
     """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model
     that is asked for its reference nevertheless (to sample pictures for comparison) fetches it then."""
     offload_reference: bool = False
-    """Keep the second copy in the CPU's memory and move it to the device for each of its passes."""
+    """Keep the second copy in the host's memory and copy its blocks to the device while it computes."""
     vae_slicing: bool | None = None
     """Let the VAE see one picture at a time; null: from 512 pixels on."""
     vae_tiling: bool = False

@@ -106,8 +106,10 @@ def _loss(network: Architecture, work: Workload, micro: int) -> dict[str, float]
     forward, backward = _lines(network, work)
     first = micro * work.levels >= work.share_of_device * work.levels and not work.means
     gradients = 0.0 if first else _gradients(network, work)
+    copies = 2 * network.parameters / GB  # the rest of `beside` is of activations: it goes with them
     passes: list[dict[str, float]] = [
-        {"casts": beside, "activations": each * images} for each, beside in (forward, backward)
+        {"casts": min(beside, copies), "activations": each * images + max(beside - copies, 0.0)}
+        for each, beside in (forward, backward)
     ]
     larger: dict[str, float] = max(passes, key=_total)
     return {"training": gradients, **larger}

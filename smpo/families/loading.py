@@ -87,7 +87,9 @@ def load_unet(
     stack.tiled = runtime.vae_tiling
     reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold)
     later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half)
-    checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing)
+    checkpoint(
+        stack.pipeline.unet, runtime.gradient_checkpointing, Speed(attention=runtime.attention).attending
+    )
     stack.pipeline.to(device)
     networks = Networks(
         stack.pipeline.unet,

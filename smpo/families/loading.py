@@ -88,7 +88,8 @@ def load_unet(
     rest = torch.device("cpu") if runtime.offload_reference else device
     reference = policy_and_reference(stack.pipeline, adapter, half, hold=hold, device=device, rest=rest)
     later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half, device=rest)
-    checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing)
+    attending = Speed(attention=runtime.attention).attending
+    checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing, attending)
     networks = Networks(
         stack.pipeline.unet,
         reference,

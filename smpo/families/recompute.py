@@ -7,6 +7,8 @@ cheap: norms, activations, sums, casts. The same numbers either way.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,20 +28,35 @@ _DEAR = (
 )  # fmt: skip
 
 
-def checkpoint(network: ModelMixin, how: bool | Literal["selective"]) -> None:
-    """Set up a diffusers network. `how`: True recomputes blocks whole, False keeps everything."""
-    if how == "selective":
-        network.enable_gradient_checkpointing(_selective)
-    elif how:
-        network.enable_gradient_checkpointing()
+def checkpoint(
+    network: ModelMixin,
+    how: bool | Literal["selective"],
+    attending: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
+    """Set up a diffusers network. `how`: True recomputes blocks whole, False keeps everything.
+
+    `attending` returns the context that chooses attention's kernel in a pass; a backward pass is outside of it, and
+    would compute attention again with another kernel.
+    """
+    if not how:
+        return
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        if how != "selective":
+            return nullcontext(), attending()
+        forward, again = create_selective_checkpoint_contexts(_policy)
+        return forward, _both(attending(), again)
+
+    def block(module: nn.Module, *inputs: Any) -> Any:
+        return recomputed(module.__call__, *inputs, use_reentrant=False, context_fn=contexts)
+
+    network.enable_gradient_checkpointing(block)
 
 
-def _selective(module: nn.Module, *inputs: Any) -> Any:
-    return recomputed(module.__call__, *inputs, use_reentrant=False, context_fn=_contexts)
-
-
-def _contexts() -> Any:
-    return create_selective_checkpoint_contexts(_policy)
+@contextmanager
+def _both(outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]) -> Iterator[None]:
+    with outer, inner:
+        yield
 
 
 def _policy(_context: Any, op: Any, *_inputs: Any, **_named: Any) -> CheckpointPolicy:

@@ -70,6 +70,7 @@ def test_sixteen_bits_are_off_by_rounding(
 ):
     full, unit = exact(way), UNIT[precision]
     half = facts(models, device, way, precision_of(precision))
+    numbers()
     off = {name: rms(half[name] - full[name]) / rms(full[name]) for name in ("policy", "reference")}
     moved = rms(full["policy"] - full["reference"]) / rms(full["policy"])
     noise = float((half["margin"] - full["margin"]).std() / full["margin"].std())
@@ -78,7 +79,6 @@ def test_sixteen_bits_are_off_by_rounding(
     print(
         f"{way} {precision}: predictions {off}, move {moved:.2g}, margins {noise:.2g}, gradient {angle:.2g}"
     )
-    numbers()
     assert moved > unit / 2, "the policy has moved by more than rounding hides"
     assert 0 < off["policy"] < GROWTH * unit and 0 < off["reference"] < GROWTH * unit, (
         "of the prediction's size"

@@ -11,6 +11,8 @@ first loss away from ln 2. torch and its libraries choose kernels by more than s
 
 So a linear `proj_in` gets a contiguous input, modules are in evaluation mode but for dropout, and a pass without
 gradients that is compared runs with autograd on, of which nothing is kept.
+An adapter on other layers than attention's projections would leave the first attentions without a gradient, so its
+passes get an input that requires one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["contiguous_projections", "dropout_modules", "keeping_nothing", "without_dropout"]
+__all__ = [
+    "contiguous_projections", "dropout_modules", "keeping_nothing", "some_attention_is_frozen", "without_dropout",
+]  # fmt: skip
 
 
 def contiguous_projections(network: nn.Module) -> None:
@@ -38,6 +42,17 @@ def contiguous_projections(network: nn.Module) -> None:
 
 def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0].contiguous(), *inputs[1:])
+
+
+def some_attention_is_frozen(network: nn.Module) -> bool:
+    """Whether an attention of `network` has no trained parameter in its projections of queries, keys and values."""
+    from diffusers.models.attention_processor import Attention
+
+    return any(
+        not any(p.requires_grad for part in (one.to_q, one.to_k, one.to_v) for p in part.parameters())
+        for one in network.modules()
+        if isinstance(one, Attention)
+    )
 
 
 def dropout_modules(network: nn.Module) -> list[nn.Module]:

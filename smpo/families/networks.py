@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from smpo.families.alike import dropout_modules, keeping_nothing, without_dropout
+from smpo.families.alike import dropout_modules, keeping_nothing, some_attention_is_frozen, without_dropout
 from smpo.families.lora import adapter_off
 from smpo.families.offload import BlockOffload
 from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, Shadow, Speed
@@ -75,6 +75,8 @@ class Networks:
         half = HALF.get(arithmetic.precision)
         self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
         speed.prepare(trained)
+        self.input_gradients = some_attention_is_frozen(trained)
+        """Whether the policy's input has to require gradients, so that its attention runs as the reference's does."""
         self._reference = None if reference is None else self._placed(speed.prepare(reference))
         self._compiled: dict[int, CompiledBlocks] = {}
         self._dropout = dropout_modules(trained.eval())

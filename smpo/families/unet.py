@@ -117,7 +117,8 @@ class UNetDenoiser:
             with networks.inverting(reference=reference) as network:
                 return networks.ask(network, x, t, inputs)
         if not reference and torch.is_grad_enabled():
-            return networks.ask(self.policy, x, t, inputs)
+            start = x.detach().requires_grad_() if networks.input_gradients else x
+            return networks.ask(self.policy, start, t, inputs)
         with networks.compared(reference=reference) as network:
             return networks.ask(network, x.detach().requires_grad_(), t, inputs).detach()
 

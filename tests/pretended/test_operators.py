@@ -41,7 +41,7 @@ def test_a_network_that_is_trained_whole(arch: str, precision: str, record_prope
 def test_an_adapter_adds_its_own_operators_and_changes_no_other(arch: str, precision: str) -> None:
     from smpo.engine.operators import first_difference
 
-    for adapter in (Adapter(rank=8), LORA):
+    for adapter in (Adapter(rank=8), LORA, Adapter(rank=8, targets=("ff.net.2",))):
         found = traces(denoiser(ARCHS[arch], "cuda", precision, adapter=adapter))
         assert first_difference(found["policy"], found["reference"]) is None
         assert len(found["policy"]) > len(found["reference"]) > 800

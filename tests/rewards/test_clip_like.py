@@ -17,10 +17,11 @@ from smpo.errors import MachineError, RunError
 from smpo.kinds import Runtime, Scorer
 from smpo.rewards.clip_like import ClipPreprocessing, load_clip_scorer
 
-COSINE = 1e-5
-"""By how much two kernels' cosines of a picture and a prompt may differ. Each goes through sums of some 600 terms in
-all (192 pixels of a patch, then 32 or 40 at a time): 2 * 600 * 2^-24 = 7e-5 at worst, 3e-6 where rounding has both
-signs. Scores of the pictures here differ by 1e-2."""
+TERMS = 600
+COSINE = 2 * TERMS * 2**-24
+"""By how much two kernels' cosines of a picture and a prompt may differ: each goes through sums of some 600 terms in
+all (192 pixels of a patch, then 32 or 40 at a time), each of which float32 rounds by 2^-24 of it at most. That is 7e-5;
+scores of the pictures here differ by 1e-2."""
 
 PROMPTS = ["a cat", "two dogs on a hill", "", "word " * 60, "a cat"]
 

@@ -63,7 +63,9 @@ def slow(session: nox.Session) -> None:
 def s3(session: nox.Session) -> None:
     """Data in a bucket, against a server on this machine. Always in an environment of its own: boto is large."""
     session.install("-e", ".[dev,s3]", "moto[server]>=5")
-    session.run("pytest", "-m", "s3", "-p", "no:xdist", "tests/data/test_s3.py", *session.posargs, env=ENV)
+    session.run(
+        "pytest", "-m", "s3", "-p", "no:xdist", "tests/data/sources/test_s3.py", *session.posargs, env=ENV
+    )
 
 
 @nox.session

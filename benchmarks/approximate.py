@@ -28,7 +28,7 @@ from typing import Any
 from output import add_arguments, target, write
 from quickstart import machine
 
-from smpo.cli.door import quiet_libraries
+from smpo.cli.exit_codes import quiet_libraries
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
@@ -87,8 +87,8 @@ CACHED = "`by: reference`, cached (`runtime.reuse_inversions`), from the second 
 
 def trained(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
     """One run of a mode: scores after the world's updates, and again where `budget` forwards are spent."""
-    from smpo.app.assemble import assemble
-    from smpo.app.evaluate import evaluate_run
+    from smpo.app.build.build import assemble
+    from smpo.app.evaluate.evaluate import evaluate_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
@@ -176,7 +176,7 @@ def points(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from smpo.evaluation.seeds import contrast
+    from smpo.evaluation.statistics.over_seeds import contrast
 
     def scores(name: str, point: str, judge: str, whose: str = "scores") -> Any:
         return np.array([np.mean(run[point][whose][judge], axis=1) for run in runs[name]])

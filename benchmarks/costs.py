@@ -4,7 +4,7 @@
 
 Nothing is downloaded and no weights are made: networks are built on torch's meta device from the numbers of their
 published configurations, and FLOP are counted by `torch.utils.flop_counter`, a multiply and an add as two.
-`tests/app/test_costs.py` compares the file with the tables that plans use (smpo/app/costs.py,
+`tests/app/plan/test_gpu_time.py` compares the file with the tables that plans use (smpo/app/plan/gpu_time.py,
 smpo/components/model_facts.py, smpo/components/rewards/facts.py).
 """
 

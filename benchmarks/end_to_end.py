@@ -30,7 +30,7 @@ def measured(
     import torch
     from speed.measure import Phases, machine
 
-    from smpo.app.assemble import assemble
+    from smpo.app.build.build import assemble
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
@@ -110,7 +110,7 @@ def measured(
 def main(words: list[str] | None = None) -> None:
     chosen = arguments(words)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from smpo.cli.door import quiet_libraries
+    from smpo.cli.exit_codes import quiet_libraries
 
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:

@@ -111,8 +111,8 @@ def metrics(place: Path, size: Size) -> dict[str, Any]:
 
 def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, float]]:
     """`(median processor time of an update, what it reported)`, with caches filled before."""
-    from smpo.app.assemble import assemble
-    from smpo.cli.words import resolve_spec
+    from smpo.app.build.build import assemble
+    from smpo.cli.output import resolve_spec
     from smpo.engine.loop import fit
 
     here = [f"runtime.cache={json.dumps(str(place / 'cache'))}", "runtime.threads=1", "runtime.device=cpu"]
@@ -134,12 +134,12 @@ def _sent(reported: dict[str, float], update: float, folder: Path, points: int) 
 
     The mirror looks at the log when a run at this pace would have it look; time goes on by `update` a step.
     """
-    from smpo.engine.events import RunInfo
-    from smpo.tracking.address import find_store
-    from smpo.tracking.background import rest
+    from smpo.engine.monitoring.tracker import RunInfo
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mirror import Mirror
     from smpo.tracking.mlflow import MlflowRun
+    from smpo.tracking.mlflow_thread import rest
+    from smpo.tracking.store_uri import find_store
 
     store = find_store(folder, None)
     assert store is not None
@@ -222,7 +222,7 @@ def _cpu_time(words: list[str], cwd: Path, repeats: int) -> float:
 
 def resume(place: Path, size: Size) -> dict[str, Any]:
     """A run of 100,000 updates goes on from its checkpoint, one update back."""
-    from smpo.engine.events import RunInfo
+    from smpo.engine.monitoring.tracker import RunInfo
     from smpo.tracking.jsonl import JsonlTracker, read_metrics
 
     folder = place / "long"

@@ -148,11 +148,11 @@ def read(folder: Path) -> dict[str, Any]:
     import resource
     import time
 
-    import smpo.data.table  # brings torch, whose size is counted among the imports
-    from smpo.data.order import Order
-    from smpo.data.pickapic import read_pickapic
+    import smpo.data.pairs.table  # brings torch, whose size is counted among the imports
+    from smpo.data.pairs.pickapic import read_pickapic
+    from smpo.data.stream.order import Order
 
-    assert smpo.data.table
+    assert smpo.data.pairs.table
 
     def peak() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -187,7 +187,7 @@ def look(folder: Path) -> dict[str, Any]:
 
     from smpo.data.audit import Expected, audit, open_book
     from smpo.data.audit.page import page
-    from smpo.data.pickapic import pickapic_source
+    from smpo.data.sources.pickapic import pickapic_source
 
     def peak() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py                     # trains CASES and PRESETS at true size, for a few micro-batches
     python benchmarks/memory.py --only "SDXL, LoRA" sdxl_smpo_24gb
-    python benchmarks/memory.py --count             # writes smpo/app/activations.json, from which plans are made
+    python benchmarks/memory.py --count             # writes smpo/app/plan/activations.json, from which plans are made
     python benchmarks/memory.py --quick             # one case; on a CPU the plans alone
 
 It needs torch with CUDA, on a GPU or on a pretended one (tools/pretended_gpu): there the allocator is the real one and
@@ -33,13 +33,13 @@ from speed.measure import machine
 from speed.true_size import policy, training
 
 from smpo.api import load, plan
-from smpo.app.allocator import prefer_expandable_segments
+from smpo.app.build.allocator import prefer_expandable_segments
 from smpo.engine import loop
 from smpo.families.lora import ATTENTION, Adapter
-from smpo.families.networks import HALF
+from smpo.families.policy_reference import HALF
 from smpo.families.recompute import checkpoint
 
-ACTIVATIONS = Path(__file__).parents[1] / "smpo" / "app" / "activations.json"
+ACTIVATIONS = Path(__file__).parents[1] / "smpo" / "app" / "plan" / "activations.json"
 CONTEXT = 0.5
 """GB that a CUDA context takes."""
 QUICK = ["train.t_min=0", "train.t_max=1"]
@@ -174,7 +174,7 @@ KEPT = {"everything": False, "selective": "selective", "checkpoints": True}
 
 def counted() -> dict[str, Any]:
     """By architecture: GB an image of a pass without gradients, and of forward and backward with them, by what is
-    trained, what is kept and the precision; the smaller numbers that `smpo.app.memory` needs beside."""
+    trained, what is kept and the precision; the smaller numbers that `smpo.app.plan.gpu_memory` needs beside."""
     return {name: counted_for(arch, side) for name, (arch, side) in NETWORKS.items()}
 
 

@@ -21,7 +21,7 @@ from quickstart import machine
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from smpo.engine.operators import first_difference  # noqa: E402
+from smpo.engine.monitoring.operators import first_difference  # noqa: E402
 from smpo.families.lora import Adapter  # noqa: E402
 from tests.families.operators import SMALL, denoiser, traces  # noqa: E402
 from tests.families.published import SD15, SDXL  # noqa: E402

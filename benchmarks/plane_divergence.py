@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from smpo.errors import RunError
-from smpo.maths.counting import grid
+from smpo.maths.hops import grid
 from smpo.maths.schedule import NoiseSchedule
 
 __all__ = ["Divergence", "Noise", "Sampler", "divergence"]

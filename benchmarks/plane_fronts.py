@@ -105,7 +105,7 @@ def path_of(
     method: str, rate: str, beta: str, seed: int, split: str, options: argparse.Namespace
 ) -> list[dict[str, float]]:
     """One run, measured at the marks."""
-    from smpo.app.assemble import assemble
+    from smpo.app.build.build import assemble
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve

@@ -143,10 +143,10 @@ def compare(words: list[str], place: Path, old: Path, repeats: int) -> dict[str,
 def prepare(spec: str, sets: list[str]) -> dict[str, Any]:
     """In a process of its own: everything that a run scores and encodes, imports and networks not counted."""
     import smpo
-    from smpo.app.assemble import assemble
-    from smpo.app.hardware import live_runtime
-    from smpo.app.ledger import Ledger
-    from smpo.data.scores import ScoreTable
+    from smpo.app.build.build import assemble
+    from smpo.app.build.device import live_runtime
+    from smpo.app.run.cost import Ledger
+    from smpo.data.cache.scores import ScoreTable
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
@@ -177,7 +177,7 @@ def pictures() -> dict[str, float]:
     """Milliseconds of one core for a JPEG of 1024 pixels."""
     from smpo.imaging import decode, place
     from smpo.kinds import Placement
-    from smpo.rewards.clip_pictures import ClipPreprocessing
+    from smpo.rewards.networks.clip_preprocessing import ClipPreprocessing
 
     bytes_ = [jpeg(number) for number in range(16)]
     decoded = [decode(data) for data in bytes_]

@@ -42,8 +42,8 @@ class Quiet:
 
 def run_folder(spec: Path, sets: list[str], runs: Path) -> tuple[Path, str]:
     """`(folder, identity)` of this variation; a finished run of the same identity is found instead of repeated."""
-    from smpo.app.plan import make_plan
-    from smpo.app.run import run
+    from smpo.app.plan.plan import make_plan
+    from smpo.app.run.run import run
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
     from smpo.runs.store import RunExists

@@ -23,7 +23,7 @@ LEVELS = 8
 
 
 def main(words: list[str] | None = None) -> None:
-    from smpo.app.measure import measure_rho, settings_for
+    from smpo.app.checks.gradient_correlation import measure_rho, settings_for
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
     from smpo.tracking.console import Console

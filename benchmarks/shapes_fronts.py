@@ -5,7 +5,7 @@
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here every
 run is measured on its way, and methods are compared where they have gone *equally far*: by the error distance of
-`smpo.evaluation.drift`, on whose square root gains are interpolated prompt by prompt. Learning rate and beta are chosen
+`smpo.evaluation.results.drift`, on whose square root gains are interpolated prompt by prompt. Learning rate and beta are chosen
 per method on tuning prompts with seed 0; what is reported comes from other seeds and untouched prompts. Every path is
 kept as soon as it is measured.
 """
@@ -41,8 +41,8 @@ def path_of(
     method: str, rate: str, beta: str, seed: int, split: str, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """One run, measured at the marks: distances, and the judge's gain on every prompt."""
-    from smpo.app.assemble import assemble
-    from smpo.app.evaluate import evaluate_run
+    from smpo.app.build.build import assemble
+    from smpo.app.evaluate.evaluate import evaluate_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
@@ -88,7 +88,7 @@ def path_of(
 def groups_of(limit: int) -> dict[str, list[str]]:
     """The cluster of each prompt, in the order in which gains are kept."""
     from smpo.components.prompts import ShapesPrompts
-    from smpo.evaluation.sampling import spread
+    from smpo.evaluation.sampling.slots import spread
 
     splits = ("tuning", "untouched")
     return {split: [p.group for p in spread(ShapesPrompts(split=split).load(), limit)] for split in splits}
@@ -139,8 +139,8 @@ def summary(store: dict[str, Any]) -> list[dict[str, Any]]:
     """Per method and distance: the gain over prompts and seeds, and its difference from DPO's, Holm-corrected."""
     import numpy as np
 
-    from smpo.evaluation.seeds import contrast
-    from smpo.evaluation.statistics import holm
+    from smpo.evaluation.statistics.over_seeds import contrast
+    from smpo.evaluation.statistics.paired import holm
 
     final = {tuple(key.split(" | ")): path for key, path in store["final"].items()}
     methods = list(dict.fromkeys(method for method, _ in final))

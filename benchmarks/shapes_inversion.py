@@ -214,8 +214,8 @@ def at_guidance(
     folders: dict[tuple[str, int], Path], guidance: float
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Finished runs, judged again: for each what `evaluation.json` would say. Pictures that are known aren't drawn."""
-    from smpo.app.contenders import find_contenders
-    from smpo.app.contest import hold
+    from smpo.app.evaluate.compare import hold
+    from smpo.app.evaluate.models import find_contenders
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
@@ -247,7 +247,7 @@ def at_guidance(
 
 def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Every factor as a table, from the runs' folders."""
-    from smpo.evaluation.ladder import RungRuns, tabulate
+    from smpo.evaluation.results.ablation_table import RungRuns, tabulate
 
     seeds = range(options.seeds)
     found: dict[str, Any] = {}

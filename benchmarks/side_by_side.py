@@ -33,7 +33,7 @@ from speed.ours import Mode, Ours, encode
 from speed.parity import half_parity, parity
 from speed.profile import profiled
 
-from smpo.cli.door import quiet_libraries
+from smpo.cli.exit_codes import quiet_libraries
 from smpo.families.speed import Speed
 
 HALF = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -94,8 +94,8 @@ class Silent:
 
 def one_sweep(arm: str, repetition: int, folder: Path, size: Size) -> dict[str, Any]:
     """One sweep in this process and its children: what it cost, and the settings that it would recommend."""
-    from smpo.app.sweep.wish import Wish, prepare
-    from smpo.app.sweep.work import sweep
+    from smpo.app.sweep.request import Wish, prepare
+    from smpo.app.sweep.worker import sweep
 
     file = folder / "sweep.yaml"
     places = (folder / "runs", folder / "cache")
@@ -126,8 +126,8 @@ def one_sweep(arm: str, repetition: int, folder: Path, size: Size) -> dict[str, 
 
 def fresh_scores(found: dict[str, Any], folder: Path, size: Size) -> list[float]:
     """The recommended settings on seeds and prompts that no trial has seen."""
-    from smpo.app.plan import make_plan
-    from smpo.app.run import run
+    from smpo.app.plan.plan import make_plan
+    from smpo.app.run.run import run
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 

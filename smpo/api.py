@@ -46,8 +46,8 @@ from smpo.registry.component import register as register
 from smpo.registry.resolve import Resolved as Resolved
 
 if TYPE_CHECKING:
-    from smpo.app.plan import Plan
-    from smpo.app.run import Result
+    from smpo.app.plan.plan import Plan
+    from smpo.app.run.run import Result
 
 
 def load(
@@ -57,14 +57,14 @@ def load(
 
     `sets` are lines as after `--set`: `["train.steps=5"]`.
     """
-    from smpo.cli.words import resolve_spec
+    from smpo.cli.output import resolve_spec
 
     return resolve_spec(str(source), sets, no_local_code=no_local_code)
 
 
 def plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     """What a spec amounts to: costs, what is missing here, what to reconsider. Runs nothing."""
-    from smpo.app.plan import make_plan
+    from smpo.app.plan.plan import make_plan
 
     return make_plan(resolved)
 
@@ -73,7 +73,7 @@ def run(
     resolved: Resolved[ExperimentSpec], *, again: bool = False, resume: bool = False, quiet: bool = True
 ) -> Result:
     """Train, evaluate and track, in this process, as `smpo run` does. Raises `MachineError` when it can't run here."""
-    from smpo.app.run import run as run_here
+    from smpo.app.run.run import run as run_here
     from smpo.tracking.console import Console
 
     found = plan(resolved)

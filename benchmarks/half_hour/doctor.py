@@ -19,7 +19,7 @@ from speed.card import clocks
 from speed.ceilings import ceilings
 from speed.measure import machine
 
-from smpo.app.checkup import checkup, worst
+from smpo.app.checks.machine import checkup, worst
 
 PACKAGES = (
     "smpo", "torch", "triton", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy", "mlflow",

@@ -13,17 +13,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from smpo.app.inverted import reused
+from smpo.app.build.inversion_cache import reused
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.engine.drawn import Settings
+from smpo.engine.forward_batches import Passes
+from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session, fit
-from smpo.engine.passes import Passes
-from smpo.engine.rates import LearningRate
-from smpo.families.networks import Arithmetic, Networks
+from smpo.engine.noise_and_timesteps import Settings
+from smpo.families.pipeline_adapters import SDStack, SDXLStack
+from smpo.families.policy_reference import Arithmetic, Networks
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import AS_TORCH_DOES, Speed, store_in_half
-from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, PairBatch, Runtime
 from speed.archs import BETA, GRID, World

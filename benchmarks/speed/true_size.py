@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smpo.engine.drawn import Settings
 from smpo.engine.ema import Average
+from smpo.engine.forward_batches import Passes
+from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session
-from smpo.engine.memory import Room
-from smpo.engine.passes import Passes
-from smpo.engine.rates import LearningRate
+from smpo.engine.noise_and_timesteps import Settings
+from smpo.engine.out_of_memory import Room
 from smpo.experiment import ExperimentSpec
 from smpo.families.lora import Adapter
-from smpo.families.networks import HALF, Arithmetic, Networks
+from smpo.families.pipeline_adapters import SDStack, SDXLStack
 from smpo.families.pipelines import policy_and_reference
+from smpo.families.policy_reference import HALF, Arithmetic, Networks
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
-from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, PairBatch
 from smpo.maths.draws import PositionDraws
@@ -35,7 +35,7 @@ SIZES = {859_520_964: "sd15", 2_567_463_684: "sdxl"}
 
 
 def training(spec: ExperimentSpec, device: torch.device) -> Session:
-    """As `smpo.app.assemble` puts it together, with pairs that a loader would bring."""
+    """As `smpo.app.build.build` puts it together, with pairs that a loader would bring."""
     facts, runtime, train = spec.model.facts(), spec.runtime, spec.train
     arch = SIZES[facts.parameters or 0]
     denoiser = _denoiser(arch, spec, facts.resolution or 512, device)

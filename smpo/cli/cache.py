@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from smpo.app.disk import in_gb
-from smpo.cli.words import out, print_json, resolve_spec
+from smpo.app.plan.disk import in_gb
+from smpo.cli.output import out, print_json, resolve_spec
 from smpo.errors import MachineError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def list_command(place: str, sets: Sequence[str], *, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from smpo.data.upkeep import entries, strays
+    from smpo.data.cache.maintenance import entries, strays
 
     folder, _ = _folder(place, sets)
     found, left = entries(folder), strays(folder)
@@ -51,7 +51,7 @@ def list_command(place: str, sets: Sequence[str], *, as_json: bool) -> None:
 
 
 def verify_command(place: str, sets: Sequence[str], *, repair: bool, as_json: bool) -> None:
-    from smpo.data.upkeep import discard, verify
+    from smpo.data.cache.maintenance import discard, verify
     from smpo.tracking.console import Console
 
     folder, resolved = _folder(place, sets)
@@ -63,7 +63,7 @@ def verify_command(place: str, sets: Sequence[str], *, repair: bool, as_json: bo
         mended = bool(repair and found and resolved is not None)
         if mended:
             assert resolved is not None
-            from smpo.app.assemble import assemble
+            from smpo.app.build.build import assemble
 
             progress.phase("computing again what was damaged")
             runtime = resolved.spec.runtime.model_copy(update={"prepare": "first"})
@@ -91,7 +91,7 @@ def verify_command(place: str, sets: Sequence[str], *, repair: bool, as_json: bo
 
 
 def clean_command(place: str, sets: Sequence[str], *, what: Sequence[str], as_json: bool) -> None:
-    from smpo.data.upkeep import clean
+    from smpo.data.cache.maintenance import clean
 
     folder, _ = _folder(place, sets)
     files, size = clean(folder, list(what))

@@ -17,7 +17,7 @@ Choices = list[tuple[str, str]]
 
 def specs(incomplete: str) -> Choices:
     """Names of shipped specs, and YAML files below what was typed."""
-    from smpo.cli.words import shipped_specs
+    from smpo.cli.output import shipped_specs
 
     shipped = [(name, "ships with smpo") for name in shipped_specs() if name.startswith(incomplete)]
     return [*shipped, *spec_files(incomplete)]
@@ -105,7 +105,7 @@ def _paths(word: object) -> Iterator[tuple[str, str]]:
     slots = find_slots(ExperimentSpec)
     found = {slot.name: f"names a {slot.kind.kind}" for slot in slots}
     if isinstance(word, str):
-        from smpo.cli.words import resolve_spec
+        from smpo.cli.output import resolve_spec
 
         try:  # `uses:` would run code, which a press of the tab key must not
             leaves = resolve_spec(word, [], no_local_code=True).leaves()

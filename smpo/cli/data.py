@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpo.cli.words import out, print_json, resolve_spec
+from smpo.cli.output import out, print_json, resolve_spec
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ def audit_command(
     spec: str, sets: Sequence[str], *, folder: Path | None, score: bool, as_json: bool, roots: Sequence[Path] | None,
     no_local_code: bool,
 ) -> None:  # fmt: skip
-    from smpo.app.audit import audit_data
+    from smpo.app.checks.data import audit_data
     from smpo.tracking.console import Console
 
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
@@ -97,7 +97,7 @@ def score_command(
     spec: str, sets: Sequence[str], *, reward: str | None, as_json: bool, roots: Sequence[Path] | None,
     no_local_code: bool,
 ) -> None:  # fmt: skip
-    from smpo.app.score import score_data
+    from smpo.app.build.scores import score_data
     from smpo.tracking.console import Console
 
     chosen = [*sets, *([f"reward={reward}"] if reward else [])]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from smpo.app.checkup import Check, checkup, worst
-from smpo.cli.words import out, print_json
+from smpo.app.checks.machine import Check, checkup, worst
+from smpo.cli.output import out, print_json
 
 __all__ = ["doctor_command"]
 
@@ -19,7 +19,7 @@ def doctor_command(word: str | None, runs: Path, *, as_json: bool) -> None:
     if word is None:
         about, checks = "machine", checkup(runs)
     else:
-        from smpo.app.health import examine
+        from smpo.app.checks.run_health import examine
         from smpo.cli.show import find_run
 
         run = find_run(word, runs)

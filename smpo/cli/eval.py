@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpo.cli.words import card_folders, find_spec, out, print_json
+from smpo.cli.output import card_folders, find_spec, out, print_json
 
 if TYPE_CHECKING:
-    from smpo.app.contest import Held
+    from smpo.app.evaluate.compare import Held
 
 __all__ = ["eval_command", "held_contest"]
 
@@ -26,8 +26,8 @@ def held_contest(
     quiet: bool,
 ) -> Held:
     """The models that the words mean, evaluated; what is known already isn't drawn again."""
-    from smpo.app.contenders import find_contenders, spec_of
-    from smpo.app.contest import hold
+    from smpo.app.evaluate.compare import hold
+    from smpo.app.evaluate.models import find_contenders, spec_of
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
     from smpo.tracking.console import Console
@@ -51,7 +51,7 @@ def eval_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from smpo.evaluation.contest_text import markdown
+    from smpo.evaluation.report.comparison_text import markdown
 
     held = held_contest(words, spec=spec, sets=sets, runs=runs, roots=roots, quiet=quiet or as_json)
     contest = held.contest
@@ -76,8 +76,15 @@ def show_contest(held: Held, place: Path) -> None:
     """One table a judge, with categories where there are some, and what to keep in mind."""
     from rich.markup import escape
 
-    from smpo.cli.run import judges_table
-    from smpo.evaluation.contest_text import about, categories, distances, remarks, table, wins_by_category
+    from smpo.cli.tables import judges_table
+    from smpo.evaluation.report.comparison_text import (
+        about,
+        categories,
+        distances,
+        remarks,
+        table,
+        wins_by_category,
+    )
 
     console, contest = out(), held.contest
     for judge in contest.judges:

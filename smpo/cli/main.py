@@ -11,7 +11,7 @@ from __future__ import annotations
 import typer
 
 from smpo.cli.commands import data, measure, models, proof, registry, specs, train
-from smpo.cli.door import open_streams, quiet_libraries, through
+from smpo.cli.exit_codes import open_streams, quiet_libraries, through
 
 __all__ = ["app", "main"]
 

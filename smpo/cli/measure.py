@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from smpo.cli.words import out, print_json, resolve_spec
+from smpo.cli.output import out, print_json, resolve_spec
 
 __all__ = ["rho_command"]
 
@@ -18,7 +18,7 @@ def rho_command(
     from rich.markup import escape
     from rich.table import Table
 
-    from smpo.app.measure import measure_rho, settings_for
+    from smpo.app.checks.gradient_correlation import measure_rho, settings_for
     from smpo.tracking.console import Console
 
     resolved = resolve_spec(spec, [*sets, *settings_for(pairs)], roots=roots, no_local_code=no_local_code)

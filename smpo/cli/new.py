@@ -10,7 +10,7 @@ from shlex import quote
 
 from pydantic import BaseModel
 
-from smpo.cli.words import find_spec, out, print_json, resolve_spec, shipped_specs
+from smpo.cli.output import find_spec, out, print_json, resolve_spec, shipped_specs
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.slots import kind_of, model_of

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from smpo.app.counts import looks_every
-from smpo.app.disk import in_gb
-from smpo.app.plan import Plan, make_plan
-from smpo.cli.ladder import ladder_of, rungs_data, show_rungs
-from smpo.cli.words import out, print_json, resolve_spec
+from smpo.app.plan.disk import in_gb
+from smpo.app.plan.forward_passes import looks_every
+from smpo.app.plan.plan import Plan, make_plan
+from smpo.cli.ablation import ladder_of, rungs_data, show_rungs
+from smpo.cli.output import out, print_json, resolve_spec
 from smpo.experiment import EvaluateSpec, ExperimentSpec
 from smpo.registry.resolve import Resolved
 from smpo.spec.problems import SpecProblems
@@ -21,7 +21,7 @@ from smpo.spec.problems import SpecProblems
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from smpo.app.obstacles import Obstacle
+    from smpo.app.plan.requirements import Obstacle
     from smpo.spec.problems import Problem
 
 __all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
@@ -72,8 +72,8 @@ def check_command(
     no_local_code: bool,
 ) -> None:
     """All files are looked at, whatever is wrong with the first. What is doubtful is said, and no error."""
-    from smpo.app.doubts import doubts
-    from smpo.cli.words import print_error
+    from smpo.app.plan.warnings import doubts
+    from smpo.cli.output import print_error
     from smpo.diagnostics.render import as_data
 
     problems: list[Problem] = []

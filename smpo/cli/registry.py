@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.cli.words import card_folders, out, print_json
+from smpo.cli.output import card_folders, out, print_json
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.component import Component, summary_of

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from smpo.app.join import alone, follow, lead, refusing
-from smpo.app.launch import launch
-from smpo.app.place import Place, outer_place
-from smpo.app.plan import make_plan
-from smpo.app.run import Result, run
-from smpo.app.whereabouts import named_run, whereabouts
-from smpo.cli.ladder import ladder_command, ladder_of
+from smpo.app.distributed.environment import Place, outer_place
+from smpo.app.distributed.launcher import launch
+from smpo.app.plan.plan import make_plan
+from smpo.app.run.ranks import alone, follow, lead, refusing
+from smpo.app.run.run import Result, run
+from smpo.cli.ablation import ladder_command, ladder_of
+from smpo.cli.output import out, resolve_spec
 from smpo.cli.plan import show_plan
-from smpo.cli.words import out, resolve_spec
+from smpo.cli.tables import judges_table
 from smpo.errors import MachineError
+from smpo.runs.locate import named_run, whereabouts
 from smpo.tracking.console import Console
 from smpo.tracking.mirror import read_place
 
-__all__ = ["judges_table", "run_command", "show_result"]
+__all__ = ["run_command", "show_result"]
 
 
 def run_command(
@@ -121,21 +122,6 @@ def show_result(result: Result, runs: str) -> None:
         console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
     else:  # nothing was told to MLflow
         console.print(f"look       smpo show {escape(_short(result.folder))}")
-
-
-def judges_table(rows: Sequence[dict[str, str]]) -> object:
-    """Rows that share their keys, as a table."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in rows[0] if rows else ():
-        table.add_column(
-            title, justify="left" if title == next(iter(rows[0])) else "right", header_style="dim"
-        )
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row.values()))
-    return table
 
 
 def _short(path: Path) -> str:

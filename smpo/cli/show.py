@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from smpo.cli.words import out, print_json
+from smpo.cli.output import out, print_json
 from smpo.errors import MachineError, RunError
 from smpo.runs.store import RunFolder, find_runs, is_run
 

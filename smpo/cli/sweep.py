@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from smpo.app.place import outer_place
-from smpo.app.sweep.begin import find_study
-from smpo.app.sweep.cluster import Engine
-from smpo.app.sweep.screen import Ending
-from smpo.app.sweep.wish import Prepared, Wish, prepare
-from smpo.app.sweep.work import sweep
+from smpo.app.distributed.environment import outer_place
+from smpo.app.sweep.display import Ending
+from smpo.app.sweep.request import Prepared, Wish, prepare
+from smpo.app.sweep.study import find_study
+from smpo.app.sweep.worker import sweep
+from smpo.app.sweep.workers.slurm import Engine
+from smpo.cli.output import find_spec, out
 from smpo.cli.sweep_table import Screen, best_of, seconds_of, trials_table
-from smpo.cli.words import find_spec, out
 from smpo.errors import RunError
 
 __all__ = ["show_command", "sweep_command", "words_of"]
@@ -25,8 +25,8 @@ def sweep_command(
     trial_timeout: str | None, storage: str | None, quiet: bool, best: Path | None, confirm: bool,
     workers: int | None, on: Engine, options: Sequence[str], roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
-    from smpo.app.join import alone
-    from smpo.app.sweep.conclude import conclude
+    from smpo.app.run.ranks import alone
+    from smpo.app.sweep.finish import conclude
 
     alone(outer_place(), "a sweep", "`--jobs`")
     wish = Wish(
@@ -72,8 +72,8 @@ def _submit(
     prepared: Prepared, workers: int, on: Engine, options: Sequence[str], words: Sequence[str]
 ) -> None:
     """The study is made here, so that its mistakes are seen here, and no two workers make it."""
-    from smpo.app.sweep.begin import open_prepared
-    from smpo.app.sweep.cluster import submit, worker_command
+    from smpo.app.sweep.study import open_prepared
+    from smpo.app.sweep.workers.slurm import submit, worker_command
 
     wrong = next((one for one in options if "=" not in one.strip("=")), None)
     if wrong is not None:
@@ -98,8 +98,8 @@ def show_command(
     spec: str, sets: Sequence[str], *, storage: str | None, roots: Sequence[Path] | None, no_local_code: bool
 ) -> None:
     """The study of a spec as it stands: all trials, what they cost, what matters; and the report, written anew."""
-    from smpo.app.sweep.conclude import write_report
-    from smpo.app.sweep.order import read_json
+    from smpo.app.sweep.finish import write_report
+    from smpo.app.sweep.workers.messages import read_json
     from smpo.sweep.report import importance
 
     wish = Wish(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code, storage=storage)

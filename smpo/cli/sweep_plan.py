@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from smpo.app.sweep.estimate import estimate
-from smpo.app.sweep.wish import Wish, prepare
+from smpo.app.sweep.cost import estimate
+from smpo.app.sweep.request import Wish, prepare
+from smpo.cli.output import find_spec, out, print_json
 from smpo.cli.sweep_table import clock
-from smpo.cli.words import find_spec, out, print_json
 
 __all__ = ["plan_sweep_command"]
 

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from smpo.app.sweep.screen import Running
-from smpo.app.sweep.wish import Prepared
+from smpo.app.sweep.display import Running
+from smpo.app.sweep.request import Prepared
 from smpo.errors import RunError
 from smpo.sweep.space import written
 from smpo.sweep.trials import Counts, Trial, front

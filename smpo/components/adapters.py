@@ -16,9 +16,9 @@ from smpo.errors import MachineError, SmpoError, SpecError
 from smpo.registry.component import register
 
 if TYPE_CHECKING:
-    from smpo.data.formats import Interpret
-    from smpo.data.records import FolderPairs
-    from smpo.data.source import Source
+    from smpo.data.sources.formats import Interpret
+    from smpo.data.sources.records import FolderPairs
+    from smpo.data.sources.source import Source
 
 __all__ = ["ChosenRejected", "Columns", "HPDv2", "HPDv3", "ImageFolder", "ImageRewardDB", "WebDataset"]
 
@@ -56,7 +56,7 @@ class Columns(BaseModel):
         return self
 
     def state(self) -> Any:
-        from smpo.data.formats import Chosen
+        from smpo.data.sources.formats import Chosen
 
         return Chosen(self.share, self.votes, self.for_chosen, self.for_rejected)
 
@@ -88,7 +88,7 @@ class _Annotated(PlacedData):
     def _pairs(
         self, interpret: Interpret, layouts: Sequence[Sequence[str]], rules: str, regroup: Any = None
     ) -> FolderPairs:
-        from smpo.data.records import FolderPairs
+        from smpo.data.sources.records import FolderPairs
 
         place = Path(self.place())
         file = place / self.annotations
@@ -131,7 +131,7 @@ class ChosenRejected(PlacedData):
     """What the columns are called."""
 
     def source(self) -> Source:
-        from smpo.data.pickapic import ParquetPairs
+        from smpo.data.sources.pickapic import ParquetPairs
 
         named, state = self.columns, self.columns.state()
         return ParquetPairs(
@@ -146,7 +146,7 @@ class ChosenRejected(PlacedData):
         )
 
     def size(self) -> int | None:
-        from smpo.data.parquet import count_rows
+        from smpo.data.sources.parquet import count_rows
 
         if is_hub_id(self.path) or is_url(self.path):
             return None
@@ -182,7 +182,7 @@ class ImageFolder(_Annotated):
     """Of ranked images: each with each, each with the next worse ones, or the best with the worst."""
 
     def source(self) -> Source:
-        from smpo.data.formats import Shown, grouped, rankings
+        from smpo.data.sources.formats import Shown, grouped, rankings
 
         named, state = self.columns, self.columns.state()
         if self.rank is not None:
@@ -214,7 +214,7 @@ class HPDv2(_Annotated):
     """The folder within `path` from which the records' paths count."""
 
     def source(self) -> Source:
-        from smpo.data.formats import hpdv2
+        from smpo.data.sources.formats import hpdv2
 
         layouts = [("prompt", "file_path", "human_preference"), ("prompt", "image_path")]
         return self._pairs(hpdv2, layouts, "hpdv2")
@@ -234,7 +234,7 @@ class HPDv3(_Annotated):
     """Leave out records with less confidence, or none; HPSv3 was trained with 0.95."""
 
     def source(self) -> Source:
-        from smpo.data.formats import hpdv3
+        from smpo.data.sources.formats import hpdv3
 
         interpret = partial(hpdv3, min_confidence=self.min_confidence)
         return self._pairs(interpret, [("prompt", "path1", "path2")], f"hpdv3 {self.min_confidence}")
@@ -255,7 +255,7 @@ class ImageRewardDB(_Annotated):
     """Each with each, each with the next worse ones, or the best with the worst."""
 
     def source(self) -> Source:
-        from smpo.data.formats import rankings
+        from smpo.data.sources.formats import rankings
 
         layouts = [("prompt", "generations", "ranking"), ("prompt_id", "prompt", "image_path", "rank")]
         return self._pairs(
@@ -265,7 +265,7 @@ class ImageRewardDB(_Annotated):
 
 def _as_rankings(records: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
     """Single images are gathered by their prompt's id."""
-    from smpo.data.formats import grouped
+    from smpo.data.sources.formats import grouped
 
     records = iter(records)
     first = list(islice(records, 1))
@@ -291,7 +291,7 @@ class WebDataset(PlacedData):
     """What the names of a sample's files end with."""
 
     def source(self) -> Source:
-        from smpo.data.tars import TarPairs
+        from smpo.data.sources.webdataset import TarPairs
 
         named = self.columns
         return TarPairs(

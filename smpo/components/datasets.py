@@ -15,7 +15,7 @@ from smpo.registry.component import register
 from smpo.spec.identity import Neutral
 
 if TYPE_CHECKING:
-    from smpo.data.source import Source
+    from smpo.data.sources.source import Source
 
 __all__ = ["AspectBuckets", "PickAPic", "PlacedData", "PlanePairs", "VoteData"]
 
@@ -51,7 +51,7 @@ class VoteData(PairData):
         return self.buckets is not None
 
     def sizes(self, resolution: int) -> list[tuple[int, int]]:
-        from smpo.data.buckets import bucket_sizes
+        from smpo.data.stream.buckets import bucket_sizes
 
         if self.buckets is None:
             return super().sizes(resolution)
@@ -62,7 +62,7 @@ class VoteData(PairData):
         """Where the rows are. Raises `MachineError` when they aren't here."""
 
     def load(self, runtime: Runtime, report: Path | None = None) -> PairTable:
-        from smpo.data.table import read_pairs
+        from smpo.data.pairs.table import read_pairs
 
         return read_pairs(
             self.source(),
@@ -106,7 +106,7 @@ class PlacedData(VoteData):
                 )
             return self.path
         if is_hub_id(self.path):
-            from smpo.data.hub import fetch_data
+            from smpo.data.sources.hub import fetch_data
 
             return fetch_data(self.path, self.revision, self.patterns)
         return Path(locate(self.path))
@@ -123,7 +123,7 @@ class PlacedData(VoteData):
         """What a cheap look finds: no file is read whole, and no network is asked."""
         try:
             if is_url(self.path):
-                from smpo.data.remote import needed
+                from smpo.data.sources.remote import needed
 
                 needed(str(self.place()))
             elif is_hub_id(self.path):
@@ -156,12 +156,12 @@ class PickAPic(PlacedData):
     """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
 
     def source(self) -> Source:
-        from smpo.data.pickapic import pickapic_source
+        from smpo.data.sources.pickapic import pickapic_source
 
         return pickapic_source(self.place(), self.split)
 
     def size(self) -> int | None:
-        from smpo.data.parquet import count_rows
+        from smpo.data.sources.parquet import count_rows
 
         if is_hub_id(self.path) or is_url(self.path):
             return None

@@ -36,7 +36,7 @@ class PlacedPrompts(PromptSet):
     def place(self, patterns: Sequence[str]) -> Path:
         """Where the files lie here, fetched if need be. Raises `MachineError`."""
         if is_hub_id(self.path):
-            from smpo.data.hub import fetch_data
+            from smpo.data.sources.hub import fetch_data
 
             return fetch_data(self.path, self.revision, patterns, setting="evaluate.prompts.path")
         return Path(locate(self.path))
@@ -71,7 +71,7 @@ class TablePrompts(PlacedPrompts):
     """Categories that are used; empty means all."""
 
     def load(self) -> list[Prompt]:
-        from smpo.data.prompt_tables import read_table
+        from smpo.data.sources.prompt_tables import read_table
 
         place = self.place([self.file] if self.file else ["*"])
         rows = read_table(place / self.file if self.file else place, self.column, self.category)
@@ -99,7 +99,7 @@ class HPDv2Prompts(PlacedPrompts):
     """Which of the four."""
 
     def load(self) -> list[Prompt]:
-        from smpo.data.prompt_tables import read_list
+        from smpo.data.sources.prompt_tables import read_list
 
         place = self.place(["benchmark/*.json"])
         folder = place / "benchmark" if (place / "benchmark").is_dir() else place

@@ -120,11 +120,11 @@ class ParquetPrompts(PromptSet):
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
 
-        from smpo.data.parquet import find_files
+        from smpo.data.sources.parquet import find_files
 
         place = Path(locate(self.path))
         if is_hub_id(self.path):
-            from smpo.data.hub import fetch_data
+            from smpo.data.sources.hub import fetch_data
 
             wanted = f"*{self.split}*.parquet" if self.split else "*.parquet"
             patterns = [wanted, f"*{self.split}/*.parquet"]

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from smpo.diagnostics.locate import Locator, Place, shown_at
 from smpo.diagnostics.phrases import name_of
-from smpo.diagnostics.strangers import stranger
+from smpo.diagnostics.unknown_keys import stranger
 from smpo.diagnostics.values import expectation, unfitting
 from smpo.errors import SpecError, SpecErrors
 from smpo.spec.problems import Note, Problem

@@ -20,19 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smpo.engine.alarms import assert_starts_at_reference
-from smpo.engine.drawn import Settings
 from smpo.engine.ema import Average
-from smpo.engine.events import StepReport
-from smpo.engine.memory import Room
-from smpo.engine.metrics import Meter
-from smpo.engine.operators import unlike_operator
+from smpo.engine.forward_batches import Passes
+from smpo.engine.inversion_batches import parts, windows
+from smpo.engine.learning_rate import LearningRate
+from smpo.engine.monitoring.alerts import assert_starts_at_reference
+from smpo.engine.monitoring.metrics import Meter
+from smpo.engine.monitoring.operators import unlike_operator
+from smpo.engine.monitoring.tracker import StepReport
+from smpo.engine.noise_and_timesteps import Settings
+from smpo.engine.out_of_memory import Room
 from smpo.engine.overflow import Attempt, Overflows
-from smpo.engine.passes import Passes
-from smpo.engine.rates import LearningRate
 from smpo.engine.sharding import apart, whole
 from smpo.engine.step import Noisy, Prepared, judge, noise, predict, refer
-from smpo.engine.window import parts, windows
 from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, Recall
 
 __all__ = ["Session", "fit"]
@@ -40,7 +40,7 @@ __all__ = ["Session", "fit"]
 
 @dataclass
 class Session:
-    """Live objects of one training run, put together by `smpo.app.assemble`."""
+    """Live objects of one training run, put together by `smpo.app.build.build`."""
 
     denoiser: Denoiser
     objective: Objective

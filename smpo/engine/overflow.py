@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from smpo.engine.alarms import NonFiniteLoss, Suspect
+from smpo.engine.monitoring.alerts import NonFiniteLoss, Suspect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from smpo.engine.events import StepReport
+    from smpo.engine.monitoring.tracker import StepReport
 
 __all__ = ["Attempt", "Overflows", "in_words"]
 

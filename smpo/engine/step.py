@@ -2,7 +2,7 @@
 
 latents -> timestep -> inversion -> reference and policy predictions -> objective(smoothed preference).
 
-What needs no gradients (`noise`) may be done for many micro-batches at once, see `smpo.engine.window`. Nothing here
+What needs no gradients (`noise`) may be done for many micro-batches at once, see `smpo.engine.inversion_batches`. Nothing here
 asks a device for a number.
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from smpo.engine.drawn import Levels, Settings, each_spread, latents_of, spread, timesteps_of
-from smpo.engine.passes import followers
+from smpo.engine.forward_batches import followers
+from smpo.engine.noise_and_timesteps import Levels, Settings, each_spread, latents_of, spread, timesteps_of
 from smpo.kinds import (
     Conditioning,
     Denoiser,

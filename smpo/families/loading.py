@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from smpo.errors import MachineError
+from smpo.families.files.load_snippet import opening_of
+from smpo.families.files.single_file import is_single_file, unpacked
 from smpo.families.lora import Adapter
-from smpo.families.networks import HALF, Arithmetic, Networks, Precision
-from smpo.families.opening import opening_of
 from smpo.families.pipelines import (
     AS_IT_IS,
     Reading,
@@ -23,8 +23,8 @@ from smpo.families.pipelines import (
     policy_and_reference,
     vae_place,
 )
+from smpo.families.policy_reference import HALF, Arithmetic, Networks, Precision
 from smpo.families.recompute import checkpoint
-from smpo.families.single_file import is_single_file, unpacked
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Runtime

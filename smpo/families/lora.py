@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from smpo.errors import RunError
-from smpo.families import kohya
+from smpo.families.files import kohya
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

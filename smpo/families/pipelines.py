@@ -18,7 +18,7 @@ from torch import nn
 from smpo.errors import MachineError, RunError, readable
 from smpo.families.dtypes import frozen_copy, move, store_in_half
 from smpo.families.lora import Adapter, attach
-from smpo.families.stacks import SDStack, stack_for
+from smpo.families.pipeline_adapters import SDStack, stack_for
 from smpo.maths.schedule import Compare, NoiseSchedule
 from smpo.weights import (
     content_key,

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from smpo.families.alike import contiguous_projections
 from smpo.families.dtypes import frozen_copy, store_in_half
+from smpo.families.operator_parity import contiguous_projections
 
 __all__ = ["AS_TORCH_DOES", "CompiledBlocks", "Shadow", "Speed", "store_in_half"]
 

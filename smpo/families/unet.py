@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from smpo.errors import RunError
-from smpo.families.artefacts import replaced_folder, without_paths
+from smpo.families.files.atomic_folder import replaced_folder, without_paths
+from smpo.families.files.load_snippet import Opening, opening_of
 from smpo.families.lora import save_adapter
-from smpo.families.networks import Networks
-from smpo.families.opening import Opening, opening_of
+from smpo.families.pipeline_adapters import SDStack
 from smpo.families.pipelines import schedule_of
-from smpo.families.stacks import SDStack
+from smpo.families.policy_reference import Networks
 from smpo.imaging import Placed, in_range, place
 from smpo.imaging.transfer import stack_on, to_cpu
 from smpo.kinds import Conditioning, Placement

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from smpo.kinds.live import Draws, Predictors
     from smpo.kinds.predicted import ObjectiveOut, Predicted
     from smpo.kinds.values import ScoreStats
-    from smpo.maths.noising import Noised
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
 __all__ = ["HELD_TIMESTEPS", "Inversion", "Objective", "Optimiser", "Smoothing"]

@@ -1,6 +1,6 @@
 """The method's equations, with nothing round them: pure functions of tensors.
 
-Nothing is imported here on purpose: `smpo plan` reads `smpo.maths.counting` and must not load torch.
+Nothing is imported here on purpose: `smpo plan` reads `smpo.maths.hops` and must not load torch.
 
     counting    how many network passes an inversion costs (no torch)
     schedule    noise levels, and the conversions between noise, velocity and clean latent

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smpo.maths.counting import Combine
-from smpo.maths.noising import Noised, Predict
+from smpo.maths.hops import Combine
+from smpo.maths.inversion import Noised, Predict
 from smpo.maths.renoise import iterate_weights, renoise
 from smpo.maths.schedule import widen
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from smpo.maths.counting import Combine, forwards_per_hop
+from smpo.maths.hops import Combine, forwards_per_hop
 
 
 def iterate_weights(

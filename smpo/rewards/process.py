@@ -49,7 +49,7 @@ from torch import Tensor
 
 from smpo.errors import MachineError, RunError
 from smpo.kinds import Runtime
-from smpo.rewards.machine import WORKERS, WorkerCommand, config_file, find_worker
+from smpo.rewards.scorer_programs import WORKERS, WorkerCommand, config_file, find_worker
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture

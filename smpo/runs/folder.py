@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from smpo.drafts import naming, settle
+from smpo.atomic import naming, settle
 from smpo.runs.clock import Clock
 
 __all__ = ["RunFolder", "State", "Status"]

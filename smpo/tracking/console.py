@@ -16,7 +16,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from smpo.engine.events import StepReport
+from smpo.engine.monitoring.tracker import StepReport
 
 __all__ = ["Console"]
 

@@ -21,7 +21,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpo.engine.events import Ending, NoRecord, RunInfo
+from smpo.engine.monitoring.tracker import Ending, NoRecord, RunInfo
 from smpo.runs.clock import Clock
 
 if TYPE_CHECKING:

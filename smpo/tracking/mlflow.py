@@ -19,12 +19,12 @@ from typing import Any
 
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder
-from smpo.tracking.address import MLFLOW_ENVIRONMENT, Store, find_store
-from smpo.tracking.background import SHARE, MirrorTracker
 from smpo.tracking.database import create_database
 from smpo.tracking.jsonl import Point
 from smpo.tracking.mirror import Mirror, Refused, read_place
-from smpo.tracking.wording import LONGEST_PARAM, cut, hashes, key, run_tags, size, words
+from smpo.tracking.mlflow_names import LONGEST_PARAM, cut, hashes, key, run_tags, size, words
+from smpo.tracking.mlflow_thread import SHARE, MirrorTracker
+from smpo.tracking.store_uri import MLFLOW_ENVIRONMENT, Store, find_store
 
 __all__ = ["MlflowRun", "mlflow_tracker", "sync"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smpo.errors import MachineError, RunError
-from smpo.tracking.address import MLFLOW_ENVIRONMENT, find_store
+from smpo.tracking.store_uri import MLFLOW_ENVIRONMENT, find_store
 
 __all__ = ["Ui", "run_ui", "ui_command"]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.app.assemble import Live, assemble
-from smpo.app.plan import make_plan
+from smpo.app.build.build import assemble
+from smpo.app.build.live import Live
+from smpo.app.plan.plan import make_plan
 from smpo.engine.loop import fit
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from smpo.app.costs import ARCHITECTURES, state_bytes
-from smpo.app.memory import CARDS, SLACK, memory_of
-from smpo.app.plan import make_plan
+from smpo.app.plan.gpu_memory import CARDS, SLACK, memory_of
+from smpo.app.plan.gpu_time import state_bytes
+from smpo.app.plan.plan import make_plan
+from smpo.app.plan.workload import ARCHITECTURES
 from smpo.components.optimisers import Adafactor, AdamW
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
-from tests.app.test_costs import work
+from tests.app.plan.test_gpu_time import work
 from tests.cli.words import smpo
 
 HERE = Path(__file__).parents[2]
@@ -186,7 +187,7 @@ def test_a_plan_says_what_memory_is_needed_and_in_which_card_it_fits(capfd):
 
 
 def test_the_counts_are_those_of_the_architectures_that_plans_know():
-    told = json.loads((HERE / "smpo" / "app" / "activations.json").read_text())["gb_per_image"]
+    told = json.loads((HERE / "smpo" / "app" / "plan" / "activations.json").read_text())["gb_per_image"]
     assert set(told) == {network.name for network in ARCHITECTURES}
     for network in ARCHITECTURES:
         for dora, adapter in ((False, None), (False, 1), (True, 1)):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.app.assemble import assemble
-from smpo.app.plan import make_plan
+from smpo.app.build.build import assemble
+from smpo.app.plan.plan import make_plan
 from smpo.engine.loop import fit
 from smpo.errors import SmpoError
 from smpo.experiment import ExperimentSpec
@@ -134,7 +134,7 @@ def test_too_large_a_holdout_is_refused(cache: Path) -> None:
 
 
 def test_looks_at_held_out_pairs(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from smpo.engine.holdout import Holdout
+    from smpo.engine.monitoring.holdout import Holdout
 
     in_double(monkeypatch)
     session = live(planned(cache, "train.holdout=40", "train.steps=30", "train.lr=1e-3", "inversion=none"))
@@ -161,7 +161,7 @@ def test_looks_at_held_out_pairs(cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_resumed_run_compares_with_the_same_base(cache: Path, tmp_path: Path) -> None:
-    from smpo.app.diagnose import diagnosis
+    from smpo.app.run.holdout import diagnosis
 
     class Folder:
         path = tmp_path

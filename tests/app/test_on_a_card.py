@@ -12,15 +12,19 @@ import pytest
 import torch
 from torch import distributed
 
-from smpo.app import checkup, hardware, inverted, labels, rollcall
-from smpo.app.hardware import live_runtime
-from smpo.app.ledger import Ledger
-from smpo.app.locked import arithmetic, device_name
-from smpo.app.score import ensure_scores
+from smpo.app.build import device as hardware
+from smpo.app.build import inversion_cache as inverted
+from smpo.app.build import labels
+from smpo.app.build.device import live_runtime
+from smpo.app.build.scores import ensure_scores
+from smpo.app.checks import machine as checkup
+from smpo.app.distributed import liveness as rollcall
+from smpo.app.run.cost import Ledger
+from smpo.app.run.lock_file import arithmetic, device_name
 from smpo.components.datasets import PlanePairs
 from smpo.components.rewards import PlaneRadius
 from smpo.errors import MachineError
-from smpo.evaluation.drift import Probe
+from smpo.evaluation.results.drift import Probe
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Runtime
 from smpo.registry.resolve import resolve

@@ -111,7 +111,7 @@ def test_lines_that_wait_are_in_the_checkpoint(spec, capfd, monkeypatch):
     "it ends in words; with room, `--resume` only saves",
 )
 def test_a_model_that_finds_no_room_is_saved_later(spec, capfd, monkeypatch, limit):
-    import smpo.app.export as home
+    import smpo.app.run.export as home
 
     plain = home.export
 
@@ -167,7 +167,7 @@ def test_a_disk_that_stays_full_ends_in_words_and_is_gone_on_from(spec, capfd, m
 def test_a_cache_that_is_full_says_so_and_keeps_what_it_has(tmp_path, limit):
     import torch
 
-    from smpo.data.encoded import EncodedStore
+    from smpo.data.cache.encoded_store import EncodedStore
     from smpo.errors import RunError
 
     def rows(ids):
@@ -196,7 +196,7 @@ def test_a_cache_that_is_full_says_so_and_keeps_what_it_has(tmp_path, limit):
 def test_a_folder_that_can_not_be_written_is_named_before_any_work(spec, capfd, monkeypatch, which):
     import os
 
-    import smpo.app.obstacles as module
+    import smpo.app.plan.requirements as module
 
     plain = os.access
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ import torch
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.engine.loop import fit
-from smpo.engine.memory import OutOfMemory, ran_out
+from smpo.engine.out_of_memory import OutOfMemory, ran_out
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.double import ADAMW, LOGGED, in_double
 from tests.engine.toys import toy_session

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from smpo.app.autopsy import block_of
+from smpo.app.run.nan_report import block_of
 from smpo.components.objectives import SmPO
 from tests.cli.words import SMALL_PLANE, smpo
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smpo.cli import complete
-from smpo.cli.words import shipped_specs
+from smpo.cli.output import shipped_specs
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from tests.cli.words import SMALL_PLANE, smpo

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-import smpo.app.interrupt as interrupt
+import smpo.app.run.signals as interrupt
 from smpo.components.objectives import SmPO
 from tests.cli.words import SMALL_PLANE, smpo
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from smpo.app import assemble
+from smpo.app.build import build as assemble
 from tests.cli.test_nan import poison, steps, the_run
 from tests.cli.words import SMALL_PLANE, smpo
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from smpo.tracking.background import MirrorTracker
+from smpo.tracking.mlflow_thread import MirrorTracker
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.tracking.conftest import store_template  # noqa: F401
 

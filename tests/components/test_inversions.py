@@ -13,7 +13,7 @@ from smpo.components.inversions import (
 )
 from smpo.kinds import Predictors
 from smpo.maths.draws import PositionDraws
-from smpo.maths.noising import invert
+from smpo.maths.inversion import invert
 from smpo.maths.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -121,7 +121,7 @@ def test_refining_the_last_hop_only():
     assert not torch.isclose(last.x_t[~one_hop], every.x_t[~one_hop]).all(1).any()
     assert not torch.isclose(last.x_t, ddim.x_t).flatten(1).all(1).any()
     # By hand: DDIM up to the last level below t, then one averaged correction.
-    from smpo.maths.noising import move
+    from smpo.maths.inversion import move
 
     below = torch.tensor([0, 1, 401, 801]).repeat(2)  # the level from which the last hop starts
     some = t > 1

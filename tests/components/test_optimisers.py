@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from smpo.components.optimisers import Adafactor, AdamW, AdamW8bit
-from smpo.engine.checkpoint import restore, save
-from smpo.engine.state import State
+from smpo.engine.checkpoints.checkpoint import restore, save
+from smpo.engine.checkpoints.train_state import State
 from smpo.errors import MachineError
 from tests.cli.words import SMALL_PLANE, smpo
 

@@ -107,7 +107,7 @@ def test_a_hub_name_is_fetched_at_its_pinned_commit(tmp_path, monkeypatch):
         asked.append((repo, revision, list(patterns)))
         return tmp_path
 
-    monkeypatch.setattr("smpo.data.hub.fetch_data", fetch)
+    monkeypatch.setattr("smpo.data.sources.hub.fetch_data", fetch)
     (tmp_path / "PartiPrompts.tsv").write_text(PARTI)
     assert len(prompts_of(tmp_path, "parti").load()) == 2
     (repo, revision, patterns), = asked  # fmt: skip
@@ -118,10 +118,10 @@ def test_a_hub_name_is_fetched_at_its_pinned_commit(tmp_path, monkeypatch):
 
 def test_a_plan_fetches_no_prompts(tmp_path, monkeypatch):
     """Where the hub can be reached the set is sound, and yet not here."""
-    from smpo.app.counts import sampled
+    from smpo.app.plan.forward_passes import sampled
 
     monkeypatch.setattr("smpo.components.prompt_files.missing", lambda *_, **__: None)
-    monkeypatch.setattr("smpo.data.hub.fetch_data", None)
+    monkeypatch.setattr("smpo.data.sources.hub.fetch_data", None)
     found = prompts_of(tmp_path, "parti")
     assert found.check() is None and not found.here()
     spec = resolve(tmp_path / "spec.yaml", skeleton=ExperimentSpec).spec

@@ -61,7 +61,7 @@ def test_only_the_last_hop_asks_the_new_policy():
     visit(run, Network(0.3), 0, [900], x0)
     old = visit(ReNoise(steps=10), Network(0.3), 0, [801], x0).x_t
     found = visit(run, Network(0.5), 1, [850], x0).x_t
-    from smpo.maths.noising import move
+    from smpo.maths.inversion import move
 
     a, b = (SCHEDULE.abar_exact(torch.tensor([level] * 2), old) for level in (801, 850))
     t, rows = torch.tensor([850] * 2), torch.arange(2)
@@ -135,9 +135,9 @@ def test_the_mean_price_is_what_visits_at_random_times_cost(settings, visits):
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     """The memory is part of the state."""
     from smpo.components.objectives import SmPO
-    from smpo.engine.checkpoint import restore, save
+    from smpo.engine.checkpoints.checkpoint import restore, save
+    from smpo.engine.checkpoints.train_state import State
     from smpo.engine.loop import fit
-    from smpo.engine.state import State
     from tests.engine.toys import toy_batches, toy_session
 
     def session(inversion):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from smpo.data.pickapic import count_rows, read_pickapic
+from smpo.data.pairs.pickapic import read_pickapic
+from smpo.data.sources.pickapic import count_rows
 
 FOLDER = Path(
     os.environ.get("SMPO_EMOJI_PAIRS")

@@ -16,7 +16,7 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smpo.app.join import leave
+from smpo.app.run.ranks import leave
 from smpo.engine.ema import Average
 from smpo.engine.sharding import apart, gather, mine, shard
 

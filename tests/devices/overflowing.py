@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from smpo.app.join import leave
+from smpo.app.run.ranks import leave
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.engine.alarms import NonFiniteLoss
 from smpo.engine.loop import fit
+from smpo.engine.monitoring.alerts import NonFiniteLoss
 from smpo.engine.sharding import gather, mine, shard, whole
 from tests.engine.toys import toy_batches, toy_session
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from smpo.app import launch
-from smpo.app.place import Place
-from smpo.app.rollcall import Lost, RollCall
+from smpo.app.distributed import launcher as launch
+from smpo.app.distributed.environment import Place
+from smpo.app.distributed.liveness import Lost, RollCall
 from smpo.errors import RunError
 from tests.devices.launching import (
     SMPO,

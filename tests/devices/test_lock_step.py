@@ -12,10 +12,10 @@ import torch
 
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
-from smpo.data.order import dealt
-from smpo.engine.drawn import Settings, climbs, timesteps
+from smpo.data.stream.order import dealt
 from smpo.engine.loop import fit
-from smpo.maths.counting import itinerary
+from smpo.engine.noise_and_timesteps import Settings, climbs, timesteps
+from smpo.maths.hops import itinerary
 from tests.engine.toys import SingleProcess, toy_session
 
 UPDATES = 5

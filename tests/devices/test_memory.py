@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from smpo.app.costs import ARCHITECTURES
-from smpo.app.memory import memory_of
-from tests.app.test_costs import work
+from smpo.app.plan.gpu_memory import memory_of
+from smpo.app.plan.workload import ARCHITECTURES
+from tests.app.plan.test_gpu_time import work
 from tests.devices.launching import TORCHRUN, ran
 
 CASES = [

@@ -7,8 +7,8 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from smpo.app.training import _roll_back
-from smpo.engine import checkpoint
+from smpo.app.run.train import _roll_back
+from smpo.engine.checkpoints import checkpoint
 from tests.cli.words import SMALL_PLANE
 from tests.devices.launching import SMPO, only_run, ran
 from tests.paths import python_path

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from smpo.engine.checkpoint import save
+from smpo.engine.checkpoints.checkpoint import save
+from smpo.engine.checkpoints.train_state import State
 from smpo.engine.ema import Average
-from smpo.engine.state import State
 
 FILES = (
     "weights.safetensors", "average.safetensors", "optimiser.safetensors", "optimiser.json", "scaler.json",

@@ -19,9 +19,9 @@ from smpo.components.objectives import (
     SmPO,
     SupervisedFineTuning,
 )
-from smpo.engine.alarms import NonFiniteLoss, RunawayInversion, WinnerDrop
+from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import fit
-from smpo.engine.rates import LearningRate
+from smpo.engine.monitoring.alerts import NonFiniteLoss, RunawayInversion, WinnerDrop
 from smpo.errors import RunError
 from tests.engine.toys import ROUNDING, moved, toy_session
 
@@ -195,8 +195,8 @@ def test_doubtful_pairs_teach_nothing():
 
 
 def test_stopping_and_going_on_is_the_same_as_never_stopping(tmp_path):
-    from smpo.engine.checkpoint import restore, save
-    from smpo.engine.state import State
+    from smpo.engine.checkpoints.checkpoint import restore, save
+    from smpo.engine.checkpoints.train_state import State
 
     def state(session):
         named = dict(session.denoiser.policy.named_parameters())

@@ -11,11 +11,11 @@ import torch
 
 from smpo.components.inversions import ReNoise, StaleInversion
 from smpo.components.objectives import DiffusionKTO, SmPO
-from smpo.engine.alarms import NonFiniteLoss
-from smpo.engine.checkpoint import restore, save
+from smpo.engine.checkpoints.checkpoint import restore, save
+from smpo.engine.checkpoints.train_state import State
 from smpo.engine.loop import Session, fit
+from smpo.engine.monitoring.alerts import NonFiniteLoss
 from smpo.engine.overflow import Attempt, Overflows
-from smpo.engine.state import State
 from tests.engine.toys import toy_session
 
 STEPS = 6

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from smpo.components.inversions import ReNoise, StaleInversion
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.components.optimisers import Adafactor, AdamW
-from smpo.engine.checkpoint import restore
+from smpo.engine.checkpoints.checkpoint import restore
+from smpo.engine.checkpoints.train_state import State, snapshot
+from smpo.engine.checkpoints.writer import Keeper
 from smpo.engine.ema import Average
-from smpo.engine.keeper import Keeper
 from smpo.engine.loop import Session, fit
-from smpo.engine.state import State, snapshot
 from tests.engine.toys import ToyDenoiser, toy_session
 
 STEPS = 6

@@ -8,10 +8,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from smpo.engine.drawn import Settings
 from smpo.engine.ema import Average
+from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session
-from smpo.engine.rates import LearningRate
+from smpo.engine.noise_and_timesteps import Settings
 from smpo.kinds import Conditioning, Inversion, Objective, PairBatch
 from smpo.maths.draws import PositionDraws
 from smpo.maths.schedule import NoiseSchedule

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from smpo.evaluation.evaluate import Settings, evaluate
-from smpo.evaluation.result import Evaluation
+from smpo.evaluation.results.evaluate import Settings, evaluate
+from smpo.evaluation.results.evaluation import Evaluation
 from smpo.kinds import Prompt
 
 QUICK = Settings(guidance=3.0, steps=4, images=2, seed=7, batch=5, keep=4)

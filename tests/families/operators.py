@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smpo.engine.operators import operators_of
+from smpo.engine.monitoring.operators import operators_of
+from smpo.families.files.load_snippet import Opening
 from smpo.families.lora import Adapter
-from smpo.families.networks import HALF, Arithmetic, Networks
-from smpo.families.opening import Opening
+from smpo.families.pipeline_adapters import SDStack, SDXLStack
 from smpo.families.pipelines import policy_and_reference
+from smpo.families.policy_reference import HALF, Arithmetic, Networks
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
-from smpo.families.stacks import SDStack, SDXLStack
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning
 from tests.families.published import SD15, SD21, SDXL, on_meta

@@ -16,12 +16,12 @@ from torch import nn
 
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.engine.drawn import Settings
-from smpo.engine.operators import first_difference
+from smpo.engine.monitoring.operators import first_difference
+from smpo.engine.noise_and_timesteps import Settings
 from smpo.engine.step import PairOutcome, judge, noise, predict, refer
 from smpo.families import speed
-from smpo.families.alike import keeping_nothing
 from smpo.families.lora import Adapter
+from smpo.families.operator_parity import keeping_nothing
 from smpo.kinds import PairBatch
 from smpo.maths.draws import PositionDraws
 from tests.families.operators import SETTINGS, SMALL, denoiser, inputs, traces

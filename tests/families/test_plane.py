@@ -11,7 +11,7 @@ import torch
 from smpo.errors import MachineError, RunError, SmpoError
 from smpo.families.plane import BASE, PlaneDenoiser, load_plane
 from smpo.kinds import Conditioning, Placement
-from smpo.maths.noising import denoise, invert
+from smpo.maths.inversion import denoise, invert
 from smpo.worlds.plane.network import read_network, start_noise
 from smpo.worlds.plane.world import CONDITIONS, condition_of, off_axis, radius
 from tools.make_plane import base_accuracy, draw_pairs, pretrain

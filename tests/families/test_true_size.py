@@ -9,9 +9,9 @@ import torch
 
 from smpo.components.models import LoRA, StableDiffusion
 from smpo.families.lora import Adapter
-from smpo.families.networks import Arithmetic, Networks
+from smpo.families.pipeline_adapters import SDStack, SDXLStack
 from smpo.families.pipelines import policy_and_reference
-from smpo.families.stacks import SDStack, SDXLStack
+from smpo.families.policy_reference import Arithmetic, Networks
 from smpo.kinds import Conditioning
 from tests.families.published import SD15, SD21, SDXL, on_meta
 

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from smpo.errors import MachineError, RunError
+from smpo.families.files.load_snippet import Opening
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
-from smpo.families.networks import Arithmetic, Networks
-from smpo.families.opening import Opening
 from smpo.families.pipelines import open_stack, policy_and_reference
+from smpo.families.policy_reference import Arithmetic, Networks
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, Denoiser, Runtime
 from smpo.maths.losses import error_gap

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from smpo.app.assemble import assemble
-from smpo.cli.words import resolve_spec
+from smpo.app.build.build import assemble
+from smpo.cli.output import resolve_spec
 from smpo.engine.loop import fit
 
 FOLDER = Path(__file__).parent

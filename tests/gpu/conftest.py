@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.families.networks import HALF
+from smpo.families.policy_reference import HALF
 from tests.gpu.small import CHANNELS, DEVICE
 from tests.pipelines.worlds import make_sd, make_sdxl, make_votes
 

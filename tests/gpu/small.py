@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.app.assemble import Live, assemble
-from smpo.engine.state import State
+from smpo.app.build.build import assemble
+from smpo.app.build.live import Live
+from smpo.engine.checkpoints.train_state import State
 from smpo.experiment import ExperimentSpec
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from smpo.engine.checkpoint import restore, save
+from smpo.engine.checkpoints.checkpoint import restore, save
 from smpo.engine.loop import fit
 from tests.gpu.small import state, trained, training
 

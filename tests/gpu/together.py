@@ -21,8 +21,8 @@ def main(device: str, spec: Path, folder: Path, sets: list[str]) -> None:
     rank = distributed.get_rank()
     os.environ["LOCAL_RANK"] = "0"  # of the card, as accelerate reads it
     import smpo.components  # noqa: F401 -- fills the common registry
-    from smpo.app.assemble import assemble
-    from smpo.app.join import leave
+    from smpo.app.build.build import assemble
+    from smpo.app.run.ranks import leave
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve

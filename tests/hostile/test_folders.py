@@ -32,9 +32,9 @@ def finished(tmp_path_factory) -> Path:
     """A folder with a spec, one finished run and its caches."""
     place = tmp_path_factory.mktemp("finished")
     (place / "small.yaml").write_text(SMALL_PLANE)
-    from smpo.app.plan import make_plan
-    from smpo.app.run import run
-    from smpo.cli.words import resolve_spec
+    from smpo.app.plan.plan import make_plan
+    from smpo.app.run.run import run
+    from smpo.cli.output import resolve_spec
 
     class Nobody:
         def __getattr__(self, name):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import smpo
-from smpo.cli.words import resolve_spec
+from smpo.cli.output import resolve_spec
 from smpo.errors import MachineError, RunError, SmpoError
 from smpo.kinds import Runtime
 from tests.hostile.damage import damaged_json, damaged_tensors

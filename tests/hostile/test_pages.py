@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smpo.evaluation.contest import Judge, rank
+from smpo.evaluation.results.comparison import Judge, rank
 from smpo.kinds import Prompt
 from tests.browser import CHROMIUM, REQUIRED, browse, in_browser
 from tests.cli.words import SMALL_PLANE, smpo
@@ -99,10 +99,10 @@ def hostile_pairs(folder: Path) -> Path:
 
 
 def test_the_audit_page_of_hostile_pairs(tmp_path, monkeypatch, capfd):
-    from smpo.data.audit.book import open_book
     from smpo.data.audit.checks import Expected, audit
     from smpo.data.audit.page import page
-    from smpo.data.pickapic import pickapic_source
+    from smpo.data.audit.rows import open_book
+    from smpo.data.sources.pickapic import pickapic_source
 
     found = audit(
         open_book(pickapic_source(hostile_pairs(tmp_path))), Expected(64, held_out={NASTY[0]: NASTY})
@@ -127,8 +127,8 @@ def contest():
 
 
 def test_the_comparison_page(tmp_path):
-    from smpo.evaluation.compare_page import Background, Shown, compare_page
-    from smpo.evaluation.sampling import slots
+    from smpo.evaluation.report.compare_page import Background, Shown, compare_page
+    from smpo.evaluation.sampling.slots import slots
 
     held = contest()
     shown = [
@@ -144,15 +144,15 @@ def test_the_comparison_page(tmp_path):
 
 def test_tables_of_contests_and_ladders_as_markdown(tmp_path):
     """As a forge or MLflow would show them, but with HTML let through: nothing may be left to sanitise."""
-    from smpo.evaluation import contest_text
-    from smpo.evaluation.outcome_text import _grid
+    from smpo.evaluation.report import comparison_text as contest_text
+    from smpo.evaluation.report.ablation_text import _grid
 
     text = contest_text.markdown(contest()) + _grid([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
     assert_harmless(f"<html>{markdown.markdown(text, extensions=['tables'])}</html>", tmp_path)
 
 
 def test_the_model_card(tmp_path):
-    from smpo.evaluation.card import CardFacts, model_card
+    from smpo.evaluation.report.model_card import CardFacts, model_card
 
     facts = CardFacts(
         name=NASTY[0], method=NASTY[1], parts={NASTY[2]: (NASTY[1], NASTY[2])}, spec_hash=NASTY[3], base_model=NASTY[4],

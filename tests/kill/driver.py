@@ -19,23 +19,23 @@ from collections.abc import Callable
 from typing import Any
 
 PHASES = {
-    "loading": "smpo.app.assemble:live_runtime",
-    "scoring": "smpo.data.scores:commit",
-    "caching": "smpo.data.shards:Shards.append",
+    "loading": "smpo.app.build.build:live_runtime",
+    "scoring": "smpo.data.cache.scores:commit",
+    "caching": "smpo.data.cache.shards:Shards.append",
     "opening the log": "smpo.tracking.jsonl:JsonlTracker.start",
     "training": "smpo.engine.loop:judge",
     "reporting": "smpo.tracking.jsonl:JsonlTracker._write",
-    "looking at held-out pairs": "smpo.engine.holdout:Holdout.errors",
-    "previewing": "smpo.app.evaluate:preview",
-    "checkpointing": "smpo.engine.keeper:write",
-    "dropping old checkpoints": "smpo.engine.keeper:drop_old",
-    "sampling": "smpo.app.ledger:_Denoiser.sample",
-    "evaluating": "smpo.app.evaluate:evaluate_run",
-    "writing the evaluation": "smpo.app.evaluate:write_evaluation",
-    "saving the model": "smpo.app.export:export",
+    "looking at held-out pairs": "smpo.engine.monitoring.holdout:Holdout.errors",
+    "previewing": "smpo.app.evaluate.evaluate:preview",
+    "checkpointing": "smpo.engine.checkpoints.writer:write",
+    "dropping old checkpoints": "smpo.engine.checkpoints.writer:drop_old",
+    "sampling": "smpo.app.run.cost:_Denoiser.sample",
+    "evaluating": "smpo.app.evaluate.evaluate:evaluate_run",
+    "writing the evaluation": "smpo.app.evaluate.evaluate:write_evaluation",
+    "saving the model": "smpo.app.run.export:export",
     "calling MLflow": "smpo.tracking.mlflow:MlflowRun._call",
     "noting what MLflow has": "smpo.tracking.mirror:write_place",
-    "hashing the files": "smpo.app.run:write_manifest",
+    "hashing the files": "smpo.app.run.run:write_manifest",
 }
 
 

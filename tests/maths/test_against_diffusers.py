@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
-from smpo.maths.noising import ddim_sample, invert
+from smpo.maths.inversion import ddim_sample, invert
 from smpo.maths.schedule import NoiseSchedule
 
 SD: dict[str, Any] = {

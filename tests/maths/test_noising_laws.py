@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smpo.maths.counting import expected_passes, passes
-from smpo.maths.noising import ddim_sample, denoise, inversion_steps, invert, move
+from smpo.maths.hops import expected_passes, passes
+from smpo.maths.inversion import ddim_sample, denoise, inversion_steps, invert, move
 from smpo.maths.schedule import NoiseSchedule
 
 from .toys import policy, random, velocity_of

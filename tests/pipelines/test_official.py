@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
-from smpo.data.order import Order
+from smpo.data.stream.order import Order
 from smpo.imaging import content_id
 from smpo.maths.draws import PositionDraws
 from tests.cli.words import smpo

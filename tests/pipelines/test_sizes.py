@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from smpo.app.plan import make_plan
+from smpo.app.plan.plan import make_plan
 from smpo.experiment import ExperimentSpec
 from smpo.families.loading import load_unet
 from smpo.kinds import Runtime
@@ -113,7 +113,7 @@ def test_squares_after_training_on_buckets_are_doubtful(place: Path) -> None:
 
 def test_a_plan_counts_the_area(place: Path, monkeypatch) -> None:
     """The small network passes for an SDXL, so that it is priced."""
-    from smpo.app import plan
+    from smpo.app.plan import plan
 
     network = next(one for one in plan.known.__globals__["ARCHITECTURES"] if one.resolution == 1024)
     monkeypatch.setattr(plan, "known", lambda *_: network)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from smpo.app.assemble import assemble
+from smpo.app.build.build import assemble
 from smpo.engine.loop import fit
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve

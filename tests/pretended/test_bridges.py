@@ -30,5 +30,5 @@ def test_a_name_that_has_moved_is_an_error_in_words(module_of_the_tool):
 def test_the_matrix_watches_the_loop_where_it_is():
     """tools/pretended_gpu/matrix.py replaces it for the length of a run."""
     loop = importlib.import_module("smpo.engine.loop")
-    updates = importlib.import_module("smpo.app.updates")
+    updates = importlib.import_module("smpo.app.run.nan_policy")
     assert callable(loop.fit) and not hasattr(updates, "fit"), "it is looked up when it is called"

@@ -28,7 +28,7 @@ CASES = (
 @pytest.fixture
 def memory(monkeypatch):
     """The benchmark, with the allocator that runs have."""
-    from smpo.app.allocator import prefer_expandable_segments
+    from smpo.app.build.allocator import prefer_expandable_segments
 
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     if not torch.cuda.is_initialized():

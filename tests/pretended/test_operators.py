@@ -39,7 +39,7 @@ def test_a_network_that_is_trained_whole(arch: str, precision: str, record_prope
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("arch", ["sd15", "sdxl"])
 def test_an_adapter_adds_its_own_operators_and_changes_no_other(arch: str, precision: str) -> None:
-    from smpo.engine.operators import first_difference
+    from smpo.engine.monitoring.operators import first_difference
 
     for adapter in (Adapter(rank=8), LORA, Adapter(rank=8, targets=("ff.net.2",))):
         found = traces(denoiser(ARCHS[arch], "cuda", precision, adapter=adapter))
@@ -62,7 +62,7 @@ def test_with_the_reference_in_the_memory_of_the_host() -> None:
 
 
 def test_a_linear_projection_that_reads_a_strided_input_would_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    from smpo.engine.operators import first_difference
+    from smpo.engine.monitoring.operators import first_difference
     from smpo.families import speed
 
     monkeypatch.setattr(speed, "contiguous_projections", lambda network: None)

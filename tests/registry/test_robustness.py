@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smpo.cli.words import shipped_specs
+from smpo.cli.output import shipped_specs
 from smpo.diagnostics.render import as_json, render
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smpo.rewards.aesthetic import linear_head
-from smpo.rewards.blip import BertShape, CrossBert, VisionTransformer
-from smpo.rewards.image_reward import ImageRewardNetwork
-from smpo.rewards.mps import CrossModel, MPSNetwork
+from smpo.rewards.networks.aesthetic import linear_head
+from smpo.rewards.networks.blip import BertShape, CrossBert, VisionTransformer
+from smpo.rewards.networks.image_reward import ImageRewardNetwork
+from smpo.rewards.networks.mps import CrossModel, MPSNetwork
 
 CONDITION = "light, color"
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from smpo.errors import MachineError
 from smpo.kinds import Runtime, Scorer
-from smpo.rewards.clip_like import load_clip_scorer
-from smpo.rewards.pictures import WholePicture
+from smpo.rewards.networks.clip_like import load_clip_scorer
+from smpo.rewards.networks.preprocessing import WholePicture
 from tests.rewards.published import OpenClip
 
 Pictures = list[Image.Image]

@@ -17,10 +17,10 @@ from smpo.components.smoothings import Likelihood
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Reward, Runtime, ScoreStats
 from smpo.registry.resolve import resolve
-from smpo.rewards.aesthetic import load_aesthetic_scorer
-from smpo.rewards.clip_like import load_clip_scorer
-from smpo.rewards.image_reward import load_image_reward
-from smpo.rewards.mps import load_mps
+from smpo.rewards.networks.aesthetic import load_aesthetic_scorer
+from smpo.rewards.networks.clip_like import load_clip_scorer
+from smpo.rewards.networks.image_reward import load_image_reward
+from smpo.rewards.networks.mps import load_mps
 
 QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
 ROUNDING = {"fp16": 2**-11, "bf16": 2**-8}

@@ -17,8 +17,8 @@ from PIL import Image
 from smpo.components.rewards import Process
 from smpo.errors import MachineError, RunError
 from smpo.kinds import Runtime
-from smpo.rewards.machine import WORKERS, find_worker
 from smpo.rewards.process import load_process_scorer, own_gpu
+from smpo.rewards.scorer_programs import WORKERS, find_worker
 from tests.cuda import pretend_card
 
 WORKER = """

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from smpo.kinds import Runtime, Scorer
-from smpo.rewards.aesthetic import load_aesthetic_scorer
-from smpo.rewards.clip_like import load_clip_scorer
-from smpo.rewards.image_reward import load_image_reward
-from smpo.rewards.mps import load_mps
+from smpo.rewards.networks.aesthetic import load_aesthetic_scorer
+from smpo.rewards.networks.clip_like import load_clip_scorer
+from smpo.rewards.networks.image_reward import load_image_reward
+from smpo.rewards.networks.mps import load_mps
 from tests.rewards.published import CONDITION, OpenClip
 
 Pictures = list[Image.Image]

@@ -1,4 +1,4 @@
-"""Does what `smpo.app.sweep.trial` does as far as a sweep can see, in a fraction of a second and without torch.
+"""Does what `smpo.app.sweep.workers.trial` does as far as a sweep can see, in a fraction of a second and without torch.
 
 The trial's `train.lr` says how it goes: above 5e-4 it diverges, and a file `crash` beside the runs makes all crash.
 """

@@ -4,8 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from smpo.app.sweep.wish import Wish, prepare
-from smpo.app.sweep.work import sweep
+from smpo.app.sweep.request import Wish, prepare
+from smpo.app.sweep.worker import sweep
 from tests.sweep.words import Quiet, start_fake
 
 spec, runs, trials, jobs, *storage = sys.argv[1:]

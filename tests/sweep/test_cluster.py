@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from smpo.app.sweep.begin import find_study
-from smpo.app.sweep.cluster import Worker, _minutes, submit
+from smpo.app.sweep.study import find_study
+from smpo.app.sweep.workers.slurm import Worker, _minutes, submit
 from smpo.errors import MachineError, RunError
 from tests.cli.words import smpo
 from tests.sweep.test_workers import ROOT, wait_for

@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-import smpo.app.sweep.conclude as conclude_module
-from smpo.app.sweep.begin import find_study
-from smpo.app.sweep.conclude import conclude
+import smpo.app.sweep.finish as conclude_module
 from smpo.app.sweep.confirm import confirmed_lines, interval
-from smpo.app.sweep.estimate import estimate
-from smpo.app.sweep.work import sweep
+from smpo.app.sweep.cost import estimate
+from smpo.app.sweep.finish import conclude
+from smpo.app.sweep.study import find_study
+from smpo.app.sweep.worker import sweep
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve

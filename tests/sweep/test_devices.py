@@ -2,9 +2,9 @@
 
 import pytest
 
-from smpo.app.sweep import devices
-from smpo.app.sweep.devices import environment, may_fork, visible_gpus
-from smpo.app.sweep.job import Launcher
+from smpo.app.sweep.workers import devices
+from smpo.app.sweep.workers.devices import environment, may_fork, visible_gpus
+from smpo.app.sweep.workers.process import Launcher
 from tests.sweep.words import resolved, small, write
 
 

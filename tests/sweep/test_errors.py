@@ -11,8 +11,8 @@ import pytest
 from smpo.diagnostics.render import render
 from smpo.spec.problems import SpecProblems
 from smpo.sweep.corners import check_corners
-from smpo.sweep.first import first_values
-from smpo.sweep.reading import read_sweep
+from smpo.sweep.initial_trials import first_values
+from smpo.sweep.read_sweep import read_sweep
 from tests.sweep.test_space import JUDGES
 from tests.sweep.words import resolved
 

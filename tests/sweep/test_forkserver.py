@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from smpo.app.sweep.forkserver import ForkServer
-from smpo.app.sweep.order import Order, read_json
+from smpo.app.sweep.workers.forkserver import ForkServer
+from smpo.app.sweep.workers.messages import Order, read_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trials are forked on Linux alone")
 

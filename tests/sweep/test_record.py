@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from smpo.app.sweep.begin import open_prepared
-from smpo.app.sweep.job import Job
-from smpo.app.sweep.order import Order
-from smpo.app.sweep.record import record
-from smpo.app.sweep.trial import _named
-from smpo.engine.alarms import NonFiniteLoss
+from smpo.app.sweep.outcome import record
+from smpo.app.sweep.study import open_prepared
+from smpo.app.sweep.workers.messages import Order
+from smpo.app.sweep.workers.process import Job
+from smpo.app.sweep.workers.trial import _named
+from smpo.engine.monitoring.alerts import NonFiniteLoss
 from smpo.errors import MachineError, RunError
 from smpo.sweep.trials import read_trial
 from tests.sweep.words import SWEEP, small

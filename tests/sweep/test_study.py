@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from smpo.app.sweep.begin import open_prepared, say_what
-from smpo.app.sweep.wish import Wish, prepare
+from smpo.app.sweep.request import Wish, prepare
+from smpo.app.sweep.study import open_prepared, say_what
 from smpo.sweep.identity import study_id
 from tests.sweep.words import SWEEP, resolved, small, write
 

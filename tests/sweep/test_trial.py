@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from smpo.app.plan import make_plan
-from smpo.app.run import run
-from smpo.app.sweep.order import Order, read_json, rung_file, verdict_file, write_json
-from smpo.app.sweep.trial import perform
-from smpo.data.upkeep import clean, entries
+from smpo.app.plan.plan import make_plan
+from smpo.app.run.run import run
+from smpo.app.sweep.workers.messages import Order, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.workers.trial import perform
+from smpo.data.cache.maintenance import clean, entries
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from smpo.runs.store import RunFolder
@@ -150,7 +150,7 @@ def test_remembered_inversions_are_the_very_same(tmp_path):
 
 
 def test_known_figures_are_those_of_an_evaluation():
-    from smpo.evaluation import result
+    from smpo.evaluation.results import evaluation as result
 
     assert FIGURES == result._CURVES
 
@@ -160,8 +160,8 @@ def test_known_figures_are_those_of_an_evaluation():
 def test_a_sweep_of_real_trials(tmp_path, fork):
     from dataclasses import replace
 
-    from smpo.app.sweep.conclude import conclude
-    from smpo.app.sweep.work import sweep
+    from smpo.app.sweep.finish import conclude
+    from smpo.app.sweep.worker import sweep
 
     block = (
         SWEEP

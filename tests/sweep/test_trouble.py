@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo.app.sweep import coordinator as module
-from smpo.app.sweep.begin import find_study, open_prepared
-from smpo.app.sweep.work import sweep
+from smpo.app.sweep import scheduler as module
+from smpo.app.sweep.study import find_study, open_prepared
+from smpo.app.sweep.worker import sweep
 from smpo.errors import RunError
 from smpo.sweep.corners import corners
 from smpo.sweep.identity import study_id
@@ -71,7 +71,7 @@ def test_what_is_no_journal_is_refused_and_left_alone(tmp_path, what, said):
 
 def test_a_storage_that_goes_away_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_TENTHS", "1")
-    monkeypatch.setattr("smpo.app.sweep.patience._PAUSE", 0.2)
+    monkeypatch.setattr("smpo.app.sweep.retry._PAUSE", 0.2)
     prepared, screen = small(tmp_path, trials=4), Quiet()
     real, away = Journal.append_logs, threading.Event()
 
@@ -92,8 +92,8 @@ def test_a_storage_that_goes_away_is_waited_for(tmp_path, monkeypatch):
 
 
 def test_a_storage_that_stays_away_ends_the_sweep_with_what_it_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("smpo.app.sweep.patience._PAUSE", 0.1)
-    monkeypatch.setattr("smpo.app.sweep.patience._OUTAGE", 0.3)
+    monkeypatch.setattr("smpo.app.sweep.retry._PAUSE", 0.1)
+    monkeypatch.setattr("smpo.app.sweep.retry._OUTAGE", 0.3)
     monkeypatch.setattr(module, "_GRACE", 0.5)
     prepared, screen = small(tmp_path, trials=4), Quiet()
     open_prepared(prepared)

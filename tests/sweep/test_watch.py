@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from smpo.app.sweep.begin import open_prepared
-from smpo.app.sweep.job import Job
-from smpo.app.sweep.order import Order, read_json, rung_file, verdict_file, write_json
-from smpo.app.sweep.watch import follow
+from smpo.app.sweep.pruning import follow
+from smpo.app.sweep.study import open_prepared
+from smpo.app.sweep.workers.messages import Order, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.workers.process import Job
 from smpo.spec.problems import SpecProblems
 from smpo.tracking.jsonl import METRICS, Tail
 from tests.sweep.words import SWEEP, small

@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from smpo.app.sweep.begin import find_study
-from smpo.app.sweep.work import sweep
+from smpo.app.sweep.study import find_study
+from smpo.app.sweep.worker import sweep
 from tests.sweep.words import SWEEP, Quiet, small, start_fake
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.wish import Prepared, Wish, prepare
+from smpo.app.sweep.request import Prepared, Wish, prepare
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 
@@ -61,7 +61,7 @@ def resolved(file: Path, trial: Any = None) -> Resolved[ExperimentSpec]:
 
 
 def start_fake(order: Path, log: Path, environment: Any) -> subprocess.Popen[bytes]:
-    """In the place of `smpo.app.sweep.forkserver.fresh_process`."""
+    """In the place of `smpo.app.sweep.workers.forkserver.fresh_process`."""
     with log.open("ab") as file:
         return subprocess.Popen([sys.executable, str(FAKE), str(order)], stdout=file, stderr=file)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.engine.events import RunInfo
+from smpo.engine.monitoring.tracker import RunInfo
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from smpo.tracking.address import find_store
     from smpo.tracking.mlflow import _client
+    from smpo.tracking.store_uri import find_store
 
     runs = tmp_path_factory.mktemp("template")
     store = find_store(runs, f"sqlite:///{runs}/mlflow.db")

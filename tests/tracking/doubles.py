@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.engine.events import Ending, RunInfo, Tee
-from smpo.tracking.background import MirrorTracker
+from smpo.engine.monitoring.tracker import Ending, RunInfo, Tee
 from smpo.tracking.jsonl import JsonlTracker, Point
 from smpo.tracking.mirror import Refused
+from smpo.tracking.mlflow_thread import MirrorTracker
 
 About = Callable[..., RunInfo]
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from smpo.engine.events import StepReport
+from smpo.engine.monitoring.tracker import StepReport
 from smpo.tracking.console import Console
 
 

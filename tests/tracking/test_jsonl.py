@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from smpo.engine.events import NoRecord, RunInfo, Tee
+from smpo.engine.monitoring.tracker import NoRecord, RunInfo, Tee
 from smpo.tracking.jsonl import JsonlTracker, Tail, read_events, read_metrics, read_rewound, rewind
 
 About = Callable[..., RunInfo]

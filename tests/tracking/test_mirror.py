@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.events import RunInfo
+from smpo.engine.monitoring.tracker import RunInfo
 from smpo.tracking.jsonl import Point
 from smpo.tracking.mirror import Mirror, read_place
 from tests.tracking.doubles import Memory, Run, eventually, exact

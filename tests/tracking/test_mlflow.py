@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.events import Ending, RunInfo, Tee
+from smpo.engine.monitoring.tracker import Ending, RunInfo, Tee
 from smpo.errors import RunError
 from smpo.runs.store import open_run
-from smpo.tracking.background import MirrorTracker
 from smpo.tracking.jsonl import JsonlTracker, read_metrics
 from smpo.tracking.mirror import read_place
 from smpo.tracking.mlflow import mlflow_tracker, sync
+from smpo.tracking.mlflow_thread import MirrorTracker
 
 About = Callable[..., RunInfo]
 DOWN = "http://127.0.0.1:9"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.events import RunInfo
-from smpo.tracking.background import rest
+from smpo.engine.monitoring.tracker import RunInfo
 from smpo.tracking.jsonl import Point
 from smpo.tracking.mirror import Mirror
+from smpo.tracking.mlflow_thread import rest
 from tests.tracking.doubles import Memory, Run, eventually, exact
 
 About = Callable[..., RunInfo]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.events import NoRecord, NullTracker, RunInfo, Tee, Tracker
+from smpo.engine.monitoring.tracker import NoRecord, NullTracker, RunInfo, Tee, Tracker
 from smpo.tracking.jsonl import JsonlTracker
 
 INFO = RunInfo("toy", "abc-1", Path("x"), "abc")

@@ -17,9 +17,9 @@ from typing import Any
 
 BRIDGED = (
     "smpo.engine.loop",
-    "smpo.engine.metrics",
-    "smpo.engine.resemblance",
-    "smpo.rewards.clip_like",
+    "smpo.engine.monitoring.metrics",
+    "smpo.engine.gradient_correlation",
+    "smpo.rewards.networks.clip_like",
     "smpo.families.unet",
 )
 """The modules of `bridges.BRIDGES`, which imports torch and can't be read here; a test holds the two together."""

@@ -20,11 +20,12 @@ WEIGHTS = Path(__file__).parents[2] / "smpo" / "worlds" / "shapes" / "weights" /
 
 
 def plan_for_the_small_model() -> None:
-    """Add the shapes model to `smpo.app.costs.ARCHITECTURES`. Needs benchmarks/ on the path."""
+    """Add the shapes model to `smpo.app.plan.workload.ARCHITECTURES`. Needs benchmarks/ on the path."""
     import memory as benchmark
     from speed.archs import UNETS
 
-    from smpo.app import costs, memory
+    from smpo.app.plan import gpu_memory as memory
+    from smpo.app.plan import workload as costs
 
     config = _config()
     UNETS[NAME] = config
@@ -43,7 +44,7 @@ def plan_for_the_small_model() -> None:
 
 def planned(line: str) -> int | None:
     """The allocated peak of training in bytes, with these settings; None where the plan knows no network."""
-    from smpo.app.plan import make_plan
+    from smpo.app.plan.plan import make_plan
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 

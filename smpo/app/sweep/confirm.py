@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.coordinator import Coordinator
-from smpo.app.sweep.record import figures_of
-from smpo.app.sweep.screen import Ending, Screen
+from smpo.app.sweep.display import Ending, Screen
+from smpo.app.sweep.outcome import figures_of
+from smpo.app.sweep.scheduler import Coordinator
 from smpo.sweep.spec import Goal
 from smpo.sweep.trials import Trial
-from smpo.tracking.parent import SweepRun
+from smpo.tracking.sweep_run import SweepRun
 
 __all__ = ["confirm_best", "confirmed_lines", "interval"]
 

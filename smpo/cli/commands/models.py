@@ -55,7 +55,7 @@ def compare(
     roots: Roots = None,
 ) -> None:
     """Look at models side by side, or vote blindly: one HTML file that needs nothing else."""
-    from smpo.cli.compare_page import compare_command, votes_command
+    from smpo.cli.compare import compare_command, votes_command
 
     if votes is not None:
         votes_command(votes, to)

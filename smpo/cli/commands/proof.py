@@ -30,7 +30,7 @@ def rerun(
     runs: Runs = Path("runs"),
 ) -> None:
     """Run a finished run once more, beside it, and say whether it came out the same."""
-    from smpo.cli.proof import rerun_command
+    from smpo.cli.verify import rerun_command
 
     rerun_command(run, runs, sets or [], anyway=anyway, strict=strict, quiet=quiet, as_json=json)
 
@@ -47,7 +47,7 @@ def verify(
     runs: Runs = Path("runs"),
 ) -> None:
     """Check a finished run: its files, and whether its model still gets the recorded scores."""
-    from smpo.cli.proof import verify_command
+    from smpo.cli.verify import verify_command
 
     verify_command(run, runs, files_only=files_only, limit=limit, as_json=json)
 

@@ -81,7 +81,7 @@ def diff(
     no_local_code: NoCode = False,
 ) -> None:
     """Compare two experiments, value by value."""
-    from smpo.cli.compare import diff_command
+    from smpo.cli.diff import diff_command
 
     diff_command(before, after, runs, as_json=json, roots=roots, no_local_code=no_local_code)
 

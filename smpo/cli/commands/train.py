@@ -37,8 +37,8 @@ def run(
     no_local_code: NoCode = False,
 ) -> None:
     """Train, evaluate and track what a spec describes."""
+    from smpo.cli.closed_streams import unheard
     from smpo.cli.run import run_command
-    from smpo.cli.unheard import unheard
 
     with unheard():
         run_command(
@@ -96,8 +96,8 @@ def sweep(
     no_local_code: NoCode = False,
 ) -> None:
     """Search the settings that a spec's `sweep:` block names."""
+    from smpo.cli.closed_streams import unheard
     from smpo.cli.sweep import show_command, sweep_command
-    from smpo.cli.unheard import unheard
 
     show, *rest = [*(words or []), ""] if words and words[0] == "show" else ["", *(words or []), ""]
     spec = rest[0] or "sweep"

@@ -13,7 +13,7 @@ from smpo.registry.component import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smpo.maths.noising import Noised
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
 __all__ = ["BlendedInversion", "CommonInversion"]
@@ -37,8 +37,8 @@ class BlendedInversion(Refined):
     def __call__(
         self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
     ) -> Noised:
+        from smpo.maths.inversion import Noised
         from smpo.maths.mixing import blend
-        from smpo.maths.noising import Noised
 
         noised = super().__call__(x0, t, predict, schedule, draws)
         fresh = fresh_noise(x0, draws, shared=self.shared).to(noised.noise)
@@ -60,8 +60,8 @@ class CommonInversion(Refined):
     def __call__(
         self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
     ) -> Noised:
+        from smpo.maths.inversion import Noised
         from smpo.maths.mixing import common
-        from smpo.maths.noising import Noised
 
         noised = super().__call__(x0, t, predict, schedule, draws)
         noise = common(noised.noise)

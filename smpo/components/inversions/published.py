@@ -14,7 +14,7 @@ from smpo.spec.identity import Neutral
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smpo.maths.noising import Noised
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
 __all__ = ["DDIMInversion", "NoInversion", "ReNoise"]
@@ -33,7 +33,7 @@ class NoInversion(Inversion):
     def __call__(
         self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
     ) -> Noised:
-        from smpo.maths.noising import Noised
+        from smpo.maths.inversion import Noised
 
         noise = fresh_noise(x0, draws, shared=self.shared).to(x0)
         return Noised(schedule.add_noise(x0, noise, t), noise, 0)
@@ -55,8 +55,8 @@ class DDIMInversion(Walk):
     def __call__(
         self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
     ) -> Noised:
+        from smpo.maths.inversion import Noised
         from smpo.maths.mixing import inpo_noise
-        from smpo.maths.noising import Noised
 
         noised = super().__call__(x0, t, predict, schedule, draws)
         if not self.extra_noise:

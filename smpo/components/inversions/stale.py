@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 from smpo.components.inversions.walk import Refined
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predictors
-from smpo.maths.counting import grid
+from smpo.maths.hops import grid
 from smpo.registry.component import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smpo.maths.noising import Noised
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
 __all__ = ["StaleInversion"]
@@ -156,7 +156,7 @@ class _Remembering:
     ) -> Noised:
         import torch
 
-        from smpo.maths.noising import Midway, Noised, inversion_steps
+        from smpo.maths.inversion import Midway, Noised, inversion_steps
         from smpo.maths.schedule import sent, widen
 
         inner = self._inner

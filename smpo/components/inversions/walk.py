@@ -1,4 +1,4 @@
-"""What inversions have in common: the walk up a model's own path. The hops themselves are in `smpo.maths.noising`."""
+"""What inversions have in common: the walk up a model's own path. The hops themselves are in `smpo.maths.inversion`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predict, Predictors
-from smpo.maths.counting import Combine, Convention, Spacing, Where
-from smpo.maths.legs import shared_passes
+from smpo.maths.hop_plan import shared_passes
+from smpo.maths.hops import Combine, Convention, Spacing, Where
 from smpo.spec.identity import Neutral
 from smpo.spec.removed import without
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smpo.maths.noising import Noised
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
 __all__ = ["Refined", "Walk", "fresh_noise"]
@@ -72,13 +72,13 @@ class Walk(Inversion):
     def __call__(
         self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
     ) -> Noised:
-        from smpo.maths.noising import invert
+        from smpo.maths.inversion import invert
 
         noised = invert(x0, t, self.followed(predict), schedule, **self.options(len(x0), predict))
         return noised._replace(passes=noised.passes * self.networks())
 
     def options(self, rows: int, predict: Predictors) -> dict[str, Any]:
-        """The settings of the walk as `smpo.maths.noising.invert` calls them."""
+        """The settings of the walk as `smpo.maths.inversion.invert` calls them."""
         return {
             "steps": self.steps,
             "refinements": self._refinements(),

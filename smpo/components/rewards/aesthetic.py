@@ -36,7 +36,7 @@ class LaionAesthetic(NetworkReward):
     """Commit or tag of the CLIP on the hub; pin it."""
 
     def load(self, runtime: Runtime) -> Scorer:
-        from smpo.rewards.aesthetic import load_aesthetic_scorer
+        from smpo.rewards.networks.aesthetic import load_aesthetic_scorer
 
         scorer = load_aesthetic_scorer(
             locate(self.weights),

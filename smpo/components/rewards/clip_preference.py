@@ -43,7 +43,7 @@ class ClipPreference(NetworkReward):
     """For `whole`: shrink tensors smoothly, as torchvision does since 0.17; false is how it was before."""
 
     def load(self, runtime: Runtime) -> Scorer:
-        from smpo.rewards.clip_like import load_clip_scorer
+        from smpo.rewards.networks.clip_like import load_clip_scorer
 
         scorer = load_clip_scorer(
             locate(self.weights),

@@ -36,7 +36,7 @@ class ImageReward(NetworkReward):
     """Commit or tag of the weights on the hub; pin it."""
 
     def load(self, runtime: Runtime) -> Scorer:
-        from smpo.rewards.image_reward import load_image_reward
+        from smpo.rewards.networks.image_reward import load_image_reward
 
         scorer = load_image_reward(
             locate(self.weights),

@@ -46,7 +46,7 @@ class MPS(NetworkReward):
     published evaluation scripts use, 0.01 the published model's own `forward`."""
 
     def load(self, runtime: Runtime) -> Scorer:
-        from smpo.rewards.mps import load_mps
+        from smpo.rewards.networks.mps import load_mps
 
         scorer = load_mps(
             locate(self.weights),

@@ -36,7 +36,7 @@ class Process(Learned):
         return self._watched(load_process_scorer(self.scorer, self.settings, runtime))
 
     def check(self) -> str | None:
-        from smpo.rewards.machine import find_worker
+        from smpo.rewards.scorer_programs import find_worker
 
         try:
             find_worker(self.scorer)

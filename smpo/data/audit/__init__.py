@@ -16,11 +16,12 @@ margins   what a reward thinks of the labels
 page      one HTML file that needs nothing else
 """
 
-from smpo.data.audit.book import Book, open_book, table_book
 from smpo.data.audit.checks import audit
 from smpo.data.audit.crops import Crops
-from smpo.data.audit.findings import Audit, Example, Expected, Finding
+from smpo.data.audit.expected import Expected
+from smpo.data.audit.findings import Audit, Example, Finding
 from smpo.data.audit.margins import Margins, margins_of
+from smpo.data.audit.rows import Book, open_book, table_book
 
 __all__ = [
     "Audit", "Book", "Crops", "Example", "Expected", "Finding", "Margins", "audit",

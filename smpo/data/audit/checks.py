@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from smpo.data.audit.book import Book
-from smpo.data.audit.copies import alike
 from smpo.data.audit.crops import crops_of
-from smpo.data.audit.findings import Audit, Expected
+from smpo.data.audit.duplicates import alike
+from smpo.data.audit.expected import Expected
+from smpo.data.audit.findings import Audit
 from smpo.data.audit.labels import defects, repeats, ties
-from smpo.data.audit.looks import lookalikes
+from smpo.data.audit.near_duplicates import lookalikes
 from smpo.data.audit.numbers import charts_of, vote_noise
+from smpo.data.audit.prompts import LONGEST_IN_WORDS, Prompts, leaks, long_prompts
+from smpo.data.audit.rows import Book
 from smpo.data.audit.sizes import sizes
-from smpo.data.audit.wording import LONGEST_IN_WORDS, Prompts, leaks, long_prompts
-from smpo.data.index import Progress
+from smpo.data.progress import Progress
 
 __all__ = ["audit"]
 

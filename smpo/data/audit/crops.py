@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smpo.data.audit.book import Book
-from smpo.data.buckets import lost, nearest
-from smpo.data.numbering import Array
+from smpo.data.audit.rows import Book
+from smpo.data.pairs.interning import Array
+from smpo.data.stream.buckets import lost, nearest
 
 if TYPE_CHECKING:
-    from smpo.data.audit.findings import Expected
+    from smpo.data.audit.expected import Expected
 
 __all__ = ["Bucket", "Crops", "crops_of", "windows_of"]
 

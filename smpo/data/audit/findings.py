@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from smpo.data.audit.book import Book, Row
 from smpo.data.audit.crops import Crops
 from smpo.data.audit.margins import Margins
+from smpo.data.audit.rows import Book, Row
 
-__all__ = ["Audit", "Example", "Expected", "Finding", "example_of", "example_of_pair", "side_by_side"]
+__all__ = ["Audit", "Example", "Finding", "example_of", "example_of_pair", "side_by_side"]
 
 Weight = Literal["lost", "doubtful", "plain"]
 
 MANY = 100
 """Rows of one pair that are looked through for different files."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What the data is for. `tokens` counts a prompt's tokens, with those that begin and end it; without it, words
-    are counted. `held_out`: names of prompt sets and what is in them. `sizes`: of buckets, (height, width), for a
-    comparison where the spec isn't `bucketed`."""
-
-    resolution: int | None = None
-    tokens: Callable[[Sequence[str]], Sequence[int]] | None = None
-    longest: int | None = None
-    held_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    sizes: Sequence[tuple[int, int]] = ()
-    bucketed: bool = False
 
 
 @dataclass(frozen=True)

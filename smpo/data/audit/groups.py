@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smpo.data.numbering import Array, Numbering
+from smpo.data.pairs.interning import Array, Numbering
 
 __all__ = ["Groups", "grouped"]
 

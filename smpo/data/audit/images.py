@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smpo.data.index import PRINT
-from smpo.data.numbering import Array, Growing, Numbering
+from smpo.data.pairs.index import PRINT
+from smpo.data.pairs.interning import Array, Growing, Numbering
 
 __all__ = ["Images"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from smpo.data.audit.book import REASONS, SHOWN, Book
 from smpo.data.audit.findings import Example, Finding, example_of, example_of_pair
 from smpo.data.audit.groups import Groups
-from smpo.data.index import CHOICES, DEFECTS
-from smpo.data.numbering import Array
+from smpo.data.audit.rows import REASONS, SHOWN, Book
+from smpo.data.pairs.index import CHOICES, DEFECTS
+from smpo.data.pairs.interning import Array
 
 __all__ = ["defects", "repeats", "ties"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smpo.data.audit.book import SHOWN
+from smpo.data.audit.rows import SHOWN
 from smpo.kinds import PairTable, ScoreStats
 
 __all__ = ["Margins", "margins_of"]

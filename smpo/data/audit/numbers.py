@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from smpo.data.audit.book import Book
-from smpo.data.audit.findings import Expected
+from smpo.data.audit.expected import Expected
 from smpo.data.audit.groups import Groups
-from smpo.data.numbering import Array
+from smpo.data.audit.rows import Book
+from smpo.data.pairs.interning import Array
 
 __all__ = ["charts_of", "vote_noise"]
 

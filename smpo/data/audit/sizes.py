@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from smpo.data.audit.book import SHOWN, Book
 from smpo.data.audit.crops import windows_of
-from smpo.data.audit.findings import Example, Expected, Finding, example_of
-from smpo.data.numbering import Array
+from smpo.data.audit.expected import Expected
+from smpo.data.audit.findings import Example, Finding, example_of
+from smpo.data.audit.rows import SHOWN, Book
+from smpo.data.pairs.interning import Array
 
 __all__ = ["sizes"]
 

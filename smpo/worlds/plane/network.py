@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from smpo.errors import MachineError, readable
-from smpo.maths.noising import ddim_sample
+from smpo.maths.inversion import ddim_sample
 from smpo.maths.schedule import NoiseSchedule
 from smpo.worlds.plane.world import CONDITIONS
 

@@ -105,11 +105,11 @@ class Bridge(NamedTuple):
 
 BRIDGES = {
     "smpo.engine.loop": Bridge(_loop, ("assert_starts_at_reference",)),
-    "smpo.engine.metrics": Bridge(
+    "smpo.engine.monitoring.metrics": Bridge(
         _metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")
     ),
-    "smpo.engine.resemblance": Bridge(_resemblance, ("resemblance", "Resemblance")),
-    "smpo.rewards.clip_like": Bridge(_clip, ("ClipScorer._all",)),
+    "smpo.engine.gradient_correlation": Bridge(_resemblance, ("resemblance", "Resemblance")),
+    "smpo.rewards.networks.clip_like": Bridge(_clip, ("ClipScorer._all",)),
     "smpo.families.unet": Bridge(_unet, ("UNetDenoiser.encode_pictures", "UNetDenoiser.encode_prompts")),
 }
 """By module. `hook.BRIDGED` lists the same names."""

@@ -1,0 +1,49 @@
+"""What a whole ladder would take, from the plans of its rungs. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from smpo.app.ablation.spec import Ladder
+from smpo.app.plan.plan import Plan, make_plan
+
+__all__ = ["Bill", "bill"]
+
+
+@dataclass(frozen=True)
+class Bill:
+    """All rungs, with all their seeds."""
+
+    passes: tuple[float, ...]
+    """Forwards of the UNet in one run's training, rung by rung; a backward counts as two."""
+    runs: int
+    total_passes: float
+    hours: dict[str, float] = field(default_factory=dict)
+    """GPU -> hours, where every rung's network is known. Scores and latents are shared: those of the rung that wants
+    most count once."""
+    uncounted: bool = False
+    """Whether some plan leaves out what can't be known here."""
+
+
+def bill(ladder: Ladder) -> Bill:
+    """A plan a rung; seeds cost alike."""
+    plans, seeds = [make_plan(rung.resolved) for rung in ladder.rungs], len(ladder.seeds)
+    passes = tuple(plan.total_passes for plan in plans)
+    return Bill(
+        passes,
+        runs=len(plans) * seeds,
+        total_passes=seeds * sum(passes),
+        hours=_hours(plans, seeds),
+        uncounted=any(plan.uncounted for plan in plans),
+    )
+
+
+def _hours(plans: Sequence[Plan], seeds: int) -> dict[str, float]:
+    if not all(plan.gpus for plan in plans):
+        return {}
+    found = {}
+    for costs in zip(*(plan.gpus for plan in plans), strict=True):
+        each = sum(cost.training_hours + cost.judging_hours for cost in costs)
+        found[costs[0].gpu] = seeds * each + max(cost.preparing_hours for cost in costs)
+    return found

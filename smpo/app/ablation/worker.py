@@ -1,0 +1,214 @@
+"""The runs of a ladder, one after another, by one process or several.
+
+A run's folder is locked by whoever runs it, so each process takes what nobody has; what others hold is looked at again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess  # noqa: S404, RUF100
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from smpo.app.ablation.spec import Ladder, Rung, read_ladder
+from smpo.app.console import Console
+from smpo.app.plan.plan import make_plan
+from smpo.app.run.run import run
+from smpo.engine.monitoring.tracker import StepReport
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import Resolved, resolve
+from smpo.runs.store import RunExists, RunFolder, RunLive, find_runs
+
+__all__ = ["LadderRuns", "Task", "finish", "help_out", "helpers"]
+
+State = Literal["done", "failed", "live"]
+
+
+@dataclass
+class Task:
+    rung: Rung
+    seed: int
+    state: State | None = None
+    folder: Path | None = None
+    trouble: str = ""
+
+
+@dataclass
+class LadderRuns:
+    """Goes through the tasks, one after another, leaving those that somebody else is at."""
+
+    ladder: Ladder
+    console: Console
+    parent: str | None
+    tasks: list[Task]
+    began: float = field(default_factory=time.time)
+    warned: set[str] = field(default_factory=set)
+
+    def work(self) -> Iterator[Task]:
+        """Run what is undone; yields each task that is settled. Tasks that others hold stay `live`."""
+        for number, task in enumerate(self.tasks, 1):
+            if task.state in ("done", "failed"):
+                continue
+            self._settle(task)
+            if task.state != "live":
+                self.console.note(
+                    f"[{number}/{len(self.tasks)}] {task.rung.name}, seed {task.seed}: {_said(task)}"
+                )
+                yield task
+
+    def _settle(self, task: Task) -> None:
+        resolved = self.ladder.resolve(task.rung, task.seed)
+        if (failed := _just_failed(resolved, self.began)) is not None:
+            task.state, task.folder, task.trouble = "failed", failed.path, failed.status().message
+            return
+        tags = {"smpo.rung": task.rung.name, "smpo.ladder": resolved.spec.name}
+        try:
+            result = run(
+                resolved,
+                make_plan(resolved),
+                _Muted(self, task),
+                resume=True,
+                overseer=_Parent(self.parent, tags),
+            )
+            task.folder = result.folder
+        except RunExists as known:
+            task.folder = known.folder
+        except RunLive as known:
+            task.state, task.folder = "live", known.folder
+            return
+        except Exception as error:  # the other rungs are worth finishing whatever is wrong with this one
+            task.state, task.trouble = "failed", f"{type(error).__name__}: {error}"
+            self.console.warn(f"{task.rung.name}, seed {task.seed} failed and is left out: {error}")
+            return
+        task.state = "done"
+
+
+@dataclass
+class _Parent:
+    """The ladder, as its runs see it."""
+
+    parent: str | None
+    tags: Mapping[str, str]
+
+    def opened(self, folder: RunFolder) -> None:
+        pass
+
+    def hopeless(
+        self, step: int, resolved: object, live: object, tracker: object, look: object
+    ) -> str | None:
+        return None
+
+
+class _Muted:
+    """What a single run says is too much when there are dozens: its bar, and each warning once."""
+
+    def __init__(self, runs: LadderRuns, task: Task) -> None:
+        self._runs, self._name = runs, task.rung.name
+
+    def phase(self, title: str) -> None:
+        pass
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        pass
+
+    def step(self, report: StepReport, total: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        if text not in self._runs.warned:
+            self._runs.warned.add(text)
+            self._runs.console.warn(f"{self._name}: {text}")
+
+
+def finish(runs: LadderRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
+    """Until nothing is undone: first what nobody has, then what others had and let go of."""
+    while True:
+        for _ in runs.work():
+            pass
+        if all(task.state in ("done", "failed") for task in runs.tasks):
+            return
+        time.sleep(1.0 if any(helper.poll() is None for helper in helpers) else 5.0)
+
+
+@contextlib.contextmanager
+def helpers(ladder: Ladder, parent: str | None, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """More processes at the same ladder; stopped like a person would stop them when the block is left by an error."""
+    request = json.dumps(
+        {
+            "source": str(ladder.source.absolute()),
+            "sets": ladder.sets,
+            "seeds": len(ladder.seeds),
+            "extra_roots": [str(root.absolute()) for root in ladder.extra_roots],
+            "no_local_code": ladder.no_local_code,
+            "parent": parent,
+        }
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(ladder.base.spec.runtime.threads or 1)}
+    command = [sys.executable, "-m", "smpo.app.ablation.worker_main", request]
+    started = [subprocess.Popen(command, env=environment) for _ in range(count)]  # noqa: S603
+    try:
+        yield started
+    finally:
+        for helper in started:
+            if helper.poll() is None:
+                helper.send_signal(signal.SIGINT)
+        for helper in started:
+            helper.wait()
+
+
+def _just_failed(resolved: Resolved[ExperimentSpec], since: float) -> RunFolder | None:
+    """The run of this identity, if a process of this ladder has tried it in vain."""
+    runs = find_runs(Path(resolved.spec.runtime.runs), resolved.spec.name, f"{resolved.identity.spec_hash}-")
+    latest = runs[-1] if runs else None
+    if latest is None or latest.is_live():
+        return None
+    status = latest.status()
+    return latest if status.state == "failed" and status.updated >= since else None
+
+
+def _said(task: Task) -> str:
+    if task.state == "failed" or task.folder is None:
+        return f"failed ({task.trouble})"
+    evaluation = json.loads((task.folder / "evaluation.json").read_text(encoding="utf-8"))
+    parts = []
+    for judge in evaluation["judgements"]:
+        c = judge["comparison"]
+        if c["gain"] is not None:
+            parts.append(f"{judge['name']} {c['gain']:+.4g}, wins {100 * c['win_rate']:.1f} %")
+    return "; ".join(parts)
+
+
+def help_out(request: Mapping[str, Any]) -> None:
+    """A helper: runs what nobody has, says nothing but warnings, and leaves the table to the one that started it."""
+    from smpo.tracking.console import Console as Terminal
+
+    source, roots = Path(request["source"]), [Path(root) for root in request["extra_roots"]]
+    base = resolve(
+        source,
+        skeleton=ExperimentSpec,
+        sets=request["sets"],
+        extra_roots=roots,
+        no_local_code=request["no_local_code"],
+    )
+    ladder = read_ladder(
+        source,
+        base,
+        sets=request["sets"],
+        seeds=request["seeds"],
+        extra_roots=roots,
+        no_local_code=request["no_local_code"],
+    )
+    tasks = [Task(rung, seed) for seed in ladder.seeds for rung in ladder.rungs]
+    with Terminal(quiet=True) as console:
+        for _ in LadderRuns(ladder, console, request["parent"], tasks).work():
+            pass

@@ -1,0 +1,1 @@
+"""From a spec to live objects: device, data, scores, caches, model, optimiser and session."""

@@ -1,0 +1,211 @@
+"""From a spec to live objects: the one place where declarations meet weights, pairs and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from smpo.app.build.device import accelerator_of, live_runtime
+from smpo.app.build.inversion_cache import reused
+from smpo.app.build.labels import Labels, check_labels
+from smpo.app.build.live import Live, trained
+from smpo.app.build.portions import updates_together
+from smpo.app.build.preparation import Preparation
+from smpo.app.distributed.cache_workers import team_of
+from smpo.data.cache.cache_facts import note
+from smpo.data.pairs.holdout import held_out
+from smpo.data.stream.buckets import Buckets, bucketed
+from smpo.data.stream.loader import PairLoader, Stream
+from smpo.engine.ema import Average
+from smpo.engine.forward_batches import Passes
+from smpo.engine.learning_rate import LearningRate
+from smpo.engine.loop import Session
+from smpo.engine.noise_and_timesteps import Settings, climbs
+from smpo.engine.out_of_memory import Room
+from smpo.engine.sharding import gather, shard, whole
+from smpo.errors import RunError
+from smpo.experiment import ExperimentSpec, TrainSpec
+from smpo.kinds import PairTable, Runtime
+from smpo.maths.draws import PositionDraws
+
+if TYPE_CHECKING:
+    from smpo.app.distributed.liveness import RollCall
+
+__all__ = [
+    "assemble",
+    "reunited",
+]
+
+Progress = Callable[[str, int, int], None]
+
+
+def assemble(
+    spec: ExperimentSpec,
+    *,
+    report: Path | None,
+    progress: Progress,
+    say: Callable[[str], None],
+    clock: Callable[[str], AbstractContextManager[None]] = lambda phase: nullcontext(),
+    call: RollCall | None = None,
+) -> Live:
+    """Load the model and the pairs, score, smooth and encode what the first updates need (`runtime.prepare`), and build
+    the optimiser. What is cached isn't redone. `clock` times what may take long: `score` and `encode`. `call`: where
+    several processes meet.
+
+    In a run of several processes the main one reads what is new of the data, and what is missing of scores and encoded
+    rows they compute together.
+    """
+    runtime = live_runtime(spec)
+    accelerator = accelerator_of(runtime, say)
+    denoiser = spec.model.load(runtime)
+    facts = len(denoiser.schedule.alphas_cumprod)
+    team = team_of(accelerator, call)
+    with team.leader_first():
+        table = spec.data.load(runtime, report if team.leads else None)
+    labels = Labels(spec, table, runtime, progress, team)
+    if spec.scores == "all":
+        with clock("score"):
+            labels.ensure(range(len(table)))
+
+    stream = Stream(
+        seed=spec.train.seed,
+        batch=spec.train.batch,
+        micro_batch=spec.runtime.micro_batch,
+        flip=spec.train.flip,
+        crop=spec.train.crop,
+        prompt_dropout=spec.train.prompt_dropout,
+        sampling=spec.objective.sampling(),
+        unconditional=spec.inversion.needs_unconditional,
+    )
+    with clock("score"):
+        held = held_out(table, spec.train.holdout, labels.p, labels.ensure)
+    loader = PairLoader(
+        table, labels.p, denoiser, stream,
+        cache=runtime.cache, encode_batch=runtime.batch, rows=held.trained, buckets=_buckets(spec, table),
+        workers=runtime.workers,
+        dtype=torch.float16 if spec.train.halves else torch.float32,
+    )  # fmt: skip
+    preparation = Preparation(
+        loader,
+        labels,
+        steps=spec.train.steps,
+        together=updates_together(spec),
+        clock=clock,
+        progress=progress,
+        team=team,
+    )
+    preparation.label(0)
+    p, stats = labels.p.clone(), labels.stats
+    if accelerator.is_main_process:
+        _note_keys(spec, runtime, table, denoiser.encoder_key, labels.key)
+    check_labels(spec, p, say)
+    if spec.runtime.prepare == "first":
+        preparation.all()
+    else:
+        preparation.until(0)
+
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if sharded := spec.runtime.sharding == "fsdp" and world > 1:
+        shard(denoiser.policy, runtime.device, world)
+    changed = partial(gather, denoiser.policy) if sharded else _nothing
+    parameters = trained(denoiser.policy)
+    optimiser = spec.train.optimiser.build(parameters.values(), spec.train.lr)
+    average = Average(parameters, spec.train.ema, changed) if spec.train.ema else None
+    if sharded:
+        optimiser.register_step_post_hook(lambda *_: changed())
+        changed()
+    elif world > 1:
+        denoiser.policy = accelerator.prepare_model(denoiser.policy)
+    settings = Settings(
+        seed=spec.train.seed,
+        t_min=spec.train.t_min,
+        t_max=facts - 1 if spec.train.t_max is None else spec.train.t_max,
+        posterior=spec.train.posterior == "sample",
+        timesteps=spec.train.timesteps_per_pair,
+        strata=spec.train.batch if spec.train.stratified else None,
+        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
+    )
+    room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
+    inversion, recall = reused(spec, denoiser, table, runtime)
+    session = Session(
+        denoiser=denoiser,
+        objective=spec.objective,
+        inversion=inversion,
+        optimiser=optimiser,
+        rate=_rate(spec.train),
+        accelerator=accelerator,
+        batches=lambda step: loader.batches(
+            step, rank, world, lambda places: climbs(settings, places), most=room.pairs
+        ),
+        draws=lambda position: PositionDraws(spec.train.seed, position, denoiser.device),
+        settings=settings,
+        steps=spec.train.steps,
+        pairs_per_update=spec.train.batch,
+        clip=spec.train.clip,
+        average=average,
+        window=spec.runtime.window,
+        recall=recall,
+        scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
+        room=room,
+        ready=preparation.until if spec.runtime.prepare == "ahead" else None,
+    )
+    return Live(session, table, loader, runtime, labels.key, stats, p, held, parameters, sharded, changed)
+
+
+def reunited(spec: ExperimentSpec, live: Live) -> None:
+    """Give the main process a policy in one piece, its moving average where there is one, as it is saved. Collective;
+    without effect where nothing is sharded."""
+    if not live.sharded:
+        return
+    session = live.session
+    source = live.parameters if session.average is None else session.average.shadow
+    weights = {name: whole(tensor.detach()).cpu() for name, tensor in source.items()}
+    if session.accelerator.is_main_process:
+        session.denoiser = spec.model.load(live.runtime)
+        live.parameters = trained(session.denoiser.policy)
+        with torch.no_grad():
+            for name, parameter in live.parameters.items():
+                parameter.copy_(weights[name])
+    session.average, live.sharded = None, False
+
+
+def _nothing() -> None:
+    """Parameters that nobody holds a copy of."""
+
+
+def _buckets(spec: ExperimentSpec, table: PairTable) -> Buckets | None:
+    """Which size each pair gets; None where all are squares."""
+    resolution = spec.model.facts().resolution
+    if not spec.data.bucketed:
+        return None
+    if resolution is None:
+        raise RunError(
+            "sizes of buckets follow from the resolution, and the model's files don't tell it",
+            help="set `model.resolution`, such as `--set model.resolution=1024`",
+        )
+    return bucketed(table, spec.data.sizes(resolution), resolution)
+
+
+def _note_keys(
+    spec: ExperimentSpec, runtime: Runtime, table: PairTable, encoders: str, scorer: str | None
+) -> None:
+    """For the next plan: under which keys these recipes' results lie in the caches."""
+    prompts = table.report.get("prompts") or len({table[row].prompt for row in range(len(table))})
+    found: dict[str, Any] = {"digest": table.digest, "pairs": len(table), "prompts": prompts}
+    if buckets := _buckets(spec, table):
+        found["buckets"] = {str(number): count for number, count in buckets.counts().items()}
+    note(runtime.cache, spec.data, found)
+    note(runtime.cache, spec.model, {"encoders": encoders})
+    if spec.reward is not None and scorer is not None:
+        note(runtime.cache, spec.reward, {"key": scorer})
+
+
+def _rate(train: TrainSpec) -> LearningRate:
+    return LearningRate(
+        train.lr, train.steps, train.warmup, train.schedule, from_zero=train.warmup_from == "zero"
+    )

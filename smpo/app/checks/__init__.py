@@ -1,0 +1,1 @@
+"""Checks of a machine, of a run, of saved models and of data."""

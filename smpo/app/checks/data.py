@@ -1,0 +1,228 @@
+"""`smpo data audit`: look at what a spec would train on, and leave a page, a file for programs, and a record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smpo.app.console import Console
+from smpo.components.datasets import AspectBuckets, VoteData
+from smpo.components.locations import locate, to_fetch
+from smpo.errors import MachineError, RunError, SmpoError
+from smpo.experiment import ExperimentSpec
+from smpo.kinds import PairTable, Runtime
+from smpo.registry.resolve import Resolved
+
+if TYPE_CHECKING:
+    from smpo.data.audit import Audit, Book, Expected
+
+__all__ = ["Audited", "audit_data"]
+
+Tokens = Callable[[Sequence[str]], list[int]]
+
+
+@dataclass(frozen=True)
+class Audited:
+    audit: Audit
+    folder: Path
+    page: Path
+    data: Path
+
+
+def audit_data(
+    resolved: Resolved[ExperimentSpec], console: Console, *, score: bool = True, folder: Path | None = None
+) -> Audited:
+    """Read every row and image, compare with prompts and scores, write `audit.json` and `audit.html`.
+
+    Scores come from the cache; what is missing is computed when `score` and the reward is here. The record goes to
+    the tracking store of the spec. Raises `MachineError` when the data isn't here.
+    """
+    from smpo.app.build.device import live_runtime
+    from smpo.data.audit import audit, open_book, table_book
+    from smpo.data.audit.page import page
+
+    spec = resolved.spec
+    runtime = live_runtime(spec)
+    if message := spec.data.check():
+        raise MachineError(f"data: {message}", help=spec.data.remedy())
+    console.phase("reading")
+    if isinstance(spec.data, VoteData):
+        book = open_book(spec.data.source(), cache=runtime.cache, progress=console.progress)
+    else:
+        book = table_book(spec.data.load(runtime))
+    tokens, longest = _tokenizer(spec)
+    console.phase("looking")
+    found = audit(book, _expected(spec, tokens, longest), console.progress)
+    _add_margins(spec, runtime, found, book, console, score=score)
+    digest = _digest(book)
+    folder = folder or Path(spec.runtime.runs) / spec.name / f"audit-{digest[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    page_file, data_file = folder / "audit.html", folder / "audit.json"
+    data_file.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page_file.write_text(page(spec.name, found, book.picture), encoding="utf-8")
+    _record(resolved, folder, digest, found, [page_file, data_file], console)
+    return Audited(found, folder, page_file, data_file)
+
+
+def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) -> Expected:
+    """Sizes of buckets are those of the spec, or those that it would get by asking for some."""
+    from smpo.data.audit import Expected
+    from smpo.data.stream.buckets import bucket_sizes
+
+    side, chosen = spec.model.facts().resolution, spec.data.bucketed
+    usual = AspectBuckets()
+    sizes = (
+        []
+        if side is None
+        else spec.data.sizes(side)
+        if chosen
+        else bucket_sizes(side, usual.aspect, usual.step)
+    )
+    return Expected(side, tokens, longest, _held_out(spec), sizes, chosen)
+
+
+def _held_out(spec: ExperimentSpec) -> dict[str, Sequence[str]]:
+    if spec.evaluate is None or spec.evaluate.prompts.check() is not None:
+        return {}
+    prompts = spec.evaluate.prompts
+    return {prompts.use: [prompt.text for prompt in prompts.load()]}
+
+
+def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
+    """How the model counts tokens, and how many its text encoder reads; `(None, None)` where it isn't here."""
+    from smpo.weights import locate as fetched
+    from smpo.weights import read_json, tokenizer_of
+
+    place = getattr(spec.model, "weights", None)
+    if not isinstance(place, str) or to_fetch(place):
+        return None, None
+    try:
+        patterns = ["tokenizer/*", "text_encoder/config.json"]
+        folder = fetched(locate(place), what="the tokenizer", patterns=patterns)
+        if not (folder / "tokenizer").is_dir():
+            return None, None
+        from transformers import CLIPTokenizer
+
+        tokenizer = tokenizer_of(CLIPTokenizer, "the tokenizer", folder / "tokenizer")
+    except SmpoError:
+        return None, None
+    reads = read_json(folder / "text_encoder" / "config.json").get("max_position_embeddings", 77)
+
+    def count(prompts: Sequence[str]) -> list[int]:
+        lengths: list[int] = []
+        for start in range(0, len(prompts), 1000):
+            some = tokenizer(list(prompts[start : start + 1000]), truncation=False, verbose=False)
+            lengths += [len(ids) for ids in some["input_ids"]]
+        return lengths
+
+    return count, min(int(reads), int(tokenizer.model_max_length))
+
+
+def _add_margins(
+    spec: ExperimentSpec, runtime: Runtime, found: Audit, book: Book, console: Console, *, score: bool
+) -> None:
+    """What the spec's reward thinks of the labels, on the pairs that training would use."""
+    from smpo.data.audit import Example, margins_of
+
+    if spec.reward is None:
+        found.notes.append("the spec names no reward, so labels weren't compared with one")
+        return
+    try:
+        table = _table(spec, runtime)
+        scores = _scores(spec, runtime, table, console, score=score)
+    except SmpoError as error:
+        found.notes.append(f"labels weren't compared with the reward: {error.message}")
+        return
+    if scores is None:
+        found.notes.append("labels weren't compared with the reward: its scores aren't cached (`smpo score`)")
+        return
+    winner, loser, stats = scores
+    found.margins = margins_of(spec.reward.use, table, winner, loser, stats)
+    if found.margins is None:
+        found.notes.append("every pair is a tie: there is no label to compare with the reward")
+        return
+    for row in found.margins.against:
+        pair = table[row]
+        note = f"scores {float(winner[row]):.4g} and {float(loser[row]):.4g}, share {pair.share:.2f} of {pair.votes}"
+        found.disputed.append(Example(f"pair {pair.id}", pair.prompt, (pair.winner, pair.loser), note, True))
+
+
+def _table(spec: ExperimentSpec, runtime: Runtime) -> PairTable:
+    data = spec.data
+    if isinstance(data, VoteData):  # defects are findings here, not a reason to stop
+        data = data.model_copy(update={"max_broken": 1.0})
+    return data.load(runtime)
+
+
+def _scores(
+    spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool
+) -> Any:
+    """Winner's and loser's scores and their range; None when some are missing and none may be computed."""
+    from smpo.data.cache.cache_facts import noted
+    from smpo.data.cache.scores import ScoreTable
+
+    assert spec.reward is not None
+    store = ScoreTable(runtime.cache / "scores.db")
+    if spec.reward.check() is not None or not score:
+        key = noted(runtime.cache, spec.reward).get("key")
+        return store.read(table, key) if key and not store.missing(table, key) else None
+    from smpo.app.build.scores import ensure_scores
+
+    return ensure_scores(spec.reward, table, runtime, console.progress)[1:]
+
+
+def _digest(book: Book) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for told in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
+        digest.update(f"{told}\n".encode())
+    return digest.hexdigest()
+
+
+def _record(
+    resolved: Resolved[ExperimentSpec], folder: Path, digest: str, found: Audit, files: Sequence[Path],
+    console: Console,
+) -> None:  # fmt: skip
+    """Counts as metrics, page and data as artefacts, in a run that is tagged as an audit."""
+    from smpo.engine.monitoring.tracker import RunInfo, Tee
+    from smpo.tracking.jsonl import JsonlTracker
+    from smpo.tracking.mlflow import mlflow_tracker
+
+    spec = resolved.spec
+    try:
+        mirror = mlflow_tracker(folder, Path(spec.runtime.runs), spec.runtime.tracking, say=console.note)
+    except RunError as error:
+        console.warn(error.message)
+        mirror = None
+    tracker = Tee([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
+    data = {name: value for name, value in resolved.leaves().items() if name.startswith("data.")}
+    tracker.start(
+        RunInfo(
+            name=spec.name,
+            run_id=folder.name,
+            folder=folder,
+            spec_hash=resolved.identity.spec_hash,
+            params=data,
+            tags={**spec.tags, "smpo.kind": "audit"},
+        )
+    )
+    counts = {f"audit/{one.name}": float(one.count) for one in found.findings}
+    counts |= {f"audit/{name}": float(value) for name, value in found.facts.items() if isinstance(value, int)}
+    if found.crops is not None:
+        counts |= {
+            "audit/lost_as_square": found.crops.lost_as_square,
+            "audit/lost_in_buckets": found.crops.lost,
+        }
+    if found.margins is not None:
+        counts["audit/agreement"] = found.margins.agreement
+    if found.noise["error"] is not None:
+        counts["audit/vote_error"] = found.noise["error"]
+    tracker.metrics(counts, 0)
+    tracker.dataset(spec.data.use, digest, found.facts)
+    for file in files:
+        tracker.artefact(file)
+    tracker.finish("done")

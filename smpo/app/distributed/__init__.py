@@ -1,0 +1,1 @@
+"""Several processes of one run: environment, launcher, liveness, shared cache work."""

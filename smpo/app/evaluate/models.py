@@ -1,0 +1,191 @@
+"""Models that can be compared: found wherever they are, and brought into memory as a denoiser.
+
+A model is a run, a diffusers folder or hub name, a LoRA (a file, or a folder with one), or weights of the plane; what
+they have in common is the spec that they are judged by: its model slot says which base they are compared with, and
+which family reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from smpo.engine.checkpoints.files import best_of, checkpoints, step_of
+from smpo.errors import MachineError, RunError, SmpoError
+from smpo.experiment import ExperimentSpec
+from smpo.kinds import Denoiser, Model, Runtime, Sampling
+from smpo.registry.resolve import resolve
+from smpo.runs.store import RunFolder, find_runs, is_run
+
+__all__ = ["BASE", "Contender", "contender_of", "find_contenders", "load_contender", "sampling_of", "spec_of"]
+
+LORA = "pytorch_lora_weights.safetensors"
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that takes part: what it is called, and what brings it into memory."""
+
+    name: str
+    weights: str | None
+    """A folder or hub name for the spec's family; None is the base itself."""
+    lora: Path | None = None
+    """The file of a LoRA over the base."""
+    run: RunFolder | None = None
+    checkpoint: Path | None = None
+    """One of the run's, instead of what it saved at its end."""
+
+
+def find_contenders(words: Sequence[str], runs: Path) -> list[Contender]:
+    """What each word means: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120` are
+    checkpoints. Raises `RunError`."""
+    found: list[Contender] = []
+    for word in words:
+        label, _, place = word.rpartition("=")
+        one = _find(place, runs)
+        name = label or one.name
+        if name in {BASE, *(other.name for other in found)}:
+            name = f"{name} ({len(found) + 1})"
+        found.append(replace(one, name=name))
+    return found
+
+
+def spec_of(contenders: Sequence[Contender]) -> Path:
+    """The spec of the first run among them. Raises `RunError` when there is none."""
+    for one in contenders:
+        if one.run is not None:
+            return one.run.resolved
+    raise RunError(
+        "none of these models is a run, so it isn't known which prompts and judges to use",
+        help="name a spec whose `model` and `evaluate` blocks fit them: `--spec experiments/sd15_smpo.yaml`",
+    )
+
+
+def contender_of(run: RunFolder | None) -> Contender:
+    """What a run saved; without a run, the base of the spec. Raises `RunError` when nothing was saved."""
+    if run is None:
+        return Contender(BASE, None)
+    name = f"{run.name} {run.spec_hash[:6]}"
+    if not run.model.is_dir():
+        raise RunError(f"run {run.path} has no model: it is {run.summary()}")
+    if (run.model / LORA).exists():
+        return Contender(name, None, lora=run.model / LORA, run=run)
+    return Contender(name, str(run.model), run=run)
+
+
+def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Denoiser, str]:
+    """`(the model as a denoiser whose policy it is, what identifies its weights)`."""
+    fields = type(model).model_fields
+    if one.checkpoint is not None:
+        return _from_checkpoint(one, one.checkpoint, runtime)
+    change: dict[str, Any] = {"lora": None} if "lora" in fields else {}
+    if one.weights is not None:
+        change |= {"weights": one.weights} | {
+            name: None
+            for name in ("revision", "variant", "config", "original_config", "vae", "vae_revision")
+            if name in fields
+        }
+    recipe = model.model_copy(update=change)
+    if message := recipe.check():
+        raise MachineError(f"{one.name}: {message}")
+    denoiser = recipe.load(runtime)
+    if one.lora is None:
+        return denoiser, denoiser.weights_key
+    stack = getattr(denoiser, "stack", None)
+    if stack is None:
+        raise RunError(f"{one.name}: a LoRA needs a UNet, and the spec's model `{model.use}` has none")
+    try:
+        stack.pipeline.load_lora_weights(one.lora.parent, weight_name=one.lora.name)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(
+            f"{one.name}: {one.lora} doesn't fit the spec's model: {reason[0]}",
+            help="a LoRA is for the base that it was trained on: name its spec with `--spec`",
+        ) from error
+    content = hashlib.sha256(one.lora.read_bytes()).hexdigest()[:16]
+    return denoiser, f"{denoiser.weights_key} + lora {content}"
+
+
+def _from_checkpoint(one: Contender, checkpoint: Path, runtime: Runtime) -> tuple[Denoiser, str]:
+    """The model of the run's own spec, with the weights that it had then; their moving average, where there is one."""
+    from smpo.app.build.live import trained
+    from smpo.engine.checkpoints.checkpoint import load_weights
+
+    assert one.run is not None
+    denoiser = resolve(one.run.resolved, skeleton=ExperimentSpec).spec.model.load(runtime)
+    key = load_weights(checkpoint, trained(denoiser.policy))
+    return denoiser, f"{denoiser.weights_key} + checkpoint {key}"
+
+
+def sampling_of(one: Contender) -> Sampling:
+    """How a run's objective wants its policy to be asked (CSFT puts words before prompts). Models that are no runs, and
+    runs whose spec can't be read any more, are asked plainly."""
+    if one.run is None:
+        return Sampling()
+    try:
+        return resolve(one.run.resolved, skeleton=ExperimentSpec).spec.objective.sampling()
+    except SmpoError:
+        return Sampling()
+
+
+def _find(place: str, runs: Path) -> Contender:
+    word, at, which = place.rpartition("@")
+    if at and not Path(place).expanduser().exists():
+        return _checkpoint_of(word, which, runs)
+    path = Path(place).expanduser()
+    if is_run(path):
+        return contender_of(RunFolder(path))
+    if path.name == "model" and is_run(path.parent):  # what a run saved is that run
+        return contender_of(RunFolder(path.parent))
+    if (path / LORA).exists():
+        return Contender(path.name, None, lora=path / LORA)
+    if path.suffix == ".safetensors" and path.is_file() and _is_lora(path):
+        return Contender(path.stem, None, lora=path)
+    if (
+        (path / "model_index.json").exists()
+        or (path / "model.safetensors").exists()
+        or path.suffix == ".safetensors"
+    ):
+        return Contender(path.name, str(path))
+    known = find_runs(runs, spec_hash=place) or [run for run in find_runs(runs) if run.name == place]
+    finished = [run for run in known if run.model.is_dir()]
+    if finished:
+        return contender_of(finished[-1])
+    if known:
+        raise RunError(f"run {known[-1].path} has no model: it is {known[-1].summary()}")
+    if place.count("/") == 1 and not path.exists() and not place.startswith((".", "/")):
+        return Contender(place, place)  # a name on the hub
+    raise RunError(
+        f"`{place}` is neither a run nor a model",
+        help=f"a run folder, a run's name or hash in {runs}, a diffusers folder, a LoRA, or owner/name",
+    )
+
+
+def _checkpoint_of(word: str, which: str, runs: Path) -> Contender:
+    """`which`: `best`, or the number of updates. Raises `RunError`."""
+    path = Path(word).expanduser()
+    known = [RunFolder(path)] if is_run(path) else find_runs(runs, spec_hash=word)
+    known = known or [run for run in find_runs(runs) if run.name == word]
+    if not known:
+        raise RunError(f"`{word}` is no run, so it has no checkpoint `{which}`")
+    run = known[-1]
+    there = {str(step_of(one)): one for one in checkpoints(run.checkpoints)}
+    best = best_of(run.checkpoints)
+    if best is not None:
+        there["best"] = best[0]
+    if which not in there:
+        raise RunError(
+            f"run {run.path} has no checkpoint `{which}`: it has {', '.join(there) or 'none'}",
+            help="`runtime.keep_best` keeps the best of a run" if which == "best" else None,
+        )
+    return Contender(f"{run.name} {run.spec_hash[:6]}@{which}", None, run=run, checkpoint=there[which])
+
+
+def _is_lora(file: Path) -> bool:
+    from smpo.families.files.checkpoint_layouts import is_lora, read_shapes
+
+    return is_lora(read_shapes(file))

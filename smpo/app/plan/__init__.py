@@ -1,0 +1,1 @@
+"""`smpo plan`: requirements, warnings, forward passes, time, memory and disk, computed before anything runs."""

@@ -1,0 +1,206 @@
+"""What a spec amounts to: derived numbers, cost, what it lacks here. Never imports torch.
+
+`smpo run` calls the very function that `smpo plan` prints, so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from smpo.app.plan.cache_use import Forecast, forecast
+from smpo.app.plan.disk import DiskUse, disk_use
+from smpo.app.plan.forward_passes import Prepared, diagnosis_passes, prepared, sampled, scored
+from smpo.app.plan.gpu_memory import Memory, memory_of
+from smpo.app.plan.gpu_time import GpuCost, estimate, state_bytes
+from smpo.app.plan.requirements import Obstacle, obstacles
+from smpo.app.plan.warnings import doubts
+from smpo.app.plan.workload import GPUS, Workload, known
+from smpo.data.stream.buckets import portions
+from smpo.experiment import ExperimentSpec
+from smpo.kinds import ModelFacts
+from smpo.registry.resolve import Resolved
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers that follow from a spec. `None` where the weights or data would have to be loaded to know."""
+
+    devices: int
+    micro_batch: int
+    accumulate: int
+    """Micro-batches a device takes per update; the last may be smaller (`ragged`)."""
+    ragged: int
+    """Pairs in the last micro-batch of an update, where that is smaller than the others; else 0."""
+    portions: float | None
+    """Micro-batches a device takes per update on average where each holds pairs of one size only (`data.buckets`), by
+    the sizes of the last run's pairs; None without buckets, and where no run has counted."""
+    steps: int
+    pairs: int
+    """Pairs seen in training."""
+    rows: int | None
+    """Rows of the data set, before ties and broken ones are dropped."""
+    inversion_passes: float
+    """Mean network passes an image that the inversion takes."""
+    passes_per_pair: float
+    """Forwards of one image through the network: inversion and reference as one each, policy with backward as three."""
+    total_passes: float
+    training_tflop: float | None
+    sampling_passes: int
+    """Forwards for the evaluation's samples, both models, guidance counted double."""
+    prompts: int | None
+    preview_passes: int = 0
+    """Forwards for the grids of previews."""
+    trainable: int | None = None
+    """Numbers that are trained: the network's, or the adapter's."""
+    network: str | None = None
+    """The architecture whose costs are known (`smpo.app.plan.gpu_time`), None for others."""
+    gpus: list[GpuCost] = field(default_factory=list)
+    """Estimates for some GPUs; empty when the architecture isn't known."""
+    memory: Memory | None = None
+    """Of one device; None when the architecture isn't known."""
+    uncounted: list[str] = field(default_factory=list)
+    """What the estimates leave out because it can't be known here, in words."""
+    caches: Forecast = field(default_factory=Forecast)
+    preparation: Prepared = field(default_factory=Prepared)
+    disk: DiskUse = field(default_factory=DiskUse)
+    diagnosis_passes: int = 0
+    """Forwards for the looks at held-out pairs, beside training."""
+    obstacles: list[Obstacle] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
+    """Derive everything that can be known without loading anything heavy."""
+    spec = resolved.spec
+    train, runtime = spec.train, spec.runtime
+    share = train.batch // runtime.devices
+    micro = min(runtime.micro_batch or share, share)
+    facts = spec.model.facts()
+    pairs = train.steps * train.batch
+    rows = spec.data.size()
+    network = known(facts.parameters, facts.resolution)
+    pictures = sampled(spec)
+    caches = forecast(spec, rows=rows, visits=pairs, network=network, side=facts.resolution)
+    gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
+    inversion, per_pair = _passes(spec, facts, gap)
+    scores = scored(resolved, caches, pictures.samples)
+    preparation = prepared(spec, caches, scores.reward, network.encode_tflop if network else None)
+    disk = disk_use(resolved, facts, network, caches, pictures)
+    lacking = list(obstacles(resolved))
+    if disk.short:
+        lacking.append(
+            Obstacle("disk", disk.short, "free some space, or point `runtime.cache` at a larger disk")
+        )
+    costs: list[GpuCost] = []
+    memory: Memory | None = None
+    if network is not None:
+        work = Workload(
+            pairs=pairs,
+            passes_per_pair=per_pair,
+            encoded=preparation.encoded,
+            sampling_passes=(pictures.passes + pictures.preview_passes) * pictures.area,
+            samples=(pictures.samples + pictures.previews) * pictures.area,
+            diagnosis_passes=diagnosis_passes(spec),
+            scoring_tflop=scores.reward,
+            judging_tflop=scores.judges,
+            micro_batch=micro,
+            levels=spec.objective.levels_per_pair(),
+            share_of_device=share,
+            precision=train.precision,
+            checkpointing=runtime.gradient_checkpointing,
+            trainable=facts.trainable or 0 if facts.adapter else None,
+            average=train.ema is not None,
+            state_bytes=state_bytes(train.optimiser, None if facts.adapter else network),
+            reference=spec.needs_reference,
+            offloaded=runtime.offload_reference and spec.needs_reference and not facts.adapter,
+            dora=facts.adapter and facts.wide,
+            shadow=runtime.shadow_weights and not facts.adapter,
+            window=runtime.window,
+            inverts=_follows(spec) if inversion else None,
+            inversion_rows=runtime.inversion_batch,
+            means=spec.objective.needs_means,
+            attention_alone=facts.attention_alone,
+            visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
+            processes=runtime.devices,
+            sharded=runtime.sharding == "fsdp",
+            scoring_16=getattr(spec.reward, "precision", "fp32") != "fp32",
+        )
+        costs = [estimate(network, work, gpu) for gpu in GPUS]
+        memory = memory_of(network, work)
+    tflop = facts.forward_tflop or (network.forward_tflop if network else None)
+    return Plan(
+        devices=runtime.devices,
+        micro_batch=micro,
+        accumulate=-(-share // micro),
+        ragged=share % micro,
+        portions=portions(caches.filled.values(), share, micro) if caches.filled else None,
+        steps=train.steps,
+        pairs=pairs,
+        rows=rows,
+        inversion_passes=inversion,
+        passes_per_pair=per_pair,
+        total_passes=per_pair * pairs,
+        training_tflop=tflop * per_pair * pairs if tflop else None,
+        sampling_passes=pictures.passes,
+        preview_passes=pictures.preview_passes,
+        diagnosis_passes=diagnosis_passes(spec),
+        prompts=pictures.prompts,
+        trainable=facts.trainable,
+        memory=memory,
+        network=network.name if network else None,
+        gpus=costs,
+        uncounted=scores.unknown if costs else [],
+        caches=caches,
+        preparation=preparation,
+        disk=disk,
+        obstacles=lacking,
+        warnings=[
+            *doubts(resolved),
+            *_needless(spec, caches, pairs),
+            *spec.inversion.doubts(gap),
+            *disk.warnings,
+        ],
+    )
+
+
+def _needless(spec: ExperimentSpec, caches: Forecast, visits: int) -> list[str]:
+    """Scores of pairs that are never visited."""
+    if spec.scores != "all" or caches.scores_complete or caches.pairs is None or 2 * visits > caches.pairs:
+        return []
+    if not spec.objective.sampling().paired:
+        why, way = f"`objective: {spec.objective.use}` draws single images by the labels of all pairs", ""
+    else:
+        why = f"smoothing `{spec.smoothing.use}` measures scores by their range over all pairs"
+        ranged = {"low", "high"} <= type(spec.smoothing).model_fields.keys()
+        way = "; set `smoothing.low` and `smoothing.high` to score only what is visited" if ranged else ""
+        if (
+            ranged
+            and spec.reward is not None
+            and "pickscore" in str(getattr(spec.reward, "weights", "")).lower()
+        ):
+            way += " (the card `pickscore-likelihood` has those of the official code)"
+    return [f"all {caches.pairs:,} pairs are scored though training makes {visits:,} visits: {why}{way}"]
+
+
+def _follows(spec: ExperimentSpec) -> Literal["policy", "reference"]:
+    """The network that the inversion asks."""
+    return "reference" if getattr(spec.inversion, "by", "policy") == "reference" else "policy"
+
+
+def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:
+    """Network passes an image that the inversion takes, and forwards a pair in all: for each of its images and levels
+    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means.
+    `gap`: updates between two visits of a pair, where that is known."""
+    train, objective = spec.train, spec.objective
+    timesteps = facts.timesteps or 1000
+    t_max = timesteps - 1 if train.t_max is None else train.t_max
+    levels = objective.levels_per_pair() * train.timesteps_per_pair
+    inversion = spec.inversion.mean_passes(timesteps, train.t_min, t_max, levels, gap)
+    others = objective.needs_reference + objective.needs_means
+    return inversion, 2 * levels * (inversion + 3 + others)

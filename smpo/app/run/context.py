@@ -1,0 +1,87 @@
+"""One attempt at an experiment: what is run, where, and who is told."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from smpo.app.console import Console
+from smpo.app.run.cost import Ledger
+from smpo.app.run.trial_hook import Overseer
+from smpo.atomic import settle
+from smpo.engine.monitoring.tracker import Tracker
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import Resolved
+from smpo.runs.store import RunFolder
+
+if TYPE_CHECKING:
+    from smpo.app.build.live import Live
+    from smpo.app.distributed.liveness import RollCall
+    from smpo.engine.checkpoints.train_state import State
+
+__all__ = ["Attempt"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the parts of a run have in common. `start`: updates that a checkpoint brought along. `logged`: bytes of the
+    log when it was written. `main`: whether this process is the one that writes."""
+
+    resolved: Resolved[ExperimentSpec]
+    folder: RunFolder
+    live: Live
+    tracker: Tracker
+    console: Console
+    clock: Ledger
+    start: int = 0
+    logged: int | None = 0
+    unwritten: str = ""
+    main: bool = True
+    overseer: Overseer | None = None
+    call: RollCall | None = None
+    """The other processes, where there are any."""
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        return self.resolved.spec
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is trained, by name."""
+        return self.live.parameters
+
+    @property
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        from smpo.engine.checkpoints.train_state import State
+
+        session = self.live.session
+        return State(
+            self.parameters, session.optimiser, session.average, session.scaler, session.inversion,
+            session.overflows,
+        )  # fmt: skip
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process takes part in writing a checkpoint: of a sharded policy each brings its share."""
+        return self.main or self.live.sharded
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process has this wish, where all of them are needed to fulfil it."""
+        if not self.live.sharded:
+            return wish
+        from smpo.app.run.signals import anybody
+
+        return anybody(wish, self.live.session.accelerator)
+
+    def facts(self) -> dict[str, Any]:
+        """For a checkpoint: how much of the log belongs to it, and what it has cost. The log is on the disk before the
+        checkpoint is; lines for which there was no room are in the checkpoint."""
+        facts = self.clock.so_far()
+        if unwritten := getattr(self.tracker, "unwritten", ""):
+            facts["unwritten"] = unwritten
+        with suppress(OSError):  # a log that isn't there, or a disk that is full: trackers tell
+            settle(self.folder.metrics)
+            facts["log"] = self.folder.metrics.stat().st_size
+        return facts

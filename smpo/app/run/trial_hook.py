@@ -1,0 +1,40 @@
+"""The interface between a run and the sweep or ablation that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from smpo.engine.monitoring.tracker import Tracker
+from smpo.errors import RunError
+from smpo.experiment import ExperimentSpec
+from smpo.registry.resolve import Resolved
+from smpo.runs.store import RunFolder
+
+if TYPE_CHECKING:
+    from smpo.app.build.live import Live
+    from smpo.app.run.holdout import Look
+
+__all__ = ["Overseer", "Pruned"]
+
+
+class Pruned(RunError):
+    """The sweep that a run belongs to saw no hope in it."""
+
+
+class Overseer(Protocol):
+    """A sweep, as one of its trials sees it (`smpo.app.sweep.workers.trial`)."""
+
+    parent: str | None
+    """The MLflow run under which the trial is shown."""
+    tags: Mapping[str, str]
+
+    def opened(self, folder: RunFolder) -> None:
+        """The trial has its folder."""
+        ...
+
+    def hopeless(
+        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker, look: Look | None
+    ) -> str | None:
+        """Asked after each update: why to give up, or None to go on. `look` sees the held-out pairs, if any are."""
+        ...

@@ -1,0 +1,53 @@
+"""What a sweep tells: how it is going, and what a call of it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from smpo.app.sweep.request import Prepared
+from smpo.sweep.study import Study
+from smpo.sweep.trials import Counts, Trial
+
+__all__ = ["Ending", "Running", "Screen", "Why"]
+
+Why = Literal["finished", "interrupted", "timeout", "gpu hours", "failures"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial on its way, for the screen."""
+
+    number: int
+    params: Mapping[str, Any]
+    step: int
+    steps: int
+    seconds: float
+    reports: Mapping[int, float]
+    label: str = ""
+
+
+class Screen(Protocol):
+    """Who is told how a sweep is going."""
+
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def show(self, trials: Sequence[Trial], running: Sequence[Running], counts: Counts) -> None: ...
+
+
+@dataclass
+class Ending:
+    """What a call of `sweep` came to."""
+
+    why: Why
+    study: Study
+    trials: list[Trial]
+    prepared: Prepared
+    confirmed: dict[str, Any] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counts:
+        return self.study.counts(self.trials)

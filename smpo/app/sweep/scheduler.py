@@ -1,0 +1,292 @@
+"""Looks after the processes of one call of `smpo sweep`: begins trials, watches them, records how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smpo.app.sweep.display import Ending, Running, Screen, Why
+from smpo.app.sweep.outcome import record
+from smpo.app.sweep.pruning import follow
+from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.retry import Patience
+from smpo.app.sweep.study import open_parent
+from smpo.app.sweep.workers.forkserver import Starter
+from smpo.app.sweep.workers.locks import Presence
+from smpo.app.sweep.workers.messages import read_json
+from smpo.app.sweep.workers.process import Job, Launcher
+from smpo.errors import RunError
+from smpo.spec.problems import SpecProblems
+from smpo.sweep.identity import study_id
+from smpo.sweep.storage import trouble
+from smpo.sweep.study import LEASE, Study, unless_taken_back
+from smpo.tracking.jsonl import METRICS, Tail
+
+__all__ = ["Coordinator"]
+
+_TICK = 0.1
+_LOOK = 1.0
+"""Seconds between looks at the study while nothing happens here: others may be working on it."""
+_GRACE = 30.0
+"""Seconds in which trials that are stopped may write a checkpoint."""
+
+
+class Coordinator:
+    """The loop of one process of a sweep."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        study: Study,
+        presence: Presence,
+        screen: Screen,
+        starter: Starter | None = None,
+    ) -> None:
+        self.prepared, self.study, self.screen = prepared, study, screen
+        self.jobs: list[Job] = []
+        self._began = time.monotonic()
+        self._last_shown = self._last_renewed = self._last_reaped = self._last_looked = 0.0
+        self._changed = True
+        self._patience = Patience(screen)
+        self._presence, self._wish = presence, prepared.wish
+        self._results: dict[str, dict[str, Any]] = {}
+        self._launcher = Launcher(prepared, starter, screen.warn)
+        self.parent = open_parent(prepared, study, screen)
+
+    def close(self) -> None:
+        """Nothing that was started here outlives this process."""
+        for job in self.jobs:
+            if job.child is not None and job.child.poll() is None:
+                job.child.kill()
+        self._launcher.close()
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def run(self) -> Ending:
+        why: Why | None = None
+        try:
+            while why is None or self.jobs:
+                with self._patience:
+                    self._keep_alive()
+                    for job in list(self.jobs):
+                        self._look_after(job)
+                    if why is None and (self._changed or time.monotonic() - self._last_looked > _LOOK):
+                        why = self._enough()
+                        if why is None:
+                            self._fill()
+                        self._changed, self._last_looked = False, time.monotonic()
+                    self._show()
+                time.sleep(_TICK)
+        except KeyboardInterrupt:
+            why = "interrupted"
+            self._stop()
+        except Exception:  # whatever it was: trials leave a checkpoint before this process leaves them
+            self._stop()
+            raise
+        trials = self.study.trials()
+        self.screen.show(trials, [], self.study.counts(trials))
+        self.parent.status("done" if why == "finished" else "stopped")
+        return Ending(why, self.study, trials, self.prepared)
+
+    def _enough(self) -> Why | None:
+        trials = self.study.trials()
+        counts = self.study.counts(trials)
+        if counts.finished >= self.prepared.wanted:
+            return "finished"
+        spec, wish = self.prepared.sweep.spec, self._wish
+        if len(self.study.failures_in_a_row(trials)) >= spec.patience:
+            return "failures"
+        if wish.timeout is not None and time.monotonic() - self._began >= wish.timeout:
+            return "timeout"
+        if wish.gpu_hours is not None and counts.seconds >= wish.gpu_hours * 3600:
+            return "gpu hours"
+        return None
+
+    def _fill(self) -> None:
+        """Start trials while there are free slots and the study wants more."""
+        while len(self.jobs) < self._wish.jobs:
+            taken = self.study.take(self.prepared.wanted)
+            if taken is None:
+                return  # others are at the last ones; should one fail, it is needed here
+            try:
+                self._begin(*taken)
+            except SpecProblems as error:
+                self.study.end(taken[0], "failed", "refused", error.problems[0].message)
+            except (RunError, OSError):  # not the settings' fault
+                with contextlib.suppress(*trouble()):
+                    self.study.give_back(taken[0], "interrupted", "it could not be started")
+                raise
+
+    def _begin(self, trial: Any, params: Mapping[str, Any]) -> None:
+        prepared = self.prepared
+        settings = prepared.sweep.space.settings(params)
+        resolved = prepared.at(settings)
+        if study_id(resolved, prepared.sweep) != prepared.id:
+            raise RunError(
+                f"{prepared.wish.spec}, or code that it uses, was edited while the sweep ran",
+                help="undo that, or begin again: another spec is another study. What ended is kept",
+            )
+        trial.set_user_attr("spec", resolved.identity.spec_hash)
+        tags = {
+            "smpo.study": self.study.id,
+            "smpo.sweep": self.study.id,
+            "smpo.trial": str(trial.number),
+            "smpo.title": f"trial {trial.number}",
+            **{f"smpo.param.{name}": str(value) for name, value in params.items()},
+        }
+        job = self._launcher.job(
+            f"trial-{trial.number}", settings, resolved, tags, parent=self.parent.id, taken=self._slots
+        )
+        job.trial, job.params = trial, params
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
+        self._launcher.start(job)
+        if job not in self.jobs:
+            self.jobs.append(job)
+
+    @property
+    def _slots(self) -> set[int]:
+        return {job.slot for job in self.jobs}
+
+    # ------------------------------------------------------------------------------------------ one job
+
+    def _look_after(self, job: Job) -> None:
+        if job.child is None:  # its settings are being run elsewhere
+            if time.monotonic() >= job.not_before:
+                self._start(job)
+            return
+        code = job.child.poll()
+        self._hurry(job)
+        answer = read_json(Path(job.order.answer))
+        if job.tail is None and answer.get("folder"):
+            job.tail = Tail(Path(answer["folder"]) / METRICS)
+        with unless_taken_back():
+            follow(job, self.prepared.sweep)
+        if code is not None:
+            self._ended(job, code, read_json(Path(job.order.answer)))
+
+    def _hurry(self, job: Job) -> None:
+        """A trial that takes too long is asked to end, and then made to."""
+        limit, spent = self._wish.trial_timeout, time.monotonic() - job.began
+        if limit is None or job.child is None or spent < limit:
+            return
+        if job.overdue is None:
+            job.overdue = limit
+            job.child.terminate()
+        elif spent > limit + _GRACE:
+            job.child.kill()
+
+    def _ended(self, job: Job, code: int, answer: Mapping[str, Any]) -> None:
+        if answer.get("state") == "live":
+            job.child, job.not_before = None, time.monotonic() + 2.0
+            return
+        if job.trial is not None:
+            with unless_taken_back():
+                record(job, code, answer, self.study, self.prepared)
+        self.jobs.remove(job)  # only now: had the study not answered, it would be told again
+        self._changed = True
+        if job.trial is None:
+            self._results[job.label] = {
+                "state": str(answer.get("state", "")), "message": str(answer.get("message", "")),
+                "folder": answer.get("folder"), "code": code,
+            }  # fmt: skip
+            return
+        self._tell_parent()
+
+    def _tell_parent(self) -> None:
+        trials = self.study.trials()
+        counts, best = self.study.counts(trials), self.study.best(trials)
+        figures: dict[str, float] = {
+            "sweep/finished": counts.finished, "sweep/pruned": counts.pruned, "sweep/failed": counts.failed,
+        }  # fmt: skip
+        if best and len(self.prepared.sweep.goals) == 1:
+            figures[f"best/{self.prepared.sweep.goals[0].metric}"] = best[0].values[0]
+        self.parent.metrics(figures, counts.finished + counts.failed)
+
+    # ------------------------------------------------------------------------------------------ around it
+
+    def _keep_alive(self) -> None:
+        now = time.monotonic()
+        if now - self._last_renewed > LEASE / 4:
+            self._last_renewed = now
+            for job in self.jobs:
+                if job.trial is not None:
+                    with contextlib.suppress(Exception):  # taken back meanwhile; the end will show it
+                        self.study.renew(job.trial)
+        if now - self._last_reaped > 2.0:
+            self._last_reaped = now
+            mine = {job.trial.number for job in self.jobs if job.trial is not None}
+            for lost in self.study.reap(self._presence.others(), mine):
+                self._changed = True
+                self.screen.warn(f"trial {lost.number}: its worker is gone; its settings are in line again")
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._last_shown < _LOOK:
+            return
+        self._last_shown = now
+        running = [
+            Running(
+                job.trial.number if job.trial is not None else -1, job.params, job.step, job.steps,
+                now - job.began, dict(job.reports), job.label,
+            )
+            for job in self.jobs
+        ]  # fmt: skip
+        trials = self.study.trials()
+        self.screen.show(trials, running, self.study.counts(trials))
+
+    def _stop(self) -> None:
+        """Ask all to stop with a checkpoint; whoever doesn't in time is killed. Their settings are tried again."""
+        self.screen.note("stopping: trials write a checkpoint; the same command goes on from there")
+        for job in self.jobs:
+            job.asked_to_stop = True
+            if job.child is not None:
+                job.child.terminate()
+        until = time.monotonic() + _GRACE
+        try:
+            while self.jobs and time.monotonic() < until:
+                for job in list(self.jobs):
+                    if job.child is None:
+                        self.jobs.remove(job)
+                        if job.trial is not None:
+                            with contextlib.suppress(*trouble()):
+                                self.study.give_back(job.trial, "interrupted", "stopped")
+                    else:
+                        with contextlib.suppress(*trouble()):
+                            self._look_after(job)
+                time.sleep(_TICK)
+        except KeyboardInterrupt:
+            pass
+        for job in self.jobs:
+            if job.child is not None:
+                job.child.kill()
+            if job.trial is not None:
+                with contextlib.suppress(*trouble()):  # then its lease runs out
+                    self.study.give_back(job.trial, "interrupted", "killed while stopping")
+
+    # ------------------------------------------------------------------------------------------ other runs
+
+    def perform(
+        self, runs: Sequence[tuple[str, Mapping[str, Any], dict[str, str]]], parent: str | None
+    ) -> dict[str, Any]:
+        """Runs that belong to no trial (label, settings, tags); returns how each ended, by label."""
+        waiting = list(runs)
+        while waiting or self.jobs:
+            while waiting and len(self.jobs) < self._wish.jobs:
+                label, settings, tags = waiting.pop(0)
+                job = self._launcher.job(
+                    label, settings, self.prepared.at(settings), tags,
+                    parent=parent, taken=self._slots, watched=False,
+                )  # fmt: skip
+                job.label = label
+                self._start(job)
+            with self._patience:
+                for job in list(self.jobs):
+                    self._look_after(job)
+                self._show()
+            time.sleep(_TICK)
+        return self._results

@@ -1,0 +1,93 @@
+"""`smpo sweep`: trials of a study, each a run in its own process, until there are as many as were asked for.
+
+One process looks after `jobs` trials at once: it takes settings from the study, starts a process for each, answers at
+rungs, and tells the study how each ended. Any number of such processes may work on one study, on any machine that
+reaches its storage; each also takes back the trials of those that died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+
+from smpo.app.sweep.display import Ending, Screen
+from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.scheduler import Coordinator
+from smpo.app.sweep.study import open_prepared, say_what
+from smpo.app.sweep.workers.forkserver import Starter
+from smpo.app.sweep.workers.locks import Presence
+from smpo.errors import RunError
+from smpo.sweep.storage import trouble
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    prepared: Prepared,
+    screen: Screen,
+    then: Callable[[Ending, Coordinator], None] | None = None,
+    *,
+    starter: Starter | None = None,
+) -> Ending:
+    """Work on the study until it has what was wished for; interrupted, it can be called again and goes on.
+
+    `then` is called with a finished study while trials can still be started; `starter` takes the place of what starts
+    their processes.
+    """
+    worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    with _in_words(prepared):
+        return _work(prepared, screen, then, starter, worker)
+
+
+def _work(
+    prepared: Prepared, screen: Screen, then: Callable[[Ending, Coordinator], None] | None,
+    starter: Starter | None, worker: str,
+) -> Ending:  # fmt: skip
+    study, created = open_prepared(prepared, worker=worker)
+    say_what(prepared, study, created, screen)
+    with _terminated_is_interrupted(), Presence(prepared.folder / "workers", worker) as presence:
+        coordinator = Coordinator(prepared, study, presence, screen, starter)
+        try:
+            ending = coordinator.run()
+            if then is not None and ending.why == "finished":
+                then(ending, coordinator)
+            return ending
+        finally:
+            coordinator.close()
+
+
+@contextlib.contextmanager
+def _in_words(prepared: Prepared) -> Iterator[None]:
+    """A storage that stays away, in a sentence."""
+    try:
+        yield
+    except trouble() as error:
+        if isinstance(error, OSError):  # the disk's own words are plain enough
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"the study in {prepared.storage_shown} can't be reached: {reason}",
+            help="nothing that ended is lost, and what runs leaves a checkpoint; the same command goes on",
+        ) from error
+
+
+@contextlib.contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """A batch system's SIGTERM is a polite Ctrl-C."""
+
+    def raise_it(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        earlier = signal.signal(signal.SIGTERM, raise_it)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)

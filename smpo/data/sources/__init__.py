@@ -1,0 +1,1 @@
+"""File formats and places: parquet, JSON annotations, WebDataset archives, URLs and hubs."""

@@ -1,0 +1,206 @@
+"""Rows in JSON, JSON lines or parquet, pictures in a folder beside them.
+
+Paths come from strangers: one that is absolute or climbs out of the folder is a defect, not a file to open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smpo.data.sources.formats import Interpret, Shown
+from smpo.data.sources.record_store import Spool
+from smpo.data.sources.source import Claim, Part, Source, Stated, file_digest
+from smpo.errors import MachineError
+
+__all__ = ["FolderPairs", "read_records"]
+
+BATCH, PORTION, GLANCE = 64, 1024, 100
+CHUNK = 1 << 20
+"""Characters of a JSON list that are read at once."""
+
+_BLANK = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+Regroup = Callable[[Iterable[Mapping[str, Any]]], Iterable[Mapping[str, Any]]]
+
+
+def read_records(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The records of a file one by one, by its ending: `.json` (a list), `.jsonl`, `.parquet`. Raises `MachineError`,
+    perhaps only on the way."""
+    try:
+        for one in _rows(file):
+            if not isinstance(one, dict):
+                raise MachineError(
+                    f"{file} isn't a list of records", help="give a JSON list of objects, or JSON lines"
+                )
+            yield one
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
+        raise MachineError(
+            f"{file} can't be read: {error}", help="fetch the file again; it may be cut off"
+        ) from error
+
+
+def _rows(file: Path) -> Iterator[Any]:
+    if file.suffix == ".parquet":
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=PORTION):
+                yield from batch.to_pylist()
+        return
+    with file.open(encoding="utf-8") as stream:
+        if file.suffix == ".jsonl":
+            yield from (json.loads(line) for line in stream if line.strip())
+        else:
+            yield from _listed(stream)
+
+
+def _listed(stream: TextIO) -> Iterator[Any]:
+    """The objects of a JSON list, without having the list in memory. Anything else gives a value that is no object."""
+    text = more = stream.read(CHUNK)
+    while more and not text.strip():
+        text = more = stream.read(CHUNK)
+    if not text.lstrip().startswith("["):
+        yield [json.loads(text + stream.read())]  # no object: whoever reads this says so
+        return
+    at, size, comma, empty = text.index("[") + 1, CHUNK, False, True
+    while True:
+        blank = _BLANK.match(text, at)
+        assert blank is not None
+        at = blank.end()
+        if at == len(text):
+            text, at = stream.read(CHUNK), 0
+            if not text:
+                raise ValueError("the list has no end")
+        elif text[at] == "]" and (comma or empty):
+            if (text[at + 1 :] + stream.read()).strip():
+                raise ValueError("something stands behind the end of the list")
+            return
+        elif comma:
+            if text[at] != ",":
+                raise ValueError(f"a comma is expected where {text[at : at + 20]!r} stands")
+            at, comma = at + 1, False
+        elif text[at] != "{":
+            yield text[at]
+            return
+        else:
+            try:
+                one, at = _DECODER.raw_decode(text, at)
+            except ValueError:  # cut off by the end of the chunk, or broken
+                more = stream.read(size)
+                if not more:
+                    raise
+                text, at, size = text[at:] + more, 0, 2 * size
+                continue
+            yield one
+            comma, empty, size = True, False, CHUNK
+
+
+class FolderPairs(Source):
+    """`annotations` name pictures under `images`; `interpret` says what a record states, and `layouts` which entries
+    its records have, for each layout that it understands.
+
+    A part's digest covers its annotations, and size and time of every picture that they name: hashing the pictures
+    themselves would mean reading them all each time. Whoever changes a picture and puts its clock back is found out
+    when the picture is used: its content is compared then."""
+
+    def __init__(
+        self,
+        annotations: Sequence[Path],
+        images: Path,
+        *,
+        interpret: Interpret,
+        layouts: Sequence[Sequence[str]],
+        rules: str,
+        regroup: Regroup | None = None,
+    ) -> None:
+        self._files, self._images = list(annotations), images
+        self._interpret, self._regroup, self._layouts = interpret, regroup, layouts
+        self._shown: dict[int, Spool] = {}
+        self._opening = threading.Lock()
+        self.pictures = self
+        self.reading = rules
+        self.settings = {"format": rules}
+
+    def look(self) -> None:
+        file = self._files[0]
+        found = {name for record in islice(read_records(file), GLANCE) for name in record}
+        lacking = min(([name for name in layout if name not in found] for layout in self._layouts), key=len)
+        if found and lacking:
+            needed = ", or ".join(", ".join(layout) for layout in self._layouts)
+            raise MachineError(
+                f"no record of {file} has {' or '.join(f'`{name}`' for name in lacking)}",
+                help=f"these entries are needed: {needed}; its records have {', '.join(sorted(found)[:20])}",
+            )
+
+    def parts(self) -> Iterator[Part]:
+        for number, file in enumerate(self._files):
+            digest = hashlib.sha256(file_digest(file).encode())
+            for name in self._part(number).names():
+                place = self._place(name)
+                try:
+                    found = place.stat() if place is not None else None
+                except OSError:
+                    found = None
+                digest.update(f"{name}\0{found and (found.st_size, found.st_mtime_ns)}\n".encode())
+            yield Part(file.name, digest.hexdigest())
+
+    def rows(self, part: int) -> int:
+        return len(self._part(part))
+
+    def claims(self, part: int) -> Iterator[list[Claim]]:
+        for some in self._part(part).portions(BATCH):
+            yield [self._claim(number, shown) for number, shown in some]
+
+    def read(self, part: int, a: int, b: int, c: int) -> bytes:
+        """Of statement `a`, picture `b`."""
+        name = self._part(part)[a].images[b]
+        place = self._place(name)
+        try:
+            if place is not None:
+                return place.read_bytes()
+        except OSError as error:
+            raise MachineError(
+                f"{place} can't be read: {error.strerror}", help="has the data moved?"
+            ) from error
+        raise MachineError(f"`{name}` leaves the folder of the data")
+
+    def _part(self, number: int) -> Spool:
+        with self._opening:  # of several threads that want pictures one reads the file
+            if number not in self._shown:
+                records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
+                records = records if self._regroup is None else self._regroup(records)
+                self._shown[number] = Spool(shown for record in records for shown in self._interpret(record))
+            return self._shown[number]
+
+    def _claim(self, number: int, shown: Shown) -> Claim:
+        pictures, stated = [], shown.stated
+        for name in shown.images:
+            place, data = self._place(name), b""
+            try:
+                data = place.read_bytes() if place is not None else b""
+            except OSError:
+                stated = Stated(None, defect="missing_image", detail=name[:200])
+            if not name:
+                stated = Stated(None, defect="missing_image", detail="the record names none")
+            elif place is None:
+                stated = Stated(None, defect="foreign_path", detail=name[:200])
+            pictures.append(data)
+        return Claim(
+            number, shown.prompt, (pictures[0], pictures[1]), ((number, 0, 0), (number, 1, 0)), stated
+        )
+
+    def _place(self, name: str) -> Path | None:
+        """None for a path that leaves the folder."""
+        path = PurePosixPath(name.replace("\\", "/"))
+        if not name or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+            return None
+        return self._images / path

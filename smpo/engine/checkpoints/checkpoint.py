@@ -1,0 +1,151 @@
+"""Checkpoints: written whole or not at all, checked on reading, without pickle.
+
+A checkpoint is a folder `step-00000120/` with `weights.safetensors` (trained parameters), `average.safetensors` (the
+moving average, when there is one), `inversion.safetensors` (what the inversion remembers, if it does),
+`optimiser.safetensors` + `optimiser.json`, `scaler.json` (fp16), and `manifest.json`, which is written last and holds
+the SHA-256 of the others. The last good one is deleted only when the next one stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from smpo.atomic import appearing, naming, sweep
+from smpo.engine.checkpoints.files import (
+    MANIFEST,
+    bare,
+    checkpoints,
+    digest,
+    drop_old,
+    fault_of,
+    manifest_of,
+    name_of,
+    sealed,
+    step_of,
+)
+from smpo.engine.checkpoints.train_state import Snapshot, State, put_back, snapshot
+from smpo.errors import RunError
+
+__all__ = ["Restored", "load_weights", "restore", "save", "write"]
+
+
+class Restored(NamedTuple):
+    """Where a run goes on."""
+
+    step: int = 0
+    """Updates that the checkpoint holds; 0 where there is none."""
+    facts: Mapping[str, Any] = {}
+    """What was noted with it."""
+
+
+def save(
+    folder: Path,
+    step: int,
+    state: State,
+    *,
+    spec_hash: str,
+    keep: int,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the state after `step` updates and drop all but the newest `keep`. Raises `OSError` when the disk refuses;
+    the older ones are as they were then."""
+    path = write(folder, step, snapshot(state), spec_hash=spec_hash, facts=facts)
+    drop_old(folder, keep, step)
+    return path
+
+
+def write(
+    folder: Path, step: int, kept: Snapshot, *, spec_hash: str, facts: Mapping[str, Any] | None = None
+) -> Path:
+    """The checkpoint alone. One of the same step that is whole stays: the state after an update is always the same.
+
+    Raises `OSError` when the disk refuses; a process that is killed here leaves a draft that the next one sweeps up.
+    """
+    target = folder / name_of(step)
+    if target.exists() and _fault(target, spec_hash) is None:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with appearing(target) as draft:
+        for name, tensors in kept.tensors.items():
+            with naming(draft / f"{name}.safetensors"):
+                save_file(dict(tensors), draft / f"{name}.safetensors")
+        for name, plain in kept.plain.items():
+            (draft / f"{name}.json").write_text(json.dumps(plain), encoding="utf-8")
+        files = {file.name: digest(file) for file in sorted(draft.iterdir())}
+        manifest = {"step": step, "spec": spec_hash, "files": files, "facts": dict(facts or {})}
+        (draft / MANIFEST).write_text(sealed(manifest), encoding="utf-8")
+    return target
+
+
+def restore(
+    folder: Path,
+    state: State,
+    *,
+    spec_hash: str | None = None,
+    say: Callable[[str], None],
+    writes: bool = True,
+) -> Restored:
+    """Load the newest checkpoint that is whole, and belongs to the experiment `spec_hash`.
+
+    A torn, truncated or altered one is passed over, in words, for the one before. Raises `RunError` when a whole one
+    doesn't fit the live objects. `writes`: whether this process deletes the drafts of killed ones; the process that
+    writes checkpoints does, because a draft of another machine's process looks like a dead one's.
+    """
+    there = checkpoints(folder)
+    for path in bare(folder, after=there[-1] if there else None):
+        say(f"checkpoint {path.name} can't be used ({MANIFEST} is missing)")
+    if writes:
+        sweep(folder)
+    for path in reversed(there):
+        fault = _fault(path, spec_hash)
+        if fault is None:
+            _load(path, state)
+            return Restored(step_of(path), manifest_of(path)["facts"])
+        last = "the run begins again" if path == there[0] else "trying the one before"
+        say(f"checkpoint {path.name} can't be used ({fault}); {last}")
+    return Restored()
+
+
+def load_weights(path: Path, parameters: Mapping[str, nn.Parameter]) -> str:
+    """Only the trained weights of a checkpoint, those of the moving average where there is one; returns what identifies
+    them. Raises `RunError` when it isn't whole or doesn't fit."""
+    if (fault := fault_of(path)) is not None:
+        raise RunError(f"{path} can't be used: {fault}")
+    name = "average.safetensors" if (path / "average.safetensors").exists() else "weights.safetensors"
+    _put(path, State(parameters), Snapshot({"weights": load_file(path / name)}, {}))
+    return str(manifest_of(path)["files"][name])[:16]
+
+
+def _fault(path: Path, spec_hash: str | None) -> str | None:
+    fault = fault_of(path)
+    if fault is None and spec_hash is not None and (of := manifest_of(path).get("spec")) != spec_hash:
+        return f"it belongs to another experiment, {of}"
+    return fault
+
+
+def _load(path: Path, state: State) -> None:
+    kept = Snapshot(
+        {file.stem: load_file(file) for file in path.glob("*.safetensors")},
+        {
+            file.stem: json.loads(file.read_text(encoding="utf-8"))
+            for file in path.glob("*.json")
+            if file.name != MANIFEST
+        },
+    )
+    _put(path, state, kept)
+
+
+def _put(path: Path, state: State, kept: Snapshot) -> None:
+    try:
+        put_back(state, kept)
+    except (LookupError, ValueError, RuntimeError, TypeError) as error:
+        raise RunError(
+            f"{path} is whole, but doesn't fit what the spec builds today ({type(error).__name__}: {error})",
+            help="were libraries changed since it was written? `--again` begins another attempt",
+        ) from error

@@ -1,0 +1,1 @@
+"""Evaluation results as data: judgements, comparisons, ablations, drift, reward hacking."""

@@ -1,0 +1,169 @@
+"""Where an inversion goes, hop by hop, and therefore what it costs.
+
+Pure Python, so that a plan can be priced without loading torch. `smpo.maths.inversion` walks the very same
+itinerary, so price and cost cannot drift apart.
+
+Three time-grid conventions (method reference 1.4 and 1.5). With Δ = T // steps and grid levels
+ℓ_k = offset + kΔ, a sample bound for timestep t makes these hops:
+
+    exact      -1 → ℓ_0 → ℓ_1 → ... → t     all levels below t, then t itself; the network is told the target
+    lt_0_22    ℓ_k-Δ → ℓ_k while ℓ_k-Δ < t  overshoots t; the network is told the *source*, first one negative
+    ge_0_22    ℓ_k-Δ → ℓ_k while ℓ_k < t    undershoots t; the network is told the target
+
+The last two reproduce diffusers' DDIMInverseScheduler below and from version 0.22 under the loop of the
+official SmPO code, which was written for the former. A negative level means "clean": its ᾱ is a choice that
+`noising` makes.
+"""
+
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+Convention = Literal["exact", "lt_0_22", "ge_0_22"]
+Combine = Literal["average", "last", "none"]
+Where = Literal["every", "last"]
+Spacing = Literal["even", "quadratic"]
+"""Which hops are refined: all, or only the one on which a sample arrives."""
+
+
+class Hop(NamedTuple):
+    """One stage of the itinerary. A sample bound for t takes part if and only if t > `after`.
+
+    In the exact convention both ends are cut at t: min(source, t) → min(target, t).
+    """
+
+    source: int
+    target: int
+    after: int
+
+
+def grid(steps: int, T: int = 1000, offset: int = 1, spacing: Spacing = "even") -> tuple[int, ...]:
+    """Ascending levels for k = 0 .. steps-1.
+
+    even       ℓ_k = offset + k·(T // steps): diffusers' "leading" spacing, as the official code has it
+    quadratic  ℓ_k = offset + ⌊(k / steps)²·(T - 1 - offset)⌋, strictly ascending: dense where little noise
+               grows to much. On the way up an image has to gain noise by orders of magnitude between levels
+               1 and 200, which an even grid of ten steps crosses in two hops.
+
+    `offset` is a scheduler's `steps_offset` (1 for SD 1.5 and SDXL). Raises ValueError when steps is not in
+    1..T, or when the last level falls off the table (for example steps = T with offset 1).
+    """
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must be between 1 and {T}, the number of training timesteps; got {steps}.")
+    if spacing == "even":
+        levels = tuple(offset + k * (T // steps) for k in range(steps))
+    else:
+        # Never fewer than k levels below the k-th, so that small k don't fall together.
+        levels = tuple(offset + max(k, k * k * (T - 1 - offset) // (steps * steps)) for k in range(steps))
+    if levels[0] < 0 or levels[-1] > T - 1:
+        raise ValueError(
+            f"{steps} steps with offset {offset} reach from level {levels[0]} to {levels[-1]}, outside "
+            f"0..{T - 1}. Use fewer steps or offset 0."
+        )
+    return levels
+
+
+def itinerary(
+    steps: int,
+    T: int = 1000,
+    *,
+    convention: Convention = "exact",
+    offset: int = 1,
+    skip_first: bool = False,
+    spacing: Spacing = "even",
+) -> tuple[Hop, ...]:
+    """All hops that any sample can make, in order; `after` never decreases.
+
+    `skip_first` goes from the clean latent straight to the second level. The hop to level 1 barely moves
+    anything (ᾱ_1 = 0.998) and costs as much as any other. Only in the exact convention: the other two exist
+    to reproduce released code. Raises ValueError for that, for an unknown convention and for a bad grid.
+    """
+    levels = grid(steps, T, offset, spacing)
+    if convention != "exact" and spacing != "even":
+        raise ValueError(
+            f"spacing={spacing!r} changes the path, which {convention!r} exists to reproduce; use 'exact'."
+        )
+    if convention == "exact":
+        if skip_first:
+            levels = levels[1:]
+        stops = (-1, *levels, T - 1)
+        return tuple(Hop(a, b, after=a) for a, b in pairwise(stops))
+    if skip_first:
+        raise ValueError(f"skip_first changes the path that {convention!r} exists to reproduce; use 'exact'.")
+    delta = T // steps
+    if convention == "lt_0_22":
+        return tuple(Hop(b - delta, b, after=b - delta) for b in levels)
+    if convention == "ge_0_22":
+        return tuple(Hop(b - delta, b, after=b) for b in levels)
+    raise ValueError(f"unknown convention {convention!r}; choose exact, lt_0_22 or ge_0_22.")
+
+
+def forwards_per_hop(refinements: int, combine: Combine = "average") -> int:
+    """Network passes per hop: one, plus one per ReNoise refinement. `combine="none"` never refines."""
+    if refinements < 0:
+        raise ValueError(f"refinements must not be negative; got {refinements}.")
+    return 1 if combine == "none" else refinements + 1
+
+
+def passes(
+    steps: int,
+    refinements: int,
+    T: int = 1000,
+    *,
+    convention: Convention = "exact",
+    t_max: int | None = None,
+    offset: int = 1,
+    skip_first: bool = False,
+    combine: Combine = "average",
+    where: Where = "every",
+    spacing: Spacing = "even",
+    reuse_last: bool = False,
+) -> int:
+    """Network passes of the dearest sample, the one at `t_max` (T-1 unless told): an upper bound."""
+    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
+    top = _within(T - 1 if t_max is None else t_max, T)
+    return _priced(sum(top > hop.after for hop in hops), 1, refinements, combine, where, reuse_last)
+
+
+def expected_passes(
+    steps: int,
+    refinements: int,
+    T: int = 1000,
+    convention: Convention = "exact",
+    t_min: int = 0,
+    t_max: int | None = None,
+    *,
+    offset: int = 1,
+    skip_first: bool = False,
+    combine: Combine = "average",
+    where: Where = "every",
+    spacing: Spacing = "even",
+    reuse_last: bool = False,
+) -> float:
+    """Mean network passes per sample for t uniform on t_min..t_max, both included. Exact, not sampled.
+
+    SD 1.5's official settings (5 steps, one refinement) give 7.58 with lt_0_22; SDXL's (10 steps) 12.76.
+    """
+    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
+    low, high = _within(t_min, T), _within(T - 1 if t_max is None else t_max, T)
+    if low > high:
+        raise ValueError(f"t_min ({low}) is above t_max ({high}).")
+    # A hop is taken by every t in (after, high] that is at least low.
+    taken = [max(0, high - max(hop.after, low - 1)) for hop in hops]
+    travellers = max(taken, default=0)  # whoever moves at all takes the first hop
+    return _priced(sum(taken), travellers, refinements, combine, where, reuse_last) / (high - low + 1)
+
+
+def _priced(
+    hops: int, travellers: int, refinements: int, combine: Combine, where: Where, reuse_last: bool
+) -> int:
+    """Passes of so many hops by so many samples, each of which has a first and a last one."""
+    each, arrivals = forwards_per_hop(refinements, combine), travellers
+    if reuse_last:
+        return (each - 1) * hops + min(travellers, hops)
+    return each * hops if where == "every" else hops + (each - 1) * min(arrivals, hops)
+
+
+def _within(t: int, T: int) -> int:
+    if not 0 <= t < T:
+        raise ValueError(f"timestep {t} is outside 0..{T - 1}.")
+    return t

@@ -1,0 +1,152 @@
+"""A mirror in a thread of its own, so that no network and no database is ever waited for by training."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from smpo.engine.monitoring.tracker import Ending, RunInfo
+from smpo.tracking.mirror import Destination, Mirror, read_place
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SHARE", "MirrorTracker", "rest"]
+
+SHARE = 0.01
+"""Of the process's time, what the mirror's thread may take from training."""
+
+
+def rest(spent: float, every: float, *, failures: int = 0, share: float = SHARE) -> float:
+    """Seconds until the next look at the log, when the values of the last one took `spent` seconds of processor time.
+
+    `every` as a rule: MLflow takes 50 microseconds for a value, so runs of up to 200 values a second stay below `share`
+    by themselves. Faster ones are looked at less and less often, and what they have reported is sent at once: in the
+    end it costs the same, but after training. A destination that is down is asked less and less often, too.
+    """
+    return min(60.0, every * 2**failures) if failures else max(every, spent / share)
+
+
+class MirrorTracker:
+    """A `Mirror` in a thread of its own, as a tracker. It belongs behind a `JsonlTracker` of the same folder.
+
+    Metrics are sent every `every` seconds or, where that would take more than `share` of the time, less often (`rest`);
+    pictures, files and the end at once, and all metrics with them. (What pictures cost isn't held against metrics: they
+    are few, and whoever asks for them waits for them to be drawn anyway.)
+
+    Nothing here waits for the destination except `finish`, and that at most `grace` seconds; a destination
+    that is known to be down is given one last try. Trouble is said once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        destination: Destination,
+        *,
+        say: Callable[[str], None] | None = None,
+        every: float = 3.0,
+        share: float = SHARE,
+        grace: float = 60.0,
+    ) -> None:
+        self._destination = destination
+        self._mirror = Mirror(folder, destination)
+        self._say = say
+        self._every, self._share, self._grace = every, share, grace
+        self._thread: threading.Thread | None = None
+        self._wake, self._closing, self._opened = threading.Event(), threading.Event(), threading.Event()
+        self._failures = 0
+        self._told = False
+        self._regretted = False
+
+    def start(self, info: RunInfo) -> None:
+        # A daemon: a destination that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name=f"mirror {info.run_id}", daemon=True)
+        self._thread.start()
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Nothing to do: they are in the log, and the thread looks there by itself."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._hurry()
+
+    def images(self, name: str, grid: Image.Image, step: int) -> None:
+        self._hurry()
+
+    def artefact(self, path: Path, folder: str = "") -> None:
+        self._hurry()
+
+    def text(self, name: str, content: str) -> None:
+        self._hurry()
+
+    def dataset(self, name: str, digest: str, facts: Mapping[str, Any]) -> None:
+        self._hurry()
+
+    def model(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self._hurry()
+
+    def finish(self, status: Ending) -> None:
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(self._grace)
+        if not self._mirror.ended:
+            self._complain("did not answer in time" if self._thread.is_alive() else "is missing the end")
+
+    def place(self, timeout: float = 0.0) -> dict[str, Any] | None:
+        """Address and ids of the mirrored run, once there is one; waits at most `timeout` seconds for it."""
+        return read_place(self._mirror.folder) if self._opened.wait(timeout) else None
+
+    def _hurry(self) -> None:
+        if not self._failures:  # while the destination is down, the pauses are on purpose
+            self._wake.set()
+
+    def _work(self) -> None:
+        while True:
+            closing = self._closing.is_set()
+            opened, before = self._mirror.opened, self._mirror.spent
+            try:
+                self._mirror.advance()
+            except Exception as error:
+                self._failures += 1
+                self._complain(_reason(error))
+                if closing:
+                    with contextlib.suppress(Exception):
+                        self._mirror.conclude()
+            else:
+                self._failures = 0
+                if self._mirror.opened:
+                    self._opened.set()
+                if self._mirror.refusals:
+                    self._regret(self._mirror.refusals[0])
+            if closing:
+                return
+            if not self._closing.is_set():
+                # The first time there may be a long log to send, of a run that goes on: once, whatever comes.
+                spent = self._mirror.spent - before if opened else 0.0
+                self._wake.wait(rest(spent, self._every, failures=self._failures, share=self._share))
+            self._wake.clear()
+
+    def _regret(self, refusal: str) -> None:
+        """Something was skipped for good; sending again would not help, so that advice isn't given."""
+        if self._say is not None and not self._regretted:
+            self._say(f"tracking at {self._destination.shown} did not take everything ({refusal})")
+        self._regretted = True
+
+    def _complain(self, trouble: str) -> None:
+        if self._told or self._say is None:
+            return
+        self._told = True
+        self._say(
+            f"tracking at {self._destination.shown} {trouble}; the log of the run is complete, and "
+            f"`smpo track sync {quote(str(self._mirror.folder))}` sends what is missing"
+        )
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"failed ({lines[0][:160]})"

@@ -1,0 +1,115 @@
+"""The MLflow run of a whole sweep: trials are its children, and its curves are the sweep's history.
+
+Nothing here can stop a sweep: what MLflow doesn't take is said once, and the study has it anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smpo.engine.monitoring.tracker import Ending
+from smpo.tracking.mlflow import _STATUS, _client
+from smpo.tracking.mlflow_names import LONGEST_PARAM, cut, key, words
+from smpo.tracking.store_uri import find_store
+
+__all__ = ["SweepRun"]
+
+
+class SweepRun:
+    """The parent of a study's trials (or of its confirmation, another `role`): found by its tags, or created."""
+
+    def __init__(
+        self,
+        runs: Path,
+        uri: str | None,
+        *,
+        name: str,
+        study: str,
+        role: str = "sweep",
+        run: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self._say = say or (lambda text: None)
+        self._told = False
+        self._client: Any = None
+        self.id: str | None = run
+        store = find_store(runs, uri)
+        if store is None:
+            return
+        where = None if store.artefacts is None else (store.artefacts / name).as_uri()
+        self._attempt(
+            lambda: self._open(_client(store, self._say), where, name, study, role, params or {}),
+            opening=True,
+        )
+
+    def _open(
+        self, client: Any, where: str | None, name: str, study: str, role: str, params: Mapping[str, Any]
+    ) -> None:
+        from mlflow.entities import Param
+        from mlflow.exceptions import MlflowException
+
+        self._client = client
+        if self.id is not None:
+            return
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            with contextlib.suppress(MlflowException):  # another process may be first
+                client.create_experiment(name, artifact_location=where)
+            experiment = client.get_experiment_by_name(name)
+        tags = {"smpo.study": study, "smpo.role": role}
+        found = client.search_runs(
+            [experiment.experiment_id],
+            " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items()),
+            max_results=1,
+        )
+        if found:
+            self.id = str(found[0].info.run_id)
+            return
+        title = study if role == "sweep" else f"{study} {role}"
+        self.id = str(client.create_run(experiment.experiment_id, tags=tags, run_name=title).info.run_id)
+        known = [Param(key(one), cut(words(value), LONGEST_PARAM)) for one, value in params.items()]
+        for first in range(0, len(known), 100):
+            client.log_batch(self.id, params=known[first : first + 100])
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        from_now = round(time.time() * 1000)
+
+        def send() -> None:
+            from mlflow.entities import Metric
+
+            self._client.log_batch(
+                self.id,
+                metrics=[Metric(key(name), float(value), from_now, step) for name, value in values.items()],
+            )
+
+        self._attempt(send)
+
+    def artefacts(self, files: Sequence[Path]) -> None:
+        for file in files:
+            self._attempt(lambda file=file: self._client.log_artifact(self.id, str(file)))  # type: ignore[misc]
+
+    def tag(self, name: str, value: str) -> None:
+        self._attempt(lambda: self._client.set_tag(self.id, name, value))
+
+    def status(self, ending: Ending | None) -> None:
+        """How the sweep stands; None while it runs."""
+        if ending is None:
+            self._attempt(lambda: self._client.update_run(self.id, status="RUNNING"))
+        else:
+            self._attempt(lambda: self._client.set_terminated(self.id, _STATUS[ending]))
+
+    def _attempt(self, act: Callable[[], Any], *, opening: bool = False) -> None:
+        if self._client is None and not opening:
+            return
+        try:
+            act()
+        except Exception as error:
+            if not self._told:
+                self._told = True
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                self._say(f"MLflow did not take the sweep's own run ({reason}); the study itself is complete")

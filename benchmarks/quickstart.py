@@ -4,7 +4,7 @@
     python benchmarks/quickstart.py --quick      # seconds, to see that it works; says nothing
 
 Runs go through the very functions behind `smpo run`; their folders are kept, so that a benchmark that is stopped goes
-on where it was. Ladders of many rungs have a command of their own: `smpo run experiments/ladder.yaml`.
+on where it was. Ablations of many variants have a command of their own: `smpo run experiments/ablation.yaml`.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ def main(words: list[str] | None = None) -> None:
         return measure(options, {"SmPO": RUNGS["SmPO"]})
 
 
-def measure(options: argparse.Namespace, rungs: dict[str, list[str]]) -> None:
+def measure(options: argparse.Namespace, variants: dict[str, list[str]]) -> None:
     """Runs what is missing, and writes the result."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, sets in rungs.items():
+    for name, sets in variants.items():
         found[name] = []
         for seed in range(options.seeds):
             one = run_one(
@@ -133,7 +133,13 @@ def measure(options: argparse.Namespace, rungs: dict[str, list[str]]) -> None:
                 f"{name:36s} seed {seed}  {said}  {sum(one['seconds'].values()):.0f} s",
                 flush=True,
             )
-    body = {"spec": SPEC.name, "sets": options.sets, "world": world(), "machine": machine(), "rungs": found}
+    body = {
+        "spec": SPEC.name,
+        "sets": options.sets,
+        "world": world(),
+        "machine": machine(),
+        "variants": found,
+    }
     write(target(options, "quickstart.json"), body)
 
 

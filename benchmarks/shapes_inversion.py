@@ -7,7 +7,7 @@
 
 The method is the quickstart's (SmPO's loss, smoothed labels, 60 updates of 16 pairs); what differs is which noise the
 two networks are compared on. Every run is an ordinary one and is kept; what is there is read. Each factor is a small
-ladder: all arms against its first, paired by seed and prompt, on untouched prompts, by the judge that has never seen a
+ablation: all arms against its first, paired by seed and prompt, on untouched prompts, by the judge that has never seen a
 label. `--part` runs its share and writes nothing; the last call without it gathers. The page in docs/ is written from
 the results by benchmarks/shapes_inversion_page.py.
 """
@@ -247,7 +247,7 @@ def at_guidance(
 
 def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Every factor as a table, from the runs' folders."""
-    from smpo.evaluation.results.ablation_table import RungRuns, tabulate
+    from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
 
     seeds = range(options.seeds)
     found: dict[str, Any] = {}
@@ -262,8 +262,8 @@ def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
             evaluations = at_guidance(folders, factor.guidance)
         else:
             evaluations = {key: json.loads((f / "evaluation.json").read_text()) for key, f in folders.items()}
-        rungs = [
-            RungRuns(
+        variants = [
+            VariantRuns(
                 arm.name,
                 factor.arms[0].name if arm is not factor.arms[0] else None,
                 {seed: evaluations[arm.name, seed] for seed in seeds},
@@ -275,7 +275,7 @@ def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
         found[name] = {
             "question": factor.question,
             "guidance": factor.guidance,
-            "outcome": tabulate(name, rungs, seeds=options.seeds).to_dict(),
+            "outcome": tabulate(name, variants, seeds=options.seeds).to_dict(),
             "watched": watch,
         }
     return {

@@ -97,14 +97,14 @@ def _resolved(factors: dict[str, Any], judge: str) -> list[str]:
     lines = []
     for name, factor in factors.items():
         sorts: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
-        control = factor["outcome"]["rungs"][0]["name"]
-        for rung in factor["outcome"]["rungs"][1:]:
-            found = _judged(rung, judge)
-            against = found["against_rung"]["gain"]
-            p = found["p_rung_holm"]
+        control = factor["outcome"]["variants"][0]["name"]
+        for variant in factor["outcome"]["variants"][1:]:
+            found = _judged(variant, judge)
+            against = found["against_variant"]["gain"]
+            p = found["p_variant_holm"]
             sure = p is not None and p < 0.05 and not against["low"] <= 0 <= against["high"]
             word = "not told apart" if not sure else "better" if against["value"] > 0 else "worse"
-            sorts[word].append(f"{rung['name']} ({against['value']:+.4f})")
+            sorts[word].append(f"{variant['name']} ({against['value']:+.4f})")
         said = "; ".join(f"{word}: {', '.join(which)}" for word, which in sorts.items() if which)
         lines.append(f"* **{name}**, against {control}: {said}.")
     return lines
@@ -116,15 +116,15 @@ def _table(factor: dict[str, Any], judge: str) -> str:
         "winners", "losers", "held out", "passes",
     ]  # fmt: skip
     rows = [head, ["---"] * len(head)]
-    for rung in factor["outcome"]["rungs"]:
-        found = _judged(rung, judge)
-        watch = factor["watched"][rung["name"]]
-        far = {one["name"]: one["mean"] for one in rung["drift"]}
-        against, p = found["against_rung"], found["p_rung_holm"]
+    for variant in factor["outcome"]["variants"]:
+        found = _judged(variant, judge)
+        watch = factor["watched"][variant["name"]]
+        far = {one["name"]: one["mean"] for one in variant["drift"]}
+        against, p = found["against_variant"], found["p_variant_holm"]
         surprise = _mean(watch, "reference_error")
         rows.append(
             [
-                rung["name"],
+                variant["name"],
                 _span(found["against_base"]["gain"], "+.4f"),
                 _span(found["against_base"]["win_rate"], ".0f", 100),
                 _span(against["gain"], "+.4f") if against else "–",
@@ -142,8 +142,8 @@ def _table(factor: dict[str, Any], judge: str) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _judged(rung: dict[str, Any], judge: str) -> dict[str, Any]:
-    return next(one for one in rung["judges"] if one["judge"] == judge)
+def _judged(variant: dict[str, Any], judge: str) -> dict[str, Any]:
+    return next(one for one in variant["judges"] if one["judge"] == judge)
 
 
 def _mean(watch: list[dict[str, float]], name: str) -> float:

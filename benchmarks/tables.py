@@ -17,17 +17,17 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGES = tuple(
-    HERE.parent / "docs" / name for name in ("devices.md", "ladder.md", "models.md", "howto/reproduce.md")
+    HERE.parent / "docs" / name for name in ("devices.md", "ablation.md", "models.md", "howto/reproduce.md")
 )
 RESULTS = HERE / "results"
 SURE = 0.05
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
 
 
-def ladder(file: str, believed: str) -> str:
-    """All rungs by all judges, what was resolved, distance and cost; wins are counted by the judge that is believed."""
+def ablation(file: str, believed: str) -> str:
+    """All variants by all judges, what was resolved, distance and cost; wins are counted by the judge that is believed."""
     told = _read(file)
-    rows = told["rungs"]
+    rows = told["variants"]
     machine, seeds = told["machine"], max(len(row["seeds"]) for row in rows)
     parts = [
         f"`{told['command']}`: {seeds} seeds, {told['prompts']:,} {told['role']} prompts, "
@@ -215,17 +215,17 @@ def machines() -> str:
 def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
     for row in rows:
         found = next(judge for judge in row["judges"] if judge["judge"] == name)
-        base, other = found["against_base"], found["against_rung"]
+        base, other = found["against_base"], found["against_variant"]
         yield {
-            "rung": row["name"],
+            "variant": row["name"],
             "on": row["against"] or "–",
             "mean": f"{found['mean']:.3f}",
             "median": f"{found['median']:.3f}",
             "gain on the base": _estimate(base["gain"]),
             "wins, %": _share(base["win_rate"]),
-            "gain on that rung": _estimate(other["gain"]) if other else "–",
+            "gain on that variant": _estimate(other["gain"]) if other else "–",
             "wins over it, %": _share(other["win_rate"]) if other else "–",
-            "p": _p(found["p_rung_holm"]),
+            "p": _p(found["p_variant_holm"]),
             "spread": f"{base['gain']['between']:.4f}",
         }
 
@@ -236,7 +236,7 @@ def _costs(rows: Sequence[dict[str, Any]], believed: str) -> Iterator[dict[str, 
         judge = next(judge for judge in row["judges"] if judge["judge"] == believed)
         worth = judge["win_points_per_million_passes"]
         yield {
-            "rung": row["name"],
+            "variant": row["name"],
             **{far["name"]: f"{far['mean']:.3g}" for far in row.get("drift") or []},
             "training, s": f"{cost['seconds']:.1f}",
             "passes": f"{cost['passes']:,.0f}",
@@ -249,9 +249,9 @@ def _resolved(rows: Sequence[dict[str, Any]], name: str) -> str:
     sorts: dict[str, list[str]] = {"better": [], "worse": [], "not resolved": []}
     for row in rows:
         found = next(judge for judge in row["judges"] if judge["judge"] == name)
-        if (other := found["against_rung"]) is None:
+        if (other := found["against_variant"]) is None:
             continue
-        gain, p = other["gain"], found["p_rung_holm"]
+        gain, p = other["gain"], found["p_variant_holm"]
         sure = p is not None and p < SURE and not gain["low"] <= 0 <= gain["high"]
         word = "not resolved" if not sure else "better" if gain["value"] > 0 else "worse"
         sorts[word].append(f"{row['name']} over {row['against']} ({gain['value']:+.4f})")
@@ -295,8 +295,8 @@ def _read(file: str) -> dict[str, Any]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "plane ladder": lambda: ladder("plane_ladder.json", "plane-radius"),
-    "shapes ladder": lambda: ladder("shapes_ladder.json", "shapes-judge"),
+    "plane ablation": lambda: ablation("plane_ablation.json", "plane-radius"),
+    "shapes ablation": lambda: ablation("shapes_ablation.json", "shapes-judge"),
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
     "presets": presets,

@@ -1,4 +1,4 @@
-"""`smpo run` on a spec with a `ladder:` block, and `smpo plan` of one: all rungs, one table."""
+"""`smpo run` on a spec with an `ablation:` block, and `smpo plan` of one: all variants, one table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpo.app.ablation.spec import Ladder, read_ladder
+from smpo.app.ablation.spec import Ablation, read_ablation
 from smpo.cli.output import find_spec, out
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
@@ -15,12 +15,12 @@ from smpo.registry.resolve import Resolved
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
-    from smpo.app.ablation.ablation import LadderResult
+    from smpo.app.ablation.ablation import AblationResult
 
-__all__ = ["ladder_command", "ladder_of", "rungs_data", "show_rungs"]
+__all__ = ["ablation_command", "ablation_of", "show_variants", "variants_data"]
 
 
-def ladder_of(
+def ablation_of(
     spec: str,
     base: Resolved[ExperimentSpec],
     sets: Sequence[str],
@@ -28,57 +28,62 @@ def ladder_of(
     seeds: int | None = None,
     roots: Sequence[Path] | None = None,
     no_local_code: bool = False,
-) -> Ladder | None:
-    """The spec's ladder, if it has one. Raises `SpecProblems`."""
-    if base.ladder_entry is None:
+) -> Ablation | None:
+    """The spec's ablation, if it has one. Raises `SpecProblems`."""
+    if base.ablation_entry is None:
         return None
-    return read_ladder(
+    return read_ablation(
         find_spec(spec), base, sets=sets, seeds=seeds, extra_roots=roots or (), no_local_code=no_local_code
     )
 
 
-def ladder_command(ladder: Ladder, *, jobs: int, quiet: bool) -> None:
-    """Run every rung and print the table."""
-    from smpo.app.ablation.ablation import check_machine, run_ladder
+def ablation_command(ablation: Ablation, *, jobs: int, quiet: bool) -> None:
+    """Run every variant and print the table."""
+    from smpo.app.ablation.ablation import check_machine, run_ablation
     from smpo.tracking.console import Console
 
-    check_machine(ladder)
+    check_machine(ablation)
     if not quiet:
-        show_rungs(ladder)
+        show_variants(ablation)
     with Console(quiet=quiet) as console:
-        result = run_ladder(ladder, console, jobs=jobs)
+        result = run_ablation(ablation, console, jobs=jobs)
     show_outcome(result)
 
 
-def show_rungs(ladder: Ladder) -> None:
-    """What would be run: a line a rung, with what it changes."""
+def show_variants(ablation: Ablation) -> None:
+    """What would be run: a line a variant, with what it changes."""
     from rich.markup import escape
     from rich.table import Table
 
     from smpo.app.ablation.cost import bill
     from smpo.spec.diff import diff
 
-    console, by_name = out(), {rung.name: rung for rung in ladder.rungs}
+    console, by_name = out(), {variant.name: variant for variant in ablation.variants}
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("rung", "spec", "changes", "passes a run"):
+    for title in ("variant", "spec", "changes", "passes a run"):
         table.add_column(title, justify="right" if title.startswith("passes") else "left")
-    costs = bill(ladder)
-    for rung, passes in zip(ladder.rungs, costs.passes, strict=True):
-        before = by_name[rung.against].resolved if rung.against else ladder.base
+    costs = bill(ablation)
+    for variant, passes in zip(ablation.variants, costs.passes, strict=True):
+        before = by_name[variant.against].resolved if variant.against else ablation.base
         changes = [
             str(change.after)
             if change.path.endswith(".use")
             else f"{change.path.split('.')[-1]} {change.after}"
-            for change in diff(before.leaves(), rung.resolved.leaves())
-            if change.path != "train.seed" and rung.resolved.origins.get(change.path, "default") != "default"
+            for change in diff(before.leaves(), variant.resolved.leaves())
+            if change.path != "train.seed"
+            and variant.resolved.origins.get(change.path, "default") != "default"
         ]
-        told = (f"on {rung.against}: " if rung.against else "") + (", ".join(changes) or "the spec as it is")
-        table.add_row(escape(rung.name), rung.resolved.identity.spec_hash, escape(told), f"{passes:,.0f}")
+        told = (f"on {variant.against}: " if variant.against else "") + (
+            ", ".join(changes) or "the spec as it is"
+        )
+        table.add_row(
+            escape(variant.name), variant.resolved.identity.spec_hash, escape(told), f"{passes:,.0f}"
+        )
     console.print(table)
-    count = len(ladder.seeds)
+    count = len(ablation.seeds)
     console.print(
-        f"\n{len(ladder.rungs)} rungs × {count} seed{'s' * (count > 1)} = {costs.runs} runs, "
+        f"\n{len(ablation.variants)} variants × {count} seed{'s' * (count > 1)} = {costs.runs} runs, "
         f"{costs.total_passes:,.0f} passes in all"
     )
     if costs.hours:
@@ -88,27 +93,27 @@ def show_rungs(ladder: Ladder) -> None:
     console.print()
 
 
-def rungs_data(ladder: Ladder) -> dict[str, Any]:
+def variants_data(ablation: Ablation) -> dict[str, Any]:
     """What would be run, as data."""
     from smpo.app.ablation.cost import bill
 
-    rungs: list[dict[str, Any]] = [
+    variants: list[dict[str, Any]] = [
         {
-            "name": rung.name,
-            "against": rung.against,
-            "spec": rung.resolved.identity.spec_hash,
-            "group": rung.resolved.identity.group_hash,
+            "name": variant.name,
+            "against": variant.against,
+            "spec": variant.resolved.identity.spec_hash,
+            "group": variant.resolved.identity.group_hash,
         }
-        for rung in ladder.rungs
+        for variant in ablation.variants
     ]
-    costs = bill(ladder)
-    for rung, passes in zip(rungs, costs.passes, strict=True):
-        rung["passes"] = passes
+    costs = bill(ablation)
+    for variant, passes in zip(variants, costs.passes, strict=True):
+        variant["passes"] = passes
     whole = {"runs": costs.runs, "total_passes": costs.total_passes, "gpu_hours": costs.hours}
-    return {"seeds": list(ladder.seeds), "rungs": rungs, **whole}
+    return {"seeds": list(ablation.seeds), "variants": variants, **whole}
 
 
-def show_outcome(result: LadderResult) -> None:
+def show_outcome(result: AblationResult) -> None:
     """One table a judge, what it cost, what is and isn't resolved, and where things are."""
     from rich.markup import escape
 
@@ -130,18 +135,20 @@ def show_outcome(result: LadderResult) -> None:
     for line in findings(result.outcome):
         console.print(escape(line))
     console.print(
-        f"\nIntervals: 95 % over prompts and seeds together; p: Holm over rungs and judges. {result.seconds:.0f} s.",
+        f"\nIntervals: 95 % over prompts and seeds together; p: Holm over variants and judges. {result.seconds:.0f} s.",
         markup=False,
     )
-    console.print(f"table      {escape(_short(result.folder / 'ladder.md'))}, .json, .csv")
+    console.print(f"table      {escape(_short(result.folder / 'ablation.md'))}, .json, .csv")
     if result.figure is not None:
         console.print(f"figure     {escape(_short(result.figure))}")
     if failed := [row.name for row in result.outcome.rows if row.failures]:
-        sys.stderr.write(f"failed in part: {', '.join(failed)}; running the ladder again tries those again\n")
+        sys.stderr.write(
+            f"failed in part: {', '.join(failed)}; running the ablation again tries those again\n"
+        )
 
 
 def _wide() -> RichConsole:
-    """Tables of a ladder need more room than prose."""
+    """Tables of an ablation need more room than prose."""
     from rich.console import Console as RichConsole
 
     return RichConsole(highlight=False, width=210, soft_wrap=True)

@@ -12,7 +12,7 @@ import typer
 from smpo.app.plan.disk import in_gb
 from smpo.app.plan.forward_passes import looks_every
 from smpo.app.plan.plan import Plan, make_plan
-from smpo.cli.ablation import ladder_of, rungs_data, show_rungs
+from smpo.cli.ablation import ablation_of, show_variants, variants_data
 from smpo.cli.output import out, print_json, resolve_spec
 from smpo.experiment import EvaluateSpec, ExperimentSpec
 from smpo.registry.resolve import Resolved
@@ -50,15 +50,15 @@ def plan_command(
     no_local_code: bool,
 ) -> None:
     resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-    ladder = ladder_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
+    ablation = ablation_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
     plan = make_plan(resolved)
     if as_json:
-        rungs = {"ladder": rungs_data(ladder)} if ladder is not None else {}
-        print_json({**plan_data(resolved, plan), **rungs})
+        variants = {"ablation": variants_data(ablation)} if ablation is not None else {}
+        print_json({**plan_data(resolved, plan), **variants})
     else:
         show_plan(resolved, plan, full=full)
-        if ladder is not None:
-            show_rungs(ladder)
+        if ablation is not None:
+            show_variants(ablation)
     if plan.obstacles:
         raise typer.Exit(3)
 
@@ -81,7 +81,7 @@ def check_command(
     for word in specs:
         try:
             resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
-            ladder_of(word, resolved, sets, roots=roots, no_local_code=no_local_code)
+            ablation_of(word, resolved, sets, roots=roots, no_local_code=no_local_code)
         except SpecProblems as error:
             problems += error.problems
         else:

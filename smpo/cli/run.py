@@ -10,7 +10,7 @@ from smpo.app.distributed.launcher import launch
 from smpo.app.plan.plan import make_plan
 from smpo.app.run.ranks import alone, follow, lead, refusing
 from smpo.app.run.run import Result, run
-from smpo.cli.ablation import ladder_command, ladder_of
+from smpo.cli.ablation import ablation_command, ablation_of
 from smpo.cli.output import out, resolve_spec
 from smpo.cli.plan import show_plan
 from smpo.cli.tables import judges_table
@@ -36,14 +36,14 @@ def run_command(
             spec, sets = str(begun.resolved), [*whereabouts(begun), *sets]
         sets = [*sets, *_devices(devices, place)]
         resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-        ladder = ladder_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
-        if ladder is not None:
-            alone(place, "a ladder", "`--jobs`")
-            ladder_command(ladder, jobs=jobs, quiet=quiet)
+        ablation = ablation_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
+        if ablation is not None:
+            alone(place, "an ablation", "`--jobs`")
+            ablation_command(ablation, jobs=jobs, quiet=quiet)
             return
         if seeds is not None:
             raise MachineError(
-                f"`--seeds` counts the seeds of a ladder, and {spec} has no `ladder:` block",
+                f"`--seeds` counts the seeds of an ablation, and {spec} has no `ablation:` block",
                 help="for another seed of one run: --set train.seed=N",
             )
         runtime = resolved.spec.runtime

@@ -56,7 +56,7 @@ def resolve(
     *,
     skeleton: type[Spec],
     sets: Sequence[str] = (),
-    rungs: Sequence[Node] = (),
+    variants: Sequence[Node] = (),
     trial: Mapping[str, Any] | None = None,
     registry: Registry | None = None,
     extra_roots: Iterable[Path] = (),
@@ -65,12 +65,12 @@ def resolve(
 ) -> Resolved[Spec]:
     """Read, merge and validate. Raises `SpecProblems` with everything that is wrong; runs nothing.
 
-    `rungs` are partial specs from a `ladder:` block, laid over the files and under `sets`, in order. `trial` holds
+    `variants` are partial specs from an `ablation:` block, laid over the files and under `sets`, in order. `trial` holds
     values of a sweep's trial, applied last. `registry` stands in for what is installed, `roots`
     for the whole search path of cards; `extra_roots` only adds to it.
     """
     layers, set_layers = _read(source, sets, trial or {})
-    deltas = [Layer(rung.span.source, rung) for rung in rungs]
+    deltas = [Layer(variant.span.source, variant) for variant in variants]
     have, warnings = catalogue(registry, extra_roots, roots=roots)
     uses = [use for layer in layers for use in layer.uses]
     together, local_files = load_local(uses, have.registry, allowed=not no_local_code)
@@ -107,7 +107,9 @@ def resolve(
         warnings=(*warnings, *advise(layers, tree, have, slots=slots)),
         local_files=local_files,
         sweep_node=sweep.node if sweep else None,
-        ladder_entry=next((layer.ladder for layer in reversed(layers) if layer.ladder is not None), None),
+        ablation_entry=next(
+            (layer.ablation for layer in reversed(layers) if layer.ablation is not None), None
+        ),
         tree=tree,
         slots=slots,
         catalogue=have,

@@ -42,8 +42,8 @@ class Resolved(Generic[Spec]):
     warnings: tuple[Problem, ...]
     local_files: tuple[LocalFile, ...]
     sweep_node: Node | None
-    ladder_entry: Entry | None
-    """The `ladder:` block of the last file in the chain that has one, unchecked (`smpo.app.ablation.ablation` reads it)."""
+    ablation_entry: Entry | None
+    """The `ablation:` block of the last file in the chain that has one, unchecked (`smpo.app.ablation.ablation` reads it)."""
     tree: Node
     """The merged tree, for locating problems that are found later."""
     slots: tuple[Slot, ...]

@@ -57,7 +57,7 @@ _DOCUMENT: dict[str, Any] = {
         "description": "Python files that register components: the only thing that runs code.",
     },
     "sweep": {"type": "object", "description": "A search over settings; `smpo sweep` reads it."},
-    "ladder": {
+    "ablation": {
         "type": "object",
         "description": "Variations to compare over seeds; `smpo run` runs them all.",
     },

@@ -6,7 +6,7 @@ and lists replace, and a map that writes `use` replaces too. Lowest first: the `
 `smpo.registry.expand`), so that a child adjusts values and never a name.
 
 Four top-level keys are about the document and not settings of it: `extends`, `uses` (local code; it
-accumulates along the chain), `sweep` and `ladder` (carried, not merged into the spec).
+accumulates along the chain), `sweep` and `ablation` (carried, not merged into the spec).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from smpo.spec.tree import Entry, Node
 
 __all__ = ["DOCUMENT_KEYS", "Layer", "UseFile", "merge", "merge_sweeps", "read_chain", "read_sets"]
 
-DOCUMENT_KEYS = ("extends", "uses", "sweep", "ladder")
+DOCUMENT_KEYS = ("extends", "uses", "sweep", "ablation")
 MAX_CHAIN = 20
 _INSTEAD = {
-    "ladder": "`smpo run --seeds N` changes the number of seeds; other changes want a file that extends this one",
+    "ablation": "`smpo run --seeds N` changes the number of seeds; other changes want a file that extends this one",
     "sweep": "`smpo sweep --trials N` changes the number of trials; other changes want a file that extends this one",
 }
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
@@ -50,7 +50,7 @@ class Layer:
     root: Node
     uses: tuple[UseFile, ...] = ()
     sweep: Entry | None = None
-    ladder: Entry | None = None
+    ablation: Entry | None = None
 
 
 def read_chain(path: Path) -> list[Layer]:
@@ -164,7 +164,7 @@ def _document(source: Source, folder: Path) -> tuple[Layer, tuple[Path, Span] | 
     if problems:
         raise SpecProblems(problems)
     body = {key: entry for key, entry in root.entries.items() if key not in DOCUMENT_KEYS}
-    return Layer(source, root.with_entries(body), uses, sweep, root.entries.get("ladder")), parent
+    return Layer(source, root.with_entries(body), uses, sweep, root.entries.get("ablation")), parent
 
 
 def _shape(node: Node) -> str:

@@ -33,7 +33,7 @@ SLOW = {
     "side_by_side": ["--arch", "sdxl"],
     "sweep_saving": [],
 }
-"""The same for scripts that start processes of their own, and for longer ladders."""
+"""The same for scripts that start processes of their own, and for longer ablations."""
 PAGES = {"approximate_page", "reliability_page", "shapes_inversion_page", "side_by_side_page", "tables"}
 """They write pages of the docs from results; `--check` is tested beside this file."""
 PARTS = {"output", "plane_divergence", "preparation_page", "rewards_originals"}

@@ -99,7 +99,7 @@ def test_a_part_of_the_pairs_keeps_their_timesteps_spread(speed):
     assert torch.equal(few.moments[0], world.moments[0][:, [2, 7]]) and few.optimiser is world.optimiser
 
 
-def test_an_interrupted_ladder_keeps_what_was_measured(script, monkeypatch, tmp_path):
+def test_an_interrupted_ablation_keeps_what_was_measured(script, monkeypatch, tmp_path):
     side_by_side, out = script("side_by_side"), tmp_path / "found.json"
 
     def interrupted(*_):

@@ -142,7 +142,7 @@ def test_the_comparison_page(tmp_path):
     assert_harmless(text, tmp_path, scripts=2)
 
 
-def test_tables_of_contests_and_ladders_as_markdown(tmp_path):
+def test_tables_of_contests_and_ablations_as_markdown(tmp_path):
     """As a forge or MLflow would show them, but with HTML let through: nothing may be left to sanitise."""
     from smpo.evaluation.report import comparison_text as contest_text
     from smpo.evaluation.report.ablation_text import _grid

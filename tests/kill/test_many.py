@@ -1,4 +1,4 @@
-"""`smpo sweep` and `smpo run LADDER`, whose coordinators and children are killed: what is finished stays, and the table
+"""`smpo sweep` and `smpo run ABLATION`, whose coordinators and children are killed: what is finished stays, and the table
 is that of an undisturbed one."""
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ sweep:
   confirm: {seeds: 2}
 """
 )
-LADDER = (
+ABLATION = (
     PLANE
     + """\
-ladder:
+ablation:
   seeds: 2
-  rungs:
+  variants:
     - name: DPO
     - name: smoothed
       set: {smoothing: likelihood}
@@ -190,9 +190,9 @@ def trials(folder: Path) -> Any:
 
 
 def rungs(folder: Path) -> Any:
-    (ladder,) = folder.glob("runs/tiny/ladder-*")
-    found = json.loads((ladder / "ladder.json").read_text())
-    return _without_clocks(found), (ladder / "ladder.csv").read_text().count("\n")
+    (ablation,) = folder.glob("runs/tiny/ablation-*")
+    found = json.loads((ablation / "ablation.json").read_text())
+    return _without_clocks(found), (ablation / "ablation.csv").read_text().count("\n")
 
 
 def _without_clocks(value: Any) -> Any:
@@ -234,15 +234,15 @@ def check_store(folder: Path) -> None:
                                     "finished trials aren't run again; the same trials, values and winner"),
         ),
         pytest.param(
-            LADDER, ["run", "tiny.yaml", "-q"], [["coordinator"]] * 4, rungs, id="ladder",
-            marks=pytest.mark.fault("kill", "SIGKILL of a ladder",
+            ABLATION, ["run", "tiny.yaml", "-q"], [["coordinator"]] * 4, rungs, id="ablation",
+            marks=pytest.mark.fault("kill", "SIGKILL of an ablation",
                                     "finished rungs aren't run again; the same table"),
         ),
         # Whoever is left of two processes does the rest, so there is one kill in each of these.
         *(
             pytest.param(
-                LADDER, ["run", "tiny.yaml", "-q", "--jobs", "2"], [[victim]], rungs, id=f"ladder of two, {victim}",
-                marks=pytest.mark.fault("kill", "SIGKILL of one of a ladder's processes",
+                ABLATION, ["run", "tiny.yaml", "-q", "--jobs", "2"], [[victim]], rungs, id=f"ablation of two, {victim}",
+                marks=pytest.mark.fault("kill", "SIGKILL of one of an ablation's processes",
                                         "what the killed one held is taken over; the same table"),
             )
             for victim in ("coordinator", "child")

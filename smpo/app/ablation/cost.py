@@ -1,11 +1,11 @@
-"""What a whole ladder would take, from the plans of its rungs. Never imports torch."""
+"""What a whole ablation would take, from the plans of its variants. Never imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from smpo.app.ablation.spec import Ladder
+from smpo.app.ablation.spec import Ablation
 from smpo.app.plan.plan import Plan, make_plan
 
 __all__ = ["Bill", "bill"]
@@ -13,22 +13,22 @@ __all__ = ["Bill", "bill"]
 
 @dataclass(frozen=True)
 class Bill:
-    """All rungs, with all their seeds."""
+    """All variants, with all their seeds."""
 
     passes: tuple[float, ...]
-    """Forwards of the UNet in one run's training, rung by rung; a backward counts as two."""
+    """Forwards of the UNet in one run's training, variant by variant; a backward counts as two."""
     runs: int
     total_passes: float
     hours: dict[str, float] = field(default_factory=dict)
-    """GPU -> hours, where every rung's network is known. Scores and latents are shared: those of the rung that wants
+    """GPU -> hours, where every variant's network is known. Scores and latents are shared: those of the variant that wants
     most count once."""
     uncounted: bool = False
     """Whether some plan leaves out what can't be known here."""
 
 
-def bill(ladder: Ladder) -> Bill:
-    """A plan a rung; seeds cost alike."""
-    plans, seeds = [make_plan(rung.resolved) for rung in ladder.rungs], len(ladder.seeds)
+def bill(ablation: Ablation) -> Bill:
+    """A plan a variant; seeds cost alike."""
+    plans, seeds = [make_plan(variant.resolved) for variant in ablation.variants], len(ablation.seeds)
     passes = tuple(plan.total_passes for plan in plans)
     return Bill(
         passes,

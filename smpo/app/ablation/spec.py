@@ -1,16 +1,16 @@
-"""The `ladder:` block: named variations of one spec, in order, each an ordinary experiment.
+"""The `ablation:` block: named variations of one spec, in order, each an ordinary experiment.
 
-    ladder:
+    ablation:
       seeds: 8
-      rungs:
+      variants:
         - name: DPO
-        - name: + inversion                    # on top of the rung before it
+        - name: + inversion                    # on top of the variant before it
           set: {inversion: {use: ddim, steps: 10, by: reference}}
         - name: cDPO
-          from: base                           # on top of the spec as it stands; or of any earlier rung
+          from: base                           # on top of the spec as it stands; or of any earlier variant
           set: {objective.use: cdpo, smoothing: label}
 
-What stands under `set` is a partial spec, merged like a file that extends another; dots may shorten it. Every rung is
+What stands under `set` is a partial spec, merged like a file that extends another; dots may shorten it. Every variant is
 resolved before any is run, so a mistake in the last one is found in the first second, with its line.
 """
 
@@ -31,7 +31,7 @@ from smpo.spec.layers import merge
 from smpo.spec.problems import Problem, SpecProblems, nearest, quoted
 from smpo.spec.tree import Entry, Node, find
 
-__all__ = ["Ladder", "LadderSpec", "Rung", "RungSpec", "read_ladder"]
+__all__ = ["Ablation", "AblationSpec", "Variant", "VariantSpec", "read_ablation"]
 
 _PREVIOUS, _BASE = "previous", "base"
 
@@ -46,94 +46,96 @@ class _Block(BaseModel):
     )
 
 
-class RungSpec(_Block):
+class VariantSpec(_Block):
     """One variation."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     """What it is called in tables and figures."""
     start: str = Field(_PREVIOUS, alias="from")
-    """What it changes: the `previous` rung, the `base` (the spec as it stands), or an earlier rung by name. It is also
-    what the rung is compared with; one that starts from the base is compared with the first rung."""
+    """What it changes: the `previous` variant, the `base` (the spec as it stands), or an earlier variant by name. It is also
+    what the variant is compared with; one that starts from the base is compared with the first variant."""
     set: dict[str, Any] = Field(default_factory=dict)
     """A partial spec."""
 
 
-class LadderSpec(_Block):
+class AblationSpec(_Block):
     """Variations of one spec that are run over the same seeds and judged on the same prompts."""
 
     seeds: int = Field(3, ge=1, le=1000)
-    """Training seeds a rung, counted from `train.seed`."""
-    rungs: list[RungSpec] = Field(min_length=1)
+    """Training seeds a variant, counted from `train.seed`."""
+    variants: list[VariantSpec] = Field(min_length=1)
     """In the order in which they are shown."""
 
     @model_validator(mode="after")
-    def _known(self) -> LadderSpec:
+    def _known(self) -> AblationSpec:
         seen: list[str] = []
-        for i, rung in enumerate(self.rungs):
-            if rung.name in seen:
-                first = seen.index(rung.name)
+        for i, variant in enumerate(self.variants):
+            if variant.name in seen:
+                first = seen.index(variant.name)
                 raise SpecError(
-                    f"rungs.{i}.name",
-                    f"two rungs are called {quoted(rung.name)}",
-                    related=[f"rungs.{first}.name"],
+                    f"variants.{i}.name",
+                    f"two variants are called {quoted(variant.name)}",
+                    related=[f"variants.{first}.name"],
                 )
-            if rung.name in (_PREVIOUS, _BASE):
-                raise SpecError(f"rungs.{i}.name", f"`{rung.name}` has a meaning of its own after `from`")
-            if rung.start not in (_PREVIOUS, _BASE, *seen):
-                close = nearest(rung.start, [*seen, _BASE, _PREVIOUS])
+            if variant.name in (_PREVIOUS, _BASE):
                 raise SpecError(
-                    f"rungs.{i}.from",
-                    f"no earlier rung is called {quoted(rung.start)}",
+                    f"variants.{i}.name", f"`{variant.name}` has a meaning of its own after `from`"
+                )
+            if variant.start not in (_PREVIOUS, _BASE, *seen):
+                close = nearest(variant.start, [*seen, _BASE, _PREVIOUS])
+                raise SpecError(
+                    f"variants.{i}.from",
+                    f"no earlier variant is called {quoted(variant.start)}",
                     help=f"did you mean `{close}`?"
                     if close
-                    else "name an earlier rung, `previous` or `base`",
+                    else "name an earlier variant, `previous` or `base`",
                 )
-            seen.append(rung.name)
+            seen.append(variant.name)
         return self
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    ladder: LadderSpec
+    ablation: AblationSpec
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A rung, resolved with its first seed."""
+class Variant:
+    """A variant, resolved with its first seed."""
 
     name: str
     against: str | None
-    """The rung with which it is compared; None for the first."""
+    """The variant with which it is compared; None for the first."""
     deltas: tuple[Node, ...]
     resolved: Resolved[ExperimentSpec]
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """All rungs of a spec, sound, and what is needed to resolve them with another seed."""
+class Ablation:
+    """All variants of a spec, sound, and what is needed to resolve them with another seed."""
 
     base: Resolved[ExperimentSpec]
-    rungs: tuple[Rung, ...]
+    variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     source: Path
     sets: tuple[str, ...]
     extra_roots: tuple[Path, ...]
     no_local_code: bool
 
-    def resolve(self, rung: Rung, seed: int) -> Resolved[ExperimentSpec]:
-        """The experiment that is one rung with one seed."""
+    def resolve(self, variant: Variant, seed: int) -> Resolved[ExperimentSpec]:
+        """The experiment that is one variant with one seed."""
         return resolve(
             self.source,
             skeleton=ExperimentSpec,
             sets=self.sets,
-            rungs=rung.deltas,
+            variants=variant.deltas,
             trial={"train.seed": seed},
             extra_roots=self.extra_roots,
             no_local_code=self.no_local_code,
         )
 
 
-def read_ladder(
+def read_ablation(
     source: Path,
     base: Resolved[ExperimentSpec],
     *,
@@ -141,28 +143,28 @@ def read_ladder(
     seeds: int | None = None,
     extra_roots: Sequence[Path] = (),
     no_local_code: bool = False,
-) -> Ladder:
-    """The `ladder:` block of a spec that was resolved as `base`; `seeds` instead of the block's.
+) -> Ablation:
+    """The `ablation:` block of a spec that was resolved as `base`; `seeds` instead of the block's.
 
     Raises `SpecProblems` for all that is wrong.
     """
-    entry = base.ladder_entry
-    assert entry is not None, "asked only of specs with a ladder"
-    tree = Node(entry.key, {"ladder": entry})
-    block = check_model(tree, _Document).ladder
+    entry = base.ablation_entry
+    assert entry is not None, "asked only of specs with an ablation"
+    tree = Node(entry.key, {"ablation": entry})
+    block = check_model(tree, _Document).ablation
     if base.spec.evaluate is None:
         raise SpecProblems(
             [
                 Problem(
-                    "a ladder compares what its rungs' evaluations found, and nothing is evaluated",
+                    "an ablation compares what its variants' evaluations found, and nothing is evaluated",
                     entry.key,
-                    "ladder",
+                    "ablation",
                     help="add an `evaluate:` block",
                 )
             ]
         )
     first = base.spec.train.seed
-    ladder = Ladder(
+    ablation = Ablation(
         base,
         (),
         tuple(range(first, first + (seeds or block.seeds))),
@@ -172,43 +174,43 @@ def read_ladder(
         no_local_code,
     )
     problems: list[Problem] = []
-    rungs: dict[str, Rung] = {}
-    for i, one in enumerate(block.rungs):
-        before = list(rungs.values())[-1] if rungs else None
-        start = before if one.start == _PREVIOUS else rungs.get(one.start)
-        written = find(tree, ("ladder", "rungs", i, "set"))
+    variants: dict[str, Variant] = {}
+    for i, one in enumerate(block.variants):
+        before = list(variants.values())[-1] if variants else None
+        start = before if one.start == _PREVIOUS else variants.get(one.start)
+        written = find(tree, ("ablation", "variants", i, "set"))
         delta = _undotted(written[2]) if written[0][-1] == "set" else None
         deltas = (*(start.deltas if start else ()), *([delta] if delta is not None else []))
-        against = start or next(iter(rungs.values()), None)
-        rung = Rung(one.name, against.name if against else None, deltas, base)
+        against = start or next(iter(variants.values()), None)
+        variant = Variant(one.name, against.name if against else None, deltas, base)
         try:
-            rung = replace(rung, resolved=ladder.resolve(rung, first))
-            problems += _incomparable(rung, base, tree, i)
+            variant = replace(variant, resolved=ablation.resolve(variant, first))
+            problems += _incomparable(variant, base, tree, i)
         except SpecProblems as error:
             problems += error.problems
-        rungs[one.name] = rung
+        variants[one.name] = variant
     if problems:
-        raise SpecProblems(dict.fromkeys(problems))  # rungs that build on a broken one repeat its problems
-    return replace(ladder, rungs=tuple(rungs.values()))
+        raise SpecProblems(dict.fromkeys(problems))  # variants that build on a broken one repeat its problems
+    return replace(ablation, variants=tuple(variants.values()))
 
 
-def _incomparable(rung: Rung, base: Resolved[ExperimentSpec], tree: Node, i: int) -> list[Problem]:
-    """Rungs are compared prompt by prompt: those that are judged otherwise, or start elsewhere, can't be."""
+def _incomparable(variant: Variant, base: Resolved[ExperimentSpec], tree: Node, i: int) -> list[Problem]:
+    """Variants are compared prompt by prompt: those that are judged otherwise, or start elsewhere, can't be."""
     found = []
     for block, why in (("evaluate", "are judged alike"), ("model", "start from the same model")):
-        mine, common = getattr(rung.resolved.spec, block), getattr(base.spec, block)
+        mine, common = getattr(variant.resolved.spec, block), getattr(base.spec, block)
         if block == "model":  # an adapter is another way to train the same base
             mine, common = mine.facts().weights, common.facts().weights
         if mine != common:
-            written = find(tree, ("ladder", "rungs", i, "set"))[2].entries
+            written = find(tree, ("ablation", "variants", i, "set"))[2].entries
             name = next((name for name in written if name.split(".")[0] == block), block)
-            path, key, _ = find(tree, ("ladder", "rungs", i, "set", name))
+            path, key, _ = find(tree, ("ablation", "variants", i, "set", name))
             found.append(
                 Problem(
-                    f"all rungs of a ladder {why}; rung {quoted(rung.name)} changes `{block}`",
+                    f"all variants of an ablation {why}; variant {quoted(variant.name)} changes `{block}`",
                     key,
                     ".".join(map(str, path)),
-                    help="change it in the spec itself, for all rungs",
+                    help="change it in the spec itself, for all variants",
                 )
             )
     return found

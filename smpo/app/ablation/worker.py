@@ -1,4 +1,4 @@
-"""The runs of a ladder, one after another, by one process or several.
+"""The runs of an ablation, one after another, by one process or several.
 
 A run's folder is locked by whoever runs it, so each process takes what nobody has; what others hold is looked at again.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from smpo.app.ablation.spec import Ladder, Rung, read_ladder
+from smpo.app.ablation.spec import Ablation, Variant, read_ablation
 from smpo.app.console import Console
 from smpo.app.plan.plan import make_plan
 from smpo.app.run.run import run
@@ -26,14 +26,14 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 from smpo.runs.store import RunExists, RunFolder, RunLive, find_runs
 
-__all__ = ["LadderRuns", "Task", "finish", "help_out", "helpers"]
+__all__ = ["AblationRuns", "Task", "finish", "help_out", "helpers"]
 
 State = Literal["done", "failed", "live"]
 
 
 @dataclass
 class Task:
-    rung: Rung
+    variant: Variant
     seed: int
     state: State | None = None
     folder: Path | None = None
@@ -41,10 +41,10 @@ class Task:
 
 
 @dataclass
-class LadderRuns:
+class AblationRuns:
     """Goes through the tasks, one after another, leaving those that somebody else is at."""
 
-    ladder: Ladder
+    ablation: Ablation
     console: Console
     parent: str | None
     tasks: list[Task]
@@ -59,16 +59,16 @@ class LadderRuns:
             self._settle(task)
             if task.state != "live":
                 self.console.note(
-                    f"[{number}/{len(self.tasks)}] {task.rung.name}, seed {task.seed}: {_said(task)}"
+                    f"[{number}/{len(self.tasks)}] {task.variant.name}, seed {task.seed}: {_said(task)}"
                 )
                 yield task
 
     def _settle(self, task: Task) -> None:
-        resolved = self.ladder.resolve(task.rung, task.seed)
+        resolved = self.ablation.resolve(task.variant, task.seed)
         if (failed := _just_failed(resolved, self.began)) is not None:
             task.state, task.folder, task.trouble = "failed", failed.path, failed.status().message
             return
-        tags = {"smpo.rung": task.rung.name, "smpo.ladder": resolved.spec.name}
+        tags = {"smpo.variant": task.variant.name, "smpo.ablation": resolved.spec.name}
         try:
             result = run(
                 resolved,
@@ -83,16 +83,16 @@ class LadderRuns:
         except RunLive as known:
             task.state, task.folder = "live", known.folder
             return
-        except Exception as error:  # the other rungs are worth finishing whatever is wrong with this one
+        except Exception as error:  # the other variants are worth finishing whatever is wrong with this one
             task.state, task.trouble = "failed", f"{type(error).__name__}: {error}"
-            self.console.warn(f"{task.rung.name}, seed {task.seed} failed and is left out: {error}")
+            self.console.warn(f"{task.variant.name}, seed {task.seed} failed and is left out: {error}")
             return
         task.state = "done"
 
 
 @dataclass
 class _Parent:
-    """The ladder, as its runs see it."""
+    """The ablation, as its runs see it."""
 
     parent: str | None
     tags: Mapping[str, str]
@@ -109,8 +109,8 @@ class _Parent:
 class _Muted:
     """What a single run says is too much when there are dozens: its bar, and each warning once."""
 
-    def __init__(self, runs: LadderRuns, task: Task) -> None:
-        self._runs, self._name = runs, task.rung.name
+    def __init__(self, runs: AblationRuns, task: Task) -> None:
+        self._runs, self._name = runs, task.variant.name
 
     def phase(self, title: str) -> None:
         pass
@@ -130,7 +130,7 @@ class _Muted:
             self._runs.console.warn(f"{self._name}: {text}")
 
 
-def finish(runs: LadderRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
+def finish(runs: AblationRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
     """Until nothing is undone: first what nobody has, then what others had and let go of."""
     while True:
         for _ in runs.work():
@@ -141,19 +141,19 @@ def finish(runs: LadderRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
 
 
 @contextlib.contextmanager
-def helpers(ladder: Ladder, parent: str | None, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """More processes at the same ladder; stopped like a person would stop them when the block is left by an error."""
+def helpers(ablation: Ablation, parent: str | None, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """More processes at the same ablation; stopped like a person would stop them when the block is left by an error."""
     request = json.dumps(
         {
-            "source": str(ladder.source.absolute()),
-            "sets": ladder.sets,
-            "seeds": len(ladder.seeds),
-            "extra_roots": [str(root.absolute()) for root in ladder.extra_roots],
-            "no_local_code": ladder.no_local_code,
+            "source": str(ablation.source.absolute()),
+            "sets": ablation.sets,
+            "seeds": len(ablation.seeds),
+            "extra_roots": [str(root.absolute()) for root in ablation.extra_roots],
+            "no_local_code": ablation.no_local_code,
             "parent": parent,
         }
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": str(ladder.base.spec.runtime.threads or 1)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(ablation.base.spec.runtime.threads or 1)}
     command = [sys.executable, "-m", "smpo.app.ablation.worker_main", request]
     started = [subprocess.Popen(command, env=environment) for _ in range(count)]  # noqa: S603
     try:
@@ -167,7 +167,7 @@ def helpers(ladder: Ladder, parent: str | None, count: int) -> Iterator[list[sub
 
 
 def _just_failed(resolved: Resolved[ExperimentSpec], since: float) -> RunFolder | None:
-    """The run of this identity, if a process of this ladder has tried it in vain."""
+    """The run of this identity, if a process of this ablation has tried it in vain."""
     runs = find_runs(Path(resolved.spec.runtime.runs), resolved.spec.name, f"{resolved.identity.spec_hash}-")
     latest = runs[-1] if runs else None
     if latest is None or latest.is_live():
@@ -200,7 +200,7 @@ def help_out(request: Mapping[str, Any]) -> None:
         extra_roots=roots,
         no_local_code=request["no_local_code"],
     )
-    ladder = read_ladder(
+    ablation = read_ablation(
         source,
         base,
         sets=request["sets"],
@@ -208,7 +208,7 @@ def help_out(request: Mapping[str, Any]) -> None:
         extra_roots=roots,
         no_local_code=request["no_local_code"],
     )
-    tasks = [Task(rung, seed) for seed in ladder.seeds for rung in ladder.rungs]
+    tasks = [Task(variant, seed) for seed in ablation.seeds for variant in ablation.variants]
     with Terminal(quiet=True) as console:
-        for _ in LadderRuns(ladder, console, request["parent"], tasks).work():
+        for _ in AblationRuns(ablation, console, request["parent"], tasks).work():
             pass

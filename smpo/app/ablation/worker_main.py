@@ -1,4 +1,4 @@
-"""A helper of a ladder, from its first moment: `python -m smpo.app.ablation.worker_main REQUEST`.
+"""A helper of an ablation, from its first moment: `python -m smpo.app.ablation.worker_main REQUEST`.
 
 An interrupt while it is still loading ends it without a word; once it works, it ends like a run that a person stops.
 """
@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def main(request: str) -> None:
-    """Work at the ladder that `smpo.app.ablation.worker.helpers` describes."""
+    """Work at the ablation that `smpo.app.ablation.worker.helpers` describes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from smpo.app.ablation.worker import help_out
 

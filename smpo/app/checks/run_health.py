@@ -1,6 +1,6 @@
 """`smpo doctor RUN`: how a run's numbers lie in the bands of healthy runs. No torch; reads the run's own log.
 
-Bands are wide on purpose. They come from the runs behind docs/log.md and docs/ladder.md and from what the formulas
+Bands are wide on purpose. They come from the runs behind docs/log.md and docs/ablation.md and from what the formulas
 allow; a number outside is a reason to look, not a verdict. Curves are judged by their last quarter, since the first
 updates of every healthy run look alike.
 """

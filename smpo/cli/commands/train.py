@@ -28,9 +28,9 @@ def run(
     devices: Annotated[
         int | None, typer.Option(min=1, help="Processes, one a device (runtime.devices).")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs of a `ladder:` at once.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs of an `ablation:` at once.")] = 1,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds of a `ladder:`, instead of the file's.")
+        int | None, typer.Option(min=1, help="Seeds of an `ablation:`, instead of the file's.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     roots: Roots = None,

@@ -1,4 +1,4 @@
-"""A ladder's outcome in words: tables for the console and documents, findings, CSV."""
+"""An ablation's outcome in words: tables for the console and documents, findings, CSV."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from smpo.evaluation.statistics.over_seeds import Estimate
 __all__ = ["as_csv", "costs", "distances", "findings", "markdown", "table"]
 
 _COLUMNS = (
-    "mean", "median", "gain on the base", "wins over base, %", "p", "gain on that rung", "wins over it, %", "p ",
+    "mean", "median", "gain on the base", "wins over base, %", "p", "gain on that variant", "wins over it, %", "p ",
     "spread",
 )  # fmt: skip
 
 
 def table(outcome: Outcome, judge: str) -> list[dict[str, str]]:
-    """A row a rung, by one judge; the same keys in each."""
+    """A row a variant, by one judge; the same keys in each."""
     lines = []
     for row in outcome.rows:
         found = next((verdict for verdict in row.verdicts if verdict.judge == judge), None)
         seeds = f"{len(row.seeds)}" + (f" ({len(row.failures)} failed)" if row.failures else "")
-        cells = {"rung": row.name, "on": row.against or "–", "seeds": seeds}
+        cells = {"variant": row.name, "on": row.against or "–", "seeds": seeds}
         empty = "–"
         if found is None:
             lines.append(cells | dict.fromkeys(_COLUMNS, empty))
             continue
         digits = _digits(found.against_base.gain)
-        other = found.against_rung
+        other = found.against_variant
         lines.append(
             cells
             | {
@@ -41,9 +41,9 @@ def table(outcome: Outcome, judge: str) -> list[dict[str, str]]:
                 "gain on the base": _gain(found.against_base.gain, digits),
                 "wins over base, %": _share(found.against_base.win_rate),
                 "p": _p(found.p_base),
-                "gain on that rung": _gain(other.gain, digits) if other else empty,
+                "gain on that variant": _gain(other.gain, digits) if other else empty,
                 "wins over it, %": _share(other.win_rate) if other else empty,
-                "p ": _p(found.p_rung),
+                "p ": _p(found.p_variant),
                 "spread": "–" if found.against_base.gain.between is None
                 else f"{found.against_base.gain.between:.{digits + 1}f}",
             }
@@ -52,7 +52,7 @@ def table(outcome: Outcome, judge: str) -> list[dict[str, str]]:
 
 
 def costs(outcome: Outcome) -> list[dict[str, str]]:
-    """What each rung took, and what it bought by the judge that is believed."""
+    """What each variant took, and what it bought by the judge that is believed."""
     lines, believed = [], outcome.believed()
     for row in outcome.rows:
         if row.cost is None:
@@ -60,7 +60,7 @@ def costs(outcome: Outcome) -> list[dict[str, str]]:
         worth = next((v.points_per_compute for v in row.verdicts if v.judge == believed), None)
         lines.append(
             {
-                "rung": row.name,
+                "variant": row.name,
                 "training": f"{row.cost.seconds:.1f} s",
                 "passes": f"{row.cost.passes:,.0f}",
                 "pairs": f"{row.cost.pairs:,.0f}",
@@ -74,13 +74,13 @@ def costs(outcome: Outcome) -> list[dict[str, str]]:
 
 
 def distances(outcome: Outcome) -> list[dict[str, str]]:
-    """How far each rung's policies have gone, means over seeds, beside their gain by the judge that is believed."""
+    """How far each variant's policies have gone, means over seeds, beside their gain by the judge that is believed."""
     rows, believed = [], outcome.believed()
     for row in outcome.rows:
         if not row.drift:
             continue
         judge = next((verdict for verdict in row.verdicts if verdict.judge == believed), None)
-        cells = {"rung": row.name}
+        cells = {"variant": row.name}
         if judge is not None:
             gain = judge.against_base.gain
             cells[f"gain, {judge.judge}"] = f"{gain.value:+.{_digits(gain)}f}"
@@ -98,10 +98,10 @@ def findings(outcome: Outcome) -> list[str]:
         up, down, open_ = list[str](), list[str](), list[str]()
         for row in outcome.rows:
             for verdict in row.verdicts:
-                if verdict.judge != judge or verdict.against_rung is None:
+                if verdict.judge != judge or verdict.against_variant is None:
                     continue
-                step, gain = f"{row.name} over {row.against}", verdict.against_rung.gain
-                sure = verdict.p_rung is not None and verdict.p_rung < 0.05 and gain.excludes(0.0)
+                step, gain = f"{row.name} over {row.against}", verdict.against_variant.gain
+                sure = verdict.p_variant is not None and verdict.p_variant < 0.05 and gain.excludes(0.0)
                 (open_ if not sure else up if gain.value > 0 else down).append(step)
         parts = [
             f"{word}: {'; '.join(steps)}"
@@ -113,7 +113,7 @@ def findings(outcome: Outcome) -> list[str]:
     seeds = {len(row.seeds) for row in outcome.rows}
     if seeds and min(seeds) < 2:
         said.append(
-            "Some rung has fewer than two seeds: its intervals say nothing about another training run."
+            "Some variant has fewer than two seeds: its intervals say nothing about another training run."
         )
     elif seeds and min(seeds) < 5:
         said.append(f"With {min(seeds)} seeds the spread between seeds is itself known only roughly.")
@@ -125,7 +125,7 @@ def markdown(outcome: Outcome) -> str:
     parts = [
         f"# {harmless(outcome.name)}",
         f"{outcome.prompts:,} {outcome.role} prompts. Intervals are 95 % over prompts and seeds together; `p` is "
-        "corrected by Holm over rungs and judges; `spread` is the standard deviation of the gain between seeds.",
+        "corrected by Holm over variants and judges; `spread` is the standard deviation of the gain between seeds.",
     ]
     for judge in outcome.judges:
         parts += [f"## {harmless(judge)}", _grid(table(outcome, judge))]
@@ -137,19 +137,19 @@ def markdown(outcome: Outcome) -> str:
 
 
 def as_csv(outcome: Outcome) -> str:
-    """One line for each rung and judge, all figures in full."""
+    """One line for each variant and judge, all figures in full."""
     buffer = io.StringIO()
     writer = None
     for row in outcome.rows:
         for verdict in row.verdicts:
-            base, other = verdict.against_base, verdict.against_rung
+            base, other = verdict.against_base, verdict.against_variant
             line: dict[str, Any] = {
-                "rung": row.name, "against": row.against, "judge": verdict.judge, "seeds": len(row.seeds),
+                "variant": row.name, "against": row.against, "judge": verdict.judge, "seeds": len(row.seeds),
                 "prompts": base.prompts, "mean": verdict.mean, "median": verdict.median,
                 "mean_base": verdict.mean_base, "median_base": verdict.median_base,
                 **_flat("gain", base.gain), **_flat("win_rate", base.win_rate), "p_holm": verdict.p_base,
-                **_flat("gain_on_rung", other.gain if other else None),
-                **_flat("win_rate_over_rung", other.win_rate if other else None), "p_rung_holm": verdict.p_rung,
+                **_flat("gain_on_variant", other.gain if other else None),
+                **_flat("win_rate_over_variant", other.win_rate if other else None), "p_variant_holm": verdict.p_variant,
                 **(row.cost.to_dict() if row.cost else {}),
                 "win_points_per_million_passes": verdict.points_per_compute,
             }  # fmt: skip

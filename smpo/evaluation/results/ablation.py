@@ -1,4 +1,4 @@
-"""What a ladder found, as data: a row a rung, a verdict a judge. `outcome_text` says it, `ladder` works it out."""
+"""What an ablation found, as data: a row a variant, a verdict a judge. `outcome_text` says it, `ablation` works it out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Cost", "Far", "Outcome", "Row", "Verdict"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over a rung's seeds."""
+    """Means over a variant's seeds."""
 
     seconds: float
     """Training, inversion included; not evaluation."""
@@ -38,7 +38,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judge's view of a rung."""
+    """One judge's view of a variant."""
 
     judge: str
     made_labels: bool
@@ -49,12 +49,12 @@ class Verdict:
     against_base: Contrast
     p_base: float | None
     """Holm-adjusted."""
-    against_rung: Contrast | None
-    p_rung: float | None
+    against_variant: Contrast | None
+    p_variant: float | None
     points_per_compute: float | None
     """Points of win rate above one half that a million passes bought."""
     doubt: int = 0
-    """0 for a formula, 1 for a learned judge, 2 for one that made this rung's labels, as in `result.Judgement`."""
+    """0 for a formula, 1 for a learned judge, 2 for one that made this variant's labels, as in `result.Judgement`."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -66,15 +66,15 @@ class Verdict:
             "median_base": self.median_base,
             "against_base": self.against_base.to_dict(),
             "p_base_holm": self.p_base,
-            "against_rung": self.against_rung.to_dict() if self.against_rung else None,
-            "p_rung_holm": self.p_rung,
+            "against_variant": self.against_variant.to_dict() if self.against_variant else None,
+            "p_variant_holm": self.p_variant,
             "win_points_per_million_passes": self.points_per_compute,
         }
 
 
 @dataclass(frozen=True)
 class Far:
-    """One distance from the base, over a rung's seeds."""
+    """One distance from the base, over a variant's seeds."""
 
     name: str
     """`picture`, `error`, or `feature (<judge>)`."""
@@ -85,7 +85,7 @@ class Far:
 
 @dataclass(frozen=True)
 class Row:
-    """One rung."""
+    """One variant."""
 
     name: str
     against: str | None
@@ -110,7 +110,7 @@ class Outcome:
     complete: bool
 
     def believed(self) -> str | None:
-        """The judge to look at first: the least doubtful over all rungs, the first listed among equals."""
+        """The judge to look at first: the least doubtful over all variants, the first listed among equals."""
         doubts = {
             judge: max((v.doubt for row in self.rows for v in row.verdicts if v.judge == judge), default=0)
             for judge in self.judges
@@ -124,7 +124,7 @@ class Outcome:
             "prompts": self.prompts,
             "role": self.role,
             "judges": list(self.judges),
-            "rungs": [
+            "variants": [
                 {
                     "name": row.name,
                     "against": row.against,
@@ -140,12 +140,12 @@ class Outcome:
         }
 
     def metrics(self) -> dict[str, float]:
-        """`ladder/<rung>/<judge>/<figure>`."""
+        """`ablation/<variant>/<judge>/<figure>`."""
         found: dict[str, float] = {}
         for row in self.rows:
             for verdict in row.verdicts:
                 rate, gain = verdict.against_base.win_rate, verdict.against_base.gain
-                head = f"ladder/{row.name}/{verdict.judge}"
+                head = f"ablation/{row.name}/{verdict.judge}"
                 found |= {
                     f"{head}/win_rate": rate.value,
                     f"{head}/win_rate_low": rate.low,
@@ -153,5 +153,5 @@ class Outcome:
                 }
             for far in row.drift:
                 name = far.name.replace(" (", "_").rstrip(")")
-                found[f"ladder/{row.name}/drift/{name}"] = far.mean
+                found[f"ablation/{row.name}/drift/{name}"] = far.mean
         return found

@@ -211,20 +211,20 @@ def test_sdxl_is_planned_in_full_without_its_weights(planned):
     assert {one.where for one in plan.obstacles} >= {"model", "data", "reward", "evaluate.prompts"}
 
 
-def test_a_ladder_is_added_up(planned, capfd):
-    """Rungs may be many times as long as the spec that they vary: 40 levels a pair, or 2,000 updates of 2,048."""
+def test_a_ablation_is_added_up(planned, capfd):
+    """Variants may be many times as long as the spec that they vary: 40 levels a pair, or 2,000 updates of 2,048."""
     words = ["plan", HERE / "experiments" / "paper_sdxl.yaml", "-s", "runtime.device=cpu"]
     said = json.loads(smpo(capfd, *words, "--json").out)
-    ladder, plan = said["ladder"], said["plan"]
-    passes = {rung["name"]: rung["passes"] for rung in ladder["rungs"]}
+    ablation, plan = said["ablation"], said["plan"]
+    passes = {variant["name"]: variant["passes"] for variant in ablation["variants"]}
     assert passes["Diffusion-DPO"] == plan["total_passes"] == 8 * 204_800
     assert passes["Diffusion-DPO as published"] == 8 * 2000 * 2048
-    assert ladder["total_passes"] == sum(passes.values()) and ladder["runs"] == 9
+    assert ablation["total_passes"] == sum(passes.values()) and ablation["runs"] == 9
     one = next(gpu for gpu in plan["gpus"] if gpu["gpu"] == "H100")
-    expected = one["training_hours"] * ladder["total_passes"] / plan["total_passes"]
-    assert ladder["gpu_hours"]["H100"] == pytest.approx(expected, rel=0.05), "training is nearly all of it"
+    expected = one["training_hours"] * ablation["total_passes"] / plan["total_passes"]
+    assert ablation["gpu_hours"]["H100"] == pytest.approx(expected, rel=0.05), "training is nearly all of it"
     out = " ".join(smpo(capfd, *words).out.split())
-    assert "9 rungs × 1 seed = 9 runs" in out and f"{ladder['gpu_hours']['H100']:,.0f} on H100" in out
+    assert "9 variants × 1 seed = 9 runs" in out and f"{ablation['gpu_hours']['H100']:,.0f} on H100" in out
 
 
 def test_latents_are_counted_as_they_are_stored(planned):

@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from smpo.data.stream import coverage as visits
 from smpo.data.stream.coverage import of_samples
 from smpo.data.stream.loader import PairLoader, Stream
-from smpo.data.stream import coverage as visits
 from smpo.kinds import Denoiser, Sampling
 from tests.data.worlds import Encoder, Points
 

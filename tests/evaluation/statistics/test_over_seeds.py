@@ -91,11 +91,11 @@ def test_runs_with_other_prompts_are_not_compared():
 
 
 def test_distances_and_costs_stand_beside_the_judge_that_is_believed():
-    """One for all rungs, though a reward made the labels of some rungs only."""
+    """One for all variants, though a reward made the labels of some variants only."""
     from smpo.evaluation.report.ablation_text import costs, distances, markdown
-    from smpo.evaluation.results.ablation_table import RungRuns, tabulate
+    from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
 
-    def rung(name: str, gain: float, made: bool) -> RungRuns:
+    def variant(name: str, gain: float, made: bool) -> VariantRuns:
         base = np.linspace(0, 1, 20)[:, None]
         judged = [("reward", 2 * gain, made, True), ("judge", gain, False, False)]
         evaluations = {
@@ -119,12 +119,12 @@ def test_distances_and_costs_stand_beside_the_judge_that_is_believed():
             "peak_bytes": 1,
             "joules": {"gpu": 3e3},
         }
-        return RungRuns(name, None, evaluations, {0: cost, 1: cost})
+        return VariantRuns(name, None, evaluations, {0: cost, 1: cost})
 
-    outcome = tabulate("toy", [rung("DPO", 0.1, False), rung("SmPO", 0.2, True)], seeds=2)
+    outcome = tabulate("toy", [variant("DPO", 0.1, False), variant("SmPO", 0.2, True)], seeds=2)
     assert outcome.believed() == "judge"
     rows = distances(outcome)
-    assert [list(row) for row in rows] == [["rung", "gain, judge", "feature (reward)"]] * 2
+    assert [list(row) for row in rows] == [["variant", "gain, judge", "feature (reward)"]] * 2
     assert rows[1]["feature (reward)"] == "0.7 ± 0.7" and rows[0]["gain, judge"].startswith("+0.1")
     assert costs(outcome)[0]["energy"] == "3 kJ" and "## distance from the base" in markdown(outcome)
-    assert outcome.metrics()["ladder/SmPO/drift/feature_reward"] == pytest.approx(0.7)
+    assert outcome.metrics()["ablation/SmPO/drift/feature_reward"] == pytest.approx(0.7)

@@ -41,6 +41,7 @@ ALSO_CALLED: Mapping[str, str] = {
     "class_path": "a component is named by `use:`", "init_args": "settings stand beside `use:`",
     "runtime.prompts_once": "this setting was removed: no measurement showed a gain",
     "runtime.fused_qkv": "this setting was removed: no measurement showed a gain",
+    "ladder": "it is called `ablation`, and its `rungs` are `variants`",
     "inversion.precision": "8-bit inversion was removed: inversions run in `train.precision`",
 }  # fmt: skip
 """Each word, or the path of a setting that was removed, and what it is here: the path of a setting, or a sentence. For

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -60,6 +60,8 @@ class VariantSpec(_Block):
 
 class AblationSpec(_Block):
     """Variations of one spec that are run over the same seeds and judged on the same prompts."""
+
+    also_called: ClassVar[dict[str, str]] = {"rungs": "variants"}
 
     seeds: int = Field(3, ge=1, le=1000)
     """Training seeds a variant, counted from `train.seed`."""

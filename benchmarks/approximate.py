@@ -87,7 +87,7 @@ CACHED = "`by: reference`, cached (`runtime.reuse_inversions`), from the second 
 
 def trained(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:
     """One run of a mode: scores after the world's updates, and again where `budget` forwards are spent."""
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
     from smpo.app.evaluate.evaluate import evaluate_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
@@ -107,7 +107,7 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
             f"evaluate.limit={json.dumps(world.limit)}",
         ],
     )  # fmt: skip
-    live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
+    live = build_run(resolved.spec, report=None, progress=lambda *_: None, say=print)
     found: dict[str, Any] = {}
     waiting = {} if budget is None else dict(mode.marks)
     spent = seconds = 0.0

@@ -30,7 +30,7 @@ def measured(
     import torch
     from speed.measure import Phases, machine
 
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
@@ -42,7 +42,7 @@ def measured(
     spec = resolve(spec_file, skeleton=ExperimentSpec, sets=[*sets, *here]).spec
     assert spec.evaluate is not None
     with clock("load"):
-        live = assemble(spec, report=None, progress=lambda *_: None, say=print, clock=clock)
+        live = build_run(spec, report=None, progress=lambda *_: None, say=print, clock=clock)
     written = sum(file.stat().st_size for file in (place / "cache").rglob("*") if file.is_file())
     session, table = live.session, live.table
     pairs = updates * spec.train.batch

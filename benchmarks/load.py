@@ -111,13 +111,13 @@ def metrics(place: Path, size: Size) -> dict[str, Any]:
 
 def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, float]]:
     """`(median processor time of an update, what it reported)`, with caches filled before."""
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
     from smpo.cli.output import resolve_spec
     from smpo.engine.loop import fit
 
     here = [f"runtime.cache={json.dumps(str(place / 'cache'))}", "runtime.threads=1", "runtime.device=cpu"]
     spec = resolve_spec(name, [*sets, *here]).spec
-    live = assemble(spec, report=None, progress=lambda *_: None, say=lambda _: None)
+    live = build_run(spec, report=None, progress=lambda *_: None, say=lambda _: None)
     times, last = [], {}
     began = time.process_time()
     for report in fit(live.session):

@@ -185,7 +185,7 @@ def look(folder: Path) -> dict[str, Any]:
     import resource
     import time
 
-    from smpo.data.audit import Expected, audit, open_book
+    from smpo.data.audit import Expected, audit, read_audit_rows
     from smpo.data.audit.page import page
     from smpo.data.sources.pickapic import pickapic_source
 
@@ -193,7 +193,7 @@ def look(folder: Path) -> dict[str, Any]:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     imports, began = peak(), time.process_time()
-    book = open_book(pickapic_source(folder / "pairs.parquet"), cache=folder / "cache")
+    book = read_audit_rows(pickapic_source(folder / "pairs.parquet"), cache=folder / "cache")
     read = peak()
     found = audit(book, Expected(16))
     html = page("load", found, book.picture)

@@ -102,9 +102,9 @@ def measured(name: str, sets: list[str]) -> dict[str, Any]:
     _two_updates(session)
     peaks = _peaks(before)
     memory = found.memory
-    assert memory is not None and session.room.pairs is not None
+    assert memory is not None and session.micro_batcher.pairs is not None
     return {
-        "fits": not session.room.short,
+        "fits": not session.micro_batcher.short,
         "allocated_gb": peaks[0], "planned_allocated_gb": round(memory.allocated_gb, 3),
         "reserved_gb": peaks[1], "planned_reserved_gb": round(memory.reserved_gb, 3),
         "loading_gb": loading[0],

@@ -105,7 +105,7 @@ def path_of(
     method: str, rate: str, beta: str, seed: int, split: str, options: argparse.Namespace
 ) -> list[dict[str, float]]:
     """One run, measured at the marks."""
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
@@ -128,7 +128,7 @@ def path_of(
             f"train.steps={options.size.marks[-1]}",
         ],
     )
-    live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
+    live = build_run(resolved.spec, report=None, progress=lambda *_: None, say=print)
     found = []
     for report in fit(live.session):
         if report.step in options.size.marks:

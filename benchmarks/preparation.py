@@ -143,9 +143,9 @@ def compare(words: list[str], place: Path, old: Path, repeats: int) -> dict[str,
 def prepare(spec: str, sets: list[str]) -> dict[str, Any]:
     """In a process of its own: everything that a run scores and encodes, imports and networks not counted."""
     import smpo
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
     from smpo.app.build.device import live_runtime
-    from smpo.app.run.cost import Ledger
+    from smpo.app.run.cost import CostMeter
     from smpo.data.cache.scores import ScoreTable
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
@@ -155,9 +155,9 @@ def prepare(spec: str, sets: list[str]) -> dict[str, Any]:
     assert resolved.reward is not None
     scorer, _ = resolved.reward.load(runtime), resolved.model.load(runtime)
     table = resolved.data.load(runtime)
-    clock = Ledger()
+    clock = CostMeter()
     began, cpu, main_thread = time.perf_counter(), time.process_time(), time.thread_time()
-    assemble(resolved, report=None, progress=lambda *_: None, say=lambda _: None, clock=clock)
+    build_run(resolved, report=None, progress=lambda *_: None, say=lambda _: None, clock=clock)
     spent, cpu = time.perf_counter() - began, time.process_time() - cpu
     main_thread = time.thread_time() - main_thread
     store = ScoreTable(runtime.cache / "scores.db")

@@ -41,7 +41,7 @@ def path_of(
     method: str, rate: str, beta: str, seed: int, split: str, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """One run, measured at the marks: distances, and the judge's gain on every prompt."""
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
     from smpo.app.evaluate.evaluate import evaluate_run
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
@@ -63,7 +63,7 @@ def path_of(
         *(["train.batch=4", "data.limit=16", "evaluate.steps=2"] if options.quick else []),
     ]
     resolved = resolve(HERE.parent / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=sets)
-    live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=print)
+    live = build_run(resolved.spec, report=None, progress=lambda *_: None, say=print)
     found = []
     for report in fit(live.session):
         if report.step not in options.marks:

@@ -214,8 +214,8 @@ def at_guidance(
     folders: dict[tuple[str, int], Path], guidance: float
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Finished runs, judged again: for each what `evaluation.json` would say. Pictures that are known aren't drawn."""
-    from smpo.app.evaluate.compare import hold
-    from smpo.app.evaluate.models import find_contenders
+    from smpo.app.evaluate.compare import compare_models
+    from smpo.app.evaluate.models import find_models
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
@@ -223,7 +223,7 @@ def at_guidance(
     words = [f"{name}={folders[key]}" for name, key in names.items()]
     source = next(iter(folders.values())) / "resolved.yaml"
     resolved = resolve(source, skeleton=ExperimentSpec, sets=[f"evaluate.guidance={guidance}"])
-    held = hold(resolved, find_contenders(words, Path("runs")), lambda *_: None)
+    held = compare_models(resolved, find_models(words, Path("runs")), lambda *_: None)
     told = held.contest.to_dict()
     made = {judge["name"]: judge["made_labels"] for judge in told["judges"]}
     return {

@@ -94,14 +94,14 @@ class Silent:
 
 def one_sweep(arm: str, repetition: int, folder: Path, size: Size) -> dict[str, Any]:
     """One sweep in this process and its children: what it cost, and the settings that it would recommend."""
-    from smpo.app.sweep.request import Wish, prepare
+    from smpo.app.sweep.request import SweepRequest, resolve_sweep
     from smpo.app.sweep.worker import sweep
 
     file = folder / "sweep.yaml"
     places = (folder / "runs", folder / "cache")
     text = BLOCK % (SPEC, repetition, size.train, size.evaluate, *places, size.trials, ARMS[arm])
     file.write_text(text, encoding="utf-8")
-    prepared = prepare(Wish(file))
+    prepared = resolve_sweep(SweepRequest(file))
     began = time.perf_counter()
     ending = sweep(prepared, Silent())
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -77,8 +77,8 @@ def run(
     from smpo.tracking.console import Console
 
     found = plan(resolved)
-    if found.obstacles:
-        first = found.obstacles[0]
+    if found.missing:
+        first = found.missing[0]
         raise MachineError(f"{first.where}: {first.message}", help=first.help)
     with Console(quiet=quiet) as console:
         return run_here(resolved, found, console, again=again, resume=resume)

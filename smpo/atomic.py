@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["appearing", "naming", "opened_up", "settle", "sweep"]
+__all__ = ["atomic_folder", "fsync", "inherit_permissions", "remove_stale", "with_path"]
 
 _DRAFT, _ASIDE = ".writing-", ".replaced-"
 _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
@@ -24,34 +24,34 @@ _NO_FLUSH = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 @contextmanager
-def appearing(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """A draft folder to write into, which is `target` once the block is left, and gone when the block fails.
 
     What stands at `target` already is moved aside first and deleted last. Raises `OSError` when the disk refuses.
     """
-    sweep(target.parent)
+    remove_stale(target.parent)
     draft = target.with_name(f"{_DRAFT}{os.getpid()}")
     draft.mkdir()
     try:
-        with naming(target):
+        with with_path(target):
             yield draft
             for file in draft.rglob("*"):
                 if file.is_file():
-                    opened_up(file)
-                settle(file)
-            settle(draft)
+                    inherit_permissions(file)
+                fsync(file)
+            fsync(draft)
         aside = target.with_name(f"{_ASIDE}{target.name}")
         if target.exists():
             target.replace(aside)
         draft.replace(target)
-        settle(target.parent)
+        fsync(target.parent)
         shutil.rmtree(aside, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def opened_up(file: Path) -> None:
+def inherit_permissions(file: Path) -> None:
     """Let whoever may read the folder read the file: safetensors writes for the owner alone, and models, checkpoints
     and caches are shared. A file system that knows no such rights keeps its own."""
     with contextlib.suppress(OSError):
@@ -59,7 +59,7 @@ def opened_up(file: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def with_path(path: Path) -> Iterator[None]:
     """The system says which file can't be opened, and not which can't be written: an `OSError` that names none is
     about `path`. safetensors tells of one in words of its own; here it is the `OSError` that it was."""
     try:
@@ -76,7 +76,7 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
-def settle(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk. Raises `OSError` when it can't be."""
     number = os.open(path, os.O_RDONLY)
     try:
@@ -88,7 +88,7 @@ def settle(path: Path) -> None:
         os.close(number)
 
 
-def sweep(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
     """Delete what killed processes left unfinished here. A draft whose process is alive is its own business."""
     for left in folder.glob(f"{_ASIDE}*"):
         shutil.rmtree(left, ignore_errors=True)

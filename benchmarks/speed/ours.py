@@ -13,15 +13,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from smpo.app.build.inversion_cache import reused
+from smpo.app.build.inversion_cache import cached_inversion
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.engine.forward_batches import Passes
+from smpo.engine.forward_batches import ForwardBatches
 from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session, fit
-from smpo.engine.noise_and_timesteps import Settings
-from smpo.families.pipeline_adapters import SDStack, SDXLStack
-from smpo.families.policy_reference import Arithmetic, Networks
+from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.families.pipeline_adapters import PipelineAdapter, SDXLPipelineAdapter
+from smpo.families.policy_reference import Arithmetic, PolicyAndReference
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import AS_TORCH_DOES, Speed, store_in_half
 from smpo.families.unet import UNetDenoiser
@@ -80,7 +80,9 @@ class Ours:
         self.world, self.mode = world, mode
         if precision != "fp32":
             store_in_half(world.reference, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
-        stack = (SDStack if world.arch == "sd15" else SDXLStack)(world.pipeline, world.images.shape[-1])
+        stack = (PipelineAdapter if world.arch == "sd15" else SDXLPipelineAdapter)(
+            world.pipeline, world.images.shape[-1]
+        )
         networks = _networks(world, precision, mode)
         self.denoiser = UNetDenoiser(stack, networks, keys=("bench", "bench"), opening=("", ""), origin={})
         inversion = ReNoise(
@@ -99,23 +101,23 @@ class Ours:
             objective=SmPO(beta=BETA[world.arch], gamma=10.0),
             inversion=inversion,
             optimiser=world.optimiser,
-            rate=LearningRate(0.0, 10**9),
+            learning_rate=LearningRate(0.0, 10**9),
             accelerator=_Alone(),
             batches=lambda _step: self._batches(),
             draws=lambda position: FixedDraws(world, position, mode.timesteps),  # type: ignore[arg-type, return-value]
-            settings=Settings(
+            settings=StepConfig(
                 seed=0,
                 t_min=0,
                 t_max=999,
                 posterior=True,
                 timesteps=mode.timesteps,
-                passes=Passes(mode.rows, even=mode.even),
+                passes=ForwardBatches(mode.rows, even=mode.even),
             ),
             steps=10**9,
             pairs_per_update=len(world.t),
             clip=1.0,
             window=mode.window,
-            recall=recall,
+            reference_cache=recall,
             scaler=torch.amp.GradScaler(world.device.type, enabled=precision == "fp16"),
         )
         if world.moments is None:
@@ -126,7 +128,7 @@ class Ours:
     @property
     def micro_batch(self) -> int:
         """Pairs in a pass with gradients by now: the loop halves them when memory runs out."""
-        return min(self.mode.micro, self.session.room.pairs or self.mode.micro)
+        return min(self.mode.micro, self.session.micro_batcher.pairs or self.mode.micro)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -189,7 +191,7 @@ class Ours:
             inversion=inversion,
             train=SimpleNamespace(seed=0, prompt_dropout=0.0),
         )
-        return reused(spec, self.denoiser, SimpleNamespace(digest="bench"), runtime)  # type: ignore[arg-type]
+        return cached_inversion(spec, self.denoiser, SimpleNamespace(digest="bench"), runtime)  # type: ignore[arg-type]
 
 
 def encode(world: World, size: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -207,12 +209,12 @@ def encode(world: World, size: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     return mean, std, {name: torch.cat([one[name] for one in text]) for name in text[0]}
 
 
-def _networks(world: World, precision: Any, mode: Mode) -> Networks:
+def _networks(world: World, precision: Any, mode: Mode) -> PolicyAndReference:
     """Shared by arms that want the same: a 16-bit copy of SDXL's policy is 5 GB, and there are eight arms."""
     key = (precision, mode.speed, mode.shadow, mode.micro)
     found = world.networks.get(key)
     if found is None:
-        found = world.networks[key] = Networks(
+        found = world.networks[key] = PolicyAndReference(
             world.policy, world.reference, arithmetic=Arithmetic(world.device, precision, 2 * mode.micro),
             speed=mode.speed, shadow=mode.shadow,
         )  # fmt: skip

@@ -141,18 +141,18 @@ def _unclipped(ours: Ours) -> None:
 def _spied() -> Any:
     """What the loop's `judge` is given and finds."""
     outcomes: list[Any] = []
-    judge = loop.judge
+    judge = loop.compute_loss
 
     def spy(prepared: Any, predicted: Any, *rest: Any) -> Any:
         found = judge(prepared, predicted, *rest)
         outcomes.append((prepared, predicted, found))
         return found
 
-    loop.judge = spy  # type: ignore[assignment]
+    loop.compute_loss = spy  # type: ignore[assignment]
     try:
         yield outcomes
     finally:
-        loop.judge = judge
+        loop.compute_loss = judge
 
 
 def _by_pair(outcomes: list[Any]) -> Any:

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smpo.engine.ema import Average
-from smpo.engine.forward_batches import Passes
+from smpo.engine.ema import ExponentialMovingAverage
+from smpo.engine.forward_batches import ForwardBatches
 from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session
-from smpo.engine.noise_and_timesteps import Settings
-from smpo.engine.out_of_memory import Room
+from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.engine.out_of_memory import MicroBatcher
 from smpo.experiment import ExperimentSpec
 from smpo.families.lora import Adapter
-from smpo.families.pipeline_adapters import SDStack, SDXLStack
+from smpo.families.pipeline_adapters import PipelineAdapter, SDXLPipelineAdapter
 from smpo.families.pipelines import policy_and_reference
-from smpo.families.policy_reference import HALF, Arithmetic, Networks
+from smpo.families.policy_reference import HALF, Arithmetic, PolicyAndReference
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
@@ -47,25 +47,25 @@ def training(spec: ExperimentSpec, device: torch.device) -> Session:
         objective=spec.objective,
         inversion=spec.inversion,
         optimiser=train.optimiser.build(trained.values(), train.lr),
-        rate=LearningRate(train.lr, train.steps),
+        learning_rate=LearningRate(train.lr, train.steps),
         accelerator=Alone(),
         batches=lambda step: _batches(arch, denoiser, step * share, share, micro),
         draws=lambda position: PositionDraws(train.seed, position, device),
-        settings=Settings(
+        settings=StepConfig(
             seed=train.seed,
             t_min=train.t_min,
             t_max=999 if train.t_max is None else train.t_max,
             posterior=train.posterior == "sample",
             timesteps=train.timesteps_per_pair,
-            passes=Passes(runtime.inversion_batch, runtime.even_batches),
+            passes=ForwardBatches(runtime.inversion_batch, runtime.even_batches),
         ),
         steps=train.steps,
         pairs_per_update=share,
         clip=train.clip,
-        average=Average(trained, train.ema) if train.ema else None,
+        average=ExponentialMovingAverage(trained, train.ema) if train.ema else None,
         window=runtime.window,
         scaler=torch.amp.GradScaler(device.type, enabled=train.precision == "fp16"),
-        room=Room(micro),
+        micro_batcher=MicroBatcher(micro),
     )
 
 
@@ -93,7 +93,7 @@ def _denoiser(arch: str, spec: ExperimentSpec, pixels: int, device: torch.device
         scheduler=SimpleNamespace(config=SCHEDULE),
         vae_scale_factor=8,
     )
-    networks = Networks(
+    networks = PolicyAndReference(
         unet,
         reference,
         arithmetic=Arithmetic(device, spec.train.precision, runtime.encode_batch),
@@ -102,7 +102,7 @@ def _denoiser(arch: str, spec: ExperimentSpec, pixels: int, device: torch.device
         speed=Speed(channels_last=runtime.channels_last, attention=runtime.attention),
         shadow=runtime.shadow_weights,
     )
-    stack = (SDXLStack if large else SDStack)(pipeline, pixels)
+    stack = (SDXLPipelineAdapter if large else PipelineAdapter)(pipeline, pixels)
     return UNetDenoiser(stack, networks, keys=("size", "size"), opening=None, origin={})  # type: ignore[arg-type]
 
 

@@ -55,7 +55,7 @@ def show_variants(ablation: Ablation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from smpo.app.ablation.cost import bill
+    from smpo.app.ablation.cost import ablation_cost
     from smpo.spec.diff import diff
 
     console, by_name = out(), {variant.name: variant for variant in ablation.variants}
@@ -63,7 +63,7 @@ def show_variants(ablation: Ablation) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("variant", "spec", "changes", "passes a run"):
         table.add_column(title, justify="right" if title.startswith("passes") else "left")
-    costs = bill(ablation)
+    costs = ablation_cost(ablation)
     for variant, passes in zip(ablation.variants, costs.passes, strict=True):
         before = by_name[variant.against].resolved if variant.against else ablation.base
         changes = [
@@ -95,7 +95,7 @@ def show_variants(ablation: Ablation) -> None:
 
 def variants_data(ablation: Ablation) -> dict[str, Any]:
     """What would be run, as data."""
-    from smpo.app.ablation.cost import bill
+    from smpo.app.ablation.cost import ablation_cost
 
     variants: list[dict[str, Any]] = [
         {
@@ -106,7 +106,7 @@ def variants_data(ablation: Ablation) -> dict[str, Any]:
         }
         for variant in ablation.variants
     ]
-    costs = bill(ablation)
+    costs = ablation_cost(ablation)
     for variant, passes in zip(variants, costs.passes, strict=True):
         variant["passes"] = passes
     whole = {"runs": costs.runs, "total_passes": costs.total_passes, "gpu_hours": costs.hours}

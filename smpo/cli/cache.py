@@ -23,10 +23,10 @@ def list_command(place: str, sets: Sequence[str], *, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from smpo.data.cache.maintenance import entries, strays
+    from smpo.data.cache.maintenance import entries, orphans
 
     folder, _ = _folder(place, sets)
-    found, left = entries(folder), strays(folder)
+    found, left = entries(folder), orphans(folder)
     total = sum(one.size for one in found)
     if as_json:
         listed = [
@@ -63,12 +63,12 @@ def verify_command(place: str, sets: Sequence[str], *, repair: bool, as_json: bo
         mended = bool(repair and found and resolved is not None)
         if mended:
             assert resolved is not None
-            from smpo.app.build.build import assemble
+            from smpo.app.build.build import build_run
 
             progress.phase("computing again what was damaged")
             runtime = resolved.spec.runtime.model_copy(update={"prepare": "first"})
             spec = resolved.spec.model_copy(update={"runtime": runtime})
-            assemble(spec, report=None, progress=progress.progress, say=progress.warn)
+            build_run(spec, report=None, progress=progress.progress, say=progress.warn)
             mended = not list(verify(folder))
     if as_json:
         listed = [{"kind": d.kind, "path": str(d.path), "what": d.what, "rows": d.rows} for d in found]

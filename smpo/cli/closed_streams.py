@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["unheard"]
+__all__ = ["ignore_broken_pipe"]
 
 
 @contextlib.contextmanager
-def unheard() -> Iterator[None]:
+def ignore_broken_pipe() -> Iterator[None]:
     """Inside the block, writing to standard output and standard error never fails."""
     before = sys.stdout, sys.stderr
     sys.stderr = _Patient(sys.stderr, None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from smpo.cli.output import card_folders, find_spec, out, print_json
 
 if TYPE_CHECKING:
-    from smpo.app.evaluate.compare import Held
+    from smpo.app.evaluate.compare import PreparedComparison
 
 __all__ = ["eval_command", "held_contest"]
 
@@ -24,20 +24,20 @@ def held_contest(
     runs: Path,
     roots: Sequence[Path] | None,
     quiet: bool,
-) -> Held:
+) -> PreparedComparison:
     """The models that the words mean, evaluated; what is known already isn't drawn again."""
-    from smpo.app.evaluate.compare import hold
-    from smpo.app.evaluate.models import find_contenders, spec_of
+    from smpo.app.evaluate.compare import compare_models
+    from smpo.app.evaluate.models import find_models, spec_of
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
     from smpo.tracking.console import Console
 
-    contenders = find_contenders(words, runs)
+    contenders = find_models(words, runs)
     source = find_spec(spec) if spec is not None else spec_of(contenders)
     resolved = resolve(source, skeleton=ExperimentSpec, sets=sets, extra_roots=card_folders(roots))
     with Console(quiet=quiet) as console:
         console.phase(f"{len(contenders)} model{'s' * (len(contenders) != 1)} and their base")
-        return hold(resolved, contenders, console.progress)
+        return compare_models(resolved, contenders, console.progress)
 
 
 def eval_command(
@@ -72,7 +72,7 @@ WIDEST = 14
 """Columns of a table by category that a terminal still shows; more are in the files."""
 
 
-def show_contest(held: Held, place: Path) -> None:
+def show_contest(held: PreparedComparison, place: Path) -> None:
     """One table a judge, with categories where there are some, and what to keep in mind."""
     from rich.markup import escape
 

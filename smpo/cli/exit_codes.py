@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-__all__ = ["TRACEBACK", "open_streams", "quiet_libraries", "through"]
+__all__ = ["TRACEBACK", "open_streams", "quiet_libraries", "run_with_exit_code"]
 
 TRACEBACK = "SMPO_TRACEBACK"
 """Environment variable: set it to see where an error of the system came from."""
@@ -60,7 +60,7 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def through(command: Callable[[], object]) -> None:
+def run_with_exit_code(command: Callable[[], object]) -> None:
     """Run a command, and end the process as it should end.
 
     What smpo raises on purpose is worded. So is what the system refuses: a full disk, a missing right, a file in the

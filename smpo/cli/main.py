@@ -11,7 +11,7 @@ from __future__ import annotations
 import typer
 
 from smpo.cli.commands import data, measure, models, proof, registry, specs, train
-from smpo.cli.exit_codes import open_streams, quiet_libraries, through
+from smpo.cli.exit_codes import open_streams, quiet_libraries, run_with_exit_code
 
 __all__ = ["app", "main"]
 
@@ -74,7 +74,7 @@ def main() -> None:
     """The console script."""
     open_streams()
     quiet_libraries()
-    through(app)
+    run_with_exit_code(app)
 
 
 if __name__ == "__main__":

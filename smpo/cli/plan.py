@@ -21,7 +21,7 @@ from smpo.spec.problems import SpecProblems
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from smpo.app.plan.requirements import Obstacle
+    from smpo.app.plan.requirements import MissingRequirement
     from smpo.spec.problems import Problem
 
 __all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
@@ -59,7 +59,7 @@ def plan_command(
         show_plan(resolved, plan, full=full)
         if ablation is not None:
             show_variants(ablation)
-    if plan.obstacles:
+    if plan.missing:
         raise typer.Exit(3)
 
 
@@ -72,7 +72,7 @@ def check_command(
     no_local_code: bool,
 ) -> None:
     """All files are looked at, whatever is wrong with the first. What is doubtful is said, and no error."""
-    from smpo.app.plan.warnings import doubts
+    from smpo.app.plan.warnings import spec_warnings
     from smpo.cli.output import print_error
     from smpo.diagnostics.render import as_data
 
@@ -85,7 +85,7 @@ def check_command(
         except SpecProblems as error:
             problems += error.problems
         else:
-            warnings[word] = list(doubts(resolved))
+            warnings[word] = list(spec_warnings(resolved))
             lines.append(f"{word}: fine  (spec {resolved.identity.spec_hash})")
             lines += [f"  warning: {doubt}" for doubt in warnings[word]]
     if as_json:
@@ -150,14 +150,14 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
         console.print()
     for warning in plan.warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}", soft_wrap=True)
-    for where, obstacle in _apart(plan.obstacles):
+    for where, obstacle in _apart(plan.missing):
         console.print(f"[red]missing[/]  {escape(where)}: {escape(obstacle.message)}", soft_wrap=True)
         console.print(f"         {escape(obstacle.help)}", soft_wrap=True)  # commands to be copied stay whole
 
 
-def _apart(obstacles: Sequence[Obstacle]) -> list[tuple[str, Obstacle]]:
+def _apart(obstacles: Sequence[MissingRequirement]) -> list[tuple[str, MissingRequirement]]:
     """Whatever several slots lack in common, once, with the names of all of them."""
-    found: dict[str, list[Obstacle]] = {}
+    found: dict[str, list[MissingRequirement]] = {}
     for one in obstacles:
         found.setdefault(one.message, []).append(one)
     return [(", ".join(one.where for one in some), some[0]) for some in found.values()]

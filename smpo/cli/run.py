@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from smpo.app.distributed.environment import Place, outer_place
+from smpo.app.distributed.environment import RankInfo, rank_from_environment
 from smpo.app.distributed.launcher import launch
 from smpo.app.plan.plan import make_plan
-from smpo.app.run.ranks import alone, follow, lead, refusing
+from smpo.app.run.ranks import abort_on_error, require_single_process, run_rank0, run_worker_rank
 from smpo.app.run.run import Result, run
 from smpo.cli.ablation import ablation_command, ablation_of
 from smpo.cli.output import out, resolve_spec
@@ -26,11 +26,11 @@ def run_command(
     spec: str, sets: Sequence[str], *, resume: bool, again: bool, devices: int | None = None, jobs: int = 1,
     seeds: int | None = None, quiet: bool, roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
-    place = outer_place()
-    if place is not None and not place.main:
-        _end(follow(place, roots=roots or (), no_local_code=no_local_code))
+    place = rank_from_environment()
+    if place is not None and not place.is_main:
+        _end(run_worker_rank(place, roots=roots or (), no_local_code=no_local_code))
         return
-    with refusing(place):
+    with abort_on_error(place):
         begun = named_run(spec, resume=resume)
         if begun is not None:
             spec, sets = str(begun.resolved), [*whereabouts(begun), *sets]
@@ -38,7 +38,7 @@ def run_command(
         resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
         ablation = ablation_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code)
         if ablation is not None:
-            alone(place, "an ablation", "`--jobs`")
+            require_single_process(place, "an ablation", "`--jobs`")
             ablation_command(ablation, jobs=jobs, quiet=quiet)
             return
         if seeds is not None:
@@ -56,18 +56,18 @@ def run_command(
             show_plan(resolved, plan)
             if resolved.sweep_node is not None:
                 out().print("note       its `sweep:` block is left out here; `smpo sweep` runs that")
-        if plan.obstacles:
-            first = plan.obstacles[0]
+        if plan.missing:
+            first = plan.missing[0]
             raise MachineError(f"{first.where}: {first.message}", help=first.help)
     with Console(quiet=quiet) as console:
         if place is None:
             result = run(resolved, plan, console, again=again, resume=resume)
         else:
-            result = lead(place, resolved, plan, console, again=again, resume=resume)
+            result = run_rank0(place, resolved, plan, console, again=again, resume=resume)
     show_result(result, runtime.runs)
 
 
-def _devices(asked: int | None, place: Place | None) -> list[str]:
+def _devices(asked: int | None, place: RankInfo | None) -> list[str]:
     """How many processes there are, as a setting: what was asked for, or what a launcher has started."""
     if place is not None and asked not in (None, place.world):
         raise MachineError(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from smpo.app.distributed.environment import outer_place
-from smpo.app.sweep.display import Ending
-from smpo.app.sweep.request import Prepared, Wish, prepare
+from smpo.app.distributed.environment import rank_from_environment
+from smpo.app.sweep.display import SweepResult
+from smpo.app.sweep.request import ResolvedSweep, SweepRequest, resolve_sweep
 from smpo.app.sweep.study import find_study
 from smpo.app.sweep.worker import sweep
 from smpo.app.sweep.workers.slurm import Engine
@@ -25,11 +25,11 @@ def sweep_command(
     trial_timeout: str | None, storage: str | None, quiet: bool, best: Path | None, confirm: bool,
     workers: int | None, on: Engine, options: Sequence[str], roots: Sequence[Path] | None, no_local_code: bool,
 ) -> None:  # fmt: skip
-    from smpo.app.run.ranks import alone
+    from smpo.app.run.ranks import require_single_process
     from smpo.app.sweep.finish import conclude
 
-    alone(outer_place(), "a sweep", "`--jobs`")
-    wish = Wish(
+    require_single_process(rank_from_environment(), "a sweep", "`--jobs`")
+    wish = SweepRequest(
         spec=find_spec(spec),
         sets=tuple(sets),
         roots=tuple(roots or ()),
@@ -41,7 +41,7 @@ def sweep_command(
         storage=storage,
         trial_timeout=seconds_of(trial_timeout) if trial_timeout else None,
     )
-    prepared = prepare(wish)
+    prepared = resolve_sweep(wish)
     if workers is not None:
         _submit(prepared, workers, on, options, words_of(wish, timeout, best, confirm))
         return
@@ -54,7 +54,7 @@ def sweep_command(
     show_ending(ending)
 
 
-def words_of(wish: Wish, timeout: str | None, best: Path | None, confirm: bool) -> list[str]:
+def words_of(wish: SweepRequest, timeout: str | None, best: Path | None, confirm: bool) -> list[str]:
     """The command line of a worker elsewhere: what was typed here, from an absolute path."""
     words = ["sweep", str(wish.spec.absolute()), "--quiet", "--jobs", str(wish.jobs)]
     given = {
@@ -69,7 +69,7 @@ def words_of(wish: Wish, timeout: str | None, best: Path | None, confirm: bool) 
 
 
 def _submit(
-    prepared: Prepared, workers: int, on: Engine, options: Sequence[str], words: Sequence[str]
+    prepared: ResolvedSweep, workers: int, on: Engine, options: Sequence[str], words: Sequence[str]
 ) -> None:
     """The study is made here, so that its mistakes are seen here, and no two workers make it."""
     from smpo.app.sweep.study import open_prepared
@@ -91,7 +91,7 @@ def _submit(
         )
     console.print(f"submitted  {workers} workers to {on}: {jobs[0]}{f' … {jobs[-1]}' if workers > 1 else ''}")
     console.print(f"their words {escape(str(prepared.folder / 'cluster'))}/*.out")
-    console.print(f"watch      smpo sweep show {escape(str(prepared.wish.spec))}")
+    console.print(f"watch      smpo sweep show {escape(str(prepared.request.spec))}")
 
 
 def show_command(
@@ -102,11 +102,11 @@ def show_command(
     from smpo.app.sweep.workers.messages import read_json
     from smpo.sweep.report import importance
 
-    wish = Wish(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code, storage=storage)
-    prepared = prepare(wish)
+    wish = SweepRequest(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code, storage=storage)
+    prepared = resolve_sweep(wish)
     study = find_study(prepared)
     trials = study.trials()
-    ending = Ending("finished", study, trials, prepared, read_json(prepared.folder / "confirmed.json"))
+    ending = SweepResult("finished", study, trials, prepared, read_json(prepared.folder / "confirmed.json"))
     console, counts = out(), ending.counts
     console.print(f"[bold]{escape(study.id)}[/]  {escape(prepared.storage_shown)}")
     console.print(trials_table(trials, prepared))
@@ -121,7 +121,7 @@ def show_command(
     show_ending(ending, table=False)
 
 
-def show_ending(ending: Ending, *, table: bool = True) -> None:
+def show_ending(ending: SweepResult, *, table: bool = True) -> None:
     """What is known now, what is left, and where things are."""
     from smpo.app.sweep.confirm import confirmed_lines
 

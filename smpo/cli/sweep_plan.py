@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from smpo.app.sweep.cost import estimate
-from smpo.app.sweep.request import Wish, prepare
+from smpo.app.sweep.request import SweepRequest, resolve_sweep
 from smpo.cli.output import find_spec, out, print_json
 from smpo.cli.sweep_table import clock
 
@@ -21,7 +21,7 @@ def plan_sweep_command(
     spec: str, sets: Sequence[str], *, as_json: bool, roots: Sequence[Path] | None, no_local_code: bool
 ) -> None:
     """What the sweep would cost; runs nothing."""
-    prepared = prepare(Wish(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code))
+    prepared = resolve_sweep(SweepRequest(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code))
     cost = estimate(prepared)
     if as_json:
         space = {param.name: str(param) for param in prepared.sweep.space.every()}

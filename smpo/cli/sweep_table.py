@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from smpo.app.sweep.display import Running
-from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.request import ResolvedSweep
 from smpo.errors import RunError
 from smpo.sweep.space import written
 from smpo.sweep.trials import Counts, Trial, front
@@ -28,7 +28,7 @@ _ROWS = 12
 class Screen:
     """A table that keeps itself up to date in a terminal, and a line for each trial elsewhere. On standard error."""
 
-    def __init__(self, prepared: Prepared, *, quiet: bool = False, terminal: bool | None = None) -> None:
+    def __init__(self, prepared: ResolvedSweep, *, quiet: bool = False, terminal: bool | None = None) -> None:
         self._prepared = prepared
         self._quiet = quiet
         self._console = RichConsole(stderr=True, highlight=False, force_terminal=terminal, soft_wrap=False)
@@ -91,12 +91,14 @@ class Screen:
         return Group(head, f"[dim]{escape(goal)}[/]", table)
 
 
-def best_of(prepared: Prepared, trials: Sequence[Trial]) -> list[Trial]:
+def best_of(prepared: ResolvedSweep, trials: Sequence[Trial]) -> list[Trial]:
     """The best trial, or the Pareto front, from trials alone."""
     return front(trials, prepared.sweep.goals)
 
 
-def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequence[Running] = ()) -> Table:
+def trials_table(
+    trials: Sequence[Trial], prepared: ResolvedSweep, *, running: Sequence[Running] = ()
+) -> Table:
     """Trials as rows, parameters and objectives as columns; the best are marked."""
     names = [param.name for param in prepared.sweep.space.every()]
     best = {trial.number for trial in best_of(prepared, trials)}
@@ -135,7 +137,7 @@ def trials_table(trials: Sequence[Trial], prepared: Prepared, *, running: Sequen
     return table
 
 
-def _line(trial: Trial, finished: int, prepared: Prepared) -> str:
+def _line(trial: Trial, finished: int, prepared: ResolvedSweep) -> str:
     values = "  ".join(
         f"{goal.metric} {value:.4f}" for goal, value in zip(prepared.sweep.goals, trial.values, strict=False)
     )

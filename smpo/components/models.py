@@ -80,7 +80,7 @@ class StableDiffusion(Model):
     def load(self, runtime: Runtime) -> Denoiser:
         from smpo.families.loading import Extras, load_unet
         from smpo.families.lora import Adapter
-        from smpo.families.pipelines import Reading
+        from smpo.families.pipelines import LoadOptions
 
         adapter = None
         if self.lora is not None:
@@ -105,7 +105,7 @@ class StableDiffusion(Model):
                 vae=self.vae and locate(self.vae),
                 vae_revision=self.vae_revision,
             ),
-            reading=Reading(
+            reading=LoadOptions(
                 prediction=self.prediction,
                 zero_terminal_snr=self.zero_terminal_snr,
                 compare=self.compare,

@@ -41,7 +41,7 @@ class PlacedPrompts(PromptSet):
             return fetch_data(self.path, self.revision, patterns, setting="evaluate.prompts.path")
         return Path(locate(self.path))
 
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         return not to_fetch(self.path, "datasets", revision=self.revision) and self.check() is None
 
     def check(self) -> str | None:

@@ -143,7 +143,7 @@ class ParquetPrompts(PromptSet):
             raise MachineError(f"`{self.path}` holds no prompts")
         return [Prompt(text, group=text) for text in texts]
 
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         return not to_fetch(self.path, "datasets", revision=self.revision) and self.check() is None
 
     def check(self) -> str | None:

@@ -25,7 +25,7 @@ class Hard(Smoothing):
     needs_reward: ClassVar[bool] = False
 
     @property
-    def certain(self) -> bool:
+    def is_hard(self) -> bool:
         return True
 
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
@@ -44,7 +44,7 @@ class Label(Smoothing):
     """Share of labels that are believed to be flipped."""
 
     @property
-    def certain(self) -> bool:
+    def is_hard(self) -> bool:
         return self.epsilon == 0
 
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:
@@ -166,7 +166,7 @@ class PseudoLabels(Smoothing):
         return False
 
     @property
-    def certain(self) -> bool:
+    def is_hard(self) -> bool:
         return True
 
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:

@@ -14,13 +14,13 @@ from smpo.diagnostics.phrases import listed, suggest
 from smpo.spec.problems import Note, Problem, nearest, quoted
 from smpo.spec.tree import dotted, find
 
-__all__ = ["stranger"]
+__all__ = ["unknown_key"]
 
 LONG = 260
 """Characters of a list of settings that still help."""
 
 
-def stranger(place: Place, locator: Locator, also: Iterable[str] = ()) -> Problem:
+def unknown_key(place: Place, locator: Locator, also: Iterable[str] = ()) -> Problem:
     """The problem about a key that isn't in its model. `also` names keys of the document beside the model's."""
     name = str(place.path[-1])
     _, key, _ = find(locator.root, place.path)

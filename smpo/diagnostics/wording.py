@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from smpo.diagnostics.locate import Locator, Place, shown_at
 from smpo.diagnostics.phrases import name_of
-from smpo.diagnostics.unknown_keys import stranger
+from smpo.diagnostics.unknown_keys import unknown_key
 from smpo.diagnostics.values import expectation, unfitting
 from smpo.errors import SpecError, SpecErrors
 from smpo.spec.problems import Note, Problem
@@ -35,7 +35,7 @@ def word(errors: Sequence[Mapping[str, Any]], locator: Locator, *, also: Iterabl
         place = locator.place(error["loc"])
         kind = str(error["type"])
         if kind == "extra_forbidden":
-            problem = stranger(place, locator, also)
+            problem = unknown_key(place, locator, also)
             told = problem.help in [one.help for one in problems]
             problems.append(replace(problem, help=None) if told else problem)
         elif kind == "missing":

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from smpo.engine.sharding import put
+from smpo.engine.sharding import distribute_like
 
-__all__ = ["Average"]
+__all__ = ["ExponentialMovingAverage"]
 
 
-class Average:
+class ExponentialMovingAverage:
     """`average <- decay * average + (1 - decay) * parameter`, with the usual ramp min(decay, (1+k)/(10+k))."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Average:
 
     def load(self, shadow: Mapping[str, Tensor]) -> None:
         for name in self.shadow:
-            self.shadow[name].copy_(put(self.shadow[name], shadow[name]))
+            self.shadow[name].copy_(distribute_like(self.shadow[name], shadow[name]))
 
     def _copy(self, source: Mapping[str, Tensor]) -> None:
         with torch.no_grad():

@@ -14,11 +14,11 @@ from torch import Tensor
 from smpo.kinds import Conditioning, Denoiser, Predict
 from smpo.maths.schedule import carried
 
-__all__ = ["EACH", "Passes", "followers", "portioned"]
+__all__ = ["EACH", "ForwardBatches", "batched_predictors", "portioned"]
 
 
 @dataclass(frozen=True)
-class Passes:
+class ForwardBatches:
     """`rows`: images in one pass, None for as many as there are. `even`: the last portion is filled up with repetitions
     of its first row, so that all have the same shape; what they say is thrown away."""
 
@@ -26,12 +26,12 @@ class Passes:
     even: bool = False
 
 
-EACH = Passes()
+EACH = ForwardBatches()
 """Everything at once."""
 
 
-def followers(
-    denoiser: Denoiser, cond: Conditioning, empty: Conditioning | None, passes: Passes
+def batched_predictors(
+    denoiser: Denoiser, cond: Conditioning, empty: Conditioning | None, passes: ForwardBatches
 ) -> dict[str, Predict]:
     """Policy and reference without gradients, on any rows of the batch; the keyword arguments of `Predictors`."""
 
@@ -48,7 +48,7 @@ def followers(
     return found
 
 
-def portioned(predict: Callable[[Tensor, Tensor, Tensor], Tensor], passes: Passes) -> Predict:
+def portioned(predict: Callable[[Tensor, Tensor, Tensor], Tensor], passes: ForwardBatches) -> Predict:
     """`predict` on at most `passes.rows` rows at once."""
 
     def asked(x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor:

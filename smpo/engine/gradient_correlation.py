@@ -18,14 +18,14 @@ from torch import Tensor
 
 from smpo.engine.inversion_batches import parts
 from smpo.engine.loop import Session
-from smpo.engine.step import judge, noise, predict, refer
+from smpo.engine.step import compute_loss, invert_batch, run_policy, run_reference
 from smpo.maths.schedule import exact
 
-__all__ = ["Resemblance", "gain", "gradients", "resemblance"]
+__all__ = ["GradientCorrelation", "gain", "gradient_correlation", "gradients"]
 
 
 @dataclass(frozen=True)
-class Resemblance:
+class GradientCorrelation:
     """`rho` with a bootstrap interval over pairs; `pairs` with `levels` timesteps each."""
 
     rho: float
@@ -41,7 +41,7 @@ def gradients(session: Session, levels: int) -> Iterator[list[Tensor]]:
     """For each pair of the first update: its gradients at `levels` timesteps, one in each stratum, flat."""
     settings = replace(session.settings, timesteps=levels, strata=None)
     for batch in session.batches(0):
-        noisy = noise(
+        noisy = invert_batch(
             batch,
             session.draws(batch.position),
             denoiser=session.denoiser,
@@ -52,8 +52,8 @@ def gradients(session: Session, levels: int) -> Iterator[list[Tensor]]:
         # Rows run over levels, then pairs.
         found: list[list[Tensor]] = [[] for _ in range(len(batch))]
         for index, part in enumerate(parts(noisy, 1)):
-            prepared = refer(part, session.denoiser, session.objective)
-            outcome = judge(prepared, predict(prepared, session.denoiser), session.objective)
+            prepared = run_reference(part, session.denoiser, session.objective)
+            outcome = compute_loss(prepared, run_policy(prepared, session.denoiser), session.objective)
             grads = torch.autograd.grad(outcome.loss.sum(), session.parameters, allow_unused=True)
             flat = [
                 torch.zeros_like(p) if g is None else g
@@ -63,9 +63,9 @@ def gradients(session: Session, levels: int) -> Iterator[list[Tensor]]:
         yield from found
 
 
-def resemblance(
+def gradient_correlation(
     pairs: Iterator[list[Tensor]], *, seed: int = 0, done: Callable[[int], None] = lambda _: None
-) -> Resemblance:
+) -> GradientCorrelation:
     """Needs two pairs with two gradients each. Of gradients it keeps no more than one pair's and the sum of all."""
     cross, own, sums, levels = [], [], [], 0
     total: Tensor | None = None
@@ -89,7 +89,7 @@ def resemblance(
     spread = (a[drawn].mean(1) - between) / (b[drawn].mean(1) - between)
     low, high = spread.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     rho = float((a.mean() - between) / (b.mean() - between))
-    return Resemblance(rho, low, high, count, levels, max(0.0, between) / float(b.mean()))
+    return GradientCorrelation(rho, low, high, count, levels, max(0.0, between) / float(b.mean()))
 
 
 def gain(rho: float, levels: int, cost: float, cost_of_one: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smpo.engine.step import Noisy
+from smpo.engine.step import InvertedBatch
 from smpo.kinds import Conditioning, PairBatch
 
 __all__ = ["joined", "parts", "windows"]
@@ -55,7 +55,7 @@ def joined(batches: Sequence[PairBatch]) -> PairBatch:
     )
 
 
-def parts(noisy: Noisy, pairs: int) -> Iterator[Noisy]:
+def parts(noisy: InvertedBatch, pairs: int) -> Iterator[InvertedBatch]:
     """Micro-batches of `pairs` pairs; the last may be smaller."""
     total = len(noisy.batch)
     if total <= pairs:

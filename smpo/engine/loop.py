@@ -20,20 +20,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smpo.engine.ema import Average
-from smpo.engine.forward_batches import Passes
+from smpo.engine.ema import ExponentialMovingAverage
+from smpo.engine.forward_batches import ForwardBatches
 from smpo.engine.inversion_batches import parts, windows
 from smpo.engine.learning_rate import LearningRate
 from smpo.engine.monitoring.alerts import assert_starts_at_reference
 from smpo.engine.monitoring.metrics import Meter
 from smpo.engine.monitoring.operators import unlike_operator
 from smpo.engine.monitoring.tracker import StepReport
-from smpo.engine.noise_and_timesteps import Settings
-from smpo.engine.out_of_memory import Room
+from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.engine.out_of_memory import MicroBatcher
 from smpo.engine.overflow import Attempt, Overflows
-from smpo.engine.sharding import apart, whole
-from smpo.engine.step import Noisy, Prepared, judge, noise, predict, refer
-from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, Recall
+from smpo.engine.sharding import full_tensor, no_grad_sync
+from smpo.engine.step import (
+    InvertedBatch,
+    ReferenceBatch,
+    compute_loss,
+    invert_batch,
+    run_policy,
+    run_reference,
+)
+from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, ReferenceCache
 
 __all__ = ["Session", "fit"]
 
@@ -46,31 +53,31 @@ class Session:
     objective: Objective
     inversion: Inversion
     optimiser: torch.optim.Optimizer
-    rate: LearningRate
+    learning_rate: LearningRate
     accelerator: Any
     batches: Callable[[int], Iterable[PairBatch]]
     """The micro-batches of an update for this process."""
     draws: Callable[[Tensor], Draws]
     """Random numbers for samples at these positions of the stream."""
-    settings: Settings
+    settings: StepConfig
     steps: int
     pairs_per_update: int
     """Over all processes."""
     clip: float | None = None
-    average: Average | None = None
+    average: ExponentialMovingAverage | None = None
     window: int | None = None
     """Pairs that are inverted together; None: all of an update."""
-    recall: Recall | None = None
+    reference_cache: ReferenceCache | None = None
     """A memory of what the reference said; None: it is asked every time."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     overflows: Overflows = field(default_factory=Overflows)
     """Updates that were applied, and attempts that the scaler's gradients overflowed in."""
-    room: Room = field(default_factory=Room)
+    micro_batcher: MicroBatcher = field(default_factory=MicroBatcher)
     """Pairs that go through the networks together."""
     ready: Callable[[int], None] | None = None
     """Returns when the pairs of an update are scored and encoded; collective. None: all are."""
 
-    left_out: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
     """Updates, counted from 0, that are passed over."""
     applied: int | None = None
     """Updates that the weights hold; None before training, and while they are being changed."""
@@ -82,7 +89,7 @@ class Session:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for group in self.optimiser.param_groups for p in group["params"]]
 
-    def abandon(self) -> None:
+    def discard_gradients(self) -> None:
         """Let go of an update that was begun and isn't applied."""
         self.optimiser.zero_grad(set_to_none=True)
         self.overflows.abandon(self.scaler)
@@ -97,7 +104,7 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
     session.applied = start
     undo = partial(optimiser.zero_grad, set_to_none=True)
     for step in range(start, session.steps):
-        if step in session.left_out:
+        if step in session.skipped:
             continue
         if session.ready is not None:
             session.busy = True
@@ -106,7 +113,7 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
             finally:
                 session.busy = False
         began = time.perf_counter()
-        session.rate.apply(optimiser, step)
+        session.learning_rate.apply(optimiser, step)
         attempt = partial(_attempt, session, step, first=step == start == 0)
         metrics, norm, _ = session.overflows.finite(step, attempt, session.scaler, undo)
         if session.clip is not None:
@@ -120,7 +127,7 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
         session.applied = step + 1
 
         seconds = time.perf_counter() - began
-        metrics["lr"] = session.rate.at(step)
+        metrics["lr"] = session.learning_rate.at(step)
         yield StepReport(
             step + 1, metrics, seconds, session.pairs_per_update, visits, session.overflows.latest
         )
@@ -131,7 +138,9 @@ def _attempt(session: Session, step: int, *, first: bool) -> Attempt:
     undo = partial(session.optimiser.zero_grad, set_to_none=True)
     session.busy = True
     try:
-        meter = session.room.enough(step, partial(_gradients, session, step, first=first), undo)
+        meter = session.micro_batcher.retry_on_oom(
+            step, partial(_gradients, session, step, first=first), undo
+        )
     finally:
         session.busy = False
     norm = _norm(session)
@@ -142,14 +151,14 @@ def _attempt(session: Session, step: int, *, first: bool) -> Attempt:
 def _gradients(session: Session, step: int, *, first: bool) -> Meter:
     """Add up the gradients of an update, micro-batch by micro-batch."""
     share = session.pairs_per_update // session.accelerator.num_processes * session.settings.timesteps
-    meter = Meter(session.accelerator, session.settings, recalled=session.recall is not None)
+    meter = Meter(session.accelerator, session.settings, recalled=session.reference_cache is not None)
     torch.manual_seed(session.settings.seed * 1_000_003 + step)  # dropout, the only draw not keyed by sample
     batches = list(session.batches(step))
-    kept, means = _over_the_update(session, batches)
-    for noisy in kept or _noised(session, batches):
+    kept, means = _update_means(session, batches)
+    for noisy in kept or _inverted(session, batches):
         with _sync(session, last=meter.pairs + len(noisy.batch) == share):
-            prepared = noisy if isinstance(noisy, Prepared) else _referred(session, noisy)
-            outcome = judge(prepared, predict(prepared, session.denoiser), session.objective, means)
+            prepared = noisy if isinstance(noisy, ReferenceBatch) else _with_reference(session, noisy)
+            outcome = compute_loss(prepared, run_policy(prepared, session.denoiser), session.objective, means)
             if first and not meter.pairs:
                 unlike = partial(unlike_operator, prepared, session.denoiser)
                 assert_starts_at_reference(session.objective, outcome, unlike)
@@ -158,11 +167,11 @@ def _gradients(session: Session, step: int, *, first: bool) -> Meter:
     return meter
 
 
-def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
+def _inverted(session: Session, batches: Sequence[PairBatch]) -> Iterator[InvertedBatch]:
     """Micro-batches with their noise, of the size in which they came; windows of them are inverted together."""
-    size = session.room.of(max(map(len, batches)))
+    size = session.micro_batcher.of(max(map(len, batches)))
     for window in windows(batches, session.window):
-        noisy = noise(
+        noisy = invert_batch(
             window,
             session.draws(window.position),
             denoiser=session.denoiser,
@@ -173,20 +182,20 @@ def _noised(session: Session, batches: Sequence[PairBatch]) -> Iterator[Noisy]:
         yield from parts(noisy, size)
 
 
-def _passes(session: Session, pairs: int) -> Passes:
+def _passes(session: Session, pairs: int) -> ForwardBatches:
     """As many images at once as in a pass with gradients, unless told; not more once memory ran out."""
     told, usual = session.settings.passes, 2 * pairs * session.objective.levels_per_pair()
     rows = told.rows or usual
-    return replace(told, rows=min(rows, usual) if session.room.short else rows)
+    return replace(told, rows=min(rows, usual) if session.micro_batcher.short else rows)
 
 
-def _referred(session: Session, noisy: Noisy) -> Prepared:
-    return refer(noisy, session.denoiser, session.objective, session.recall)
+def _with_reference(session: Session, noisy: InvertedBatch) -> ReferenceBatch:
+    return run_reference(noisy, session.denoiser, session.objective, session.reference_cache)
 
 
-def _over_the_update(
+def _update_means(
     session: Session, batches: Sequence[PairBatch]
-) -> tuple[list[Prepared], Mapping[str, Tensor]]:
+) -> tuple[list[ReferenceBatch], Mapping[str, Tensor]]:
     """What a loss needs to know of the whole update (KTO's z0), from a pass of the policy without gradients.
 
     The inverted latents are kept for the second pass: they are small beside activations, and dear.
@@ -195,9 +204,9 @@ def _over_the_update(
         return [], {}
     kept, sums = [], dict[str, Tensor]()
     with torch.no_grad():
-        for noisy in _noised(session, batches):
-            kept.append(_referred(session, noisy))
-            seen = predict(kept[-1], session.denoiser)
+        for noisy in _inverted(session, batches):
+            kept.append(_with_reference(session, noisy))
+            seen = run_policy(kept[-1], session.denoiser)
             for name, values in session.objective.batch_means(seen, noisy.batch.p).items():
                 sums[name] = sums.get(name, 0) + values.sum()
     reduce = session.accelerator.reduce
@@ -207,11 +216,13 @@ def _over_the_update(
 
 def _sync(session: Session, *, last: bool) -> Any:
     """Gradients travel between processes once an update, with its last micro-batch."""
-    return nullcontext() if last else apart(session.accelerator, session.denoiser.policy)
+    return nullcontext() if last else no_grad_sync(session.accelerator, session.denoiser.policy)
 
 
 def _norm(session: Session) -> Tensor:
     """Global norm of the gradient. Nothing is clipped before it is known to be a number: clipping by one that isn't
     would leave nothing to examine."""
     session.scaler.unscale_(session.optimiser)
-    return whole(torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None]))
+    return full_tensor(
+        torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None])
+    )

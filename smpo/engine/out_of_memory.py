@@ -14,7 +14,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from smpo.errors import MachineError
 
-__all__ = ["OutOfMemory", "Room", "ran_out"]
+__all__ = ["MicroBatcher", "OutOfMemory", "is_out_of_memory"]
 
 T = TypeVar("T")
 
@@ -23,14 +23,14 @@ class OutOfMemory(MachineError):
     """An update doesn't fit even pair by pair. It was not applied: the weights are those of the step before."""
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of any device. torch has a class for it on CUDA only; elsewhere it is in the words."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, Exception) and should_reduce_batch_size(error)
 
 
-class Room:
+class MicroBatcher:
     """How many pairs go through the networks at once: what was asked for, halved whenever that was too much.
 
     `pairs`: of a micro-batch, None for as many as come. `alone`: the only process of the run. Where there are several,
@@ -48,13 +48,13 @@ class Room:
         self.pairs = held if self.pairs is None else min(held, self.pairs)
         return self.pairs
 
-    def enough(self, step: int, work: Callable[[], T], undo: Callable[[], None]) -> T:
+    def retry_on_oom(self, step: int, work: Callable[[], T], undo: Callable[[], None]) -> T:
         """What `work` returns, in an update that is tried until it fits. Raises `OutOfMemory` when one pair doesn't."""
         while True:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
-                if not ran_out(error):
+                if not is_out_of_memory(error):
                     raise
                 self._halve(step, error)
             # Out here nobody holds the frames of what failed any more, and with them their tensors.

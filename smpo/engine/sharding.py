@@ -27,7 +27,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-__all__ = ["apart", "gather", "is_sharded", "mine", "put", "shard", "whole"]
+__all__ = ["distribute_like", "full_tensor", "gather", "is_sharded", "local_shard", "no_grad_sync", "shard"]
 
 
 def shard(network: nn.Module, device: str, processes: int) -> None:
@@ -65,7 +65,7 @@ def gather(network: nn.Module) -> None:
             module.unshard()
 
 
-def apart(accelerator: Any, network: nn.Module) -> AbstractContextManager[None]:
+def no_grad_sync(accelerator: Any, network: nn.Module) -> AbstractContextManager[None]:
     """Inside, gradients stay where they are: other processes aren't met."""
     if is_sharded(network):
         return _apart(network)
@@ -82,25 +82,25 @@ def _apart(network: Any) -> Iterator[None]:
         network.set_requires_gradient_sync(True)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor of which this process may hold a part. Collective for those."""
     full: Tensor = tensor.full_tensor() if _dealt(tensor) else tensor
     return full
 
 
-def mine(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """What this process holds of it."""
     local: Tensor = tensor.to_local() if _dealt(tensor) else tensor
     return local
 
 
-def put(target: Tensor, value: Tensor) -> Tensor:
+def distribute_like(target: Tensor, value: Tensor) -> Tensor:
     """The whole `value` as `target` is dealt out, on its device. Not collective: each process takes its own part."""
     if not _dealt(target) or value.shape != target.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    there = value.to(mine(target).device)
+    there = value.to(local_shard(target).device)
     return distribute_tensor(there, target.device_mesh, target.placements, src_data_rank=None)
 
 

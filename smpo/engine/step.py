@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from smpo.engine.forward_batches import followers
-from smpo.engine.noise_and_timesteps import Levels, Settings, each_spread, latents_of, spread, timesteps_of
+from smpo.engine.forward_batches import batched_predictors
+from smpo.engine.noise_and_timesteps import (
+    LevelDraws,
+    StepConfig,
+    latents_of,
+    repeat_each_level,
+    repeat_levels,
+    timesteps_of,
+)
 from smpo.kinds import (
     Conditioning,
     Denoiser,
@@ -25,18 +32,26 @@ from smpo.kinds import (
     PairBatch,
     Predicted,
     Predictors,
-    Recall,
+    ReferenceCache,
 )
 from smpo.maths.schedule import carried
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Noisy", "PairOutcome", "Prepared", "judge", "noise", "predict", "refer"]
+__all__ = [
+    "InvertedBatch",
+    "ReferenceBatch",
+    "StepOutput",
+    "compute_loss",
+    "invert_batch",
+    "run_policy",
+    "run_reference",
+]
 
 
 @dataclass(frozen=True)
-class Noisy:
+class InvertedBatch:
     """Pairs with the noise that belongs to them, before anybody's opinion. B counts a pair once for each of its losses.
 
     `x0`, `x_t`, `noise` `[2 * levels * B, C, H, W]`, `t` and conditioning likewise: sides, then the levels that one
@@ -56,7 +71,7 @@ class Noisy:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ReferenceBatch:
     """A micro-batch with its noise and the reference's opinion: all that is settled before gradients flow.
 
     `seen` lacks only the policy's prediction. `x_t`, `conditioning`: what the networks are asked about, one row for
@@ -67,13 +82,13 @@ class Prepared:
     batch: PairBatch
     x_t: Tensor
     conditioning: Conditioning
-    seen: Predicted
+    predicted: Predicted
     passes: float
-    asked: bool = True
+    reference_ran: bool = True
 
 
 @dataclass(frozen=True)
-class PairOutcome:
+class StepOutput:
     """What a micro-batch of B pairs gave, one row a pair. Only `loss` carries gradients.
 
     `t` `[B]`; `target_power` `[B]`: mean of tau squared over both images (about 1 for healthy image inversions);
@@ -87,39 +102,39 @@ class PairOutcome:
     p: Tensor
     passes: float
     metrics: dict[str, Tensor]
-    asked: bool = True
+    reference_ran: bool = True
     """Whether the reference was asked."""
 
 
-def noise(
+def invert_batch(
     batch: PairBatch,
     draws: Draws,
     *,
     denoiser: Denoiser,
     inversion: Inversion,
     objective: Objective,
-    settings: Settings,
-) -> Noisy:
+    settings: StepConfig,
+) -> InvertedBatch:
     """Latents, timesteps, and the inversion's noise. No gradients."""
     levels, together = objective.levels_per_pair(), objective.levels_per_pair() * settings.timesteps
-    x0 = spread(latents_of(batch, draws, settings), together)  # [2 * together * B, C, H, W]
+    x0 = repeat_levels(latents_of(batch, draws, settings), together)  # [2 * together * B, C, H, W]
     t = timesteps_of(batch, draws, settings, together)
     cond, empty = batch.conditioning, batch.unconditional
     if together > 1:
-        rows = carried(spread(torch.arange(2 * len(batch)), together), x0.device)
+        rows = carried(repeat_levels(torch.arange(2 * len(batch)), together), x0.device)
         cond, empty = cond.take(rows), None if empty is None else empty.take(rows)
     noised = inversion(
         x0,
         t,
         Predictors(
-            **followers(denoiser, cond, empty, settings.passes),
+            **batched_predictors(denoiser, cond, empty, settings.passes),
             levels=together,
-            pictures=each_spread(batch.pictures, together),
+            pictures=repeat_each_level(batch.pictures, together),
         ),
         denoiser.schedule,
-        Levels(draws, together) if together > 1 else draws,
+        LevelDraws(draws, together) if together > 1 else draws,
     )
-    return Noisy(
+    return InvertedBatch(
         batch.repeated(settings.timesteps),
         x0,
         noised.x_t,
@@ -132,7 +147,9 @@ def noise(
     )
 
 
-def refer(noisy: Noisy, denoiser: Denoiser, objective: Objective, recall: Recall | None = None) -> Prepared:
+def run_reference(
+    noisy: InvertedBatch, denoiser: Denoiser, objective: Objective, recall: ReferenceCache | None = None
+) -> ReferenceBatch:
     """The reference's turn: in the same company as the policy later, so that rounding cancels in their difference.
 
     `recall(key)` may know what it said of the same micro-batch before; it is told otherwise.
@@ -158,19 +175,22 @@ def refer(noisy: Noisy, denoiser: Denoiser, objective: Objective, recall: Recall
         levels=noisy.levels,
         desirable=noisy.batch.desirable,
     )
-    return Prepared(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes, asked)
+    return ReferenceBatch(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes, asked)
 
 
-def predict(prepared: Prepared, denoiser: Denoiser) -> Predicted:
+def run_policy(prepared: ReferenceBatch, denoiser: Denoiser) -> Predicted:
     """The policy's turn, with gradients if the caller has them on."""
-    seen = prepared.seen
+    seen = prepared.predicted
     output = denoiser.predict(prepared.x_t, seen.t, prepared.conditioning)
     return replace(seen, policy=denoiser.schedule.compared(output, prepared.x_t, seen.t))
 
 
-def judge(
-    prepared: Prepared, predicted: Predicted, objective: Objective, means: Mapping[str, Tensor] | None = None
-) -> PairOutcome:
+def compute_loss(
+    prepared: ReferenceBatch,
+    predicted: Predicted,
+    objective: Objective,
+    means: Mapping[str, Tensor] | None = None,
+) -> StepOutput:
     """The objective's verdict, and what is worth a curve beside it."""
     batch = prepared.batch
     out = objective(replace(predicted, means=means) if means else predicted, batch.p)
@@ -179,14 +199,14 @@ def judge(
         power = predicted.target.float().square().flatten(1).mean(1).reshape(shape).mean((0, 1))
         t = predicted.t.reshape(shape).float().mean((0, 1))
         watched = _watched(predicted, batch, objective)
-    return PairOutcome(
+    return StepOutput(
         loss=out.loss,
         margin=out.margin.detach(),
         t=t,
         target_power=power,
         p=batch.p,
         passes=prepared.passes,
-        asked=prepared.asked,
+        reference_ran=prepared.reference_ran,
         metrics={**watched, **{name: value.detach() for name, value in out.metrics.items()}},
     )
 

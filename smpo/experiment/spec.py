@@ -173,7 +173,7 @@ class ExperimentSpec(Block):
                 related=["train.holdout"] if "holdout" in self.train.model_fields_set else [],
                 help="`-s train.holdout=200`",
             )
-        if self.inversion.remembers and self.runtime.devices > 1:
+        if self.inversion.stateful and self.runtime.devices > 1:
             raise SpecError(
                 "runtime.devices",
                 f"inversion `{self.inversion.use}` remembers what its process has seen: the result would depend on "

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 
 from smpo.errors import MachineError
-from smpo.families.files.load_snippet import opening_of
+from smpo.families.files.load_snippet import load_snippet
 from smpo.families.files.single_file import is_single_file, unpacked
 from smpo.families.lora import Adapter
 from smpo.families.pipelines import (
     AS_IT_IS,
-    Reading,
+    LoadOptions,
     content_keys,
     fetch_reference,
-    open_stack,
+    open_pipeline,
     pipeline_patterns,
     policy_and_reference,
     vae_place,
 )
-from smpo.families.policy_reference import HALF, Arithmetic, Networks, Precision
+from smpo.families.policy_reference import HALF, Arithmetic, PolicyAndReference, Precision
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
@@ -54,7 +54,7 @@ def load_unet(
     resolution: int | None = None,
     train_precision: Precision | None = None,
     extras: Extras = Extras(),
-    reading: Reading = AS_IT_IS,
+    reading: LoadOptions = AS_IT_IS,
 ) -> UNetDenoiser:
     """Bring a pipeline folder, a hub repository or a single file into memory, ready to be trained.
 
@@ -80,7 +80,7 @@ def load_unet(
         vae = locate(extras.vae, what="the vae", patterns=patterns, revision=extras.vae_revision)
         _note(origin, "vae", vae)
         reading, other = replace(reading, vae=vae), (extras.vae, extras.vae_revision, vae_place(vae) != vae)
-    stack = open_stack(folder, variant=variant, resolution=resolution, reading=reading, device=device)
+    stack = open_pipeline(folder, variant=variant, resolution=resolution, reading=reading, device=device)
     half, hold = HALF.get(precision), runtime.reference
     if runtime.vae_slicing if runtime.vae_slicing is not None else stack.resolution >= 512:
         stack.pipeline.vae.enable_slicing()  # a batch of pictures decoded at once fills a GPU
@@ -90,7 +90,7 @@ def load_unet(
     later = partial(fetch_reference, folder, stack.pipeline.unet, variant=variant, half=half, device=rest)
     attending = Speed(attention=runtime.attention).attending
     checkpoint(stack.pipeline.unet, runtime.gradient_checkpointing, attending)
-    networks = Networks(
+    networks = PolicyAndReference(
         stack.pipeline.unet,
         reference,
         arithmetic=Arithmetic(device, precision, runtime.batch),
@@ -101,7 +101,7 @@ def load_unet(
     )
     keys = content_keys(folder, stack, variant=variant, reading=reading)
     scheduler = stack.pipeline.scheduler
-    opening = opening_of(
+    opening = load_snippet(
         path_or_id,
         revision,
         single=stack.pipeline_class if single else None,
@@ -111,7 +111,7 @@ def load_unet(
     return UNetDenoiser(stack, networks, keys=keys, opening=opening, origin=origin)
 
 
-def _unlike(scheduler: Any, reading: Reading, single: bool) -> bool:
+def _unlike(scheduler: Any, reading: LoadOptions, single: bool) -> bool:
     """Whether whoever opens the base alone gets another schedule: one that was corrected here, or told by a file."""
     corrected = reading.prediction is not None or reading.zero_terminal_snr is not None
     special = scheduler.config.prediction_type != "epsilon" or scheduler.config.get("rescale_betas_zero_snr")

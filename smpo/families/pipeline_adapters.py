@@ -18,7 +18,7 @@ from smpo.errors import RunError
 from smpo.imaging import Placed
 from smpo.kinds import Conditioning, Placement
 
-__all__ = ["STACKS", "LatentScale", "SDStack", "SDXLStack", "stack_for"]
+__all__ = ["STACKS", "LatentScale", "PipelineAdapter", "SDXLPipelineAdapter", "adapter_for"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class LatentScale:
         return latents * self.std / self.factor + self.mean
 
 
-class SDStack:
+class PipelineAdapter:
     """Stable Diffusion 1.x and 2.x: one text encoder; the prompt is all there is to know.
 
     Conditioning rows: `text` `[N, L, D]`, L the tokenizer's maximum (77).
@@ -156,7 +156,7 @@ class SDStack:
             logging.set_verbosity(verbosity)
 
 
-class SDXLStack(SDStack):
+class SDXLPipelineAdapter(PipelineAdapter):
     """SDXL: two text encoders, a pooled vector, and six numbers that say how the image was cut.
 
     Further rows: `pooled` `[N, P]` and, with the images, `size_ids` `[N, 6]` = original height and width, top
@@ -206,10 +206,12 @@ class SDXLStack(SDStack):
         return LatentScale(float(config.scaling_factor), *moments)
 
 
-STACKS: Mapping[str, type[SDStack]] = {stack.pipeline_class: stack for stack in (SDStack, SDXLStack)}
+STACKS: Mapping[str, type[PipelineAdapter]] = {
+    stack.pipeline_class: stack for stack in (PipelineAdapter, SDXLPipelineAdapter)
+}
 
 
-def stack_for(pipeline_class: str) -> type[SDStack]:
+def adapter_for(pipeline_class: str) -> type[PipelineAdapter]:
     """The adapter for a class named in `model_index.json`."""
     try:
         return STACKS[pipeline_class]

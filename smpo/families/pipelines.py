@@ -18,7 +18,7 @@ from torch import nn
 from smpo.errors import MachineError, RunError, readable
 from smpo.families.dtypes import frozen_copy, move, store_in_half
 from smpo.families.lora import Adapter, attach
-from smpo.families.pipeline_adapters import SDStack, stack_for
+from smpo.families.pipeline_adapters import PipelineAdapter, adapter_for
 from smpo.maths.schedule import Compare, NoiseSchedule
 from smpo.weights import (
     content_key,
@@ -33,10 +33,10 @@ from smpo.weights import (
 
 __all__ = [
     "AS_IT_IS",
-    "Reading",
+    "LoadOptions",
     "content_keys",
     "fetch_reference",
-    "open_stack",
+    "open_pipeline",
     "pipeline_patterns",
     "policy_and_reference",
     "schedule_of",
@@ -48,7 +48,7 @@ _ENCODING = "unet/1"
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadOptions:
     """What is to be read otherwise than a folder says; None leaves it as it is.
 
     `vae`: a folder with another autoencoder. `prediction`, `zero_terminal_snr`: what the network was really trained
@@ -63,7 +63,7 @@ class Reading:
     sizes: Literal["real", "square"] = "real"
 
 
-AS_IT_IS = Reading()
+AS_IT_IS = LoadOptions()
 CPU = torch.device("cpu")
 _CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -83,14 +83,14 @@ def pipeline_patterns(variant: str | None = None) -> list[str]:
     return ["model_index.json", *(f"{part}/config.json" for part in parts), *texts, *weights]
 
 
-def open_stack(
+def open_pipeline(
     folder: Path,
     *,
     variant: str | None,
     resolution: int | None,
-    reading: Reading = AS_IT_IS,
+    reading: LoadOptions = AS_IT_IS,
     device: torch.device = CPU,
-) -> SDStack:
+) -> PipelineAdapter:
     """The pipeline, in the adapter for its class: VAE and text encoders frozen in float32 on `device`, the UNet on the
     CPU in the precision of its files, which are mapped into memory (`policy_and_reference` moves it).
 
@@ -100,7 +100,7 @@ def open_stack(
     import transformers
 
     index = read_json(folder / "model_index.json")
-    stack_class = stack_for(str(index.get("_class_name", "")))
+    stack_class = adapter_for(str(index.get("_class_name", "")))
 
     def named(part: str) -> str:
         entry = index.get(part)
@@ -169,7 +169,7 @@ def _other_vae(folder: Path) -> Any:
     return whole(diffusers.AutoencoderKL, "the vae", place, as_stored=True)
 
 
-def _scheduler(scheduler: Any, reading: Reading) -> Any:
+def _scheduler(scheduler: Any, reading: LoadOptions) -> Any:
     """The folder's scheduler, told what the network was really trained for.
 
     Zero terminal SNR only shows when sampling starts at the last timestep, so the spacing becomes `trailing` (Lin et
@@ -237,7 +237,7 @@ def fetch_reference(
 
 
 def content_keys(
-    folder: Path, stack: SDStack, *, variant: str | None, reading: Reading = AS_IT_IS
+    folder: Path, stack: PipelineAdapter, *, variant: str | None, reading: LoadOptions = AS_IT_IS
 ) -> tuple[str, str]:
     """`(encoder_key, weights_key)`, both by content.
 

@@ -29,9 +29,9 @@ from smpo.families.operator_parity import (
     some_attention_is_frozen,
     without_dropout,
 )
-from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, Shadow, Speed
+from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, HalfPrecisionCopy, Speed
 
-__all__ = ["HALF", "Arithmetic", "Networks", "Precision"]
+__all__ = ["HALF", "Arithmetic", "PolicyAndReference", "Precision"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,7 +52,7 @@ class Arithmetic:
         return torch.autocast(self.device.type, dtype=half, enabled=self.precision != "fp32")
 
 
-class Networks:
+class PolicyAndReference:
     """The trained network itself (`trained`, never wrapped), and whoever stands in for the original.
 
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
@@ -78,7 +78,9 @@ class Networks:
         self.shared = reference is None and fetch is None
         self._fetch, self._offload = fetch, offload
         half = HALF.get(arithmetic.precision)
-        self._shadow = Shadow(trained, half, speed) if shadow and half and not self.shared else None
+        self._shadow = (
+            HalfPrecisionCopy(trained, half, speed) if shadow and half and not self.shared else None
+        )
         speed.prepare(trained)
         self.input_gradients = some_attention_is_frozen(trained)
         """Whether the policy's input has to require gradients, so that its attention runs as the reference's does."""
@@ -99,7 +101,7 @@ class Networks:
             return reference
         return reference.to(self.arithmetic.device)
 
-    def ask(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    def forward(self, network: nn.Module, x: Tensor, t: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """One pass in the common arithmetic: at least float32 `[N, C, H, W]`.
 
         Contiguous: torch may choose other kernels for other strides.
@@ -113,14 +115,14 @@ class Networks:
     def compared(self, *, reference: bool) -> Iterator[nn.Module]:
         """The policy or reference for a pass without gradients whose output is compared with another: it runs the
         operators of a pass with gradients, and its output has to be detached."""
-        with self.still(reference=reference) as network, keeping_nothing():
+        with self.eval_network(reference=reference) as network, keeping_nothing():
             yield network
 
     @contextmanager
     def inverting(self, *, reference: bool) -> Iterator[nn.Module]:
         """The policy or reference for a pass of an inversion, which is compared with no other: without autograd, and
         with compiled blocks where they are wanted."""
-        with self.still(reference=reference) as network, torch.no_grad():
+        with self.eval_network(reference=reference) as network, torch.no_grad():
             if not self.speed.compile:
                 yield network
                 return
@@ -130,7 +132,7 @@ class Networks:
                 yield network
 
     @contextmanager
-    def still(self, *, reference: bool) -> Iterator[nn.Module]:
+    def eval_network(self, *, reference: bool) -> Iterator[nn.Module]:
         """The bare policy or reference network on the device, without dropout; afterwards everything as it was."""
         if reference and not self.shared:
             if self._reference is None:

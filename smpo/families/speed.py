@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from smpo.families.dtypes import frozen_copy, store_in_half
 from smpo.families.operator_parity import contiguous_projections
 
-__all__ = ["AS_TORCH_DOES", "CompiledBlocks", "Shadow", "Speed", "store_in_half"]
+__all__ = ["AS_TORCH_DOES", "CompiledBlocks", "HalfPrecisionCopy", "Speed", "store_in_half"]
 
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 RECOMPILE_LIMIT = 64
@@ -68,7 +68,7 @@ class Speed:
 AS_TORCH_DOES = Speed()
 
 
-class Shadow:
+class HalfPrecisionCopy:
     """A copy of a trained network with its linear and convolution weights in 16 bits, for passes without gradients.
 
     Under autocast every pass casts every weight: 15 GB of traffic for SDXL, a dozen times a pair. The shadow's weights

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from smpo.errors import RunError
 from smpo.families.files.atomic_folder import replaced_folder, without_paths
-from smpo.families.files.load_snippet import Opening, opening_of
+from smpo.families.files.load_snippet import LoadSnippet, load_snippet
 from smpo.families.lora import save_adapter
-from smpo.families.pipeline_adapters import SDStack
+from smpo.families.pipeline_adapters import PipelineAdapter
 from smpo.families.pipelines import schedule_of
-from smpo.families.policy_reference import Networks
+from smpo.families.policy_reference import PolicyAndReference
 from smpo.imaging import Placed, in_range, place
 from smpo.imaging.transfer import stack_on, to_cpu
 from smpo.kinds import Conditioning, Placement
@@ -41,11 +41,11 @@ class UNetDenoiser:
 
     def __init__(
         self,
-        stack: SDStack,
-        networks: Networks,
+        stack: PipelineAdapter,
+        networks: PolicyAndReference,
         *,
         keys: tuple[str, str],
-        opening: Opening,
+        opening: LoadSnippet,
         origin: Mapping[str, str],
     ) -> None:
         self.networks = networks
@@ -115,12 +115,12 @@ class UNetDenoiser:
         inputs, networks = self.stack.network_inputs(cond), self.networks
         if inverting:
             with networks.inverting(reference=reference) as network:
-                return networks.ask(network, x, t, inputs)
+                return networks.forward(network, x, t, inputs)
         if not reference and torch.is_grad_enabled():
             start = x.detach().requires_grad_() if networks.input_gradients else x
-            return networks.ask(self.policy, start, t, inputs)
+            return networks.forward(self.policy, start, t, inputs)
         with networks.compared(reference=reference) as network:
-            return networks.ask(network, x.detach().requires_grad_(), t, inputs).detach()
+            return networks.forward(network, x.detach().requires_grad_(), t, inputs).detach()
 
     # ---- sampling
 
@@ -145,7 +145,7 @@ class UNetDenoiser:
         height, width = size or (side, side)
         self.stack.check_size((height, width))
         pictures: list[Picture] = []
-        with self.networks.still(reference=reference) as network:
+        with self.networks.eval_network(reference=reference) as network:
             pipeline.unet = network
             try:
                 for rows in _split(range(len(prompts)), self.networks.arithmetic.batch):
@@ -201,7 +201,7 @@ class UNetDenoiser:
         if self.networks.shared:
             opening, then = self.opening, [f"pipe.load_lora_weights({str(folder)!r})"]
         else:
-            opening, then = opening_of(folder, None), []
+            opening, then = load_snippet(folder, None), []
         return ["import torch", f"from diffusers import {', '.join(opening.names)}", *opening.lines, *then]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smpo.kinds.live import Denoiser, Draws, PairTable, Predict, Predictors, Recall, Scorer
+from smpo.kinds.live import Denoiser, Draws, PairTable, Predict, Predictors, ReferenceCache, Scorer
 from smpo.kinds.method import (
     DRIFT_PROMPTS,
     DRIFT_TIMESTEPS,
@@ -42,6 +42,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DRIFT_PROMPTS", "DRIFT_TIMESTEPS", "HELD_TIMESTEPS", "Conditioning", "Denoiser", "Draws", "Inversion",
     "Model", "ModelFacts", "Objective", "ObjectiveOut", "Optimiser", "Pair", "PairBatch", "PairData",
-    "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt", "PromptSet", "Pruner", "Recall", "Reward",
+    "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt", "PromptSet", "Pruner", "ReferenceCache", "Reward",
     "Runtime", "Sampler", "Sampling", "ScoreStats", "Scorer", "Smoothing",
 ]  # fmt: skip

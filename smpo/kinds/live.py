@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from smpo.kinds.values import Conditioning, Pair, Picture, Placement
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["Denoiser", "Draws", "PairTable", "Predict", "Predictors", "Recall", "Scorer"]
+__all__ = ["Denoiser", "Draws", "PairTable", "Predict", "Predictors", "ReferenceCache", "Scorer"]
 
 
 class Draws(Protocol):
@@ -38,7 +38,7 @@ class Predict(Protocol):
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
 
 
-class Recall(Protocol):
+class ReferenceCache(Protocol):
     """What the frozen reference said of a micro-batch, kept bit for bit from one run to the next."""
 
     def get(self, key: str) -> Tensor | None: ...

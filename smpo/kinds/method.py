@@ -44,7 +44,7 @@ class Smoothing(Component):
         return self.needs_reward
 
     @property
-    def certain(self) -> bool:
+    def is_hard(self) -> bool:
         """Whether p is always 0, 1, or 1/2 for a tie."""
         return False
 
@@ -62,7 +62,7 @@ class Inversion(Component):
     """How a clean latent becomes the noisy one on which policy and reference are compared."""
 
     kind: ClassVar[str] = "inversion"
-    remembers: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
     """Whether a run's inversions depend on earlier ones of the same process: such a run has one process."""
 
     @property
@@ -100,12 +100,12 @@ class Inversion(Component):
         remember."""
         return self.expected_passes(timesteps, t_min, t_max, levels)
 
-    def for_run(self, pairs_per_update: int) -> Inversion:
+    def bind(self, pairs_per_update: int) -> Inversion:
         """What one run calls: this, or something with a memory, whose `state` and `load_state` go through
         checkpoints."""
         return self
 
-    def doubts(self, gap: float | None) -> Iterable[str]:
+    def warnings(self, gap: float | None) -> Iterable[str]:
         """What `smpo plan` should say of it, a sentence each, where a pair comes back every `gap` updates."""
         return ()
 
@@ -129,7 +129,7 @@ class Objective(Component):
     needs_reference: ClassVar[bool] = True
     needs_means: ClassVar[bool] = False
     """Whether `batch_means` has something to say; it costs one more pass of the policy, without gradients."""
-    uses: ClassVar[Literal["size", "side"]] = "side"
+    label_use: ClassVar[Literal["size", "side"]] = "side"
     """Of p: how far it is from 1/2, or only which side of it."""
 
     @property
@@ -152,7 +152,7 @@ class Objective(Component):
         """Values `[B]` whose means over all pairs of the update, on all devices, the loss depends on."""
         return {}
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         """What `smpo plan` should say about this company, a sentence each."""
         return ()
 

@@ -139,7 +139,7 @@ class PromptSet(Component):
     def load(self) -> list[Prompt]:
         """All prompts of the set, in a fixed order. Raises `MachineError` when they can't be read."""
 
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether `load` finds the prompts on this machine. A plan counts them then, and fetches nothing."""
         return self.check() is None
 

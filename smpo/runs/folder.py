@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from smpo.atomic import naming, settle
+from smpo.atomic import fsync, with_path
 from smpo.runs.clock import Clock
 
 __all__ = ["RunFolder", "State", "Status"]
@@ -157,10 +157,10 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with naming(path):
+            with with_path(path):
                 fresh.write_text(content, encoding="utf-8")
                 if name != _STATUS:  # for people, and often
-                    settle(fresh)
+                    fsync(fresh)
                 fresh.replace(path)
         except OSError:
             with suppress(OSError):

@@ -68,7 +68,7 @@ class SmoothingContract(ComponentContract):
         )
 
     def test_certain_means_certain(self, component: Smoothing, table: Table) -> None:
-        if component.certain:
+        if component.is_hard:
             assert set(component(*table).tolist()) <= {0.0, 0.5, 1.0}
 
     def test_statistics_that_are_not_needed_are_not_used(self, component: Smoothing, table: Table) -> None:

@@ -51,7 +51,7 @@ class Point:
 
 
 class JsonlTracker:
-    """Writes the log. Put it first in a `Tee`: mirrors read what it has written.
+    """Writes the log. Put it first in a `TrackerGroup`: mirrors read what it has written.
 
     Raises `NoRecord` where the log can't even be begun: nobody should train for days without one. Later, a disk that
     refuses is told to `say` once, and lines wait for it; only those that still wait at the end raise `OSError`.

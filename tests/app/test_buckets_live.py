@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.app.build.build import assemble
-from smpo.app.build.live import Live
+from smpo.app.build.build import build_run
+from smpo.app.build.live import LiveRun
 from smpo.app.plan.plan import make_plan
 from smpo.engine.loop import fit
 from smpo.errors import RunError
@@ -54,8 +54,8 @@ runtime: {{device: cpu, micro_batch: 2, runs: {place / "runs"}, cache: {place / 
     return resolve(place / "spec.yaml", skeleton=ExperimentSpec, sets=sets)
 
 
-def live(place: Path, *sets: str) -> Live:
-    return assemble(resolved(place, *sets).spec, report=None, progress=lambda *_: None, say=pytest.fail)
+def live(place: Path, *sets: str) -> LiveRun:
+    return build_run(resolved(place, *sets).spec, report=None, progress=lambda *_: None, say=pytest.fail)
 
 
 def trained(place: Path, *sets: str) -> tuple[list[float], torch.Tensor]:

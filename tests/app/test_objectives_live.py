@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.app.build.build import assemble
+from smpo.app.build.build import build_run
 from smpo.app.plan.plan import make_plan
 from smpo.engine.loop import fit
 from smpo.errors import SmpoError
@@ -41,7 +41,7 @@ def planned(cache: Path, *sets: str) -> Resolved[ExperimentSpec]:
 
 
 def live(resolved: Resolved[ExperimentSpec]):
-    return assemble(resolved.spec, report=None, progress=lambda *_: None, say=pytest.fail)
+    return build_run(resolved.spec, report=None, progress=lambda *_: None, say=pytest.fail)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -114,9 +114,9 @@ def test_plans_do_not_warn_of_what_papers_do(cache: Path) -> None:
 
 def test_held_out_pairs_are_the_same_for_all_seeds_and_never_trained_on(cache: Path) -> None:
     one, other = (live(planned(cache, "train.holdout=20", f"train.seed={seed}")) for seed in (0, 1))
-    assert one.held == other.held and len(one.held.held) == 20
-    assert not set(one.held.held) & set(one.held.trained)
-    images = {image for row in one.held.held for image in (one.table[row].winner, one.table[row].loser)}
+    assert one.holdout == other.holdout and len(one.holdout.held) == 20
+    assert not set(one.holdout.held) & set(one.holdout.trained)
+    images = {image for row in one.holdout.held for image in (one.table[row].winner, one.table[row].loser)}
     seen = {shown.image for step in range(4) for sample in one.loader.samples(step) for shown in sample.shown}
     assert seen and not seen & images
 
@@ -138,7 +138,7 @@ def test_looks_at_held_out_pairs(cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
     in_double(monkeypatch)
     session = live(planned(cache, "train.holdout=40", "train.steps=30", "train.lr=1e-3", "inversion=none"))
-    rows = session.held.held
+    rows = session.holdout.held
     share = torch.tensor([session.table[row].share for row in rows], dtype=torch.float64)
 
     def holdout(size: int) -> Holdout:

@@ -19,12 +19,12 @@ from smpo.app.build.device import live_runtime
 from smpo.app.build.scores import ensure_scores
 from smpo.app.checks import machine as checkup
 from smpo.app.distributed import liveness as rollcall
-from smpo.app.run.cost import Ledger
+from smpo.app.run.cost import CostMeter
 from smpo.app.run.lock_file import arithmetic, device_name
 from smpo.components.datasets import PlanePairs
 from smpo.components.rewards import PlaneRadius
 from smpo.errors import MachineError
-from smpo.evaluation.results.drift import Probe
+from smpo.evaluation.results.drift import DriftProbe
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Runtime
 from smpo.registry.resolve import resolve
@@ -150,7 +150,7 @@ def test_a_process_looks_at_its_card_when_it_has_been_chosen(monkeypatch):
 
 def test_the_peak_is_the_cards_where_the_run_has_used_it(monkeypatch):
     pretend_card(monkeypatch)
-    ledger = Ledger()
+    ledger = CostMeter()
     torch.cuda.reset_peak_memory_stats.assert_called_once_with()
     assert ledger.metrics()["cost/peak_gib"] == 3
     torch.cuda.max_memory_allocated.return_value = 0
@@ -166,10 +166,10 @@ def test_processes_that_torchrun_started_again_meet_under_names_of_their_own(mon
         monkeypatch.setenv(name, value)
     opened = create_autospec(distributed.init_process_group)
     monkeypatch.setattr(distributed, "init_process_group", opened)
-    rollcall.meet_again(cpu=cpu, patience=timedelta(seconds=20))
+    rollcall.init_process_group_after_restart(cpu=cpu, patience=timedelta(seconds=20))
     opened.assert_not_called()  # accelerate does it the first time
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
-    rollcall.meet_again(cpu=cpu, patience=timedelta(seconds=20))
+    rollcall.init_process_group_after_restart(cpu=cpu, patience=timedelta(seconds=20))
     ((called,), told) = opened.call_args
     assert (called, told["rank"], told["world_size"]) == (backend, 0, 1)
     told["store"].set("address", "here")
@@ -178,7 +178,7 @@ def test_processes_that_torchrun_started_again_meet_under_names_of_their_own(mon
 
 def test_an_evaluation_survives_a_card_too_small_for_both_networks(monkeypatch, tmp_path, capfd):
     """The distance that needs the reference beside the policy is left out."""
-    plain = Probe.predictions
+    plain = DriftProbe.predictions
 
     def predictions(self, denoiser, *, reference=False, prefix=""):
         if reference:
@@ -187,7 +187,7 @@ def test_an_evaluation_survives_a_card_too_small_for_both_networks(monkeypatch, 
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL_PLANE)
-    monkeypatch.setattr(Probe, "predictions", predictions)
+    monkeypatch.setattr(DriftProbe, "predictions", predictions)
     assert smpo(capfd, "run", "small.yaml", "-q").code == 0
     (found,) = tmp_path.glob("runs/small/*-1/evaluation.json")
     distances = [one["kind"] for one in json.loads(found.read_text())["drift"]["distances"]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.cli.closed_streams import unheard
+from smpo.cli.closed_streams import ignore_broken_pipe
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.paths import python_path
 
@@ -50,7 +50,7 @@ def test_streams_are_given_back_and_say_once(tmp_path):
     with Path("/dev/full").open("w") as full, (tmp_path / "err").open("w") as err:
         sys.stdout, sys.stderr = full, err
         try:
-            with unheard():
+            with ignore_broken_pipe():
                 for _ in range(3):
                     print("x" * 10_000, flush=True)
                 sys.stdout.writelines(["a\n", "b\n"])

@@ -183,29 +183,29 @@ def _refuse_writes(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    from smpo.cli.exit_codes import through
+    from smpo.cli.exit_codes import run_with_exit_code
 
     def bug():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        through(bug)
+        run_with_exit_code(bug)
 
 
 def test_what_the_system_refuses_can_be_traced(monkeypatch, capfd):
-    from smpo.cli.exit_codes import TRACEBACK, through
+    from smpo.cli.exit_codes import TRACEBACK, run_with_exit_code
 
     def refused():
         raise OSError(28, "No space left on device", "some/file")
 
     with pytest.raises(SystemExit) as end:
-        through(refused)
+        run_with_exit_code(refused)
     said = capfd.readouterr().err
     assert end.value.code == 1 and said.startswith("error: some/file: No space left on device\n")
     assert "make room there" in said and "--resume" in said
     monkeypatch.setenv(TRACEBACK, "1")
     with pytest.raises(OSError, match="No space left"):
-        through(refused)
+        run_with_exit_code(refused)
 
 
 def test_libraries_are_quiet_whatever_the_command(capfd, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.engine.loop import fit
-from smpo.engine.out_of_memory import OutOfMemory, ran_out
+from smpo.engine.out_of_memory import OutOfMemory, is_out_of_memory
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.double import ADAMW, LOGGED, in_double
 from tests.engine.toys import toy_session
@@ -121,14 +121,14 @@ def test_an_update_that_was_begun_leaves_no_gradients(objective):
 
     short.denoiser.predict = limited
     one, other = list(fit(plain)), list(fit(short))
-    assert short.room.pairs == 2 and calls[4:] == [4] * 16
+    assert short.micro_batcher.pairs == 2 and calls[4:] == [4] * 16
     for a, b in zip(one, other, strict=True):
         assert a.metrics == pytest.approx(b.metrics, **LOGGED)
 
 
 def test_several_processes_end_instead_of_waiting_for_each_other():
     session = toy_session(SmPO(), ReNoise(steps=4))
-    session.room._alone = False
+    session.micro_batcher._alone = False
     session.denoiser.policy.forward = lambda *_: (_ for _ in ()).throw(MemoryError())
     with pytest.raises(OutOfMemory, match="8 pairs at once") as caught:
         next(fit(session))
@@ -136,10 +136,12 @@ def test_several_processes_end_instead_of_waiting_for_each_other():
 
 
 def test_what_counts_as_memory():
-    assert ran_out(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes"))
-    assert ran_out(RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"))
+    assert is_out_of_memory(
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
+    )
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"))
     assert (
-        ran_out(MemoryError())
-        and not ran_out(RuntimeError("shapes differ"))
-        and not ran_out(OSError(12, "x"))
+        is_out_of_memory(MemoryError())
+        and not is_out_of_memory(RuntimeError("shapes differ"))
+        and not is_out_of_memory(OSError(12, "x"))
     )

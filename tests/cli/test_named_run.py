@@ -20,7 +20,7 @@ def stopped(tmp_path, monkeypatch, capfd) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     Path("typed.yaml").write_text(SPEC)
-    judge, calls = loop.judge, []
+    judge, calls = loop.compute_loss, []
 
     def breaks(*words, **named):
         calls.append(1)

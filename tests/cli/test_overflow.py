@@ -25,7 +25,7 @@ def spec(tmp_path, monkeypatch):
 
 def scaled(monkeypatch, limit):
     """Every run has a loss scale, and gradients beyond `limit` become infinite."""
-    scaler, trained = torch.amp.GradScaler, assemble.trained
+    scaler, trained = torch.amp.GradScaler, assemble.trainable_parameters
 
     def hooked(policy):
         found = trained(policy)

@@ -48,7 +48,7 @@ def test_smoothing_is_a_probability_and_swapping_the_pair_gives_one_minus_it(smo
 @pytest.mark.parametrize("smoothing", SMOOTHINGS, ids=repr)
 @given(w=floats, loser=floats, share=st.sampled_from([0.0, 0.5, 2 / 3, 1.0]))
 def test_certain_smoothings_never_doubt_but_in_ties(smoothing, w, loser, share):
-    if smoothing.certain:
+    if smoothing.is_hard:
         assert float(smoothing(double(w), double(loser), double(share), STATS)) in (0, 0.5, 1)
 
 

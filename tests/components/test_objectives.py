@@ -285,11 +285,11 @@ def test_doubts_are_about_company():
 
     forward, path = NoInversion(), DDIMInversion(by="reference")
     for objective in (MaPO(), DiffusionKTO(), DSPO(), SupervisedFineTuning(), ConditionalFineTuning()):
-        assert any("invert" in text or "inversion" in text for text in objective.doubts(Hard(), path))
-    assert any("shared" in text for text in DiffusionKTO().doubts(Hard(), forward))
-    assert not list(DiffusionKTO().doubts(Hard(), NoInversion(shared=False)))
-    assert any("own path" in text for text in InversionDPO().doubts(Hard(), forward))
-    assert not list(InversionDPO().doubts(Hard(), path))
+        assert any("invert" in text or "inversion" in text for text in objective.warnings(Hard(), path))
+    assert any("shared" in text for text in DiffusionKTO().warnings(Hard(), forward))
+    assert not list(DiffusionKTO().warnings(Hard(), NoInversion(shared=False)))
+    assert any("own path" in text for text in InversionDPO().warnings(Hard(), forward))
+    assert not list(InversionDPO().warnings(Hard(), path))
     for objective in (SmPO(), GeometricDPO(), ConservativeDPO()):
-        assert any("Diffusion-DPO" in text for text in objective.doubts(Hard(), forward))
-        assert not list(objective.doubts(Label(), forward))
+        assert any("Diffusion-DPO" in text for text in objective.warnings(Hard(), forward))
+        assert not list(objective.warnings(Label(), forward))

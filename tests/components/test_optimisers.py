@@ -7,7 +7,7 @@ import torch
 
 from smpo.components.optimisers import Adafactor, AdamW, AdamW8bit
 from smpo.engine.checkpoints.checkpoint import restore, save
-from smpo.engine.checkpoints.train_state import State
+from smpo.engine.checkpoints.train_state import TrainState
 from smpo.errors import MachineError
 from tests.cli.words import SMALL_PLANE, smpo
 
@@ -105,8 +105,8 @@ def test_what_is_kept_goes_on_where_it_was(tmp_path):
     one, other = layers(), layers()
     rule, twin = (AdamW8bit().build(each.values(), 1e-2) for each in (one, other))
     descend(one, rule)
-    save(tmp_path, 3, State(one, rule), spec_hash="x", keep=1)
-    assert restore(tmp_path, State(other, twin), spec_hash="x", say=pytest.fail).step == 3
+    save(tmp_path, 3, TrainState(one, rule), spec_hash="x", keep=1)
+    assert restore(tmp_path, TrainState(other, twin), spec_hash="x", say=pytest.fail).step == 3
     descend(one, rule)
     descend(other, twin)
     for name in one:

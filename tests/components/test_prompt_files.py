@@ -123,7 +123,7 @@ def test_a_plan_fetches_no_prompts(tmp_path, monkeypatch):
     monkeypatch.setattr("smpo.components.prompt_files.missing", lambda *_, **__: None)
     monkeypatch.setattr("smpo.data.sources.hub.fetch_data", None)
     found = prompts_of(tmp_path, "parti")
-    assert found.check() is None and not found.here()
+    assert found.check() is None and not found.is_local()
     spec = resolve(tmp_path / "spec.yaml", skeleton=ExperimentSpec).spec
     assert sampled(spec).prompts is None
 

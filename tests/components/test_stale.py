@@ -36,7 +36,7 @@ def visit(inversion, network, update, t, x0, *, batch=4, levels=1):
 
 
 def test_with_the_same_weights_a_remembered_way_leads_where_a_fresh_one_does():
-    run, fresh, x0 = StaleInversion(steps=6).for_run(4), ReNoise(steps=6), latents(4)
+    run, fresh, x0 = StaleInversion(steps=6).bind(4), ReNoise(steps=6), latents(4)
     spent = []
     for update, t in enumerate([[10, 400, 900, 650], [999, 320, 3, 650], [1, 999, 901, 167]]):
         network = Network()
@@ -49,7 +49,7 @@ def test_with_the_same_weights_a_remembered_way_leads_where_a_fresh_one_does():
 
 
 def test_a_way_that_reaches_costs_one_hop_and_an_old_one_is_walked_anew():
-    run, x0 = StaleInversion(steps=10, max_age=3).for_run(4), latents(1)
+    run, x0 = StaleInversion(steps=10, max_age=3).bind(4), latents(1)
     assert visit(run, Network(), 0, [900], x0).passes == 2 * 2 * 10
     assert visit(run, Network(), 2, [850], x0).passes == 2 * 2
     assert visit(run, Network(), 3, [999], x0).passes == 2 * 2 * 2  # level 901, then the timestep
@@ -57,7 +57,7 @@ def test_a_way_that_reaches_costs_one_hop_and_an_old_one_is_walked_anew():
 
 
 def test_only_the_last_hop_asks_the_new_policy():
-    run, x0 = StaleInversion(steps=10).for_run(4), latents(1)
+    run, x0 = StaleInversion(steps=10).bind(4), latents(1)
     visit(run, Network(0.3), 0, [900], x0)
     old = visit(ReNoise(steps=10), Network(0.3), 0, [801], x0).x_t
     found = visit(run, Network(0.5), 1, [850], x0).x_t
@@ -72,7 +72,7 @@ def test_only_the_last_hop_asks_the_new_policy():
 
 def test_a_neighbouring_latent_takes_the_remembered_noise():
     """The posterior is drawn from anew at each visit."""
-    run, x0 = StaleInversion(steps=10).for_run(4), latents(1)
+    run, x0 = StaleInversion(steps=10).bind(4), latents(1)
     visit(run, Network(), 0, [900], x0)
     found = visit(run, Network(), 1, [850], x0 + 0.01)
     torch.testing.assert_close(found.x_t, SCHEDULE.add_noise(x0 + 0.01, found.noise, torch.tensor([850] * 2)))
@@ -82,7 +82,7 @@ def test_a_neighbouring_latent_takes_the_remembered_noise():
 
 def test_windows_of_an_update_do_not_see_each_other():
     x0, t = latents(2), [900, 850]
-    whole, parts = StaleInversion(steps=6).for_run(4), StaleInversion(steps=6).for_run(4)
+    whole, parts = StaleInversion(steps=6).bind(4), StaleInversion(steps=6).bind(4)
     one = visit(whole, Network(), 0, t, x0)
     for i in range(2):
         rows = [i, 2 + i]
@@ -100,7 +100,7 @@ def test_windows_of_an_update_do_not_see_each_other():
 
 
 def test_several_timesteps_of_an_image_share_one_memory():
-    run, x0 = StaleInversion(steps=6).for_run(4), latents(1).repeat_interleave(2, 0)
+    run, x0 = StaleInversion(steps=6).bind(4), latents(1).repeat_interleave(2, 0)
     for update, t in enumerate([[100, 700], [300, 999], [20, 420]]):
         found = visit(run, Network(), update, t, x0, levels=2)
         wanted = visit(ReNoise(steps=6), Network(), update, t, x0)
@@ -108,7 +108,7 @@ def test_several_timesteps_of_an_image_share_one_memory():
 
 
 def test_a_memory_goes_through_a_checkpoint():
-    first, second, x0 = StaleInversion(steps=6).for_run(4), StaleInversion(steps=6).for_run(4), latents(2)
+    first, second, x0 = StaleInversion(steps=6).bind(4), StaleInversion(steps=6).bind(4), latents(2)
     visit(first, Network(), 0, [900, 400], x0)
     second.load_state(first.state())
     one, other = (visit(run, Network(0.4), 1, [800, 500], x0) for run in (first, second))
@@ -123,7 +123,7 @@ def test_the_mean_price_is_what_visits_at_random_times_cost(settings, visits):
     inversion = StaleInversion(**{"steps": 10, "max_age": visits - 1 or 1} | settings)
     gap = 1.0 if visits > 1 else 2.0
     pairs, paid = 3000, 0
-    run, generator = inversion.for_run(pairs), torch.Generator().manual_seed(1)
+    run, generator = inversion.bind(pairs), torch.Generator().manual_seed(1)
     x0 = torch.zeros(2 * pairs, 1, 1, 1)
     for update in range(visits):
         t = torch.randint(40, 980, (pairs,), generator=generator).tolist()
@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     """The memory is part of the state."""
     from smpo.components.objectives import SmPO
     from smpo.engine.checkpoints.checkpoint import restore, save
-    from smpo.engine.checkpoints.train_state import State
+    from smpo.engine.checkpoints.train_state import TrainState
     from smpo.engine.loop import fit
     from tests.engine.toys import toy_batches, toy_session
 
@@ -161,17 +161,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
         return dict(made.denoiser.policy.named_parameters())
 
     def state(made):
-        return State(named(made), made.optimiser, inversion=made.inversion)
+        return TrainState(named(made), made.optimiser, inversion=made.inversion)
 
-    whole = session(StaleInversion(steps=4).for_run(4))
+    whole = session(StaleInversion(steps=4).bind(4))
     passes = [report.metrics["passes"] for report in fit(whole)]
     assert passes[-1] < passes[0]
-    first = session(StaleInversion(steps=4).for_run(4))
+    first = session(StaleInversion(steps=4).bind(4))
     for report in fit(first):
         if report.step == 3:
             save(tmp_path, 3, state(first), spec_hash="x", keep=1)
             break
-    second = session(StaleInversion(steps=4).for_run(4))
+    second = session(StaleInversion(steps=4).bind(4))
     start = restore(tmp_path, state(second), say=pytest.fail).step
     assert [report.metrics["passes"] for report in fit(second, start)] == passes[3:]
     for name, weight in named(whole).items():

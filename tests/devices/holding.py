@@ -16,9 +16,9 @@ from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from smpo.app.run.ranks import leave
-from smpo.engine.ema import Average
-from smpo.engine.sharding import apart, gather, mine, shard
+from smpo.app.run.ranks import shutdown_process_group
+from smpo.engine.ema import ExponentialMovingAverage
+from smpo.engine.sharding import gather, local_shard, no_grad_sync, shard
 
 
 class Network(nn.Module):
@@ -55,7 +55,7 @@ class Held(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
-                storage = mine(leaf).untyped_storage()  # that of a dealt tensor itself is a pretence
+                storage = local_shard(leaf).untyped_storage()  # that of a dealt tensor itself is a pretence
                 self.storages[storage._cdata] = weakref.ref(storage)
         return out
 
@@ -80,7 +80,7 @@ def _trained(everything: Held, how: str, *, average: bool, adapter: bool) -> dic
         shard(network, "cpu", distributed.get_world_size())
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(trained.values())
-    shadow = Average(trained, 0.9) if average else None
+    shadow = ExponentialMovingAverage(trained, 0.9) if average else None
     if how == "fsdp":
         optimiser.register_step_post_hook(lambda *_: gather(network))
         gather(network)
@@ -89,7 +89,7 @@ def _trained(everything: Held, how: str, *, average: bool, adapter: bool) -> dic
     most = 0
     for update in range(3):
         for micro in range(3):
-            with apart(Unmet(), network) if micro < 2 else nullcontext():
+            with no_grad_sync(Unmet(), network) if micro < 2 else nullcontext():
                 network(torch.randn(2, 128)).square().sum().backward()
             if update:
                 time.sleep(0.01)  # gloo's threads wait for Python to let go of the last block that they sent
@@ -106,4 +106,4 @@ if __name__ == "__main__":
     found = {json.dumps(case): held(**case) for case in json.loads(sys.argv[1])}
     if distributed.get_rank() == 0:
         print(json.dumps(found))
-    leave()
+    shutdown_process_group()

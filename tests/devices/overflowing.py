@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from smpo.app.run.ranks import leave
+from smpo.app.run.ranks import shutdown_process_group
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
 from smpo.engine.loop import fit
 from smpo.engine.monitoring.alerts import NonFiniteLoss
-from smpo.engine.sharding import gather, mine, shard, whole
+from smpo.engine.sharding import full_tensor, gather, local_shard, shard
 from tests.engine.toys import toy_batches, toy_session
 
 BATCH, STEPS = 8, 4
@@ -48,8 +48,8 @@ def trained(how: str, limit: float, accelerator: Accelerator) -> dict[str, Any]:
             seen.append({**report.metrics, "skipped": report.skipped})
     except NonFiniteLoss as caught:
         error = caught.message
-        session.abandon()
-    weights = torch.cat([whole(p.detach()).flatten() for p in session.parameters])
+        session.discard_gradients()
+    weights = torch.cat([full_tensor(p.detach()).flatten() for p in session.parameters])
     return {
         "seen": seen,
         "error": error,
@@ -73,7 +73,7 @@ def overflow(session, how: str, limit: float, rank: int) -> None:
     def late(optimiser) -> None:
         if rank == 1:
             for parameter in session.parameters:
-                mine(parameter.grad).copy_(endless(mine(parameter.grad)))
+                local_shard(parameter.grad).copy_(endless(local_shard(parameter.grad)))
         unscale(optimiser)
 
     session.scaler.unscale_ = late
@@ -83,4 +83,4 @@ if __name__ == "__main__":
     together = Accelerator(cpu=True)
     found = [trained(how, limit, together) for how, limit in json.loads(sys.argv[1])]
     Path(sys.argv[2], f"{together.process_index}.json").write_text(json.dumps(found))
-    leave()
+    shutdown_process_group()

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from smpo.app.distributed import launcher as launch
-from smpo.app.distributed.environment import Place
-from smpo.app.distributed.liveness import Lost, RollCall
+from smpo.app.distributed.environment import RankInfo
+from smpo.app.distributed.liveness import Liveness, RankLost
 from smpo.errors import RunError
 from tests.devices.launching import (
     SMPO,
@@ -115,7 +115,7 @@ TELLS = "import os, time; os.write(int(os.environ['SMPO_PRESENT']), bytes([int(o
 
 
 def team(*programs):
-    team = launch._Team()
+    team = launch._ProcessGroup()
     for rank, program in enumerate(programs):
         told = dict(os.environ) | {"SMPO_PRESENT": str(team.told), "RANK": str(rank)}
         team.start([sys.executable, "-c", program], told)
@@ -197,8 +197,8 @@ def pair(monkeypatch):
     port, calls = free_port(), {}
 
     def arrive(rank):
-        place = Place(rank, 2, rank, "127.0.0.1", port, "a test")
-        calls[rank] = RollCall(place, silence=0.5, grace=0.5, every=0.05)
+        place = RankInfo(rank, 2, rank, "127.0.0.1", port, "a test")
+        calls[rank] = Liveness(place, silence=0.5, grace=0.5, every=0.05)
 
     # Threads share their environment: the other one must not arrive as rank 0.
     first = threading.Thread(target=arrive, args=(0,))
@@ -213,7 +213,7 @@ def test_errors_that_come_of_an_absence_are_put_down_to_it(pair):
     first, second = pair
     with pytest.raises(ValueError, match="mine"), second.watching():
         raise ValueError("mine")
-    with pytest.raises(Lost, match="process 1 of 2 failed: ValueError: mine"), first.watching():
+    with pytest.raises(RankLost, match="process 1 of 2 failed: ValueError: mine"), first.watching():
         raise RuntimeError("connection closed by peer")
     assert second.heir() is False or first.absent, "the main process speaks as long as it is there"
 
@@ -222,7 +222,7 @@ def test_silence_on_another_machine_is_noticed(pair):
     first, second = pair
     second._here = "elsewhere 1"
     second._set("who/1", {"who": "elsewhere 1"})
-    with pytest.raises(Lost, match="process 1 of 2 hasn't been heard of for"), first.watching():
+    with pytest.raises(RankLost, match="process 1 of 2 hasn't been heard of for"), first.watching():
         time.sleep(1.0)
         raise RuntimeError("timeout")
 
@@ -259,7 +259,7 @@ def test_they_meet_when_all_are_there(pair):
     with second.watching():
         assert "roll call" in threads()
     assert "roll call" not in threads(), "its watch is over before the process is"
-    with pytest.raises(Lost, match="process 1 of 2 has stopped"), first.watching():
+    with pytest.raises(RankLost, match="process 1 of 2 has stopped"), first.watching():
         first.meet()
 
 
@@ -268,6 +268,6 @@ def test_who_fails_isn_t_waited_for(pair):
     with pytest.raises(RunError), second.watching():
         raise RunError("the judge is out", help="ask another")
     began = time.monotonic()
-    with pytest.raises(Lost, match="process 1 of 2 failed: the judge is out") as lost, first.watching():
+    with pytest.raises(RankLost, match="process 1 of 2 failed: the judge is out") as lost, first.watching():
         first.meet()
     assert time.monotonic() - began < 2 and lost.value.help == "ask another"

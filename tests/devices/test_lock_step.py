@@ -14,7 +14,7 @@ from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.data.stream.order import dealt
 from smpo.engine.loop import fit
-from smpo.engine.noise_and_timesteps import Settings, climbs, timesteps
+from smpo.engine.noise_and_timesteps import StepConfig, inversion_cost, timesteps
 from smpo.maths.hops import itinerary
 from tests.engine.toys import SingleProcess, toy_session
 
@@ -23,8 +23,8 @@ UPDATES = 5
 
 def drawn(update: int, batch: int, t_min: int, *, strata: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """`[batch]` of one update: what pairs are dealt by, and the hops of their inversions on a grid of ten."""
-    settings = Settings(seed=0, t_min=t_min, t_max=999, posterior=True, strata=batch if strata else None)
-    heights = climbs(settings, range(update * batch, (update + 1) * batch))
+    settings = StepConfig(seed=0, t_min=t_min, t_max=999, posterior=True, strata=batch if strata else None)
+    heights = inversion_cost(settings, range(update * batch, (update + 1) * batch))
     starts = torch.tensor([hop.after for hop in itinerary(10, 1000)])
     return heights, (timesteps(heights, settings)[:, None] > starts).sum(1).double()
 

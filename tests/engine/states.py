@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from smpo.engine.checkpoints.checkpoint import save
-from smpo.engine.checkpoints.train_state import State
-from smpo.engine.ema import Average
+from smpo.engine.checkpoints.train_state import TrainState
+from smpo.engine.ema import ExponentialMovingAverage
 
 FILES = (
     "weights.safetensors", "average.safetensors", "optimiser.safetensors", "optimiser.json", "scaler.json",
@@ -13,7 +13,7 @@ FILES = (
 )  # fmt: skip
 
 
-def live(value: float, optimiser=torch.optim.AdamW) -> State:
+def live(value: float, optimiser=torch.optim.AdamW) -> TrainState:
     layer = nn.Linear(2, 2)
     nn.init.constant_(layer.weight, value)
     rule = optimiser(layer.parameters(), lr=0.1)
@@ -21,14 +21,14 @@ def live(value: float, optimiser=torch.optim.AdamW) -> State:
     rule.step()
     parameters = dict(layer.named_parameters())
     scaler = torch.amp.GradScaler("cpu", init_scale=8 * value + 2)
-    return State(parameters, rule, Average(parameters, 0.9), scaler)
+    return TrainState(parameters, rule, ExponentialMovingAverage(parameters, 0.9), scaler)
 
 
-def write(folder, step, keep=3) -> State:
+def write(folder, step, keep=3) -> TrainState:
     state = live(float(step))
     save(folder, step, state, spec_hash="abc", keep=keep)
     return state
 
 
-def weight(state: State) -> torch.Tensor:
+def weight(state: TrainState) -> torch.Tensor:
     return state.parameters["weight"]

@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smpo.components.inversions import DDIMInversion, NoInversion, ReNoise
 from smpo.components.objectives import DiffusionDPO, DiffusionKTO, InversionDPO, SmPO
-from smpo.engine.forward_batches import Passes, portioned
+from smpo.engine.forward_batches import ForwardBatches, portioned
 from smpo.engine.inversion_batches import joined, parts, windows
 from smpo.engine.loop import fit
 from smpo.engine.monitoring.metrics import Meter
-from smpo.engine.noise_and_timesteps import Settings
-from smpo.engine.step import noise
+from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.engine.step import invert_batch
 from smpo.maths.draws import PositionDraws, stratified
 from tests.engine.toys import ROUNDING, Quiet, moved, toy_batches, toy_session
 
@@ -41,7 +41,7 @@ def counted(session) -> list[int]:
     ("objective", "single"), [(SmPO(beta=50), False), (InversionDPO(levels=3), False), (DiffusionKTO(), True)]
 )
 @pytest.mark.parametrize("window", [None, 1, 6])
-@pytest.mark.parametrize("passes", [Passes(), Passes(5), Passes(7, even=True)])
+@pytest.mark.parametrize("passes", [ForwardBatches(), ForwardBatches(5), ForwardBatches(7, even=True)])
 def test_windows_and_portions_do_not_change_the_result(objective, single, window, passes):
     """From a policy that has moved: Inversion-DPO's loss has no gradient at the reference, only rounding."""
     whole, other = (moved(toy_session(objective, ReNoise(steps=4), micro=m, exact=True)) for m in (8, 2))
@@ -72,7 +72,7 @@ def test_joining_and_parting_keep_the_order():
     assert whole.ids == [f"pair-{i}" for i in range(6)] and whole.unconditional is not None
     assert [len(w) for w in windows(batches, 5)] == [4, 2] and len(list(windows(batches, None))) == 1
     session = toy_session(DiffusionDPO(), NoInversion(), micro=2)
-    noisy = noise(
+    noisy = invert_batch(
         whole,
         session.draws(whole.position),
         denoiser=session.denoiser,
@@ -95,9 +95,13 @@ def test_portions_see_every_row_once_and_padding_is_cut_off():
         return 2 * x
 
     x, rows = torch.arange(7.0)[:, None], torch.arange(7)
-    assert torch.equal(portioned(predict, Passes(3))(x, rows, rows), 2 * x) and sizes == [3, 3, 1]
+    assert torch.equal(portioned(predict, ForwardBatches(3))(x, rows, rows), 2 * x) and sizes == [3, 3, 1]
     sizes.clear()
-    assert torch.equal(portioned(predict, Passes(3, even=True))(x, rows, rows), 2 * x) and sizes == [3, 3, 3]
+    assert torch.equal(portioned(predict, ForwardBatches(3, even=True))(x, rows, rows), 2 * x) and sizes == [
+        3,
+        3,
+        3,
+    ]
 
 
 # ------------------------------------------------------------------------------------ several timesteps a walk
@@ -108,7 +112,7 @@ def test_each_timestep_of_a_walk_finds_what_it_would_find_alone():
     batch = next(iter(session.batches(0)))
     about = {"denoiser": session.denoiser, "inversion": session.inversion, "objective": session.objective}
     settings = replace(session.settings, timesteps=3)
-    together = noise(batch, session.draws(batch.position), settings=settings, **about)
+    together = invert_batch(batch, session.draws(batch.position), settings=settings, **about)
     t = together.t.reshape(2, 3, 8)
     assert torch.equal(t[0], t[1]) and torch.equal(t[0] // 334, torch.arange(3)[:, None].expand(3, 8))
     assert len(together.batch) == 24 and together.levels == 1
@@ -127,7 +131,7 @@ def test_a_walk_with_many_timesteps_has_the_expected_gradient_of_many_walks():
 
     def gradient(timesteps: int, seed: int) -> torch.Tensor:
         session = moved(toy_session(SmPO(beta=5), ReNoise(steps=3), seed=seed, exact=True))
-        session.settings = Settings(
+        session.settings = StepConfig(
             seed=seed, t_min=100, t_max=107, posterior=False, timesteps=timesteps, strata=None
         )
         caught = {}
@@ -161,7 +165,7 @@ def test_several_timesteps_train_like_any_other(objective, inversion):
     if objective.at_reference is not None:
         first = next(iter(fit(start)))
         assert first.metrics["loss"] == pytest.approx(objective.at_reference, abs=1e-6)
-    assert one[-1].visits == 3 and one[-1].pairs == 8
+    assert one[-1].timesteps_per_pair == 3 and one[-1].pairs == 8
     assert two[-1].metrics["t"] == pytest.approx(one[-1].metrics["t"], rel=1e-5)
 
 
@@ -269,7 +273,7 @@ def test_what_the_reference_said_is_remembered_micro_batch_by_micro_batch(micro:
         walk = ReNoise(steps=3, by="reference")
         session = toy_session(SmPO(beta=10.0), walk, steps=3, micro=micro)
         session.inversion = Named(walk)
-        session.recall, asked, exact = memory, [], session.denoiser.predict
+        session.reference_cache, asked, exact = memory, [], session.denoiser.predict
 
         def predict(x, t, cond, *, reference=False, inverting=False):
             asked.extend([reference] * len(x))

@@ -130,12 +130,12 @@ def test_ktos_mean_is_that_of_the_whole_update():
 
 
 def test_images_without_a_partner_have_timesteps_of_their_own():
-    from smpo.engine.step import noise
+    from smpo.engine.step import invert_batch
 
     for objective, same in ((DiffusionDPO(), True), (DiffusionKTO(), False)):
         session = toy_session(objective, NoInversion())
         batch = next(iter(session.batches(0)))
-        noised = noise(
+        noised = invert_batch(
             batch,
             session.draws(batch.position),
             denoiser=session.denoiser,
@@ -148,11 +148,11 @@ def test_images_without_a_partner_have_timesteps_of_their_own():
 
 
 def test_levels_of_a_pair_lie_one_in_each_stratum():
-    from smpo.engine.step import noise
+    from smpo.engine.step import invert_batch
 
     session = toy_session(InversionDPO(levels=4), DDIMInversion(steps=4, by="reference"))
     batch = next(iter(session.batches(0)))
-    noised = noise(
+    noised = invert_batch(
         batch,
         session.draws(batch.position),
         denoiser=session.denoiser,
@@ -196,11 +196,11 @@ def test_doubtful_pairs_teach_nothing():
 
 def test_stopping_and_going_on_is_the_same_as_never_stopping(tmp_path):
     from smpo.engine.checkpoints.checkpoint import restore, save
-    from smpo.engine.checkpoints.train_state import State
+    from smpo.engine.checkpoints.train_state import TrainState
 
     def state(session):
         named = dict(session.denoiser.policy.named_parameters())
-        return State(named, session.optimiser, session.average, session.scaler)
+        return TrainState(named, session.optimiser, session.average, session.scaler)
 
     straight = toy_session(SmPO(beta=50), ReNoise(steps=4), steps=6, ema=0.9)
     list(fit(straight))

@@ -12,7 +12,7 @@ import torch
 from smpo.components.inversions import ReNoise, StaleInversion
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.engine.checkpoints.checkpoint import restore, save
-from smpo.engine.checkpoints.train_state import State
+from smpo.engine.checkpoints.train_state import TrainState
 from smpo.engine.loop import Session, fit
 from smpo.engine.monitoring.alerts import NonFiniteLoss
 from smpo.engine.overflow import Attempt, Overflows
@@ -54,9 +54,9 @@ def session(
     return made
 
 
-def state(made: Session) -> State:
+def state(made: Session) -> TrainState:
     named = dict(made.denoiser.policy.named_parameters())
-    return State(named, made.optimiser, made.average, made.scaler, made.inversion, made.overflows)
+    return TrainState(named, made.optimiser, made.average, made.scaler, made.inversion, made.overflows)
 
 
 def weights(made: Session) -> torch.Tensor:
@@ -128,7 +128,7 @@ def test_a_run_that_always_overflows_stops_with_the_cause_and_the_way_out(limit)
         assert words in message, words
     assert attempts == [0] * 6 and torch.equal(weights(made), before)
     assert caught.value.suspects and made.applied == 0
-    made.abandon()
+    made.discard_gradients()
     assert made.scaler.get_scale() == 65536.0, "for whoever goes on without this update"
     assert made.overflows == Overflows()
 
@@ -139,8 +139,8 @@ def test_an_update_that_always_overflows_can_be_left_out():
     reports = []
     with pytest.raises(NonFiniteLoss, match="update 3 stopped"):
         reports.extend(fit(made))
-    made.abandon()
-    made.left_out = {2}
+    made.discard_gradients()
+    made.skipped = {2}
     reports = list(fit(made, 2))
     assert [report.step for report in reports] == [4, 5, 6]
     assert all(report.metrics["loss_scale"] == 2.0**10 and not report.skipped for report in reports)
@@ -152,7 +152,7 @@ def test_stopping_between_overflows_changes_no_bit(tmp_path, inversion, stop):
     """Overflows at the first, third and fifth update, since the scale doubles after each finite one."""
 
     def make() -> Session:
-        walk = inversion.for_run(8)
+        walk = inversion.bind(8)
         return overflowing(session(2.0**16, growth=1, inversion=walk, ema=0.9), limit=50.0, at={0, 2, 4})
 
     straight = make()
@@ -193,7 +193,7 @@ def test_stopping_in_the_middle_of_attempts_changes_no_bit(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(fit(first))
     assert first.applied == 2
-    first.abandon()
+    first.discard_gradients()
     save(tmp_path, 2, state(first), spec_hash="x", keep=1)
     second = make()
     list(fit(second, restore(tmp_path, state(second), say=pytest.fail).step))
@@ -203,7 +203,7 @@ def test_stopping_in_the_middle_of_attempts_changes_no_bit(tmp_path):
 
 def test_checkpoints_without_counts_can_be_gone_on_from(tmp_path):
     made = session()
-    earlier = State(
+    earlier = TrainState(
         *(getattr(state(made), name) for name in ("parameters", "optimiser", "average", "scaler"))
     )
     next(fit(made))

@@ -14,9 +14,9 @@ from smpo.components.inversions import ReNoise, StaleInversion
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.components.optimisers import Adafactor, AdamW
 from smpo.engine.checkpoints.checkpoint import restore
-from smpo.engine.checkpoints.train_state import State, snapshot
-from smpo.engine.checkpoints.writer import Keeper
-from smpo.engine.ema import Average
+from smpo.engine.checkpoints.train_state import TrainState, snapshot
+from smpo.engine.checkpoints.writer import CheckpointWriter
+from smpo.engine.ema import ExponentialMovingAverage
 from smpo.engine.loop import Session, fit
 from tests.engine.toys import ToyDenoiser, toy_session
 
@@ -70,7 +70,7 @@ def session(
         with_lora(made.denoiser)  # type: ignore[arg-type]
     parameters = trained(made)
     made.optimiser = OPTIMISERS[optimiser](list(parameters.values()))
-    made.average = Average(parameters, 0.9) if ema else None
+    made.average = ExponentialMovingAverage(parameters, 0.9) if ema else None
     if fp16:  # so large that it overflows at first, falls, and then rises at every other update
         made.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
     return made
@@ -80,8 +80,10 @@ def trained(made: Session) -> dict[str, nn.Parameter]:
     return {name: p for name, p in made.denoiser.policy.named_parameters() if p.requires_grad}
 
 
-def state(made: Session) -> State:
-    return State(trained(made), made.optimiser, made.average, made.scaler, made.inversion, made.overflows)
+def state(made: Session) -> TrainState:
+    return TrainState(
+        trained(made), made.optimiser, made.average, made.scaler, made.inversion, made.overflows
+    )
 
 
 def everything(made: Session) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -107,13 +109,13 @@ def interrupted(folder: Path, make: Any) -> tuple[Session, list[dict[str, float]
     seen: list[dict[str, float]] = []
     while len(seen) < STEPS:
         made = make()
-        with Keeper(folder, keep=1, spec_hash="x", say=pytest.fail, background=True) as keeper:
+        with CheckpointWriter(folder, keep=1, spec_hash="x", say=pytest.fail, background=True) as keeper:
             start = restore(folder, state(made), spec_hash="x", say=pytest.fail).step
             assert start == len(seen)
             for report in fit(made, start):
                 seen.append(report.metrics)
                 if report.step % 2 == 0:
-                    keeper.put(report.step, state(made))
+                    keeper.save(report.step, state(made))
                     break
     return made, seen
 
@@ -144,7 +146,7 @@ def test_stopping_changes_no_bit(tmp_path, optimiser, ema, lora, fp16):
 def test_a_memory_of_inversions_goes_through_checkpoints(tmp_path, objective):
     def make() -> Session:
         made = session("adamw", ema=True, lora=False, fp16=False, objective=objective,
-                       inversion=StaleInversion(steps=3).for_run(8))  # fmt: skip
+                       inversion=StaleInversion(steps=3).bind(8))  # fmt: skip
         inner = made.batches
         made.batches = lambda step: [
             replace(batch, pictures=[f"{one}" for one in range(2 * len(batch))]) for batch in inner(step)
@@ -166,10 +168,10 @@ def test_what_would_not_be_kept_would_be_noticed(tmp_path):
     for lost in ("optimiser", "average", "scaler"):
         folder = tmp_path / lost
         first, second = (session("adamw", ema=True, lora=False, fp16=True) for _ in "12")
-        with Keeper(folder, keep=1, spec_hash="x", say=pytest.fail) as keeper:
+        with CheckpointWriter(folder, keep=1, spec_hash="x", say=pytest.fail) as keeper:
             for report in fit(first):
                 if report.step == 4:
-                    keeper.put(4, state(first))
+                    keeper.save(4, state(first))
                     break
         partly = replace(state(second), **{lost: None})
         start = restore(folder, partly, say=pytest.fail).step

@@ -8,10 +8,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from smpo.engine.ema import Average
+from smpo.engine.ema import ExponentialMovingAverage
 from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session
-from smpo.engine.noise_and_timesteps import Settings
+from smpo.engine.noise_and_timesteps import StepConfig
 from smpo.kinds import Conditioning, Inversion, Objective, PairBatch
 from smpo.maths.draws import PositionDraws
 from smpo.maths.schedule import NoiseSchedule
@@ -114,7 +114,7 @@ def toy_session(
         objective=objective,
         inversion=inversion,
         optimiser=optimiser,
-        rate=LearningRate(lr, steps),
+        learning_rate=LearningRate(lr, steps),
         accelerator=SingleProcess(),
         batches=toy_batches(
             batch,
@@ -125,11 +125,11 @@ def toy_session(
             dtype=dtype,
         ),
         draws=lambda position: PositionDraws(seed, position),
-        settings=Settings(seed=seed, t_min=0, t_max=999, posterior=True),
+        settings=StepConfig(seed=seed, t_min=0, t_max=999, posterior=True),
         steps=steps,
         pairs_per_update=batch,
         clip=1.0,
-        average=Average(dict(denoiser.policy.named_parameters()), ema) if ema else None,
+        average=ExponentialMovingAverage(dict(denoiser.policy.named_parameters()), ema) if ema else None,
     )
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from smpo.evaluation.results.evaluate import Settings, evaluate
+from smpo.evaluation.results.evaluate import SamplingSettings, evaluate
 from smpo.evaluation.results.evaluation import Evaluation
 from smpo.kinds import Prompt
 
-QUICK = Settings(guidance=3.0, steps=4, images=2, seed=7, batch=5, keep=4)
+QUICK = SamplingSettings(guidance=3.0, steps=4, images=2, seed=7, batch=5, keep=4)
 
 
 class ToyModel:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from smpo.engine.monitoring.operators import operators_of
-from smpo.families.files.load_snippet import Opening
+from smpo.families.files.load_snippet import LoadSnippet
 from smpo.families.lora import Adapter
-from smpo.families.pipeline_adapters import SDStack, SDXLStack
+from smpo.families.pipeline_adapters import PipelineAdapter, SDXLPipelineAdapter
 from smpo.families.pipelines import policy_and_reference
-from smpo.families.policy_reference import HALF, Arithmetic, Networks
+from smpo.families.policy_reference import HALF, Arithmetic, PolicyAndReference
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
@@ -82,7 +82,7 @@ def denoiser(
     if device != "cpu":
         for network in filter(None, (pipeline.unet, reference)):
             network.to_empty(device=device)
-    networks = Networks(
+    networks = PolicyAndReference(
         pipeline.unet,
         reference,
         arithmetic=Arithmetic(torch.device(device), precision, 8),
@@ -90,15 +90,17 @@ def denoiser(
         shadow=shadow,
         offload=offload,
     )
-    stack = (SDXLStack if "addition_embed_type" in config else SDStack)(pipeline, 8 * config["sample_size"])
-    return UNetDenoiser(stack, networks, keys=("", ""), opening=Opening((), ()), origin={})
+    stack = (SDXLPipelineAdapter if "addition_embed_type" in config else PipelineAdapter)(
+        pipeline, 8 * config["sample_size"]
+    )
+    return UNetDenoiser(stack, networks, keys=("", ""), opening=LoadSnippet((), ()), origin={})
 
 
 def inputs(one: UNetDenoiser, rows: int = 4) -> tuple[Tensor, Tensor, Conditioning]:
     """Noisy latents, timesteps and words."""
     config, random = one.network.config, torch.Generator().manual_seed(1)
     tensors = {"text": torch.randn(rows, 77, config.cross_attention_dim, generator=random)}
-    if isinstance(one.stack, SDXLStack):
+    if isinstance(one.stack, SDXLPipelineAdapter):
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         tensors["pooled"] = torch.randn(rows, pooled, generator=random)
         tensors["size_ids"] = torch.full((rows, 6), 128.0)

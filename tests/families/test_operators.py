@@ -17,8 +17,8 @@ from torch import nn
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
 from smpo.engine.monitoring.operators import first_difference
-from smpo.engine.noise_and_timesteps import Settings
-from smpo.engine.step import PairOutcome, judge, noise, predict, refer
+from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.engine.step import StepOutput, compute_loss, invert_batch, run_policy, run_reference
 from smpo.families import speed
 from smpo.families.lora import Adapter
 from smpo.families.operator_parity import keeping_nothing
@@ -74,7 +74,7 @@ def test_a_copy_of_a_network_runs_its_operators_and_saves_its_names() -> None:
     x, t, about = inputs(one)
     twin = copy.deepcopy(one.network)
     with torch.no_grad():
-        same = one.networks.ask(twin, x, t, one.stack.network_inputs(about))
+        same = one.networks.forward(twin, x, t, one.stack.network_inputs(about))
         assert torch.equal(same, one.predict(x, t, about))
     assert twin.state_dict().keys() == one.network.state_dict().keys()
 
@@ -91,16 +91,16 @@ def start(one: Any) -> Any:
         conditioning=about,
         p=torch.tensor([0.7, 0.9], dtype=torch.float64),
     )
-    found = noise(
+    found = invert_batch(
         batch,
         PositionDraws(0, batch.position),
         denoiser=one,
         inversion=ReNoise(steps=3, by="policy"),
         objective=(objective := SmPO(beta=5000.0)),
-        settings=Settings(seed=0, t_min=100, t_max=900, posterior=False),
+        settings=StepConfig(seed=0, t_min=100, t_max=900, posterior=False),
     )
-    prepared = refer(found, one, objective)
-    return judge(prepared, predict(prepared, one), objective), found.noise
+    prepared = run_reference(found, one, objective)
+    return compute_loss(prepared, run_policy(prepared, one), objective), found.noise
 
 
 @pytest.mark.parametrize("setting", EAGER)
@@ -130,7 +130,7 @@ def test_with_compiled_inversions_too(precision: str) -> None:
     assert not torch.equal(found, wanted), "the blocks were compiled"
 
 
-def assert_at_reference(outcome: PairOutcome) -> None:
+def assert_at_reference(outcome: StepOutput) -> None:
     assert outcome.margin.tolist() == [0.0, 0.0]
     assert outcome.loss.dtype in (torch.float32, torch.float64)
     assert outcome.loss.tolist() == torch.full((2,), math.log(2), dtype=outcome.loss.dtype).tolist()

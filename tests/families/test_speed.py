@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
-from smpo.families.speed import RECOMPILE_LIMIT, Shadow
+from smpo.families.speed import RECOMPILE_LIMIT, HalfPrecisionCopy
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, Runtime
 from tests.families.test_unet_networks import micro_batch, nudge
@@ -45,7 +45,7 @@ def test_a_shadow_says_what_the_policy_says_before_and_after_an_update(model, re
 
 def test_a_shadow_casts_once_an_update(sd_folder) -> None:
     denoiser = load(sd_folder, precision="bf16")
-    shadow = Shadow(denoiser.network, torch.bfloat16)
+    shadow = HalfPrecisionCopy(denoiser.network, torch.bfloat16)
     versions = {id(p): p._version for p in shadow.network.parameters()}
     assert all(p._version == versions[id(p)] for p in shadow.network.parameters()), "no change, no copy"
     nudge(denoiser)

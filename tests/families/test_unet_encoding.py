@@ -13,7 +13,7 @@ from PIL import Image
 
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
-from smpo.families.pipelines import Reading
+from smpo.families.pipelines import LoadOptions
 from smpo.imaging import place
 from smpo.kinds import Placement, Runtime
 
@@ -66,7 +66,7 @@ def test_sdxl_can_be_told_what_the_official_code_tells_it(
     sdxl_folder: Path, pictures: list[Image.Image]
 ) -> None:
     real = load_unet(sdxl_folder, runtime=Runtime())
-    square = load_unet(sdxl_folder, runtime=Runtime(), reading=Reading(sizes="square"))
+    square = load_unet(sdxl_folder, runtime=Runtime(), reading=LoadOptions(sizes="square"))
     found = square.encode_pictures(pictures, [CENTRE, Placement(crop=(0.0, 0.5), flip=True), CENTRE])
     assert found["size_ids"].tolist() == [[32, 32, 0, 0, 32, 32]] * 3
     assert square.encoder_key != real.encoder_key, "the rows lie in the cache beside the latents"

@@ -12,7 +12,7 @@ import torch
 
 from smpo.errors import MachineError, RunError
 from smpo.families.loading import Extras, load_unet
-from smpo.families.pipelines import Reading
+from smpo.families.pipelines import LoadOptions
 from smpo.kinds import Runtime
 
 
@@ -148,7 +148,7 @@ def test_variants_are_taken_where_they_exist(sd_folder: Path, tmp_path: Path) ->
 
 def test_what_a_scheduler_does_not_say_can_be_told(sd_folder: Path, tmp_path: Path) -> None:
     plain = load_unet(sd_folder, runtime=Runtime())
-    reading = Reading(prediction="v_prediction", zero_terminal_snr=True, compare="output")
+    reading = LoadOptions(prediction="v_prediction", zero_terminal_snr=True, compare="output")
     told = load_unet(sd_folder, runtime=Runtime(), reading=reading)
     assert told.schedule.prediction == "v_prediction" and float(told.schedule.alphas_cumprod[-1]) == 0
     assert (plain.schedule.compare, told.schedule.compare) == ("epsilon", "output")
@@ -172,7 +172,7 @@ def test_schedulers_that_know_no_zero_snr_become_ddim(sd_folder: Path, tmp_path:
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", "PNDMScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    told = load_unet(folder, runtime=Runtime(), reading=Reading(zero_terminal_snr=True))
+    told = load_unet(folder, runtime=Runtime(), reading=LoadOptions(zero_terminal_snr=True))
     scheduler = told.stack.pipeline.scheduler
     assert type(scheduler) is DDIMScheduler and scheduler.config.clip_sample is False
     assert float(scheduler.alphas_cumprod[-1]) < 1e-6 and float(told.schedule.alphas_cumprod[-1]) == 0

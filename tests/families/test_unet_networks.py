@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from smpo.errors import MachineError, RunError
-from smpo.families.files.load_snippet import Opening
+from smpo.families.files.load_snippet import LoadSnippet
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
-from smpo.families.pipelines import open_stack, policy_and_reference
-from smpo.families.policy_reference import Arithmetic, Networks
+from smpo.families.pipelines import open_pipeline, policy_and_reference
+from smpo.families.policy_reference import Arithmetic, PolicyAndReference
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, Denoiser, Runtime
 from smpo.maths.losses import error_gap
@@ -76,11 +76,11 @@ def test_equal_weights_give_equal_outputs_and_a_first_loss_of_ln_2(
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
 def test_float16_is_kept_alike_too(sd_folder: Path, adapter: Adapter | None) -> None:
     """Training in fp16 scales its loss and belongs on GPUs; whether policy and reference agree can be seen anywhere."""
-    stack = open_stack(sd_folder, variant=None, resolution=None)
+    stack = open_pipeline(sd_folder, variant=None, resolution=None)
     reference = policy_and_reference(stack.pipeline, adapter, torch.float16)
     arithmetic = Arithmetic(torch.device("cpu"), "fp16", 4)
-    networks = Networks(stack.pipeline.unet, reference, arithmetic=arithmetic)
-    denoiser = UNetDenoiser(stack, networks, keys=("", ""), opening=Opening((), ()), origin={})
+    networks = PolicyAndReference(stack.pipeline.unet, reference, arithmetic=arithmetic)
+    denoiser = UNetDenoiser(stack, networks, keys=("", ""), opening=LoadSnippet((), ()), origin={})
     x, t, cond = micro_batch(denoiser)
     policy, original = denoiser.predict(x, t, cond), denoiser.predict(x, t, cond, reference=True)
     assert torch.equal(policy, original) and torch.isfinite(policy).all()

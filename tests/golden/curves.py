@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from smpo.app.build.build import assemble
+from smpo.app.build.build import build_run
 from smpo.cli.output import resolve_spec
 from smpo.engine.loop import fit
 
@@ -33,7 +33,7 @@ def curve(world: str, cache: Path, *changes: str) -> dict[str, Any]:
     name, sets = WORLDS[world]
     here = [f"runtime.cache={json.dumps(str(cache))}", "runtime.threads=1", "runtime.device=cpu"]
     resolved = resolve_spec(name, [*sets, *here, *changes])
-    live = assemble(resolved.spec, report=None, progress=lambda *_: None, say=lambda _: None)
+    live = build_run(resolved.spec, report=None, progress=lambda *_: None, say=lambda _: None)
     columns: dict[str, list[float]] = {metric: [] for metric in RECORDED}
     for report in fit(live.session):
         for metric in RECORDED:

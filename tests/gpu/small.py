@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.app.build.build import assemble
-from smpo.app.build.live import Live
-from smpo.engine.checkpoints.train_state import State
+from smpo.app.build.build import build_run
+from smpo.app.build.live import LiveRun
+from smpo.engine.checkpoints.train_state import TrainState
 from smpo.experiment import ExperimentSpec
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
@@ -68,7 +68,7 @@ def training(
     *,
     lora: bool = False,
     say: Any = None,
-) -> Live:
+) -> LiveRun:
     """A training that `smpo run` would begin; `sets` as for `--set`."""
     import smpo.components  # noqa: F401 -- fills the common registry
 
@@ -76,12 +76,12 @@ def training(
     more = ", lora: {rank: 4}" if lora else ""
     file.write_text(SPEC.format(models=models, more=more, device=device.type, folder=folder))
     spec = resolve(file, skeleton=ExperimentSpec, sets=list(sets)).spec
-    return assemble(spec, report=None, progress=lambda *_: None, say=say or pytest.fail)
+    return build_run(spec, report=None, progress=lambda *_: None, say=say or pytest.fail)
 
 
-def state(live: Live) -> State:
+def state(live: LiveRun) -> TrainState:
     session = live.session
-    return State(
+    return TrainState(
         live.parameters,
         session.optimiser,
         session.average,
@@ -91,7 +91,7 @@ def state(live: Live) -> State:
     )
 
 
-def trained(live: Live) -> dict[str, Tensor]:
+def trained(live: LiveRun) -> dict[str, Tensor]:
     """What was trained, and its average, on the CPU."""
     average = live.session.average
     found = {name: p.detach().cpu().clone() for name, p in live.parameters.items()}

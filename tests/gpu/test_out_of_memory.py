@@ -76,7 +76,7 @@ def test_micro_batches_are_halved_until_they_fit(models, tmp_path, device, numbe
     live = training(models, tmp_path, device, [*SETS, f"runtime.micro_batch={PAIRS}"], say=said.append)
     found = [report.metrics["loss"] for report in fit(live.session)]
     after = trained(live)
-    assert live.session.room.pairs < PAIRS and live.session.room.short
+    assert live.session.micro_batcher.pairs < PAIRS and live.session.micro_batcher.short
     assert said and all("ran out of memory" in one and "done again" in one for one in said), said
     numbers()
     assert found == pytest.approx(losses, rel=1e-4), (

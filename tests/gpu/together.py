@@ -21,14 +21,14 @@ def main(device: str, spec: Path, folder: Path, sets: list[str]) -> None:
     rank = distributed.get_rank()
     os.environ["LOCAL_RANK"] = "0"  # of the card, as accelerate reads it
     import smpo.components  # noqa: F401 -- fills the common registry
-    from smpo.app.build.build import assemble
-    from smpo.app.run.ranks import leave
+    from smpo.app.build.build import build_run
+    from smpo.app.run.ranks import shutdown_process_group
     from smpo.engine.loop import fit
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
     resolved = resolve(spec, skeleton=ExperimentSpec, sets=sets).spec
-    live = assemble(resolved, report=None, progress=lambda *_: None, say=print)
+    live = build_run(resolved, report=None, progress=lambda *_: None, say=print)
     assert live.session.accelerator.num_processes == 2
     assert live.session.denoiser.device == torch.device(device)
     reports = list(fit(live.session))
@@ -42,7 +42,7 @@ def main(device: str, spec: Path, folder: Path, sets: list[str]) -> None:
         {name.removeprefix("module."): one for name, one in weights.items()}, folder / f"{rank}.safetensors"
     )
     (folder / f"{rank}.json").write_text(json.dumps(facts))
-    leave()
+    shutdown_process_group()
 
 
 if __name__ == "__main__":

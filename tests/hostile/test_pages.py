@@ -101,11 +101,11 @@ def hostile_pairs(folder: Path) -> Path:
 def test_the_audit_page_of_hostile_pairs(tmp_path, monkeypatch, capfd):
     from smpo.data.audit.checks import Expected, audit
     from smpo.data.audit.page import page
-    from smpo.data.audit.rows import open_book
+    from smpo.data.audit.rows import read_audit_rows
     from smpo.data.sources.pickapic import pickapic_source
 
     found = audit(
-        open_book(pickapic_source(hostile_pairs(tmp_path))), Expected(64, held_out={NASTY[0]: NASTY})
+        read_audit_rows(pickapic_source(hostile_pairs(tmp_path))), Expected(64, held_out={NASTY[0]: NASTY})
     )
     assert found.findings, "there is something to show"
     found.notes.extend(NASTY)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from smpo.app.build.build import assemble
+from smpo.app.build.build import build_run
 from smpo.engine.loop import fit
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
@@ -44,7 +44,7 @@ train: {{steps: 3, batch: 4, lr: 1.0e-3, optimiser: adafactor}}
 runtime: {{device: cpu, threads: 1, micro_batch: 2, runs: {place / "runs"}, cache: {place / "cache"}, tracking: none}}
 """)
     spec = resolve(place / "spec.yaml", skeleton=ExperimentSpec, sets=sets).spec
-    session = assemble(spec, report=None, progress=lambda *_: None, say=pytest.fail).session
+    session = build_run(spec, report=None, progress=lambda *_: None, say=pytest.fail).session
     losses = [report.metrics["loss"] for report in fit(session)]
     return losses, torch.cat([p.detach().flatten() for p in session.parameters])
 

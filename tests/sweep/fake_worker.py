@@ -4,12 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-from smpo.app.sweep.request import Wish, prepare
+from smpo.app.sweep.request import SweepRequest, resolve_sweep
 from smpo.app.sweep.worker import sweep
 from tests.sweep.words import Quiet, start_fake
 
 spec, runs, trials, jobs, *storage = sys.argv[1:]
-wish = Wish(
+wish = SweepRequest(
     Path(spec),
     sets=(f"runtime.runs={runs}", f"runtime.cache={runs}/cache"),
     trials=int(trials),
@@ -18,5 +18,5 @@ wish = Wish(
     fork=False,
 )
 screen = Quiet()
-ending = sweep(prepare(wish), screen, starter=start_fake)
+ending = sweep(resolve_sweep(wish), screen, starter=start_fake)
 print(json.dumps({"why": ending.why, "finished": ending.counts.finished, "said": screen.said}))

@@ -37,7 +37,7 @@ def slurm(tmp_path, monkeypatch):
 def test_an_array_of_workers_as_a_person_types_it(slurm, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepared = small(tmp_path)
-    sets = [word for one in prepared.wish.sets for word in ("-s", one)]
+    sets = [word for one in prepared.request.sets for word in ("-s", one)]
     options = ["-o", "partition=gpu", "-o", "gpus_per_node=1", "-o", "time=12h", "-o", "nice=100"]
     said = smpo(capfd, "sweep", "small.yaml", "--trials", 20, "--workers", 3, *options, *sets)
     assert said.code == 0, said.err
@@ -67,7 +67,7 @@ def test_an_array_of_workers_as_a_person_types_it(slurm, tmp_path, capfd, monkey
 )
 def test_what_a_cluster_refuses_is_said(slurm, tmp_path, capfd, monkeypatch, options, said):
     monkeypatch.chdir(tmp_path)
-    sets = [word for one in small(tmp_path).wish.sets for word in ("-s", one)]
+    sets = [word for one in small(tmp_path).request.sets for word in ("-s", one)]
     found = smpo(capfd, "sweep", "small.yaml", "--workers", 2, *options, *sets)
     assert found.code == 1 and said in found.err, found.err
 

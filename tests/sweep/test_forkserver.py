@@ -8,7 +8,7 @@ import time
 import pytest
 
 from smpo.app.sweep.workers.forkserver import ForkServer
-from smpo.app.sweep.workers.messages import Order, read_json
+from smpo.app.sweep.workers.messages import TrialJob, read_json
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trials are forked on Linux alone")
 
@@ -21,7 +21,7 @@ def server():
 
 
 def order_of(folder, spec):
-    order = Order(spec=str(spec), answer=str(folder / "answer.json"), spec_hash="0")
+    order = TrialJob(spec=str(spec), answer=str(folder / "answer.json"), spec_hash="0")
     file = folder / "order.json"
     file.write_text(order.to_json())
     return file

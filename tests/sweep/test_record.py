@@ -6,7 +6,7 @@ import pytest
 
 from smpo.app.sweep.outcome import record
 from smpo.app.sweep.study import open_prepared
-from smpo.app.sweep.workers.messages import Order
+from smpo.app.sweep.workers.messages import TrialJob
 from smpo.app.sweep.workers.process import Job
 from smpo.app.sweep.workers.trial import _named
 from smpo.engine.monitoring.alerts import NonFiniteLoss
@@ -21,7 +21,7 @@ def ended(folder, code, answer, *, block=SWEEP, times=1, overdue=None, asked=Fal
     study, _ = open_prepared(prepared, worker="here")
     for _ in range(times):
         trial, _ = study.take(50)
-        order = Order("spec", str(folder / "answer"), "hash")
+        order = TrialJob("spec", str(folder / "answer"), "hash")
         job = Job(order, folder / "order", folder / "trial-0.log", None, 4, 0, trial=trial)
         job.overdue, job.asked_to_stop = overdue, asked
         record(job, code, answer, study, prepared)

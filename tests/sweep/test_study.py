@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from smpo.app.sweep.request import Wish, prepare
+from smpo.app.sweep.request import SweepRequest, resolve_sweep
 from smpo.app.sweep.study import open_prepared, say_what
 from smpo.sweep.identity import study_id
 from tests.sweep.words import SWEEP, resolved, small, write
@@ -102,7 +102,7 @@ def test_an_interrupted_sweep_proposes_what_an_uninterrupted_one_does(tmp_path):
 
 def test_the_study_is_named_by_what_is_searched_and_wanted(tmp_path):
     def name(sweep=SWEEP, sets=()):
-        one = prepare(Wish(write(tmp_path, sweep), sets=sets))
+        one = resolve_sweep(SweepRequest(write(tmp_path, sweep), sets=sets))
         return study_id(one.resolved, one.sweep)
 
     same = name()

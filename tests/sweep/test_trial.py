@@ -9,7 +9,7 @@ import pytest
 
 from smpo.app.plan.plan import make_plan
 from smpo.app.run.run import run
-from smpo.app.sweep.workers.messages import Order, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.workers.messages import TrialJob, read_json, rung_file, verdict_file, write_json
 from smpo.app.sweep.workers.trial import perform
 from smpo.data.cache.maintenance import clean, entries
 from smpo.experiment import ExperimentSpec
@@ -28,7 +28,7 @@ def order_of(folder, *sets, **more) -> Path:
     file = write(folder)
     sets = [f"runtime.runs={folder / 'runs'}", f"runtime.cache={folder / 'cache'}", *sets]
     found = resolve(file, skeleton=ExperimentSpec, sets=sets)
-    order = Order(str(file), str(folder / "answer.json"), found.identity.spec_hash, sets=sets, **more)
+    order = TrialJob(str(file), str(folder / "answer.json"), found.identity.spec_hash, sets=sets, **more)
     (folder / "order.json").write_text(order.to_json())
     return folder / "order.json"
 
@@ -169,7 +169,7 @@ def test_a_sweep_of_real_trials(tmp_path, fork):
         + "  confirm: {seeds: 2}\n"
     )
     prepared = small(tmp_path, block, trials=4, jobs=2, sets=("runtime.tracking=null",))
-    prepared = replace(prepared, wish=replace(prepared.wish, fork=fork))
+    prepared = replace(prepared, wish=replace(prepared.request, fork=fork))
     screen = Quiet()
     ending = sweep(prepared, screen, lambda one, c: conclude(one, c, screen, best=tmp_path / "best.yaml"))
     assert ending.why == "finished" and ending.counts.finished == 4, screen.said

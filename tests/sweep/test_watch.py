@@ -6,7 +6,7 @@ import pytest
 
 from smpo.app.sweep.pruning import follow
 from smpo.app.sweep.study import open_prepared
-from smpo.app.sweep.workers.messages import Order, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.workers.messages import TrialJob, read_json, rung_file, verdict_file, write_json
 from smpo.app.sweep.workers.process import Job
 from smpo.spec.problems import SpecProblems
 from smpo.tracking.jsonl import METRICS, Tail
@@ -22,7 +22,7 @@ def watched(folder, block, sets=HELD):
     study, _ = open_prepared(prepared, worker="here")
     place = folder / "run"
     place.mkdir()
-    order = Order("spec", str(folder / "answer"), "hash", rungs=[2] if "rungs" in block else [])
+    order = TrialJob("spec", str(folder / "answer"), "hash", rungs=[2] if "rungs" in block else [])
     job = Job(order, folder / "order", folder / "log", None, 4, 0, tail=Tail(place / METRICS))
     job.trial, _ = study.take(50)
     return job, prepared.sweep, place

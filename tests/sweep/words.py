@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.request import Prepared, Wish, prepare
+from smpo.app.sweep.request import ResolvedSweep, SweepRequest, resolve_sweep
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 
@@ -50,10 +50,10 @@ def write(folder: Path, sweep: str = SWEEP, base: str = BASE, name: str = "small
     return file
 
 
-def small(folder: Path, sweep: str = SWEEP, *, sets: tuple[str, ...] = (), **wish: Any) -> Prepared:
+def small(folder: Path, sweep: str = SWEEP, *, sets: tuple[str, ...] = (), **wish: Any) -> ResolvedSweep:
     """A prepared sweep whose runs are under `folder`."""
     place = (f"runtime.runs={folder / 'runs'}", f"runtime.cache={folder / 'cache'}")
-    return prepare(Wish(write(folder, sweep), sets=(*place, *sets), fork=False, **wish))
+    return resolve_sweep(SweepRequest(write(folder, sweep), sets=(*place, *sets), fork=False, **wish))
 
 
 def resolved(file: Path, trial: Any = None) -> Resolved[ExperimentSpec]:

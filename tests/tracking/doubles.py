@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.engine.monitoring.tracker import Ending, RunInfo, Tee
+from smpo.engine.monitoring.tracker import Ending, RunInfo, TrackerGroup
 from smpo.tracking.jsonl import JsonlTracker, Point
 from smpo.tracking.mirror import Refused
 from smpo.tracking.mlflow_thread import MirrorTracker
@@ -63,7 +63,7 @@ class Run:
         self.said: list[str] = []
         settings = {"every": 0.02, "grace": 10.0, **settings}
         self.mirror = MirrorTracker(folder, memory, say=self.said.append, **settings)
-        self.tee = Tee([JsonlTracker(folder), self.mirror], self.said.append)
+        self.tee = TrackerGroup([JsonlTracker(folder), self.mirror], self.said.append)
         self.tee.start(info)
 
     def steps(self, first: int, last: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from smpo.engine.monitoring.tracker import NoRecord, RunInfo, Tee
+from smpo.engine.monitoring.tracker import NoRecord, RunInfo, TrackerGroup
 from smpo.tracking.jsonl import JsonlTracker, Tail, read_events, read_metrics, read_rewound, rewind
 
 About = Callable[..., RunInfo]
@@ -150,7 +150,7 @@ def test_what_waited_when_a_checkpoint_was_written_is_in_it(
 ) -> None:
     monkeypatch.setattr("smpo.tracking.jsonl.FileIO", Full)
     monkeypatch.setattr(Full, "room", 10_000)
-    tracker = Tee([JsonlTracker(tmp_path, [].append)])
+    tracker = TrackerGroup([JsonlTracker(tmp_path, [].append)])
     tracker.start(about(tmp_path))
     tracker.metrics({"loss": 1.0}, 1)
     Full.room = 10  # the beginning of a line is written
@@ -180,7 +180,7 @@ def test_a_run_whose_log_cannot_be_begun_does_not_begin(
     monkeypatch.setattr("smpo.tracking.jsonl.FileIO", Full)
     monkeypatch.setattr(Full, "room", 5)
     with pytest.raises(NoRecord, match=r"can't be begun in .*No space left on device"):
-        Tee([JsonlTracker(tmp_path)]).start(about(tmp_path))
+        TrackerGroup([JsonlTracker(tmp_path)]).start(about(tmp_path))
 
 
 def test_a_tail_reads_whole_lines_only(tmp_path: Path) -> None:

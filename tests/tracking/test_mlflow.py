@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.monitoring.tracker import Ending, RunInfo, Tee
+from smpo.engine.monitoring.tracker import Ending, RunInfo, TrackerGroup
 from smpo.errors import RunError
 from smpo.runs.store import open_run
 from smpo.tracking.jsonl import JsonlTracker, read_metrics
@@ -27,7 +27,7 @@ class Run:
         tracker = mlflow_tracker(info.folder, runs, uri, say=self.said.append, every=0.05, **settings)
         assert tracker is not None
         self.mirror: MirrorTracker = tracker
-        self.tee = Tee([JsonlTracker(info.folder), tracker], self.said.append)
+        self.tee = TrackerGroup([JsonlTracker(info.folder), tracker], self.said.append)
         self.tee.start(info)
 
     def steps(self, first: int, last: int) -> None:

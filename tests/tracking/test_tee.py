@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from smpo.engine.monitoring.tracker import NoRecord, NullTracker, RunInfo, Tee, Tracker
+from smpo.engine.monitoring.tracker import NoRecord, NullTracker, RunInfo, Tracker, TrackerGroup
 from smpo.tracking.jsonl import JsonlTracker
 
 INFO = RunInfo("toy", "abc-1", Path("x"), "abc")
@@ -43,7 +43,7 @@ def _everything(tracker: Tracker) -> None:
 
 def test_everything_reaches_everybody_in_order() -> None:
     trackers = [Listing(), Listing()]
-    _everything(Tee(trackers))
+    _everything(TrackerGroup(trackers))
     expected = ["start", "params", "metrics", "images", "artefact", "text", "dataset", "model", "finish"]
     assert [tracker.told for tracker in trackers] == [expected, expected]
     _everything(NullTracker())
@@ -52,7 +52,7 @@ def test_everything_reaches_everybody_in_order() -> None:
 def test_a_failure_is_said_once_and_others_go_on() -> None:
     said: list[str] = []
     bad, good = Listing("metrics"), Listing()
-    tee = Tee([bad, good], said.append)
+    tee = TrackerGroup([bad, good], said.append)
     tee.start(INFO)
     for step in range(20):
         tee.metrics({"loss": 1.0}, step)
@@ -65,7 +65,7 @@ def test_a_failure_is_said_once_and_others_go_on() -> None:
 
 def test_a_tracker_that_recovers_is_kept() -> None:
     bad = Listing("metrics")
-    tee = Tee([bad])
+    tee = TrackerGroup([bad])
     tee.start(INFO)
     for step in range(20):
         bad.failing = {"metrics"} if step % 4 else set()
@@ -75,7 +75,7 @@ def test_a_tracker_that_recovers_is_kept() -> None:
 
 def test_one_that_cannot_start_is_left_alone() -> None:
     bad = Listing("start")
-    _everything(Tee([bad]))
+    _everything(TrackerGroup([bad]))
     assert bad.told == ["start"]
 
 
@@ -83,16 +83,16 @@ def test_a_broken_say_is_no_reason_to_stop_either() -> None:
     def say(text: str) -> None:
         raise BrokenPipeError
 
-    tee = Tee([Listing("metrics"), Listing("metrics")], say)
+    tee = TrackerGroup([Listing("metrics"), Listing("metrics")], say)
     tee.metrics({"loss": 1.0}, 1)
 
 
 def test_interrupts_pass() -> None:
     with pytest.raises(KeyboardInterrupt):
-        Tee([Listing("metrics", error=KeyboardInterrupt())]).metrics({}, 1)
+        TrackerGroup([Listing("metrics", error=KeyboardInterrupt())]).metrics({}, 1)
 
 
 def test_a_run_without_a_log_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NoRecord, match="the log can't be begun"):
-        _everything(Tee([JsonlTracker(tmp_path / "file" / "run")]))
+        _everything(TrackerGroup([JsonlTracker(tmp_path / "file" / "run")]))

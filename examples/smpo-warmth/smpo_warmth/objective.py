@@ -22,7 +22,7 @@ class FocalDPO(Objective):
 
     use: Literal["focal-dpo"] = "focal-dpo"
     version: ClassVar[int] = 1
-    uses: ClassVar[Literal["size", "side"]] = "size"
+    label_use: ClassVar[Literal["size", "side"]] = "size"
 
     beta: float = Field(2000.0, gt=0)
     """Pull towards the reference; larger stays closer."""

@@ -24,7 +24,7 @@ class DeadZone(Smoothing):
     """Standard deviations of the scores within which a pair is a tie."""
 
     @property
-    def certain(self) -> bool:
+    def is_hard(self) -> bool:
         return True
 
     def __call__(self, winner: Tensor, loser: Tensor, share: Tensor, stats: ScoreStats) -> Tensor:

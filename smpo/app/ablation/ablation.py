@@ -21,10 +21,10 @@ from smpo.app.ablation.worker import AblationRuns, Task, finish, helpers
 from smpo.app.console import Console
 from smpo.app.plan.plan import make_plan
 from smpo.app.run.cost import COST
-from smpo.engine.monitoring.tracker import RunInfo, Tee
+from smpo.engine.monitoring.tracker import RunInfo, TrackerGroup
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.report.ablation_text import as_csv, markdown
-from smpo.evaluation.results.ablation import Outcome
+from smpo.evaluation.results.ablation import AblationOutcome
 from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
 from smpo.tracking.jsonl import read_metrics
 
@@ -36,7 +36,7 @@ class AblationResult:
     """What an ablation left behind."""
 
     folder: Path
-    outcome: Outcome
+    outcome: AblationOutcome
     seconds: float
     figure: Path | None = None
 
@@ -44,7 +44,7 @@ class AblationResult:
 def check_machine(ablation: Ablation) -> None:
     """Raises `MachineError` for what any variant needs and this machine lacks."""
     for variant in ablation.variants:
-        for obstacle in make_plan(variant.resolved).obstacles:
+        for obstacle in make_plan(variant.resolved).missing:
             raise MachineError(f"{variant.name}: {obstacle.where}: {obstacle.message}", help=obstacle.help)
 
 
@@ -62,7 +62,9 @@ def run_ablation(ablation: Ablation, console: Console, *, jobs: int = 1) -> Abla
     except Timeout:
         raise RunError(f"this ablation is being run by another process: {folder}") from None
     mirror = mlflow_tracker(folder, Path(spec.runtime.runs), spec.runtime.tracking, say=console.note)
-    tracker = Tee([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
+    tracker = TrackerGroup(
+        [JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn
+    )
     status: Literal["done", "failed", "stopped"] = "failed"
     try:
         tracker.start(_info(ablation, folder))
@@ -106,7 +108,7 @@ def _gather(ablation: Ablation, tasks: list[Task]) -> list[VariantRuns]:
     return found
 
 
-def _write(outcome: Outcome, folder: Path, tracker: Tee, step: int) -> Path | None:
+def _write(outcome: AblationOutcome, folder: Path, tracker: TrackerGroup, step: int) -> Path | None:
     """The table as data, as text, as a picture; in the ablation's folder and its record."""
     files = {
         "ablation.json": json.dumps(outcome.to_dict(), indent=1) + "\n",

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from smpo.app.ablation.spec import Ablation
 from smpo.app.plan.plan import Plan, make_plan
 
-__all__ = ["Bill", "bill"]
+__all__ = ["AblationCost", "ablation_cost"]
 
 
 @dataclass(frozen=True)
-class Bill:
+class AblationCost:
     """All variants, with all their seeds."""
 
     passes: tuple[float, ...]
@@ -26,11 +26,11 @@ class Bill:
     """Whether some plan leaves out what can't be known here."""
 
 
-def bill(ablation: Ablation) -> Bill:
+def ablation_cost(ablation: Ablation) -> AblationCost:
     """A plan a variant; seeds cost alike."""
     plans, seeds = [make_plan(variant.resolved) for variant in ablation.variants], len(ablation.seeds)
     passes = tuple(plan.total_passes for plan in plans)
-    return Bill(
+    return AblationCost(
         passes,
         runs=len(plans) * seeds,
         total_passes=seeds * sum(passes),

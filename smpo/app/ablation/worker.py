@@ -97,10 +97,10 @@ class _Parent:
     parent: str | None
     tags: Mapping[str, str]
 
-    def opened(self, folder: RunFolder) -> None:
+    def on_run_start(self, folder: RunFolder) -> None:
         pass
 
-    def hopeless(
+    def should_prune(
         self, step: int, resolved: object, live: object, tracker: object, look: object
     ) -> str | None:
         return None

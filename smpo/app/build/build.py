@@ -11,48 +11,48 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from smpo.app.build.device import accelerator_of, live_runtime
-from smpo.app.build.inversion_cache import reused
+from smpo.app.build.inversion_cache import cached_inversion
 from smpo.app.build.labels import Labels, check_labels
-from smpo.app.build.live import Live, trained
+from smpo.app.build.live import LiveRun, trainable_parameters
 from smpo.app.build.portions import updates_together
 from smpo.app.build.preparation import Preparation
-from smpo.app.distributed.cache_workers import team_of
-from smpo.data.cache.cache_facts import note
+from smpo.app.distributed.cache_workers import work_split
+from smpo.data.cache.cache_facts import save_facts
 from smpo.data.pairs.holdout import held_out
 from smpo.data.stream.buckets import Buckets, bucketed
 from smpo.data.stream.loader import PairLoader, Stream
-from smpo.engine.ema import Average
-from smpo.engine.forward_batches import Passes
+from smpo.engine.ema import ExponentialMovingAverage
+from smpo.engine.forward_batches import ForwardBatches
 from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session
-from smpo.engine.noise_and_timesteps import Settings, climbs
-from smpo.engine.out_of_memory import Room
-from smpo.engine.sharding import gather, shard, whole
+from smpo.engine.noise_and_timesteps import StepConfig, inversion_cost
+from smpo.engine.out_of_memory import MicroBatcher
+from smpo.engine.sharding import full_tensor, gather, shard
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec, TrainSpec
 from smpo.kinds import PairTable, Runtime
 from smpo.maths.draws import PositionDraws
 
 if TYPE_CHECKING:
-    from smpo.app.distributed.liveness import RollCall
+    from smpo.app.distributed.liveness import Liveness
 
 __all__ = [
-    "assemble",
-    "reunited",
+    "build_run",
+    "unshard",
 ]
 
 Progress = Callable[[str, int, int], None]
 
 
-def assemble(
+def build_run(
     spec: ExperimentSpec,
     *,
     report: Path | None,
     progress: Progress,
     say: Callable[[str], None],
     clock: Callable[[str], AbstractContextManager[None]] = lambda phase: nullcontext(),
-    call: RollCall | None = None,
-) -> Live:
+    call: Liveness | None = None,
+) -> LiveRun:
     """Load the model and the pairs, score, smooth and encode what the first updates need (`runtime.prepare`), and build
     the optimiser. What is cached isn't redone. `clock` times what may take long: `score` and `encode`. `call`: where
     several processes meet.
@@ -64,9 +64,9 @@ def assemble(
     accelerator = accelerator_of(runtime, say)
     denoiser = spec.model.load(runtime)
     facts = len(denoiser.schedule.alphas_cumprod)
-    team = team_of(accelerator, call)
+    team = work_split(accelerator, call)
     with team.leader_first():
-        table = spec.data.load(runtime, report if team.leads else None)
+        table = spec.data.load(runtime, report if team.is_leader else None)
     labels = Labels(spec, table, runtime, progress, team)
     if spec.scores == "all":
         with clock("score"):
@@ -113,34 +113,34 @@ def assemble(
     if sharded := spec.runtime.sharding == "fsdp" and world > 1:
         shard(denoiser.policy, runtime.device, world)
     changed = partial(gather, denoiser.policy) if sharded else _nothing
-    parameters = trained(denoiser.policy)
+    parameters = trainable_parameters(denoiser.policy)
     optimiser = spec.train.optimiser.build(parameters.values(), spec.train.lr)
-    average = Average(parameters, spec.train.ema, changed) if spec.train.ema else None
+    average = ExponentialMovingAverage(parameters, spec.train.ema, changed) if spec.train.ema else None
     if sharded:
         optimiser.register_step_post_hook(lambda *_: changed())
         changed()
     elif world > 1:
         denoiser.policy = accelerator.prepare_model(denoiser.policy)
-    settings = Settings(
+    settings = StepConfig(
         seed=spec.train.seed,
         t_min=spec.train.t_min,
         t_max=facts - 1 if spec.train.t_max is None else spec.train.t_max,
         posterior=spec.train.posterior == "sample",
         timesteps=spec.train.timesteps_per_pair,
         strata=spec.train.batch if spec.train.stratified else None,
-        passes=Passes(spec.runtime.inversion_batch, spec.runtime.even_batches),
+        passes=ForwardBatches(spec.runtime.inversion_batch, spec.runtime.even_batches),
     )
-    room = Room(spec.runtime.micro_batch, alone=world == 1, say=say)
-    inversion, recall = reused(spec, denoiser, table, runtime)
+    room = MicroBatcher(spec.runtime.micro_batch, alone=world == 1, say=say)
+    inversion, recall = cached_inversion(spec, denoiser, table, runtime)
     session = Session(
         denoiser=denoiser,
         objective=spec.objective,
         inversion=inversion,
         optimiser=optimiser,
-        rate=_rate(spec.train),
+        learning_rate=_rate(spec.train),
         accelerator=accelerator,
         batches=lambda step: loader.batches(
-            step, rank, world, lambda places: climbs(settings, places), most=room.pairs
+            step, rank, world, lambda places: inversion_cost(settings, places), most=room.pairs
         ),
         draws=lambda position: PositionDraws(spec.train.seed, position, denoiser.device),
         settings=settings,
@@ -149,25 +149,25 @@ def assemble(
         clip=spec.train.clip,
         average=average,
         window=spec.runtime.window,
-        recall=recall,
+        reference_cache=recall,
         scaler=torch.amp.GradScaler(runtime.device, enabled=spec.train.precision == "fp16"),
-        room=room,
+        micro_batcher=room,
         ready=preparation.until if spec.runtime.prepare == "ahead" else None,
     )
-    return Live(session, table, loader, runtime, labels.key, stats, p, held, parameters, sharded, changed)
+    return LiveRun(session, table, loader, runtime, labels.key, stats, p, held, parameters, sharded, changed)
 
 
-def reunited(spec: ExperimentSpec, live: Live) -> None:
+def unshard(spec: ExperimentSpec, live: LiveRun) -> None:
     """Give the main process a policy in one piece, its moving average where there is one, as it is saved. Collective;
     without effect where nothing is sharded."""
     if not live.sharded:
         return
     session = live.session
     source = live.parameters if session.average is None else session.average.shadow
-    weights = {name: whole(tensor.detach()).cpu() for name, tensor in source.items()}
+    weights = {name: full_tensor(tensor.detach()).cpu() for name, tensor in source.items()}
     if session.accelerator.is_main_process:
         session.denoiser = spec.model.load(live.runtime)
-        live.parameters = trained(session.denoiser.policy)
+        live.parameters = trainable_parameters(session.denoiser.policy)
         with torch.no_grad():
             for name, parameter in live.parameters.items():
                 parameter.copy_(weights[name])
@@ -199,10 +199,10 @@ def _note_keys(
     found: dict[str, Any] = {"digest": table.digest, "pairs": len(table), "prompts": prompts}
     if buckets := _buckets(spec, table):
         found["buckets"] = {str(number): count for number, count in buckets.counts().items()}
-    note(runtime.cache, spec.data, found)
-    note(runtime.cache, spec.model, {"encoders": encoders})
+    save_facts(runtime.cache, spec.data, found)
+    save_facts(runtime.cache, spec.model, {"encoders": encoders})
     if spec.reward is not None and scorer is not None:
-        note(runtime.cache, spec.reward, {"key": scorer})
+        save_facts(runtime.cache, spec.reward, {"key": scorer})
 
 
 def _rate(train: TrainSpec) -> LearningRate:

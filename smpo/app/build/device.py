@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from smpo.app.build.allocator import check_allocator, prefer_expandable_segments
-from smpo.app.distributed.liveness import meet_again
+from smpo.app.distributed.liveness import init_process_group_after_restart
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Runtime
@@ -82,7 +82,7 @@ def accelerator_of(runtime: Runtime, say: Callable[[str], None] = lambda text: N
     """Processes and their gradients. Precision is the model's own business, since policy and reference must agree."""
     from accelerate import Accelerator, InitProcessGroupKwargs
 
-    meet_again(cpu=runtime.device == "cpu", patience=_MEET)
+    init_process_group_after_restart(cpu=runtime.device == "cpu", patience=_MEET)
     accelerator = Accelerator(
         cpu=runtime.device == "cpu",
         mixed_precision="no",

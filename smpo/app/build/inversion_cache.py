@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from smpo.atomic import opened_up
+from smpo.atomic import inherit_permissions
 from smpo.experiment import ExperimentSpec
-from smpo.kinds import Denoiser, Draws, Inversion, PairTable, Predictors, Recall, Runtime
+from smpo.kinds import Denoiser, Draws, Inversion, PairTable, Predictors, ReferenceCache, Runtime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["reused"]
+__all__ = ["cached_inversion"]
 
 
-def reused(
+def cached_inversion(
     spec: ExperimentSpec, denoiser: Denoiser, table: PairTable, runtime: Runtime
-) -> tuple[Inversion, Recall | None]:
+) -> tuple[Inversion, ReferenceCache | None]:
     """The spec's inversion, and what the reference said: both with a memory if `runtime.reuse_inversions` asks for one
     and the inversion follows the reference."""
     inversion = spec.inversion
-    wanted = spec.runtime.reuse_inversions and not inversion.remembers
+    wanted = spec.runtime.reuse_inversions and not inversion.stateful
     if not wanted or getattr(inversion, "by", "") != "reference":
-        return inversion.for_run(spec.train.batch), None
+        return inversion.bind(spec.train.batch), None
     about = {
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,
@@ -55,7 +55,7 @@ def reused(
         "dropout": spec.train.prompt_dropout,
     }
     known = json.dumps(about, sort_keys=True)
-    return cast(Inversion, _Remembered(inversion, runtime.cache / "inverted", known)), _Said(
+    return cast(Inversion, _CachedInversion(inversion, runtime.cache / "inverted", known)), _CachedReference(
         runtime.cache / "referred"
     )
 
@@ -65,7 +65,7 @@ def _processor(device: str) -> str:
     return str(torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability())
 
 
-class _Remembered:
+class _CachedInversion:
     """Looks before it inverts. Everything but the call is the inversion's own."""
 
     def __init__(self, inner: Inversion, folder: Path, about: str) -> None:
@@ -100,7 +100,7 @@ class _Remembered:
         return digest.hexdigest()[:40]
 
 
-class _Said:
+class _CachedReference:
     """What the reference said of a micro-batch, under the name of its latents and its place in their window."""
 
     def __init__(self, folder: Path) -> None:
@@ -138,7 +138,7 @@ def _write(file: Path, tensors: dict[str, Tensor]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, fresh)
-        opened_up(fresh)
+        inherit_permissions(fresh)
         fresh.replace(file)
     except OSError:
         fresh.unlink(missing_ok=True)

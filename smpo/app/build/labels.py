@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smpo.app.build.scores import provenance_of
 from smpo.data.cache.scores import Begun, ScoreTable
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.data.pairs.table import VoteTable
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
@@ -26,13 +26,13 @@ _NOTHING = ScoreStats(float("nan"), float("nan"), 0, float("nan"), float("nan"))
 
 
 class Labels:
-    """`p [M]` of a table's pairs, NaN where it isn't known yet. Everything about it is collective (`Team`).
+    """`p [M]` of a table's pairs, NaN where it isn't known yet. Everything about it is collective (`WorkSplit`).
 
     The scorer is loaded for the first pairs without a score and stays until `release`; between uses its weights rest in
     the CPU's memory, or nowhere where it can't be moved (`Scorer`)."""
 
     def __init__(
-        self, spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress | None, team: Team = ALONE
+        self, spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress | None, team: WorkSplit = SINGLE_PROCESS
     ) -> None:  # fmt: skip
         self._spec, self._table, self._runtime = spec, table, runtime
         self._progress, self._team = progress, team
@@ -160,7 +160,7 @@ def check_labels(spec: ExperimentSpec, p: Tensor, say: Callable[[str], None]) ->
             f"smoothing `{spec.smoothing.use}` finds every one of the {which} a tie: there is nothing to learn",
             help="look at the data report, and at the reward's range over the pairs",
         )
-    if not spec.smoothing.certain and bool((2 * known).frac().eq(0).all()):
+    if not spec.smoothing.is_hard and bool((2 * known).frac().eq(0).all()):
         say(
             f"smoothing `{spec.smoothing.use}` smooths nothing: all {which.replace('first ', '')} get what `hard` "
             "would give them"

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-__all__ = ["Live", "trained"]
+__all__ = ["LiveRun", "trainable_parameters"]
 
 
 @dataclass
-class Live:
+class LiveRun:
     """A session and what was learnt while putting it together."""
 
     session: Session
@@ -33,14 +33,14 @@ class Live:
     p: Tensor
     """As known before the first update: of all pairs, or of those that are held out and that the first updates visit;
     of others NaN."""
-    held: HeldOut
+    holdout: HeldOut
     parameters: dict[str, nn.Parameter]
     """What is trained, by name; of a sharded policy the parts that this process holds."""
     sharded: bool
-    changed: Callable[[], None]
+    on_weights_changed: Callable[[], None]
     """To be called when parameters were set to other values than an update's."""
 
 
-def trained(policy: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(policy: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that training moves, by name: everything, or the adapter alone."""
     return {name: p for name, p in policy.named_parameters() if p.requires_grad}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from smpo.app.build.labels import Labels
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.data.progress import Progress
 from smpo.data.stream.loader import PairLoader
 
@@ -36,7 +36,7 @@ class Preparation:
         together: int,
         clock: Callable[[str], AbstractContextManager[None]],
         progress: Progress | None = None,
-        team: Team = ALONE,
+        team: WorkSplit = SINGLE_PROCESS,
     ) -> None:
         self._loader, self._labels, self._steps = loader, labels, steps
         self._clock, self._progress, self._team = clock, progress, team

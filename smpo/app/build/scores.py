@@ -17,7 +17,7 @@ from smpo.kinds import PairTable, Reward, Runtime, Scorer, ScoreStats
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smpo.data.cache.work_split import Team
+    from smpo.data.cache.work_split import WorkSplit
 
 __all__ = ["Scored", "ensure_scores", "provenance_of", "score_data"]
 
@@ -55,11 +55,11 @@ def score_data(spec: ExperimentSpec, console: Console) -> Scored:
     began = time.monotonic()
     counted: dict[str, Any] = {}
     key, _, _, stats = ensure_scores(spec.reward, table, runtime, console.progress, counted)
-    from smpo.data.cache.cache_facts import note
+    from smpo.data.cache.cache_facts import save_facts
 
     prompts = len({table[row].prompt for row in range(len(table))})
-    note(runtime.cache, spec.data, {"digest": table.digest, "pairs": len(table), "prompts": prompts})
-    note(runtime.cache, spec.reward, {"key": key})
+    save_facts(runtime.cache, spec.data, {"digest": table.digest, "pairs": len(table), "prompts": prompts})
+    save_facts(runtime.cache, spec.reward, {"key": key})
     return Scored(
         reward=spec.reward.use,
         key=key,
@@ -79,7 +79,7 @@ def ensure_scores(
     runtime: Runtime,
     progress: Progress | None,
     counted: dict[str, Any] | None = None,
-    team: Team | None = None,
+    team: WorkSplit | None = None,
 ) -> tuple[str, Tensor, Tensor, ScoreStats]:
     """`(key, winner [M], loser [M], stats)`; the reward is loaded, used if scores are missing, and let go of.
     `counted` receives how many were wanted and computed, and the scorer's provenance. A `team` shares the work."""
@@ -88,7 +88,7 @@ def ensure_scores(
     import torch
 
     from smpo.data.cache.scores import ScoreTable
-    from smpo.data.cache.work_split import ALONE
+    from smpo.data.cache.work_split import SINGLE_PROCESS
 
     scorer = reward.load(runtime)
     store = ScoreTable(runtime.cache / "scores.db")
@@ -101,7 +101,7 @@ def ensure_scores(
         batch=runtime.batch,
         progress=progress,
         provenance=provenance,
-        team=team or ALONE,
+        team=team or SINGLE_PROCESS,
         workers=runtime.workers,
     )
     if counted is not None:

@@ -17,7 +17,7 @@ from smpo.kinds import PairTable, Runtime
 from smpo.registry.resolve import Resolved
 
 if TYPE_CHECKING:
-    from smpo.data.audit import Audit, Book, Expected
+    from smpo.data.audit import Audit, AuditRows, Expected
 
 __all__ = ["Audited", "audit_data"]
 
@@ -41,7 +41,7 @@ def audit_data(
     the tracking store of the spec. Raises `MachineError` when the data isn't here.
     """
     from smpo.app.build.device import live_runtime
-    from smpo.data.audit import audit, open_book, table_book
+    from smpo.data.audit import audit, audit_rows_of_table, read_audit_rows
     from smpo.data.audit.page import page
 
     spec = resolved.spec
@@ -50,9 +50,9 @@ def audit_data(
         raise MachineError(f"data: {message}", help=spec.data.remedy())
     console.phase("reading")
     if isinstance(spec.data, VoteData):
-        book = open_book(spec.data.source(), cache=runtime.cache, progress=console.progress)
+        book = read_audit_rows(spec.data.source(), cache=runtime.cache, progress=console.progress)
     else:
-        book = table_book(spec.data.load(runtime))
+        book = audit_rows_of_table(spec.data.load(runtime))
     tokens, longest = _tokenizer(spec)
     console.phase("looking")
     found = audit(book, _expected(spec, tokens, longest), console.progress)
@@ -122,7 +122,7 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
 
 
 def _add_margins(
-    spec: ExperimentSpec, runtime: Runtime, found: Audit, book: Book, console: Console, *, score: bool
+    spec: ExperimentSpec, runtime: Runtime, found: Audit, book: AuditRows, console: Console, *, score: bool
 ) -> None:
     """What the spec's reward thinks of the labels, on the pairs that training would use."""
     from smpo.data.audit import Example, margins_of
@@ -161,20 +161,20 @@ def _scores(
     spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool
 ) -> Any:
     """Winner's and loser's scores and their range; None when some are missing and none may be computed."""
-    from smpo.data.cache.cache_facts import noted
+    from smpo.data.cache.cache_facts import load_facts
     from smpo.data.cache.scores import ScoreTable
 
     assert spec.reward is not None
     store = ScoreTable(runtime.cache / "scores.db")
     if spec.reward.check() is not None or not score:
-        key = noted(runtime.cache, spec.reward).get("key")
+        key = load_facts(runtime.cache, spec.reward).get("key")
         return store.read(table, key) if key and not store.missing(table, key) else None
     from smpo.app.build.scores import ensure_scores
 
     return ensure_scores(spec.reward, table, runtime, console.progress)[1:]
 
 
-def _digest(book: Book) -> str:
+def _digest(book: AuditRows) -> str:
     import hashlib
 
     digest = hashlib.sha256()
@@ -188,7 +188,7 @@ def _record(
     console: Console,
 ) -> None:  # fmt: skip
     """Counts as metrics, page and data as artefacts, in a run that is tagged as an audit."""
-    from smpo.engine.monitoring.tracker import RunInfo, Tee
+    from smpo.engine.monitoring.tracker import RunInfo, TrackerGroup
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mlflow import mlflow_tracker
 
@@ -198,7 +198,9 @@ def _record(
     except RunError as error:
         console.warn(error.message)
         mirror = None
-    tracker = Tee([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
+    tracker = TrackerGroup(
+        [JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn
+    )
     data = {name: value for name, value in resolved.leaves().items() if name.startswith("data.")}
     tracker.start(
         RunInfo(

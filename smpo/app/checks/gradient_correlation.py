@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from smpo.app.console import Console
-from smpo.engine.gradient_correlation import Resemblance, gain, gradients, resemblance
+from smpo.engine.gradient_correlation import GradientCorrelation, gain, gradient_correlation, gradients
 from smpo.experiment import ExperimentSpec
 
 __all__ = ["CHOICES", "Choice", "Measured", "measure_rho", "settings_for"]
@@ -29,7 +29,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Measured:
-    resemblance: Resemblance
+    resemblance: GradientCorrelation
     choices: list[Choice]
 
     @property
@@ -51,20 +51,20 @@ def settings_for(pairs: int) -> list[str]:
 
 def measure_rho(spec: ExperimentSpec, levels: int, console: Console) -> Measured:
     """`spec` as changed by `settings_for`. At the base, where training begins."""
-    from smpo.app.build.build import assemble
+    from smpo.app.build.build import build_run
 
     console.phase("loading")
-    session = assemble(spec, report=None, progress=console.progress, say=console.warn).session
+    session = build_run(spec, report=None, progress=console.progress, say=console.warn).session
     console.phase("measuring")
     pairs = spec.train.batch
-    found = resemblance(
+    found = gradient_correlation(
         gradients(session, levels), done=lambda count: console.progress("gradients of pairs", count, pairs)
     )
     return Measured(found, choices(spec, found, session.settings.t_max))
 
 
 def choices(
-    spec: ExperimentSpec, found: Resemblance, t_max: int, among: Sequence[int] = CHOICES
+    spec: ExperimentSpec, found: GradientCorrelation, t_max: int, among: Sequence[int] = CHOICES
 ) -> list[Choice]:
     """What each number of timesteps would cost and gain."""
     timesteps, objective = spec.model.facts().timesteps or 1000, spec.objective

@@ -112,8 +112,8 @@ def rerun(
             help="a component or local code has changed; `--anyway` runs what the spec means now",
         )
     plan = make_plan(resolved)
-    if plan.obstacles:
-        first = plan.obstacles[0]
+    if plan.missing:
+        first = plan.missing[0]
         raise MachineError(f"{first.where}: {first.message}", help=first.help)
     result = run(resolved, plan, console, again=True, expected=Expected(lock, anyway=anyway))
     return result, compare_runs(earlier, RunFolder(result.folder))

@@ -98,7 +98,7 @@ def resolved_of(run: RunFolder, sets: tuple[str, ...] = ()) -> Resolved[Experime
 
 
 def _files(verdict: Verdict) -> None:
-    from smpo.engine.checkpoints.files import checkpoints, fault_of
+    from smpo.engine.checkpoints.files import checkpoints, manifest_fault
 
     run = verdict.run
     told = read_manifest(run)
@@ -114,7 +114,7 @@ def _files(verdict: Verdict) -> None:
         verdict.faults += faults(run)
     for path in checkpoints(run.checkpoints):
         verdict.checkpoints += 1
-        if (found := fault_of(path)) is not None:
+        if (found := manifest_fault(path)) is not None:
             verdict.faults.append(f"checkpoint {path.name}: {found}")
 
 
@@ -177,11 +177,11 @@ def _draw(
 
     from smpo.app.build.device import live_runtime
     from smpo.app.evaluate.judge_names import judge_names
-    from smpo.app.evaluate.models import contender_of, load_contender
+    from smpo.app.evaluate.models import load_model, model_ref
     from smpo.app.evaluate.prompt_prefix import prompted
     from smpo.app.run.lock_file import device_name
     from smpo.evaluation.results.agreement import Table
-    from smpo.evaluation.results.evaluate import Settings, score_model
+    from smpo.evaluation.results.evaluate import SamplingSettings, score_model
     from smpo.evaluation.sampling.picture_cache import BaseCache
 
     spec, wanted = resolved.spec, resolved.spec.evaluate
@@ -189,12 +189,12 @@ def _draw(
     runtime = replace(live_runtime(spec), reference=False)
     names = judge_names(resolved)
     scorers = {name: reward.load(runtime) for name, reward in zip(names, wanted.rewards, strict=True)}
-    settings = Settings.of(wanted, batch=spec.runtime.encode_batch)
+    settings = SamplingSettings.of(wanted, batch=spec.runtime.encode_batch)
     scores: dict[str, Any] = {name: {} for name in names}
     device = "cpu"
     with tempfile.TemporaryDirectory(prefix="smpo-verify-") as scratch:
-        for model, one in (("base", contender_of(None)), ("policy", contender_of(run))):
-            denoiser, _ = load_contender(spec.model, one, runtime)
+        for model, one in (("base", model_ref(None)), ("policy", model_ref(run))):
+            denoiser, _ = load_model(spec.model, one, runtime)
             device = device_name(denoiser.device)
             asked = denoiser if model == "base" else prompted(denoiser, spec.objective.sampling())
             found = score_model(

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 
 if TYPE_CHECKING:
-    from smpo.app.distributed.liveness import RollCall
+    from smpo.app.distributed.liveness import Liveness
 
-__all__ = ["team_of"]
+__all__ = ["work_split"]
 
 
-def team_of(accelerator: Any, call: RollCall | None) -> Team:
+def work_split(accelerator: Any, call: Liveness | None) -> WorkSplit:
     """Those on the main process's machine work, the others wait. Collective.
 
     They meet in the roll call, which knows who has failed and says why: in a collective they would wait."""
     if accelerator.num_processes == 1 or call is None:
-        return ALONE
-    meet = call.meet
+        return SINGLE_PROCESS
+    meet = call.barrier
     from accelerate.utils import broadcast, gather_object
 
     def told(numbers: Tensor) -> Tensor:
@@ -38,12 +38,12 @@ def team_of(accelerator: Any, call: RollCall | None) -> Team:
     machines = gather_object([_machine()])
     workers = [rank for rank, machine in enumerate(machines) if machine == machines[0]]
     rank = accelerator.process_index
-    return Team(
-        leads=rank == 0,
+    return WorkSplit(
+        is_leader=rank == 0,
         share=workers.index(rank) if rank in workers else None,
         shares=len(workers),
-        told=told,
-        meet=meet,
+        broadcast=told,
+        barrier=meet,
         check=call.check,
     )
 

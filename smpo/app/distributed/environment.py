@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from smpo.errors import RunError
 
-__all__ = ["LAUNCHER", "PRESENT", "Place", "enter", "first_node", "outer_place"]
+__all__ = ["LAUNCHER", "PRESENT", "RankInfo", "export_environment", "first_node", "rank_from_environment"]
 
 LAUNCHER = "SMPO_LAUNCHER"
 """Environment variable by which `smpo run --devices` says that it is the launcher."""
@@ -32,7 +32,7 @@ _OTHERS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Process `rank` of `world`; `local` counts on its own machine. All meet at `address`:`port`."""
 
     rank: int
@@ -46,14 +46,14 @@ class Place:
     """How often the launcher has started all of them again."""
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def __str__(self) -> str:
         return f"process {self.rank} of {self.world}"
 
 
-def outer_place(environment: Mapping[str, str] | None = None) -> Place | None:
+def rank_from_environment(environment: Mapping[str, str] | None = None) -> RankInfo | None:
     """The place that a launcher gave to this process; None when it runs by itself. Raises `RunError` for a launcher
     that says only half."""
     told = os.environ if environment is None else environment
@@ -71,7 +71,7 @@ def outer_place(environment: Mapping[str, str] | None = None) -> Place | None:
     return None
 
 
-def enter(place: Place, environment: MutableMapping[str, str] | None = None) -> None:
+def export_environment(place: RankInfo, environment: MutableMapping[str, str] | None = None) -> None:
     """Say it in the names that torch and accelerate look for."""
     told = os.environ if environment is None else environment
     told.update(
@@ -85,7 +85,7 @@ def enter(place: Place, environment: MutableMapping[str, str] | None = None) -> 
     )
 
 
-def _torchrun(told: Mapping[str, str]) -> Place | None:
+def _torchrun(told: Mapping[str, str]) -> RankInfo | None:
     rank, world = _number(told, "RANK"), _number(told, "WORLD_SIZE")
     elastic = "TORCHELASTIC_RUN_ID" in told
     if world == 1 and not elastic:
@@ -95,7 +95,7 @@ def _torchrun(told: Mapping[str, str]) -> Place | None:
             f"RANK={rank} and WORLD_SIZE={world} are set, and MASTER_ADDR isn't: the processes can't find each other",
             help="unset RANK and WORLD_SIZE, or start them with torchrun",
         )
-    return Place(
+    return RankInfo(
         rank,
         world,
         _number(told, "LOCAL_RANK", rank),
@@ -106,12 +106,12 @@ def _torchrun(told: Mapping[str, str]) -> Place | None:
     )
 
 
-def _slurm(told: Mapping[str, str]) -> Place:
+def _slurm(told: Mapping[str, str]) -> RankInfo:
     job, step = _number(told, "SLURM_JOB_ID", 0), _number(told, "SLURM_STEP_ID", 0)
     nodes = told.get("SLURM_STEP_NODELIST") or told.get("SLURM_JOB_NODELIST") or "127.0.0.1"
     # With `--gpus-per-task=1` a task sees one GPU, which is number 0 to it.
     alone = len([gpu for gpu in told.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]) == 1
-    return Place(
+    return RankInfo(
         _number(told, "SLURM_PROCID"),
         _number(told, "SLURM_STEP_NUM_TASKS"),
         0 if alone else _number(told, "SLURM_LOCALID", 0),

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from smpo.app.distributed.environment import LAUNCHER, PRESENT, Place, enter
+from smpo.app.distributed.environment import LAUNCHER, PRESENT, RankInfo, export_environment
 
 __all__ = ["launch"]
 
@@ -34,18 +34,18 @@ _HELP = "help: killed, or out of memory? (`dmesg`); what was finished is kept, a
 def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None) -> int:
     """`smpo ARGUMENTS` on `devices` processes; returns the code to end with. The processes say why they end; of those
     that couldn't, it is said here how they died."""
-    port, team = _free_port(), _Team()
+    port, team = _free_port(), _ProcessGroup()
     # `-m` looks into the current folder first, which is nobody's business, unless smpo itself was found that way.
     python = [sys.executable, *(() if Path(sys.argv[0]).name == "__main__.py" else ("-P",))]
     for rank in range(devices):
         environment = dict(os.environ) | {LAUNCHER: "smpo run", PRESENT: str(team.told)}
         environment.setdefault("OMP_NUM_THREADS", str(threads or 1))
-        enter(Place(rank, devices, rank, "127.0.0.1", port, "smpo run"), environment)
+        export_environment(RankInfo(rank, devices, rank, "127.0.0.1", port, "smpo run"), environment)
         team.start([*python, "-m", "smpo", *arguments], environment)
     return team.wait()
 
 
-class _Team:
+class _ProcessGroup:
     """The processes, and which of them watch each other by now: each says so into a pipe.
 
     Until then nobody can know that one is gone, and who waits for it waits for ever. Nothing is trained before all are

@@ -24,10 +24,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from smpo.app.distributed.environment import PRESENT, Place, enter
+from smpo.app.distributed.environment import PRESENT, RankInfo, export_environment
 from smpo.errors import RunError, SmpoError
 
-__all__ = ["Absence", "Lost", "RollCall", "meet_again"]
+__all__ = ["DeadRank", "Liveness", "RankLost", "init_process_group_after_restart"]
 
 _PATIENCE = timedelta(minutes=30)
 """For machines that start late."""
@@ -35,12 +35,12 @@ _HEARD = 60.0
 """Seconds to wait for others that are about to end too."""
 
 
-class Lost(RunError):
+class RankLost(RunError):
     """Another process of the run is gone, and with it what this one was waiting for."""
 
 
 @dataclass(frozen=True)
-class Absence:
+class DeadRank:
     """A process that is gone: how, and what might be done."""
 
     rank: int
@@ -48,7 +48,7 @@ class Absence:
     help: str | None = None
 
 
-def meet_again(*, cpu: bool, patience: timedelta) -> None:
+def init_process_group_after_restart(*, cpu: bool, patience: timedelta) -> None:
     """Open the process group where torchrun has started all processes again; otherwise accelerate does it.
 
     torchrun keeps one store over restarts, that of its rendezvous, and a group writes its
@@ -72,7 +72,7 @@ def meet_again(*, cpu: bool, patience: timedelta) -> None:
     )
 
 
-class RollCall:
+class Liveness:
     """The store, as process `place` sees it.
 
     `silence`: seconds after which a process on another machine that isn't heard of counts as gone; `grace`: seconds
@@ -80,11 +80,11 @@ class RollCall:
     """
 
     def __init__(
-        self, place: Place, *, silence: float = 300.0, grace: float = 20.0, every: float = 1.0
+        self, place: RankInfo, *, silence: float = 300.0, grace: float = 20.0, every: float = 1.0
     ) -> None:
         from torch.distributed.rendezvous import rendezvous
 
-        enter(place)
+        export_environment(place)
         self.place = place
         self._silence, self._grace = silence, grace
         self._every = every * max(1, place.world // 16)  # the store answers all of them
@@ -95,7 +95,7 @@ class RollCall:
         self._heard: dict[int, tuple[int, float]] = {}
         self._noticed, self._over = threading.Event(), threading.Event()
         self._met = 0
-        self.absent: dict[int, Absence] = {}
+        self.absent: dict[int, DeadRank] = {}
         """Those who are known to be gone."""
 
     # ------------------------------------------------------------------------------------------- before there is a run
@@ -104,7 +104,7 @@ class RollCall:
         """Main process: this is the run."""
         self._set("begin", {"folder": str(folder.absolute()), "resumed": resumed})
 
-    def refuse(self, code: int) -> None:
+    def abort_all(self, code: int) -> None:
         """Main process: there will be no run, and it was said why. Returns when all have heard it, as the store may end
         with this process."""
         self._set("begin", {"code": code})
@@ -114,7 +114,7 @@ class RollCall:
                 return
             time.sleep(0.05)
 
-    def answer(self) -> tuple[Path, bool] | int:
+    def receive_run(self) -> tuple[Path, bool] | int:
         """Other processes: the run's folder and whether it is resumed, or the code to end with."""
         said = json.loads(self._store.get(self._prefix + "begin"))
         self._store.add(self._prefix + "heard", 1)
@@ -124,7 +124,7 @@ class RollCall:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around the work. How it ends is told to the others; an error that comes of somebody's absence becomes `Lost`,
+        """Around the work. How it ends is told to the others; an error that comes of somebody's absence becomes `RankLost`,
         which says whose."""
         self._set(f"who/{self.place.rank}", {"who": self._here})
         watch = threading.Thread(target=self._watch, name="roll call", daemon=True)
@@ -132,7 +132,7 @@ class RollCall:
         _tell_launcher(self.place.rank)
         try:
             yield
-        except Lost as error:
+        except RankLost as error:
             self._leave("lost", error.message)
             raise
         except SmpoError as error:
@@ -142,7 +142,7 @@ class RollCall:
             self._leave("stopped")
             raise
         except Exception as error:
-            if (gone := self.whose_fault()) is None:
+            if (gone := self.first_dead_rank()) is None:
                 self._leave("failed", f"{type(error).__name__}: {error}")
                 raise
             lost = self._lost(gone)
@@ -158,8 +158,8 @@ class RollCall:
             # A thread that Python ends while it is inside the store takes the process with it (SIGABRT).
             watch.join(5.0)
 
-    def meet(self) -> None:
-        """Returns when all processes have called it as often as this one. Raises `Lost` where one is gone, or ends
+    def barrier(self) -> None:
+        """Returns when all processes have called it as often as this one. Raises `RankLost` where one is gone, or ends
         instead."""
         self._met += 1
         here = f"{self._prefix}meet/{self._met}"
@@ -169,18 +169,18 @@ class RollCall:
                 if rank == self.place.rank or rank in self.absent or not self._has_ended(rank):
                     continue
                 if int(self._store.add(here, 0)) < self.place.world:  # else it came, and went on to its end
-                    self.absent[rank] = self._ended(rank) or Absence(rank, "has stopped", _HELP)
+                    self.absent[rank] = self._ended(rank) or DeadRank(rank, "has stopped", _HELP)
             self.check()
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Raises `Lost` where a process is known to be gone: for between two pieces of work in which nobody is waited
+        """Raises `RankLost` where a process is known to be gone: for between two pieces of work in which nobody is waited
         for."""
         if self.absent:
             self._noticed.set()
             raise self._lost(self.absent[min(self.absent)])
 
-    def whose_fault(self) -> Absence | None:
+    def first_dead_rank(self) -> DeadRank | None:
         """The first process that is gone, when work here fails for want of another: looked for until the watch, which
         is told by it that this process has noticed, can be sure."""
         self._noticed.set()
@@ -189,7 +189,7 @@ class RollCall:
             time.sleep(self._every / 10)
         return self.absent[min(self.absent)] if self.absent else None
 
-    def heir(self) -> bool:
+    def is_first_alive(self) -> bool:
         """Whether this process is the first of those who are left, and so speaks and saves for all."""
         return all(rank in self.absent for rank in range(self.place.rank))
 
@@ -202,7 +202,7 @@ class RollCall:
             ):
                 time.sleep(0.05)
 
-    def others_speak(self) -> bool:
+    def error_reported_elsewhere(self) -> bool:
         """For a process that isn't the main one, at its end: whether somebody before it has said, or will say, why."""
         deadline = time.monotonic() + _HEARD
         while time.monotonic() < deadline:
@@ -213,7 +213,7 @@ class RollCall:
                 RuntimeError
             ):  # the store has ended with the main process, and torch logs each time it is asked
                 return False
-            if self.heir():  # those before it are gone without a word
+            if self.is_first_alive():  # those before it are gone without a word
                 return False
             time.sleep(0.05)
         return False
@@ -241,32 +241,32 @@ class RollCall:
         if rank not in self._who and store.check([who]):
             self._who[rank] = json.loads(store.get(who))["who"]
         if rank in self._who and not self._alive(rank):
-            self._mourn(rank)
+            self._mark_dead(rank)
             return
         now, beats = time.monotonic(), int(store.add(f"{self._prefix}beat/{rank}", 0))
         before, when = self._heard.setdefault(rank, (beats, now))
         if beats != before:
             self._heard[rank] = (beats, now)
         elif now - when > self._silence:
-            self.absent[rank] = Absence(rank, f"hasn't been heard of for {now - when:.0f} seconds", _HELP)
+            self.absent[rank] = DeadRank(rank, f"hasn't been heard of for {now - when:.0f} seconds", _HELP)
 
     def _has_ended(self, rank: int, store: Any = None) -> bool:
         return bool((store or self._store).check([f"{self._prefix}end/{rank}"]))
 
-    def _ended(self, rank: int, store: Any = None) -> Absence | None:
+    def _ended(self, rank: int, store: Any = None) -> DeadRank | None:
         """What a process that has ended said of it; None unless it failed."""
         end = json.loads((store or self._store).get(f"{self._prefix}end/{rank}"))
-        return Absence(rank, f"failed: {end['words']}", end["help"]) if end["how"] == "failed" else None
+        return DeadRank(rank, f"failed: {end['words']}", end["help"]) if end["how"] == "failed" else None
 
-    def _lost(self, gone: Absence) -> Lost:
-        return Lost(f"process {gone.rank} of {self.place.world} {gone.how}", help=gone.help)
+    def _lost(self, gone: DeadRank) -> RankLost:
+        return RankLost(f"process {gone.rank} of {self.place.world} {gone.how}", help=gone.help)
 
     def _look_for_main(self, seconds: float) -> None:
         """The store is gone: with the main process, as a rule."""
         if 0 in self._who and not self._alive(0):
-            self._mourn(0)
+            self._mark_dead(0)
         elif seconds > self._grace:
-            self.absent[0] = Absence(0, "can't be reached any more", _HELP)
+            self.absent[0] = DeadRank(0, "can't be reached any more", _HELP)
 
     def _alive(self, rank: int) -> bool:
         """Whether the process exists; taken for granted on other machines."""
@@ -282,15 +282,15 @@ class RollCall:
                 return False
         return True
 
-    def _mourn(self, rank: int) -> None:
+    def _mark_dead(self, rank: int) -> None:
         host, number = self._who[rank].rsplit(" ", 1)
-        self.absent[rank] = Absence(rank, f"({number} on {host}) ended without a word", _HELP)
+        self.absent[rank] = DeadRank(rank, f"({number} on {host}) ended without a word", _HELP)
 
     def _end(self) -> None:
         """Nobody listens: the work waits inside a library for what will never come."""
         gone = self.absent[min(self.absent)]
         with suppress(OSError, ValueError):
-            if self.heir():
+            if self.is_first_alive():
                 sys.stderr.write(
                     f"error: process {gone.rank} of {self.place.world} {gone.how}, and the others wait for it\n"
                     f"help: {gone.help or _HELP}\n"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from smpo.app.evaluate.judge_names import judge_names
-from smpo.app.evaluate.models import BASE, Contender, load_contender, sampling_of
+from smpo.app.evaluate.models import BASE, ModelRef, load_model, sampling_of
 from smpo.app.evaluate.prompt_prefix import good_prefix, prompted
 from smpo.errors import RunError
-from smpo.evaluation.results.comparison import Contest, Judge, rank
-from smpo.evaluation.results.drift import Drift, Probe, distances
-from smpo.evaluation.results.evaluate import Settings, score_model
+from smpo.evaluation.results.comparison import Judge, ModelComparison, rank
+from smpo.evaluation.results.drift import Drift, DriftProbe, distances
+from smpo.evaluation.results.evaluate import SamplingSettings, score_model
 from smpo.evaluation.results.evaluation import Evaluation, Judgement
-from smpo.evaluation.results.reward_hacking_panel import Panel
+from smpo.evaluation.results.reward_hacking_panel import RewardHackingReport
 from smpo.evaluation.sampling.picture_cache import BaseCache
 from smpo.evaluation.sampling.slots import spread, spread_numbers
 from smpo.experiment import ExperimentSpec
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from smpo.evaluation.sampling.slots import Slot
     from smpo.kinds import Picture
 
-__all__ = ["Held", "hold"]
+__all__ = ["PreparedComparison", "compare_models"]
 
 
 @dataclass(frozen=True)
-class Held:
+class PreparedComparison:
     """A contest that was held, and where its pictures are."""
 
-    contest: Contest
+    contest: ModelComparison
     resolved: Resolved[ExperimentSpec]
-    contenders: tuple[Contender, ...]
+    models: tuple[ModelRef, ...]
     caches: dict[str, BaseCache]
     slots: tuple[Slot, ...]
 
@@ -46,11 +46,11 @@ class Held:
         return self.caches[model].picture(slot)
 
 
-def hold(
+def compare_models(
     resolved: Resolved[ExperimentSpec],
-    contenders: Sequence[Contender],
+    contenders: Sequence[ModelRef],
     progress: Callable[[str, int, int], None],
-) -> Held:
+) -> PreparedComparison:
     """Draw, score and compare; what was drawn or scored before is read. Models are in memory one at a time."""
     from smpo.app.build.device import live_runtime
 
@@ -72,13 +72,13 @@ def hold(
         Judge(name, scorers[name].key, reward.learned, scorers[name].key in trained)
         for name, reward in zip(names, wanted.rewards, strict=True)
     ]
-    settings = Settings.of(wanted, batch=spec.runtime.encode_batch)
-    everybody = (Contender(BASE, None), *contenders)
+    settings = SamplingSettings.of(wanted, batch=spec.runtime.encode_batch)
+    everybody = (ModelRef(BASE, None), *contenders)
     scores, caches, drift = {}, {}, {}
     drawn = tuple(settings.slots(prompts))
     near = _Nearness(prompts, drawn, scorers, runtime.batch)
     for one in everybody:
-        denoiser, key = load_contender(spec.model, one, runtime)
+        denoiser, key = load_model(spec.model, one, runtime)
         about = {
             "weights": key,
             "precision": runtime.precision,
@@ -118,7 +118,7 @@ def hold(
         drift=drift,
     )
     contest = replace(contest, panels=_panels(contest, everybody, caches, near.slots, settings))
-    return Held(contest, resolved, everybody, caches, drawn)
+    return PreparedComparison(contest, resolved, everybody, caches, drawn)
 
 
 class _Nearness:
@@ -132,7 +132,7 @@ class _Nearness:
         self.slots = [slot for slot in drawn if slot.prompt in chosen and slot.image == 0]
         self._prompts = [prompts[slot.prompt] for slot in self.slots]
         self._scorers, self._batch = scorers, batch
-        self._base: tuple[list[Picture], Probe, Tensor] | None = None
+        self._base: tuple[list[Picture], DriftProbe, Tensor] | None = None
 
     def measure(self, denoiser: Denoiser, cache: BaseCache, prefix: str) -> Drift | None:
         """None for the base itself, and for a model whose pictures can't be read."""
@@ -142,7 +142,7 @@ class _Nearness:
             return None
         if self._base is None:
             texts, seeds = [slot.text for slot in self.slots], [slot.seed for slot in self.slots]
-            probe = Probe.of(denoiser, texts, seeds, pictures, self._batch)
+            probe = DriftProbe.of(denoiser, texts, seeds, pictures, self._batch)
             self._base = pictures, probe, probe.predictions(denoiser)
             return None
         base, probe, said = self._base
@@ -160,7 +160,7 @@ class _Told:
     """Texts -> name."""
 
 
-def _told(contenders: Sequence[Contender]) -> _Told:
+def _told(contenders: Sequence[ModelRef]) -> _Told:
     told = _Told()
     for one in contenders:
         if one.run is None:
@@ -175,19 +175,19 @@ def _told(contenders: Sequence[Contender]) -> _Told:
 
 
 def _panels(
-    contest: Contest,
-    contenders: Sequence[Contender],
+    contest: ModelComparison,
+    contenders: Sequence[ModelRef],
     caches: Mapping[str, BaseCache],
     looked_at: Sequence[Slot],
-    settings: Settings,
-) -> dict[str, Panel]:
+    settings: SamplingSettings,
+) -> dict[str, RewardHackingReport]:
     """What an evaluation of each model alone would say of its gain, from the cached pictures."""
 
     def kept(model: str) -> dict[int, list[Picture]]:
         found = {slot.prompt: caches[model].picture(slot) for slot in looked_at}
         return {number: [picture] for number, picture in found.items() if picture is not None}
 
-    base, panels = kept(contest.base), dict[str, Panel]()
+    base, panels = kept(contest.base), dict[str, RewardHackingReport]()
     for one in contenders[1:]:
         made = _label_maker(one)
         judgements = tuple(
@@ -198,7 +198,7 @@ def _panels(
                 learned=judge.learned,
                 base=contest.scores[contest.base][judge.name],
                 policy=contest.scores[one.name][judge.name],
-                comparison=(standing := contest.standing(one.name, judge.name)).comparison,
+                comparison=(standing := contest.result(one.name, judge.name)).comparison,
                 p_holm=standing.p_holm,
             )
             for judge in contest.judges
@@ -218,7 +218,7 @@ def _panels(
     return panels
 
 
-def _label_maker(one: Contender) -> str | None:
+def _label_maker(one: ModelRef) -> str | None:
     """The key of the reward that smoothed the labels of a run, from its lock file."""
     if one.run is None:
         return None

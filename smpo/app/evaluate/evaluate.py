@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpo.app.build.live import Live
+from smpo.app.build.live import LiveRun
 from smpo.app.evaluate.judge_names import judge_names
 from smpo.app.evaluate.prompt_prefix import good_prefix, prompted
-from smpo.atomic import naming
+from smpo.atomic import with_path
 from smpo.engine.monitoring.tracker import Tracker
 from smpo.evaluation.report.grid import before_after, contact_sheet
-from smpo.evaluation.results.drift import Drift, Probe, distances
+from smpo.evaluation.results.drift import Drift, DriftProbe, distances
 from smpo.evaluation.results.evaluate import assist, evaluate
 from smpo.evaluation.results.evaluation import Evaluation
-from smpo.evaluation.sampling.generate import Crew, Settings
+from smpo.evaluation.sampling.generate import SamplingRanks, SamplingSettings
 from smpo.evaluation.sampling.picture_cache import BaseCache
 from smpo.evaluation.sampling.slots import sample_all, slots, spread, spread_numbers
 from smpo.experiment import EvaluateSpec, ExperimentSpec
@@ -33,9 +33,9 @@ __all__ = ["assist_run", "evaluate_run", "preview", "write_evaluation"]
 
 def evaluate_run(
     resolved: Resolved[ExperimentSpec],
-    live: Live,
+    live: LiveRun,
     progress: Callable[[str, int, int], None],
-    crew: Crew | None = None,
+    crew: SamplingRanks | None = None,
     /,
     **cheaper: int | None,
 ) -> Evaluation:
@@ -51,7 +51,7 @@ def evaluate_run(
         prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
         judges,
-        settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
+        settings=SamplingSettings.of(wanted, batch=spec.runtime.encode_batch),
         training_reward=live.reward_key,
         learned={
             name: reward.learned for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
@@ -65,27 +65,27 @@ def evaluate_run(
     return found if cheaper else replace(found, drift=_drift(found, live, judges))
 
 
-def assist_run(resolved: Resolved[ExperimentSpec], live: Live, crew: Crew) -> None:
+def assist_run(resolved: Resolved[ExperimentSpec], live: LiveRun, crew: SamplingRanks) -> None:
     """This process's part of what `evaluate_run` draws and scores in the first one."""
     spec, wanted = resolved.spec, _wanted(resolved.spec)
     assist(
         prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
         _judges(resolved, live, wanted),
-        settings=Settings.of(wanted, batch=spec.runtime.encode_batch),
+        settings=SamplingSettings.of(wanted, batch=spec.runtime.encode_batch),
         base_cache=_base_cache(live, wanted),
         crew=crew,
     )
 
 
-def _judges(resolved: Resolved[ExperimentSpec], live: Live, wanted: EvaluateSpec) -> dict[str, Scorer]:
+def _judges(resolved: Resolved[ExperimentSpec], live: LiveRun, wanted: EvaluateSpec) -> dict[str, Scorer]:
     return {
         name: reward.load(live.runtime)
         for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
     }
 
 
-def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drift | None:
+def _drift(found: Evaluation, live: LiveRun, scorers: Mapping[str, Scorer]) -> Drift | None:
     """Distances at the prompts whose pictures were kept, first images only.
 
     Training without a reference held one network; where a second doesn't fit beside it now, the distance that needs it
@@ -104,7 +104,7 @@ def _drift(found: Evaluation, live: Live, scorers: Mapping[str, Scorer]) -> Drif
     base, policy = ([kept[n][0] for n in numbers] for kept in (found.kept_base, found.kept_policy))
     todo = slots(found.prompts, images=1, seed=found.seed)
     seeds = [todo[n].seed for n in numbers]
-    probe = Probe.of(denoiser, [p.text for p in prompts], seeds, base, live.runtime.batch)
+    probe = DriftProbe.of(denoiser, [p.text for p in prompts], seeds, base, live.runtime.batch)
     try:
         ours = probe.predictions(denoiser, prefix=good_prefix(live.session.objective.sampling()))
         errors = (ours, probe.predictions(denoiser, reference=True))
@@ -123,13 +123,13 @@ def write_evaluation(
         evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates"
     )
     file = folder.samples / "before_after.png"
-    with naming(file):
+    with with_path(file):
         grid.save(file)
     tracker.images("before_after", grid, spec.train.steps)
     return file
 
 
-def preview(spec: ExperimentSpec, live: Live) -> Image.Image:
+def preview(spec: ExperimentSpec, live: LiveRun) -> Image.Image:
     """The policy on the first few evaluation prompts, always from the same seeds."""
     wanted = _wanted(spec)
     prompts = spread(wanted.prompts.load(), spec.runtime.preview_images)
@@ -150,13 +150,13 @@ def _wanted(spec: ExperimentSpec) -> EvaluateSpec:
     return spec.evaluate
 
 
-def _base_cache(live: Live, wanted: EvaluateSpec) -> BaseCache:
+def _base_cache(live: LiveRun, wanted: EvaluateSpec) -> BaseCache:
     """Whatever shapes the base's pictures, apart from prompt and seed."""
     key = json.dumps(
         {
             "weights": live.session.denoiser.weights_key,
             "precision": live.runtime.precision,
-            **Settings.of(wanted).drawing(),
+            **SamplingSettings.of(wanted).drawing(),
         },
         sort_keys=True,
     )

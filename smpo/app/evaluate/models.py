@@ -20,14 +20,14 @@ from smpo.kinds import Denoiser, Model, Runtime, Sampling
 from smpo.registry.resolve import resolve
 from smpo.runs.store import RunFolder, find_runs, is_run
 
-__all__ = ["BASE", "Contender", "contender_of", "find_contenders", "load_contender", "sampling_of", "spec_of"]
+__all__ = ["BASE", "ModelRef", "find_models", "load_model", "model_ref", "sampling_of", "spec_of"]
 
 LORA = "pytorch_lora_weights.safetensors"
 BASE = "base"
 
 
 @dataclass(frozen=True)
-class Contender:
+class ModelRef:
     """A model that takes part: what it is called, and what brings it into memory."""
 
     name: str
@@ -40,10 +40,10 @@ class Contender:
     """One of the run's, instead of what it saved at its end."""
 
 
-def find_contenders(words: Sequence[str], runs: Path) -> list[Contender]:
+def find_models(words: Sequence[str], runs: Path) -> list[ModelRef]:
     """What each word means: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120` are
     checkpoints. Raises `RunError`."""
-    found: list[Contender] = []
+    found: list[ModelRef] = []
     for word in words:
         label, _, place = word.rpartition("=")
         one = _find(place, runs)
@@ -54,7 +54,7 @@ def find_contenders(words: Sequence[str], runs: Path) -> list[Contender]:
     return found
 
 
-def spec_of(contenders: Sequence[Contender]) -> Path:
+def spec_of(contenders: Sequence[ModelRef]) -> Path:
     """The spec of the first run among them. Raises `RunError` when there is none."""
     for one in contenders:
         if one.run is not None:
@@ -65,19 +65,19 @@ def spec_of(contenders: Sequence[Contender]) -> Path:
     )
 
 
-def contender_of(run: RunFolder | None) -> Contender:
+def model_ref(run: RunFolder | None) -> ModelRef:
     """What a run saved; without a run, the base of the spec. Raises `RunError` when nothing was saved."""
     if run is None:
-        return Contender(BASE, None)
+        return ModelRef(BASE, None)
     name = f"{run.name} {run.spec_hash[:6]}"
     if not run.model.is_dir():
         raise RunError(f"run {run.path} has no model: it is {run.summary()}")
     if (run.model / LORA).exists():
-        return Contender(name, None, lora=run.model / LORA, run=run)
-    return Contender(name, str(run.model), run=run)
+        return ModelRef(name, None, lora=run.model / LORA, run=run)
+    return ModelRef(name, str(run.model), run=run)
 
 
-def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Denoiser, str]:
+def load_model(model: Model, one: ModelRef, runtime: Runtime) -> tuple[Denoiser, str]:
     """`(the model as a denoiser whose policy it is, what identifies its weights)`."""
     fields = type(model).model_fields
     if one.checkpoint is not None:
@@ -110,18 +110,18 @@ def load_contender(model: Model, one: Contender, runtime: Runtime) -> tuple[Deno
     return denoiser, f"{denoiser.weights_key} + lora {content}"
 
 
-def _from_checkpoint(one: Contender, checkpoint: Path, runtime: Runtime) -> tuple[Denoiser, str]:
+def _from_checkpoint(one: ModelRef, checkpoint: Path, runtime: Runtime) -> tuple[Denoiser, str]:
     """The model of the run's own spec, with the weights that it had then; their moving average, where there is one."""
-    from smpo.app.build.live import trained
+    from smpo.app.build.live import trainable_parameters
     from smpo.engine.checkpoints.checkpoint import load_weights
 
     assert one.run is not None
     denoiser = resolve(one.run.resolved, skeleton=ExperimentSpec).spec.model.load(runtime)
-    key = load_weights(checkpoint, trained(denoiser.policy))
+    key = load_weights(checkpoint, trainable_parameters(denoiser.policy))
     return denoiser, f"{denoiser.weights_key} + checkpoint {key}"
 
 
-def sampling_of(one: Contender) -> Sampling:
+def sampling_of(one: ModelRef) -> Sampling:
     """How a run's objective wants its policy to be asked (CSFT puts words before prompts). Models that are no runs, and
     runs whose spec can't be read any more, are asked plainly."""
     if one.run is None:
@@ -132,40 +132,40 @@ def sampling_of(one: Contender) -> Sampling:
         return Sampling()
 
 
-def _find(place: str, runs: Path) -> Contender:
+def _find(place: str, runs: Path) -> ModelRef:
     word, at, which = place.rpartition("@")
     if at and not Path(place).expanduser().exists():
         return _checkpoint_of(word, which, runs)
     path = Path(place).expanduser()
     if is_run(path):
-        return contender_of(RunFolder(path))
+        return model_ref(RunFolder(path))
     if path.name == "model" and is_run(path.parent):  # what a run saved is that run
-        return contender_of(RunFolder(path.parent))
+        return model_ref(RunFolder(path.parent))
     if (path / LORA).exists():
-        return Contender(path.name, None, lora=path / LORA)
+        return ModelRef(path.name, None, lora=path / LORA)
     if path.suffix == ".safetensors" and path.is_file() and _is_lora(path):
-        return Contender(path.stem, None, lora=path)
+        return ModelRef(path.stem, None, lora=path)
     if (
         (path / "model_index.json").exists()
         or (path / "model.safetensors").exists()
         or path.suffix == ".safetensors"
     ):
-        return Contender(path.name, str(path))
+        return ModelRef(path.name, str(path))
     known = find_runs(runs, spec_hash=place) or [run for run in find_runs(runs) if run.name == place]
     finished = [run for run in known if run.model.is_dir()]
     if finished:
-        return contender_of(finished[-1])
+        return model_ref(finished[-1])
     if known:
         raise RunError(f"run {known[-1].path} has no model: it is {known[-1].summary()}")
     if place.count("/") == 1 and not path.exists() and not place.startswith((".", "/")):
-        return Contender(place, place)  # a name on the hub
+        return ModelRef(place, place)  # a name on the hub
     raise RunError(
         f"`{place}` is neither a run nor a model",
         help=f"a run folder, a run's name or hash in {runs}, a diffusers folder, a LoRA, or owner/name",
     )
 
 
-def _checkpoint_of(word: str, which: str, runs: Path) -> Contender:
+def _checkpoint_of(word: str, which: str, runs: Path) -> ModelRef:
     """`which`: `best`, or the number of updates. Raises `RunError`."""
     path = Path(word).expanduser()
     known = [RunFolder(path)] if is_run(path) else find_runs(runs, spec_hash=word)
@@ -182,7 +182,7 @@ def _checkpoint_of(word: str, which: str, runs: Path) -> Contender:
             f"run {run.path} has no checkpoint `{which}`: it has {', '.join(there) or 'none'}",
             help="`runtime.keep_best` keeps the best of a run" if which == "best" else None,
         )
-    return Contender(f"{run.name} {run.spec_hash[:6]}@{which}", None, run=run, checkpoint=there[which])
+    return ModelRef(f"{run.name} {run.spec_hash[:6]}@{which}", None, run=run, checkpoint=there[which])
 
 
 def _is_lora(file: Path) -> bool:

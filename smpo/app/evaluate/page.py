@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.app.evaluate.compare import Held
+from smpo.app.evaluate.compare import PreparedComparison
 from smpo.errors import RunError
 from smpo.evaluation.report.compare_page import Background, Shown, compare_page
 from smpo.evaluation.sampling.slots import spread_numbers
@@ -33,7 +33,7 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def write_page(held: Held, file: Path, *, prompts: int, title: str = "") -> Path:
+def write_page(held: PreparedComparison, file: Path, *, prompts: int, title: str = "") -> Path:
     """Write the page with pictures of so many prompts, taken evenly over the set."""
     chosen = set(spread_numbers(held.contest.prompts, prompts))
     shown = []
@@ -46,7 +46,7 @@ def write_page(held: Held, file: Path, *, prompts: int, title: str = "") -> Path
             shown.append(Shown(slot, known))
     curves: dict[str, Mapping[str, Sequence[tuple[int, float]]]] = {}
     settings: dict[str, Mapping[str, Any]] = {}
-    for one in held.contenders:
+    for one in held.models:
         if one.run is not None:
             curves[one.name] = _curves(one.run.metrics)
             settings[one.name] = _settings(one.run.resolved)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from smpo.app.plan.workload import Architecture
-from smpo.data.cache.cache_facts import encoded, noted, scored
+from smpo.data.cache.cache_facts import encoded, load_facts, scored
 from smpo.data.stream.buckets import latents_key
 from smpo.experiment import ExperimentSpec
 
-__all__ = ["Forecast", "forecast"]
+__all__ = ["CacheUse", "cache_use"]
 
 
 @dataclass(frozen=True)
-class Forecast:
+class CacheUse:
     """Rows of each cache: wanted by this spec, and there. Wanted is at most; None where nobody knows."""
 
     scores: int | None = None
@@ -53,12 +53,12 @@ class Forecast:
         return max(0, (self.prompts or 0) - self.prompts_stored)
 
 
-def forecast(
+def cache_use(
     spec: ExperimentSpec, *, rows: int | None, visits: int, network: Architecture | None, side: int | None
-) -> Forecast:
+) -> CacheUse:
     """`rows`: of the data, if a look tells; `visits`: pairs that training is shown; `side`: the model's resolution."""
     cache, train = Path(spec.runtime.cache), spec.train
-    data, model = noted(cache, spec.data), noted(cache, spec.model)
+    data, model = load_facts(cache, spec.data), load_facts(cache, spec.model)
     pairs = data.get("pairs", rows)
     distinct = visits if pairs is None else min(visits, pairs)
     images = None
@@ -73,7 +73,7 @@ def forecast(
     if spec.reward is not None and spec.scores != "none":
         wanted = distinct + train.holdout if spec.scores == "visited" else pairs
         scores = None if wanted is None else 2 * min(wanted, pairs or wanted)
-        key = noted(cache, spec.reward).get("key")
+        key = load_facts(cache, spec.reward).get("key")
         if key and data.get("digest"):
             stored, complete = scored(cache, key, data["digest"])
     latents = texts = None
@@ -85,7 +85,7 @@ def forecast(
             cache / "latents", *(latents_key(key, size) for size in windows), halves=train.halves
         )
         texts = encoded(cache / "prompts", key, halves=train.halves)
-    return Forecast(
+    return CacheUse(
         scores=scores,
         scores_stored=stored,
         scores_complete=complete,

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from smpo.app.plan.cache_use import Forecast
+from smpo.app.plan.cache_use import CacheUse
 from smpo.app.plan.forward_passes import Sampled, looks_every
 from smpo.app.plan.gpu_memory import GB
 from smpo.app.plan.gpu_time import state_bytes
@@ -55,7 +55,7 @@ def disk_use(
     resolved: Resolved[ExperimentSpec],
     facts: ModelFacts,
     network: Architecture | None,
-    caches: Forecast,
+    caches: CacheUse,
     drawn: Sampled,
 ) -> DiskUse:
     """Images and prompts recur in real data, so what caches take is an upper bound: it warns. What a run takes

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from smpo.app.build.portions import updates_together
 from smpo.app.evaluate.judge_names import judge_names
-from smpo.app.plan.cache_use import Forecast
+from smpo.app.plan.cache_use import CacheUse
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import DRIFT_PROMPTS, DRIFT_TIMESTEPS, HELD_TIMESTEPS
 from smpo.registry.resolve import Resolved
@@ -42,7 +42,7 @@ class Sampled:
 def sampled(spec: ExperimentSpec) -> Sampled:
     """The evaluation's pictures, at most (the base's may lie in the cache), and the previews'."""
     wanted = spec.evaluate
-    if wanted is None or not wanted.prompts.here():
+    if wanted is None or not wanted.prompts.is_local():
         return Sampled()
     prompts = len(wanted.prompts.load())
     each = wanted.steps * (2 if wanted.guidance > 1 else 1)
@@ -89,7 +89,7 @@ class Prepared:
 
 
 def prepared(
-    spec: ExperimentSpec, caches: Forecast, score_tflop: float, encode_tflop: float | None
+    spec: ExperimentSpec, caches: CacheUse, score_tflop: float, encode_tflop: float | None
 ) -> Prepared:
     """`encode_tflop`: of one image, where the model is known."""
     visits = spec.train.steps * spec.train.batch
@@ -118,7 +118,7 @@ class Scored:
     unknown: list[str] = field(default_factory=list)
 
 
-def scored(resolved: Resolved[ExperimentSpec], caches: Forecast, samples: int) -> Scored:
+def scored(resolved: Resolved[ExperimentSpec], caches: CacheUse, samples: int) -> Scored:
     """What scoring takes."""
     spec, unknown = resolved.spec, []
     training = judging = 0.0
@@ -138,7 +138,7 @@ def scored(resolved: Resolved[ExperimentSpec], caches: Forecast, samples: int) -
             unknown.append(f"judging by `{name}`")
         else:
             judging += each * samples
-    if spec.evaluate is not None and not spec.evaluate.prompts.here():
+    if spec.evaluate is not None and not spec.evaluate.prompts.is_local():
         unknown.append("the evaluation, whose prompts aren't here yet")
     return Scored(training, judging, unknown)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from smpo.app.plan.cache_use import Forecast, forecast
+from smpo.app.plan.cache_use import CacheUse, cache_use
 from smpo.app.plan.disk import DiskUse, disk_use
 from smpo.app.plan.forward_passes import Prepared, diagnosis_passes, prepared, sampled, scored
 from smpo.app.plan.gpu_memory import Memory, memory_of
 from smpo.app.plan.gpu_time import GpuCost, estimate, state_bytes
-from smpo.app.plan.requirements import Obstacle, obstacles
-from smpo.app.plan.warnings import doubts
+from smpo.app.plan.requirements import MissingRequirement, missing_requirements
+from smpo.app.plan.warnings import spec_warnings
 from smpo.app.plan.workload import GPUS, Workload, known
 from smpo.data.stream.buckets import portions
 from smpo.experiment import ExperimentSpec
@@ -63,12 +63,12 @@ class Plan:
     """Of one device; None when the architecture isn't known."""
     uncounted: list[str] = field(default_factory=list)
     """What the estimates leave out because it can't be known here, in words."""
-    caches: Forecast = field(default_factory=Forecast)
+    caches: CacheUse = field(default_factory=CacheUse)
     preparation: Prepared = field(default_factory=Prepared)
     disk: DiskUse = field(default_factory=DiskUse)
     diagnosis_passes: int = 0
     """Forwards for the looks at held-out pairs, beside training."""
-    obstacles: list[Obstacle] = field(default_factory=list)
+    missing: list[MissingRequirement] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,16 +86,18 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     rows = spec.data.size()
     network = known(facts.parameters, facts.resolution)
     pictures = sampled(spec)
-    caches = forecast(spec, rows=rows, visits=pairs, network=network, side=facts.resolution)
+    caches = cache_use(spec, rows=rows, visits=pairs, network=network, side=facts.resolution)
     gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
     inversion, per_pair = _passes(spec, facts, gap)
     scores = scored(resolved, caches, pictures.samples)
     preparation = prepared(spec, caches, scores.reward, network.encode_tflop if network else None)
     disk = disk_use(resolved, facts, network, caches, pictures)
-    lacking = list(obstacles(resolved))
+    lacking = list(missing_requirements(resolved))
     if disk.short:
         lacking.append(
-            Obstacle("disk", disk.short, "free some space, or point `runtime.cache` at a larger disk")
+            MissingRequirement(
+                "disk", disk.short, "free some space, or point `runtime.cache` at a larger disk"
+            )
         )
     costs: list[GpuCost] = []
     memory: Memory | None = None
@@ -159,17 +161,17 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         caches=caches,
         preparation=preparation,
         disk=disk,
-        obstacles=lacking,
+        missing=lacking,
         warnings=[
-            *doubts(resolved),
+            *spec_warnings(resolved),
             *_needless(spec, caches, pairs),
-            *spec.inversion.doubts(gap),
+            *spec.inversion.warnings(gap),
             *disk.warnings,
         ],
     )
 
 
-def _needless(spec: ExperimentSpec, caches: Forecast, visits: int) -> list[str]:
+def _needless(spec: ExperimentSpec, caches: CacheUse, visits: int) -> list[str]:
     """Scores of pairs that are never visited."""
     if spec.scores != "all" or caches.scores_complete or caches.pairs is None or 2 * visits > caches.pairs:
         return []

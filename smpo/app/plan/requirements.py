@@ -13,11 +13,11 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.requirements import unmet
 from smpo.registry.resolve import Resolved
 
-__all__ = ["Obstacle", "obstacles"]
+__all__ = ["MissingRequirement", "missing_requirements"]
 
 
 @dataclass(frozen=True)
-class Obstacle:
+class MissingRequirement:
     """Something the spec needs and this machine doesn't have."""
 
     where: str
@@ -25,31 +25,31 @@ class Obstacle:
     help: str
 
 
-def obstacles(resolved: Resolved[ExperimentSpec]) -> Iterator[Obstacle]:
+def missing_requirements(resolved: Resolved[ExperimentSpec]) -> Iterator[MissingRequirement]:
     """Why a run would fail here, found without loading anything. Disk is `smpo.app.plan.disk`'s business."""
     spec = resolved.spec
     for lack in unmet(resolved.components()):
         kind = resolved.components()[lack.path].kind
-        yield Obstacle(lack.path, lack.message.removeprefix(f"{kind} "), lack.help or "")
+        yield MissingRequirement(lack.path, lack.message.removeprefix(f"{kind} "), lack.help or "")
     if spec.train.precision == "fp16" and not _gpu_wanted(spec.runtime.device):
-        yield Obstacle(
+        yield MissingRequirement(
             "train.precision", "fp16 needs a GPU: the CPU has no loss scaling", "`--set train.precision=fp32`"
         )
     if message := spec.model.check():
-        yield Obstacle("model", message, _how_to_get_model(spec.model, message))
+        yield MissingRequirement("model", message, _how_to_get_model(spec.model, message))
     if message := spec.data.check():
-        yield Obstacle("data", message, spec.data.remedy())
+        yield MissingRequirement("data", message, spec.data.remedy())
     rewards = {"reward": spec.reward} if spec.reward else {}
     if spec.evaluate is not None:
         rewards |= {f"evaluate.rewards.{i}": reward for i, reward in enumerate(spec.evaluate.rewards)}
         if message := spec.evaluate.prompts.check():
-            yield Obstacle("evaluate.prompts", message, how_to_get_prompts(spec.evaluate.prompts))
+            yield MissingRequirement("evaluate.prompts", message, how_to_get_prompts(spec.evaluate.prompts))
     for where, reward in rewards.items():
         if message := reward.check():
-            yield Obstacle(where, message, how_to_get_reward(reward, where, message))
+            yield MissingRequirement(where, message, how_to_get_reward(reward, where, message))
     for where, place in (("runtime.runs", spec.runtime.runs), ("runtime.cache", spec.runtime.cache)):
         if message := _unwritable(Path(place)):
-            yield Obstacle(where, message, f"choose another folder: `--set {where}=FOLDER`")
+            yield MissingRequirement(where, message, f"choose another folder: `--set {where}=FOLDER`")
 
 
 def _gpu_wanted(device: str) -> bool:

@@ -8,10 +8,10 @@ from smpo.components.locations import is_hub_id
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
 
-__all__ = ["doubts"]
+__all__ = ["spec_warnings"]
 
 
-def doubts(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
+def spec_warnings(resolved: Resolved[ExperimentSpec]) -> Iterator[str]:
     """Warnings of `smpo plan`, a sentence or two each."""
     for problem in resolved.warnings:
         where = f" ({problem.span.origin})" if problem.span is not None else ""
@@ -45,8 +45,8 @@ _FOR_WHOLE_NETWORKS = {
 def _company(spec: ExperimentSpec) -> Iterator[str]:
     """Components that are sound alone and make little sense together."""
     objective, smoothing = spec.objective, spec.smoothing
-    yield from objective.doubts(smoothing, spec.inversion)
-    if objective.uses == "side" and not smoothing.certain:
+    yield from objective.warnings(smoothing, spec.inversion)
+    if objective.label_use == "side" and not smoothing.is_hard:
         instead = "pseudo-labels" if smoothing.needs_reward else "hard"
         yield (
             f"`{objective.use}` looks only at which side p prefers, not how surely: smoothing `{smoothing.use}` acts "

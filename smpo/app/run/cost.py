@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from smpo.kinds import Picture
     from smpo.runs.store import RunFolder
 
-__all__ = ["COST", "Ledger"]
+__all__ = ["COST", "CostMeter"]
 
 COST = "cost.json"
 COST_FACT = "cost"
@@ -46,7 +46,7 @@ class _Phase:
     inside: float = 0.0
 
 
-class Ledger:
+class CostMeter:
     """Counts while a run goes on."""
 
     def __init__(self) -> None:
@@ -103,7 +103,9 @@ class Ledger:
             if self._open:
                 self._open[-1].inside += seconds
         self.queued.clear()
-        rows = 2 * report.pairs * report.visits * objective.levels_per_pair() * (1 + report.skipped)
+        rows = (
+            2 * report.pairs * report.timesteps_per_pair * objective.levels_per_pair() * (1 + report.skipped)
+        )
         asked = {
             "invert": report.metrics.get("passes", 0.0) * rows,
             "policy": rows * (2 if objective.needs_means else 1),
@@ -116,17 +118,17 @@ class Ledger:
         self.skipped += report.skipped
         self.energy.tick()
 
-    def diagnosed(self, passes: int) -> None:
+    def add_holdout_passes(self, passes: int) -> None:
         """Add a look at the held-out pairs."""
         self.passes["diagnose"] = self.passes.get("diagnose", 0.0) + passes
 
-    def drawn(self, pictures: int, *, steps: int, guidance: float) -> None:
+    def add_samples(self, pictures: int, *, steps: int, guidance: float) -> None:
         """Add samples, by whichever process."""
         passes = pictures * steps * (2 if guidance > 1 else 1)
         self.passes["sample"] = self.passes.get("sample", 0.0) + passes
         self.pictures += pictures
 
-    def watch(self, session: Session) -> None:
+    def instrument(self, session: Session) -> None:
         """From now on inversions and samples of this session are timed and counted. Again where it has got others."""
         if not isinstance(session.inversion, _Inversion):
             session.inversion = _Inversion(session.inversion, session.denoiser.device.type, self)  # type: ignore[assignment]
@@ -145,7 +147,7 @@ class Ledger:
                 session.denoiser.predict(batch.mean[:1], one + 1, batch.conditioning.take(one))
             self.flop_per_pass = float(counter.get_total_flops()) or None
 
-    def go_on(self, folder: RunFolder, kept: Mapping[str, Any]) -> None:
+    def load(self, folder: RunFolder, kept: Mapping[str, Any]) -> None:
         """Add what was done before: what the checkpoint says, whose facts are `kept`, else what an interrupted part of
         the run has written."""
         self._joined = True
@@ -156,7 +158,7 @@ class Ledger:
             elif folder.resumed:
                 self._add(json.loads((folder.path / COST).read_text(encoding="utf-8")))
 
-    def so_far(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: phases that are going on count until now."""
         now, inside = time.perf_counter(), 0.0
         found = {**self.to_dict(), "seconds": dict(self.seconds), "passes": dict(self.passes)}
@@ -184,7 +186,7 @@ class Ledger:
         """Write the sum, earlier parts of the run included."""
         self.peak_bytes = max(self.peak_bytes, _peak())
         if not self._joined:
-            self.go_on(folder, {})
+            self.load(folder, {})
         return folder.write_text(COST, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def _add(self, earlier: Any) -> None:
@@ -253,7 +255,7 @@ class Ledger:
 class _Inversion:
     """An inversion that keeps the time."""
 
-    def __init__(self, inner: Inversion, device: str, ledger: Ledger) -> None:
+    def __init__(self, inner: Inversion, device: str, ledger: CostMeter) -> None:
         self._inner, self._device, self._ledger = inner, device, ledger
 
     def __getattr__(self, name: str) -> Any:
@@ -282,7 +284,7 @@ class _Inversion:
 class _Denoiser:
     """A denoiser whose samples are counted; everything else, assignments too, goes to the one inside."""
 
-    def __init__(self, inner: Denoiser, ledger: Ledger) -> None:
+    def __init__(self, inner: Denoiser, ledger: CostMeter) -> None:
         object.__setattr__(self, "_inner", inner)
         object.__setattr__(self, "_ledger", ledger)
 
@@ -301,12 +303,12 @@ class _Denoiser:
         steps: int,
         **how: Any,
     ) -> list[Picture]:
-        ledger: Ledger = self._ledger
+        ledger: CostMeter = self._ledger
         with ledger("sample"):
             pictures: list[Picture] = self._inner.sample(
                 prompts, seeds, guidance=guidance, steps=steps, **how
             )
-        ledger.drawn(len(pictures), steps=steps, guidance=guidance)
+        ledger.add_samples(len(pictures), steps=steps, guidance=guidance)
         return pictures
 
 

@@ -7,27 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from smpo.app.run.context import Attempt
-from smpo.evaluation.sampling.generate import Crew
+from smpo.app.run.context import RunContext
+from smpo.evaluation.sampling.generate import SamplingRanks
 
 if TYPE_CHECKING:
     pass
 
-__all__ = ["crew_of"]
+__all__ = ["sampling_ranks"]
 
 
 @contextmanager
-def crew_of(run: Attempt) -> Iterator[Crew | None]:
+def sampling_ranks(run: RunContext) -> Iterator[SamplingRanks | None]:
     """Who evaluates together: all processes of the run, on the weights that each of them has; None for one alone."""
-    if run.call is None or run.call.place.world == 1:
+    if run.liveness is None or run.liveness.place.world == 1:
         yield None
         return
     folder = run.folder.path / "drawn"
-    if run.main:
+    if run.is_main:
         shutil.rmtree(folder, ignore_errors=True)  # of other weights, perhaps, by a run that was killed
-    run.call.meet()
+    run.liveness.barrier()
     try:
-        yield Crew(run.call.place.rank, run.call.place.world, run.call.meet, run.call.check, folder)
+        yield SamplingRanks(
+            run.liveness.place.rank,
+            run.liveness.place.world,
+            run.liveness.barrier,
+            run.liveness.check,
+            folder,
+        )
     finally:
-        if run.main:
+        if run.is_main:
             shutil.rmtree(folder, ignore_errors=True)

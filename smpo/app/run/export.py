@@ -6,7 +6,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from smpo.app.build.live import Live
+from smpo.app.build.live import LiveRun
 from smpo.evaluation.report.model_card import CardFacts, write_card
 from smpo.evaluation.results.evaluation import Evaluation
 from smpo.experiment import ExperimentSpec
@@ -22,7 +22,7 @@ _PACKAGES = ("smpo", "torch", "diffusers", "transformers", "peft", "accelerate")
 def export(
     resolved: Resolved[ExperimentSpec],
     folder: RunFolder,
-    live: Live,
+    live: LiveRun,
     evaluation: Evaluation | None,
     grid: Path | None,
 ) -> list[str]:
@@ -70,12 +70,12 @@ def export(
     return lines
 
 
-def _updates(live: Live) -> str:
+def _updates(live: LiveRun) -> str:
     """How many updates the weights hold, where that isn't `train.steps` or needs the word of fp16's loss scale."""
     session = live.session
     left, found = (
-        len(session.left_out),
-        [f"{session.steps - len(session.left_out):,} of {session.steps:,} applied"],
+        len(session.skipped),
+        [f"{session.steps - len(session.skipped):,} of {session.steps:,} applied"],
     )
     if left:
         found.append(f"{left:,} left out, because their loss or gradient was not a number")

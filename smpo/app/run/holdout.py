@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpo.app.build.live import Live
+from smpo.app.build.live import LiveRun
 from smpo.app.plan.forward_passes import looks_every
 from smpo.experiment import ExperimentSpec
 from smpo.runs.store import RunFolder
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from smpo.engine.monitoring.holdout import Holdout
 
-__all__ = ["Look", "diagnosis"]
+__all__ = ["HoldoutMonitor", "diagnosis"]
 
 FILE = "holdout.json"
 """The base's errors, so that a resumed run compares with the same numbers and needs no reference for it."""
 
 
 @dataclass(frozen=True)
-class Look:
+class HoldoutMonitor:
     """The held-out pairs of a run, and when they are due."""
 
     holdout: Holdout
     base: Tensor
-    live: Live
+    live: LiveRun
     every: int
     steps: int
     spend: Callable[[int], None]
@@ -60,20 +60,20 @@ class Look:
 
 def diagnosis(
     spec: ExperimentSpec,
-    live: Live,
+    live: LiveRun,
     folder: RunFolder,
     start: int,
     note: Callable[[str], None],
     spend: Callable[[int], None],
-) -> Look | None:
+) -> HoldoutMonitor | None:
     """What to look at, or None when nothing is held out. Call it before the first update."""
     import torch
 
     from smpo.engine.monitoring.holdout import Holdout
 
-    if not live.held.held:
+    if not live.holdout.held:
         return None
-    denoiser, rows = live.session.denoiser, live.loader.together(live.held.held)
+    denoiser, rows = live.session.denoiser, live.loader.together(live.holdout.held)
     size = spec.runtime.micro_batch or spec.train.batch // spec.runtime.devices
     share = torch.tensor([live.table[row].share for row in rows], dtype=torch.float64)
     holdout = Holdout(list(live.loader.fixed(rows, size)), share, live.session.settings)
@@ -87,10 +87,10 @@ def diagnosis(
         facts = {"pairs": ids, "timesteps": holdout.timesteps, "errors": base.tolist()}
         folder.write_text(FILE, json.dumps(facts))
     note(
-        f"{len(rows)} pairs are held out, and {live.held.dropped} that share an image with them aren't trained on "
+        f"{len(rows)} pairs are held out, and {live.holdout.dropped} that share an image with them aren't trained on "
         "either"
     )
-    return Look(holdout, base, live, looks_every(spec), spec.train.steps, spend)
+    return HoldoutMonitor(holdout, base, live, looks_every(spec), spec.train.steps, spend)
 
 
 def _stored(file: Path, timesteps: int) -> Tensor | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from smpo.app.build.live import Live
+from smpo.app.build.live import LiveRun
 from smpo.errors import RunError
 from smpo.evaluation.sampling.slots import spread
 from smpo.experiment import ExperimentSpec
@@ -21,7 +21,7 @@ from smpo.runs.lock import DECISIVE, INFLUENCES, changes, lock_facts
 __all__ = ["arithmetic", "compare_locks", "device_name", "lock_of", "prompts_digest"]
 
 
-def lock_of(resolved: Resolved[ExperimentSpec], live: Live) -> dict[str, Any]:
+def lock_of(resolved: Resolved[ExperimentSpec], live: LiveRun) -> dict[str, Any]:
     """Everything that a repetition needs to find unchanged (`smpo.runs.lock`)."""
     spec = resolved.spec
     wanted = spec.evaluate
@@ -91,7 +91,7 @@ def compare_locks(
         say(f"different here: {line}")
 
 
-def _labels(live: Live) -> dict[str, Any]:
+def _labels(live: LiveRun) -> dict[str, Any]:
     """What the pairs were labelled with. Scores are floats of a network: another machine may round them otherwise."""
     p = live.p.detach().cpu().contiguous()
     told: dict[str, Any] = {"p": hashlib.sha256(p.double().numpy().tobytes()).hexdigest()[:32]}

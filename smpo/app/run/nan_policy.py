@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from smpo.app.run.context import Attempt
-from smpo.app.run.nan_report import write_autopsy
+from smpo.app.run.context import RunContext
+from smpo.app.run.nan_report import write_nan_report
 
 if TYPE_CHECKING:
     from smpo.engine.monitoring.alerts import NonFiniteLoss
@@ -27,7 +27,7 @@ IN_A_ROW = 3
 """Broken updates one after another that stop a run: pairs are drawn at random, so the cause isn't a few of them."""
 
 
-def updates(run: Attempt, back: Callable[[], int]) -> Iterator[StepReport]:
+def updates(run: RunContext, back: Callable[[], int]) -> Iterator[StepReport]:
     """`fit`, through broken updates. `back` restores the last checkpoint and returns the updates that it holds.
 
     Raises `NonFiniteLoss` when the spec wants to stop, when `runtime.nan_limit` is used up, and after `IN_A_ROW` broken
@@ -37,7 +37,7 @@ def updates(run: Attempt, back: Callable[[], int]) -> Iterator[StepReport]:
     from smpo.engine.monitoring.alerts import NonFiniteLoss
 
     session, start, known = run.live.session, run.start, left_out(run)
-    session.left_out = {update - 1 for one in known for update in range(one["first"], one["last"] + 1)}
+    session.skipped = {update - 1 for one in known for update in range(one["first"], one["last"] + 1)}
     while True:
         try:
             yield from fit(session, start)
@@ -46,7 +46,7 @@ def updates(run: Attempt, back: Callable[[], int]) -> Iterator[StepReport]:
             start = _go_on(run, error, known, back)
 
 
-def left_out(run: Attempt) -> list[dict[str, Any]]:
+def left_out(run: RunContext) -> list[dict[str, Any]]:
     """What was left out so far, each with its `first` and `last` update, counted from 1."""
     file = run.folder.path / LEFT_OUT
     if not run.start or not file.exists():
@@ -63,13 +63,15 @@ def _in_a_row(known: list[dict[str, Any]], update: int) -> int:
     return row
 
 
-def _go_on(run: Attempt, error: NonFiniteLoss, known: list[dict[str, Any]], back: Callable[[], int]) -> int:
+def _go_on(
+    run: RunContext, error: NonFiniteLoss, known: list[dict[str, Any]], back: Callable[[], int]
+) -> int:
     """The update to go on from, counted from 0."""
     runtime, session, update = run.spec.runtime, run.live.session, error.step + 1
-    if run.main:
-        bundle = write_autopsy(run, error)
+    if run.is_main:
+        bundle = write_nan_report(run, error)
         error.help = f"its pairs, images and gradients are in {bundle}; {error.help}"
-    session.abandon()
+    session.discard_gradients()
     if runtime.on_nan == "stop":
         error.help = f"{error.help}; `--resume --set runtime.on_nan=skip` goes on without this update"
         raise error
@@ -83,9 +85,9 @@ def _go_on(run: Attempt, error: NonFiniteLoss, known: list[dict[str, Any]], back
         raise error
     first = back() + 1 if runtime.on_nan == "roll-back" else update
     known.append({"first": first, "last": update, "by": runtime.on_nan, "reason": error.reason})
-    session.left_out |= set(range(first - 1, update))
-    count = len(session.left_out)
-    if run.main:
+    session.skipped |= set(range(first - 1, update))
+    count = len(session.skipped)
+    if run.is_main:
         run.folder.write_text(LEFT_OUT, json.dumps({"updates": known}, indent=1))
         run.tracker.metrics({"train/left_out": count}, update)
         which = f"update {update} is" if first == update else f"updates {first} to {update} are"

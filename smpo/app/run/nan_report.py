@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smpo.app.run.context import Attempt
+from smpo.app.run.context import RunContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from smpo.data.stream.sample import Sample
     from smpo.engine.monitoring.alerts import NonFiniteLoss
 
-__all__ = ["block_of", "write_autopsy"]
+__all__ = ["block_of", "write_nan_report"]
 
 _PICTURED = 8
 """Pairs whose images are kept."""
 
 
-def write_autopsy(run: Attempt, error: NonFiniteLoss) -> Path:
+def write_nan_report(run: RunContext, error: NonFiniteLoss) -> Path:
     """The bundle's folder. Called while the gradients of the broken update are still there.
 
     Pictures that can't be read are left out: a bundle must not fail over what may have been the cause.
@@ -38,7 +38,7 @@ def write_autopsy(run: Attempt, error: NonFiniteLoss) -> Path:
         "message": error.message,
         "update": error.step + 1,
         "bundle": folder,
-        "learning_rate": session.rate.at(error.step),
+        "learning_rate": session.learning_rate.at(error.step),
         "finite": {
             "weights": _finite(run.parameters.values()),
             "optimiser": _finite(_tensors(session.optimiser.state)),
@@ -78,19 +78,21 @@ def _norms(parameters: Mapping[str, Tensor]) -> dict[str, float | str]:
 
     Of a sharded policy, of this process's part.
     """
-    from smpo.engine.sharding import mine
+    from smpo.engine.sharding import local_shard
 
     squares: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             block = block_of(name)
-            squares[block] = squares.get(block, 0) + mine(parameter.grad.detach()).float().square().sum()
+            squares[block] = (
+                squares.get(block, 0) + local_shard(parameter.grad.detach()).float().square().sum()
+            )
     return {
         block: _plain(math.sqrt(v) if (v := float(total)) >= 0 else v) for block, total in squares.items()
     }
 
 
-def _pictures(run: Attempt, samples: Sequence[Sample], folder: Path) -> None:
+def _pictures(run: RunContext, samples: Sequence[Sample], folder: Path) -> None:
     from PIL import Image
 
     from smpo.errors import SmpoError
@@ -113,9 +115,9 @@ def _pictures(run: Attempt, samples: Sequence[Sample], folder: Path) -> None:
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
-    from smpo.engine.sharding import mine
+    from smpo.engine.sharding import local_shard
 
-    return all(bool(mine(one).isfinite().all()) for one in tensors)
+    return all(bool(local_shard(one).isfinite().all()) for one in tensors)
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> Iterable[Tensor]:

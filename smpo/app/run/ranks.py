@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smpo.app.console import Console
-from smpo.app.distributed.environment import Place
-from smpo.app.distributed.liveness import RollCall
+from smpo.app.distributed.environment import RankInfo
+from smpo.app.distributed.liveness import Liveness
 from smpo.app.plan.plan import Plan
 from smpo.app.run.record import describe
 from smpo.app.run.run import Result, work
@@ -24,10 +24,16 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
 from smpo.runs.store import RunExists, RunFolder, open_run
 
-__all__ = ["alone", "follow", "lead", "leave", "refusing"]
+__all__ = [
+    "abort_on_error",
+    "require_single_process",
+    "run_rank0",
+    "run_worker_rank",
+    "shutdown_process_group",
+]
 
 
-def alone(place: Place | None, what: str, instead: str) -> None:
+def require_single_process(place: RankInfo | None, what: str, instead: str) -> None:
     """Raise `MachineError` where a launcher has started several of what is meant to be one."""
     if place is not None and place.world > 1:
         raise MachineError(
@@ -37,19 +43,21 @@ def alone(place: Place | None, what: str, instead: str) -> None:
 
 
 @contextmanager
-def refusing(place: Place | None) -> Iterator[None]:
+def abort_on_error(place: RankInfo | None) -> Iterator[None]:
     """Around everything that the main process does before there is a run: whatever ends it ends the others too."""
     try:
         yield
     except BaseException as error:
         if place is not None:
             finished = isinstance(error, RunExists) and place.restarts > 0
-            RollCall(place).refuse(0 if finished else error.exit_code if isinstance(error, SmpoError) else 1)
+            Liveness(place).abort_all(
+                0 if finished else error.exit_code if isinstance(error, SmpoError) else 1
+            )
         raise
 
 
-def lead(
-    place: Place,
+def run_rank0(
+    place: RankInfo,
     resolved: Resolved[ExperimentSpec],
     plan: Plan,
     console: Console,
@@ -60,7 +68,7 @@ def lead(
     """The main process: opens the run, says so, and does it. After a restart by the launcher it goes on by itself."""
     spec, restarted = resolved.spec, place.restarts > 0
     try:
-        with refusing(place):
+        with abort_on_error(place):
             folder = open_run(
                 Path(spec.runtime.runs),
                 spec.name,
@@ -75,24 +83,24 @@ def lead(
         console.note("all was done when the processes were started again")
         return Result(error.folder)
     with folder:
-        call = RollCall(place)  # kept: the store may live in this process
+        call = Liveness(place)  # kept: the store may live in this process
         call.begin(folder.path, resumed=folder.resumed)
         try:
             with call.watching():
                 result = work(resolved, folder, console, call=call)
-                leave()
+                shutdown_process_group()
         finally:
             call.wait_for_all()
     return result
 
 
-def follow(place: Place, *, roots: Sequence[Path] = (), no_local_code: bool = False) -> int:
+def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_code: bool = False) -> int:
     """Any other process: waits for the main one and trains along. Returns the code to end with. Raises `MachineError`
     where this machine doesn't see the run's folder."""
     from smpo.tracking.console import Console as Terminal
 
-    call = RollCall(place)
-    said = call.answer()
+    call = Liveness(place)
+    said = call.receive_run()
     if isinstance(said, int):
         return said
     path, resumed = said
@@ -108,17 +116,17 @@ def follow(place: Place, *, roots: Sequence[Path] = (), no_local_code: bool = Fa
         try:
             with call.watching():
                 work(resolved, RunFolder(path, resumed=resumed), console, main=False, call=call)
-                leave()
+                shutdown_process_group()
         except KeyboardInterrupt as stop:
             return int(getattr(stop, "exit_code", 130))
         except SmpoError as error:
-            if call.others_speak():
+            if call.error_reported_elsewhere():
                 return error.exit_code
             raise
     return 0
 
 
-def leave() -> None:
+def shutdown_process_group() -> None:
     """Say good-bye to the other processes: one that just ends while they still work may be aborted by its threads.
 
     gloo's threads let go of the last tensors they sent when Python lets them run, and one that is refused since the

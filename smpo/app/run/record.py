@@ -11,9 +11,9 @@ from typing import Any
 
 from smpo.app.console import Console
 from smpo.app.plan.plan import Plan
-from smpo.app.run.context import Attempt
-from smpo.app.run.trial_hook import Overseer, Pruned
-from smpo.engine.monitoring.tracker import Ending, RunInfo, Tee, Tracker
+from smpo.app.run.context import RunContext
+from smpo.app.run.trial_hook import Pruned, TrialHook
+from smpo.engine.monitoring.tracker import Ending, RunInfo, Tracker, TrackerGroup
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
 from smpo.runs.lock import changes, git_facts, read_lock
@@ -44,7 +44,9 @@ def describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) 
     folder.write_text("plan.json", json.dumps(plan.to_dict(), indent=1))
 
 
-def tracker_of(spec: ExperimentSpec, folder: RunFolder, console: Console, overseer: Overseer | None) -> Tee:
+def tracker_of(
+    spec: ExperimentSpec, folder: RunFolder, console: Console, overseer: TrialHook | None
+) -> TrackerGroup:
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mlflow import mlflow_tracker
 
@@ -55,7 +57,9 @@ def tracker_of(spec: ExperimentSpec, folder: RunFolder, console: Console, overse
         parent=overseer.parent if overseer else None,
         say=console.note,
     )
-    return Tee([JsonlTracker(folder.path, console.warn), *([mirror] if mirror else [])], say=console.warn)
+    return TrackerGroup(
+        [JsonlTracker(folder.path, console.warn), *([mirror] if mirror else [])], say=console.warn
+    )
 
 
 @dataclass
@@ -79,7 +83,7 @@ def finishing(tracker: Tracker) -> Iterator[_Ending]:
         tracker.finish(ending.status)
 
 
-def info(run: Attempt) -> RunInfo:
+def info(run: RunContext) -> RunInfo:
     """What the tracker is told at the start."""
     spec, identity, folder = run.spec, run.resolved.identity, run.folder
     return RunInfo(
@@ -94,7 +98,7 @@ def info(run: Attempt) -> RunInfo:
             **spec.tags,
             "smpo.objective": spec.objective.use,
             "smpo.model": run.resolved.leaves()["model.use"],
-            **(run.overseer.tags if run.overseer else {}),
+            **(run.trial_hook.tags if run.trial_hook else {}),
         },
         resumed=folder.resumed,
         step=run.start,
@@ -105,7 +109,7 @@ def info(run: Attempt) -> RunInfo:
     )
 
 
-def record_inputs(run: Attempt, expected: Expected | None) -> None:
+def record_inputs(run: RunContext, expected: Expected | None) -> None:
     """The lock file, the data's report, and the first artefacts."""
     live, table, tracker, folder = run.live, run.live.table, run.tracker, run.folder
     _lock(run, expected)
@@ -133,7 +137,7 @@ def record_inputs(run: Attempt, expected: Expected | None) -> None:
             tracker.artefact(folder.path / name)
 
 
-def _lock(run: Attempt, expected: Expected | None) -> None:
+def _lock(run: RunContext, expected: Expected | None) -> None:
     """Write `lock.json`, once it is sure that this is the run that was meant.
 
     A resumed run keeps the lock it began with, and notes beside it what was different when it went on. Of several
@@ -142,7 +146,7 @@ def _lock(run: Attempt, expected: Expected | None) -> None:
     from smpo.app.run.lock_file import compare_locks, lock_of
 
     begun = read_lock(run.folder.lock_file)
-    if not (run.main or (run.start and begun)):
+    if not (run.is_main or (run.start and begun)):
         return
     facts, say = lock_of(run.resolved, run.live), run.console.note
     if expected is not None:
@@ -151,7 +155,7 @@ def _lock(run: Attempt, expected: Expected | None) -> None:
         compare_locks(begun, facts, say, help="begin another attempt with `--again`")
         again = {"created": facts["created"], "update": run.start, "changes": changes(begun, facts)}
         facts = {**begun, "resumed": [*begun.get("resumed", []), again]}
-    if run.main:
+    if run.is_main:
         run.folder.write_text("lock.json", json.dumps(facts, indent=1))
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from smpo.app.console import Console
 from smpo.app.plan.plan import Plan
-from smpo.app.run.context import Attempt
-from smpo.app.run.cost import Ledger
+from smpo.app.run.context import RunContext
+from smpo.app.run.cost import CostMeter
 from smpo.app.run.record import Expected, describe, finishing, info, record_inputs, tracker_of
 from smpo.app.run.signals import terminable
-from smpo.app.run.trial_hook import Overseer, Pruned
+from smpo.app.run.trial_hook import Pruned, TrialHook
 from smpo.engine.monitoring.tracker import NullTracker
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
@@ -25,7 +25,7 @@ from smpo.runs.manifest import write_manifest
 from smpo.runs.store import RunFolder, open_run
 
 if TYPE_CHECKING:
-    from smpo.app.distributed.liveness import RollCall
+    from smpo.app.distributed.liveness import Liveness
     from smpo.evaluation.results.evaluation import Evaluation
 
 __all__ = ["Result", "run", "work"]
@@ -38,7 +38,7 @@ class Result:
     folder: Path
     evaluation: Evaluation | None = None
     load_lines: list[str] = field(default_factory=list)
-    cost: Ledger | None = None
+    cost: CostMeter | None = None
     grid: Path | None = None
 
 
@@ -49,7 +49,7 @@ def run(
     *,
     again: bool = False,
     resume: bool = False,
-    overseer: Overseer | None = None,
+    overseer: TrialHook | None = None,
     expected: Expected | None = None,
 ) -> Result:
     """Everything, in this process. Raises `RunExists` and its kin when this identity was run before, and `Pruned`
@@ -63,7 +63,7 @@ def run(
         console.note(f"`runtime.devices: {spec.runtime.devices}`: one process works here, to the same end")
     with folder:
         if overseer is not None:
-            overseer.opened(folder)
+            overseer.on_run_start(folder)
         try:
             return work(resolved, folder, console, overseer=overseer, expected=expected)
         except Pruned as error:
@@ -73,14 +73,14 @@ def run(
 
 def work(
     resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True,
-    overseer: Overseer | None = None, expected: Expected | None = None, call: RollCall | None = None,
+    overseer: TrialHook | None = None, expected: Expected | None = None, call: Liveness | None = None,
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
-    from smpo.app.build.build import assemble, reunited
+    from smpo.app.build.build import build_run, unshard
     from smpo.app.run.train import train
     from smpo.engine.checkpoints.checkpoint import restore
 
-    clock, result = Ledger(), Result(folder.path)
+    clock, result = CostMeter(), Result(folder.path)
     tracker = tracker_of(resolved.spec, folder, console, overseer) if main else NullTracker()
     with ExitStack() as stack:
         stack.enter_context(terminable())
@@ -90,20 +90,20 @@ def work(
         console.phase("loading")
         report = folder.path / "data_report.json"
         with clock("prepare"):
-            live = assemble(
+            live = build_run(
                 resolved.spec, report=report, progress=console.progress, say=console.warn, clock=clock,
                 call=call,
             )  # fmt: skip
         session = live.session
-        clock.watch(session)
-        attempt = Attempt(
-            resolved, folder, live, tracker, console, clock, main=main, overseer=overseer, call=call
+        clock.instrument(session)
+        attempt = RunContext(
+            resolved, folder, live, tracker, console, clock, is_main=main, trial_hook=overseer, liveness=call
         )
         start, facts = restore(
             folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn, writes=main
         )
-        clock.go_on(folder, facts)
-        live.changed()
+        clock.load(folder, facts)
+        live.on_weights_changed()
         logged, unwritten = (facts.get("log"), str(facts.get("unwritten", ""))) if start else (0, "")
         attempt = replace(attempt, start=start, logged=logged, unwritten=unwritten)
         tracker.start(info(attempt))
@@ -115,7 +115,7 @@ def work(
             train(attempt)
         with session.average.swapped() if session.average else nullcontext():
             _evaluate(attempt, result)
-        reunited(resolved.spec, live)
+        unshard(resolved.spec, live)
         if main:
             with session.average.swapped() if session.average else nullcontext():
                 _save(attempt, result)
@@ -124,36 +124,36 @@ def work(
     return result
 
 
-def _evaluate(run: Attempt, result: Result) -> None:
+def _evaluate(run: RunContext, result: Result) -> None:
     """All processes draw and score, each on the weights that it trained along; the main one compares and writes."""
     from smpo.app.evaluate.evaluate import assist_run, evaluate_run, write_evaluation
-    from smpo.app.run.evaluation_ranks import crew_of
+    from smpo.app.run.evaluation_ranks import sampling_ranks
 
-    spec, console, clock = run.spec, run.console, run.clock
+    spec, console, clock = run.spec, run.console, run.cost
     if spec.evaluate is None:
         return
-    if not run.main:
-        with crew_of(run) as crew:
+    if not run.is_main:
+        with sampling_ranks(run) as crew:
             if crew is not None:
                 assist_run(run.resolved, run.live, crew)
         return
     console.phase("evaluating")
-    with clock("evaluate"), crew_of(run) as crew:
+    with clock("evaluate"), sampling_ranks(run) as crew:
         result.evaluation = evaluate_run(run.resolved, run.live, console.progress, crew)
         if crew is not None:
-            clock.drawn(crew.drawn, steps=spec.evaluate.steps, guidance=spec.evaluate.guidance)
+            clock.add_samples(crew.drawn, steps=spec.evaluate.steps, guidance=spec.evaluate.guidance)
         if result.evaluation.drift is not None:
-            clock.diagnosed(result.evaluation.drift.passes)
+            clock.add_holdout_passes(result.evaluation.drift.passes)
     result.grid = write_evaluation(run.folder, result.evaluation, spec, run.tracker)
     for warning in result.evaluation.warnings:
         console.warn(warning)
 
 
-def _save(run: Attempt, result: Result) -> None:
+def _save(run: RunContext, result: Result) -> None:
     """Export the model and its card, and say what the run has cost."""
     from smpo.app.run.export import export
 
-    spec, folder, console, clock = run.spec, run.folder, run.console, run.clock
+    spec, folder, console, clock = run.spec, run.folder, run.console, run.cost
     console.phase("saving")
     with clock("save"):
         result.load_lines = export(run.resolved, folder, run.live, result.evaluation, result.grid)

@@ -17,7 +17,7 @@ from typing import Any
 
 from smpo.errors import Terminated
 
-__all__ = ["PATIENCE", "Interrupt", "anybody", "terminable"]
+__all__ = ["PATIENCE", "Interrupt", "any_rank_interrupted", "terminable"]
 
 PATIENCE = 10.0
 """Seconds that an update may go on after SIGTERM, of the 30 that are usual until SIGKILL."""
@@ -48,7 +48,7 @@ def _heeded() -> list[signal.Signals]:
     return [one for one in _ENDS if signal.getsignal(one) is not signal.SIG_IGN]
 
 
-def anybody(wish: bool, accelerator: Any) -> bool:
+def any_rank_interrupted(wish: bool, accelerator: Any) -> bool:
     """Whether any process of the run has this wish: the same answer for all of them."""
     if accelerator.num_processes == 1:
         return wish
@@ -85,7 +85,7 @@ class Interrupt:
 
     def wanted(self, accelerator: Any) -> bool:
         """Whether to stop now; all processes of a run give the same answer, so that none waits for the others."""
-        return anybody(self._asked is not None, accelerator)
+        return any_rank_interrupted(self._asked is not None, accelerator)
 
     def reason(self) -> KeyboardInterrupt:
         """What to raise, once the checkpoint is written."""

@@ -12,29 +12,34 @@ from smpo.registry.resolve import Resolved
 from smpo.runs.store import RunFolder
 
 if TYPE_CHECKING:
-    from smpo.app.build.live import Live
-    from smpo.app.run.holdout import Look
+    from smpo.app.build.live import LiveRun
+    from smpo.app.run.holdout import HoldoutMonitor
 
-__all__ = ["Overseer", "Pruned"]
+__all__ = ["Pruned", "TrialHook"]
 
 
 class Pruned(RunError):
     """The sweep that a run belongs to saw no hope in it."""
 
 
-class Overseer(Protocol):
+class TrialHook(Protocol):
     """A sweep, as one of its trials sees it (`smpo.app.sweep.workers.trial`)."""
 
     parent: str | None
     """The MLflow run under which the trial is shown."""
     tags: Mapping[str, str]
 
-    def opened(self, folder: RunFolder) -> None:
+    def on_run_start(self, folder: RunFolder) -> None:
         """The trial has its folder."""
         ...
 
-    def hopeless(
-        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker, look: Look | None
+    def should_prune(
+        self,
+        step: int,
+        resolved: Resolved[ExperimentSpec],
+        live: LiveRun,
+        tracker: Tracker,
+        look: HoldoutMonitor | None,
     ) -> str | None:
         """Asked after each update: why to give up, or None to go on. `look` sees the held-out pairs, if any are."""
         ...

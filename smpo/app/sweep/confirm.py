@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.display import Ending, Screen
+from smpo.app.sweep.display import SweepDisplay, SweepResult
 from smpo.app.sweep.outcome import figures_of
-from smpo.app.sweep.scheduler import Coordinator
+from smpo.app.sweep.scheduler import SweepScheduler
 from smpo.sweep.spec import Goal
 from smpo.sweep.trials import Trial
 from smpo.tracking.sweep_run import SweepRun
@@ -25,7 +25,7 @@ FIRST_FRESH_SEED = 1_000_000
 
 
 def confirm_best(
-    ending: Ending, coordinator: Coordinator, screen: Screen, winners: Sequence[Trial]
+    ending: SweepResult, coordinator: SweepScheduler, screen: SweepDisplay, winners: Sequence[Trial]
 ) -> dict[str, Any]:
     """Run the winners and the spec as it stands on the same fresh seeds."""
     prepared, study = ending.prepared, ending.study

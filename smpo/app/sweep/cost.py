@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from smpo.app.plan.plan import make_plan
-from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.study import find_study
 from smpo.errors import RunError
 from smpo.runs.store import find_runs
@@ -41,7 +41,7 @@ class Estimate:
         return max(0, self.trials - self.finished) + self.confirming
 
 
-def estimate(prepared: Prepared) -> Estimate:
+def estimate(prepared: ResolvedSweep) -> Estimate:
     """From the corners of the space, and from what was measured. Runs nothing, and counts no pruning."""
     plans = [
         make_plan(prepared.at(prepared.sweep.space.settings(corner)))

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.request import ResolvedSweep
 from smpo.sweep.study import Study
 from smpo.sweep.trials import Counts, Trial
 
-__all__ = ["Ending", "Running", "Screen", "Why"]
+__all__ = ["Running", "SweepDisplay", "SweepResult", "Why"]
 
 Why = Literal["finished", "interrupted", "timeout", "gpu hours", "failures"]
 
@@ -29,7 +29,7 @@ class Running:
     label: str = ""
 
 
-class Screen(Protocol):
+class SweepDisplay(Protocol):
     """Who is told how a sweep is going."""
 
     def note(self, text: str) -> None: ...
@@ -38,13 +38,13 @@ class Screen(Protocol):
 
 
 @dataclass
-class Ending:
+class SweepResult:
     """What a call of `sweep` came to."""
 
     why: Why
     study: Study
     trials: list[Trial]
-    prepared: Prepared
+    prepared: ResolvedSweep
     confirmed: dict[str, Any] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 

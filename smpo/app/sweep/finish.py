@@ -11,9 +11,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from smpo.app.sweep.confirm import confirm_best, confirmed_lines
-from smpo.app.sweep.display import Ending, Screen
-from smpo.app.sweep.request import Prepared
-from smpo.app.sweep.scheduler import Coordinator
+from smpo.app.sweep.display import SweepDisplay, SweepResult
+from smpo.app.sweep.request import ResolvedSweep
+from smpo.app.sweep.scheduler import SweepScheduler
 from smpo.app.sweep.workers.messages import write_json
 from smpo.errors import SmpoError
 from smpo.experiment import ExperimentSpec
@@ -31,9 +31,9 @@ MOST = 5
 
 
 def conclude(
-    ending: Ending,
-    coordinator: Coordinator,
-    screen: Screen,
+    ending: SweepResult,
+    coordinator: SweepScheduler,
+    screen: SweepDisplay,
     *,
     best: Path | None = None,
     confirm: bool = True,
@@ -60,7 +60,9 @@ def conclude(
             coordinator.parent.tag("smpo.best", str(winners[0].attributes.get("run", winners[0].number)))
 
 
-def _write_best(ending: Ending, winners: Sequence[Trial], wanted: Path | None, screen: Screen) -> list[Path]:
+def _write_best(
+    ending: SweepResult, winners: Sequence[Trial], wanted: Path | None, screen: SweepDisplay
+) -> list[Path]:
     """The spec of the best trial, of a front the best by its first objective; and all of a front, beside the report."""
     prepared, goal = ending.prepared, ending.prepared.sweep.goals[0]
     winner = winners[0]
@@ -89,20 +91,20 @@ def _write_best(ending: Ending, winners: Sequence[Trial], wanted: Path | None, s
     return [beside, *files]
 
 
-def _as_written(file: Path, prepared: Prepared) -> bool:
+def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
     """Whether a best spec still means what its head says: what a person has changed isn't written over."""
     try:
         head = re.search(r"^# spec ([0-9a-f]+) ", file.read_text(encoding="utf-8"), re.MULTILINE)
         found = resolve(
-            file, skeleton=ExperimentSpec, extra_roots=prepared.wish.roots,
-            no_local_code=prepared.wish.no_local_code or not prepared.resolved.local_files,
+            file, skeleton=ExperimentSpec, extra_roots=prepared.request.roots,
+            no_local_code=prepared.request.no_local_code or not prepared.resolved.local_files,
         )  # fmt: skip
     except (SmpoError, SpecProblems, ValueError):
         return False
     return head is not None and head[1] == found.identity.spec_hash
 
 
-def best_spec(ending: Ending, winner: Trial) -> str:
+def best_spec(ending: SweepResult, winner: Trial) -> str:
     """A spec that says everything and runs by itself; comments tell where each value comes from."""
     prepared, study = ending.prepared, ending.study
     settings = prepared.sweep.space.settings(winner.params)
@@ -134,7 +136,7 @@ def best_spec(ending: Ending, winner: Trial) -> str:
     lines = [
         f"Trial {winner.number} of study {study.id}: {values} (seed {resolved.spec.train.seed}).",
         "Found: " + ", ".join(f"{name} {written(value)}" for name, value in winner.params.items()) + ".",
-        f"{rank} of {counts.finished} trials of {prepared.wish.spec.name} ({counts.pruned} given up early), "
+        f"{rank} of {counts.finished} trials of {prepared.request.spec.name} ({counts.pruned} given up early), "
         f"{time.strftime('%Y-%m-%d', time.gmtime())}; its run: {winner.attributes.get('run', '?')}.",
         *confirmed_lines(ending.confirmed),
         f"spec {resolved.identity.spec_hash}   group {resolved.identity.group_hash}",
@@ -142,7 +144,7 @@ def best_spec(ending: Ending, winner: Trial) -> str:
     return "".join(f"# {line}\n" for line in lines) + emit(data, comments)
 
 
-def write_report(ending: Ending) -> list[Path]:
+def write_report(ending: SweepResult) -> list[Path]:
     """The HTML page and the table of trials; charts beside them."""
     folder, study = ending.prepared.folder, ending.study
     (folder / "charts").mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.workers.process import Job
 from smpo.sweep.study import Study
 from smpo.tracking.jsonl import read_metrics
@@ -18,7 +18,7 @@ from smpo.tracking.jsonl import read_metrics
 __all__ = ["figures_of", "record"]
 
 
-def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepared: Prepared) -> None:
+def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepared: ResolvedSweep) -> None:
     """Tell the study: done, pruned, failed with its reason, or given back to be tried again."""
     state, message = str(answer.get("state", "")), str(answer.get("message", ""))
     trial, retries = job.trial, prepared.sweep.spec.retries
@@ -48,7 +48,7 @@ def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepare
 
 
 def _complete(
-    job: Job, folder: Path, outcome: Literal["done", "reused"], study: Study, prepared: Prepared
+    job: Job, folder: Path, outcome: Literal["done", "reused"], study: Study, prepared: ResolvedSweep
 ) -> None:
     spec, goals, figures = prepared.sweep.spec, prepared.sweep.goals, figures_of(folder)
     missing = [goal.metric for goal in goals if goal.metric not in figures]

@@ -20,11 +20,11 @@ from smpo.sweep.read_sweep import read_sweep
 from smpo.sweep.spec import Sweep
 from smpo.sweep.storage import shown
 
-__all__ = ["Prepared", "Wish", "prepare"]
+__all__ = ["ResolvedSweep", "SweepRequest", "resolve_sweep"]
 
 
 @dataclass(frozen=True)
-class Wish:
+class SweepRequest:
     """What the command line asks for."""
 
     spec: Path
@@ -45,10 +45,10 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ResolvedSweep:
     """A sweep that is known to be sound."""
 
-    wish: Wish
+    request: SweepRequest
     resolved: Resolved[ExperimentSpec]
     sweep: Sweep
     corners: int
@@ -74,7 +74,7 @@ class Prepared:
 
     @property
     def storage(self) -> str:
-        return self.wish.storage or str(self.runs / self.name / "optuna.log")
+        return self.request.storage or str(self.runs / self.name / "optuna.log")
 
     @property
     def storage_shown(self) -> str:
@@ -83,20 +83,20 @@ class Prepared:
 
     @property
     def wanted(self) -> int:
-        asked = self.wish.trials or self.sweep.spec.trials
+        asked = self.request.trials or self.sweep.spec.trials
         grid = self.sweep.space.grid() if self.sweep.spec.sampler.walks else None
         return asked if grid is None else min(asked, math.prod(map(len, grid.values())))
 
     def at(self, settings: Mapping[str, Any]) -> Resolved[ExperimentSpec]:
         """The spec with these settings on top."""
-        wish = self.wish
+        wish = self.request
         return resolve(
             wish.spec, skeleton=ExperimentSpec, sets=wish.sets, trial=settings, extra_roots=wish.roots,
             no_local_code=wish.no_local_code,
         )  # fmt: skip
 
 
-def prepare(wish: Wish) -> Prepared:
+def resolve_sweep(wish: SweepRequest) -> ResolvedSweep:
     """Read and check everything: the block, every corner of the space, the first trials. Runs nothing."""
 
     def at(settings: Mapping[str, Any]) -> Resolved[ExperimentSpec]:
@@ -126,4 +126,4 @@ def prepare(wish: Wish) -> Prepared:
             "a trial of a sweep runs on one device",
             help="`runtime.devices: 1`, and `--jobs` for as many trials at once as there are devices",
         )
-    return Prepared(wish, resolved, found, corners, first, remarks)
+    return ResolvedSweep(wish, resolved, found, corners, first, remarks)

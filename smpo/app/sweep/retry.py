@@ -5,20 +5,20 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from smpo.app.sweep.display import Screen
+from smpo.app.sweep.display import SweepDisplay
 from smpo.sweep.storage import trouble
 
-__all__ = ["Patience"]
+__all__ = ["RetryOutages"]
 
 _OUTAGE = 600.0
 """Seconds for which nothing has to answer."""
 _PAUSE = 1.0
 
 
-class Patience:
+class RetryOutages:
     """Around whatever is tried again and again: swallows trouble for ten minutes, then lets it through."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: SweepDisplay) -> None:
         self._screen = screen
         self._since: float | None = None
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.display import Ending, Running, Screen, Why
+from smpo.app.sweep.display import Running, SweepDisplay, SweepResult, Why
 from smpo.app.sweep.outcome import record
 from smpo.app.sweep.pruning import follow
-from smpo.app.sweep.request import Prepared
-from smpo.app.sweep.retry import Patience
+from smpo.app.sweep.request import ResolvedSweep
+from smpo.app.sweep.retry import RetryOutages
 from smpo.app.sweep.study import open_parent
 from smpo.app.sweep.workers.forkserver import Starter
-from smpo.app.sweep.workers.locks import Presence
+from smpo.app.sweep.workers.locks import WorkerLocks
 from smpo.app.sweep.workers.messages import read_json
 from smpo.app.sweep.workers.process import Job, Launcher
 from smpo.errors import RunError
@@ -25,7 +25,7 @@ from smpo.sweep.storage import trouble
 from smpo.sweep.study import LEASE, Study, unless_taken_back
 from smpo.tracking.jsonl import METRICS, Tail
 
-__all__ = ["Coordinator"]
+__all__ = ["SweepScheduler"]
 
 _TICK = 0.1
 _LOOK = 1.0
@@ -34,15 +34,15 @@ _GRACE = 30.0
 """Seconds in which trials that are stopped may write a checkpoint."""
 
 
-class Coordinator:
+class SweepScheduler:
     """The loop of one process of a sweep."""
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: ResolvedSweep,
         study: Study,
-        presence: Presence,
-        screen: Screen,
+        presence: WorkerLocks,
+        screen: SweepDisplay,
         starter: Starter | None = None,
     ) -> None:
         self.prepared, self.study, self.screen = prepared, study, screen
@@ -50,8 +50,8 @@ class Coordinator:
         self._began = time.monotonic()
         self._last_shown = self._last_renewed = self._last_reaped = self._last_looked = 0.0
         self._changed = True
-        self._patience = Patience(screen)
-        self._presence, self._wish = presence, prepared.wish
+        self._patience = RetryOutages(screen)
+        self._presence, self._wish = presence, prepared.request
         self._results: dict[str, dict[str, Any]] = {}
         self._launcher = Launcher(prepared, starter, screen.warn)
         self.parent = open_parent(prepared, study, screen)
@@ -65,18 +65,18 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------ the loop
 
-    def run(self) -> Ending:
+    def run(self) -> SweepResult:
         why: Why | None = None
         try:
             while why is None or self.jobs:
                 with self._patience:
                     self._keep_alive()
                     for job in list(self.jobs):
-                        self._look_after(job)
+                        self._poll(job)
                     if why is None and (self._changed or time.monotonic() - self._last_looked > _LOOK):
-                        why = self._enough()
+                        why = self._stop_reason()
                         if why is None:
-                            self._fill()
+                            self._start_trials()
                         self._changed, self._last_looked = False, time.monotonic()
                     self._show()
                 time.sleep(_TICK)
@@ -89,9 +89,9 @@ class Coordinator:
         trials = self.study.trials()
         self.screen.show(trials, [], self.study.counts(trials))
         self.parent.status("done" if why == "finished" else "stopped")
-        return Ending(why, self.study, trials, self.prepared)
+        return SweepResult(why, self.study, trials, self.prepared)
 
-    def _enough(self) -> Why | None:
+    def _stop_reason(self) -> Why | None:
         trials = self.study.trials()
         counts = self.study.counts(trials)
         if counts.finished >= self.prepared.wanted:
@@ -105,7 +105,7 @@ class Coordinator:
             return "gpu hours"
         return None
 
-    def _fill(self) -> None:
+    def _start_trials(self) -> None:
         """Start trials while there are free slots and the study wants more."""
         while len(self.jobs) < self._wish.jobs:
             taken = self.study.take(self.prepared.wanted)
@@ -126,7 +126,7 @@ class Coordinator:
         resolved = prepared.at(settings)
         if study_id(resolved, prepared.sweep) != prepared.id:
             raise RunError(
-                f"{prepared.wish.spec}, or code that it uses, was edited while the sweep ran",
+                f"{prepared.request.spec}, or code that it uses, was edited while the sweep ran",
                 help="undo that, or begin again: another spec is another study. What ended is kept",
             )
         trial.set_user_attr("spec", resolved.identity.spec_hash)
@@ -154,13 +154,13 @@ class Coordinator:
 
     # ------------------------------------------------------------------------------------------ one job
 
-    def _look_after(self, job: Job) -> None:
+    def _poll(self, job: Job) -> None:
         if job.child is None:  # its settings are being run elsewhere
             if time.monotonic() >= job.not_before:
                 self._start(job)
             return
         code = job.child.poll()
-        self._hurry(job)
+        self._enforce_timeout(job)
         answer = read_json(Path(job.order.answer))
         if job.tail is None and answer.get("folder"):
             job.tail = Tail(Path(answer["folder"]) / METRICS)
@@ -169,7 +169,7 @@ class Coordinator:
         if code is not None:
             self._ended(job, code, read_json(Path(job.order.answer)))
 
-    def _hurry(self, job: Job) -> None:
+    def _enforce_timeout(self, job: Job) -> None:
         """A trial that takes too long is asked to end, and then made to."""
         limit, spent = self._wish.trial_timeout, time.monotonic() - job.began
         if limit is None or job.child is None or spent < limit:
@@ -257,7 +257,7 @@ class Coordinator:
                                 self.study.give_back(job.trial, "interrupted", "stopped")
                     else:
                         with contextlib.suppress(*trouble()):
-                            self._look_after(job)
+                            self._poll(job)
                 time.sleep(_TICK)
         except KeyboardInterrupt:
             pass
@@ -286,7 +286,7 @@ class Coordinator:
                 self._start(job)
             with self._patience:
                 for job in list(self.jobs):
-                    self._look_after(job)
+                    self._poll(job)
                 self._show()
             time.sleep(_TICK)
         return self._results

@@ -8,8 +8,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from smpo.app.sweep.display import Screen
-from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.display import SweepDisplay
+from smpo.app.sweep.request import ResolvedSweep
 from smpo.errors import RunError
 from smpo.sweep.open_study import find, open_study, siblings
 from smpo.sweep.storage import open_storage, shown
@@ -19,7 +19,7 @@ from smpo.tracking.sweep_run import SweepRun
 __all__ = ["find_study", "open_parent", "open_prepared", "say_what"]
 
 
-def open_prepared(prepared: Prepared, *, worker: str = "reader") -> tuple[Study, bool]:
+def open_prepared(prepared: ResolvedSweep, *, worker: str = "reader") -> tuple[Study, bool]:
     """The study, created if need be; and whether it was."""
     where = prepared.storage
     facts = {
@@ -41,7 +41,7 @@ def open_prepared(prepared: Prepared, *, worker: str = "reader") -> tuple[Study,
     )  # fmt: skip
 
 
-def find_study(prepared: Prepared) -> Study:
+def find_study(prepared: ResolvedSweep) -> Study:
     """The study as it is, to look at. Raises `RunError` where nothing was begun."""
     where = prepared.storage
     if "://" in where or Path(where).exists():
@@ -54,7 +54,7 @@ def find_study(prepared: Prepared) -> Study:
     )
 
 
-def say_what(prepared: Prepared, study: Study, created: bool, screen: Screen) -> None:
+def say_what(prepared: ResolvedSweep, study: Study, created: bool, screen: SweepDisplay) -> None:
     """New or gone on with; and what makes a new study another than the one before it."""
     for remark in prepared.remarks:
         screen.note(remark)
@@ -70,7 +70,7 @@ def say_what(prepared: Prepared, study: Study, created: bool, screen: Screen) ->
         screen.note(f"this is another study than {name} ({trials} trials): {differs}")
 
 
-def _differences(facts: Mapping[str, Any], prepared: Prepared, study: Study) -> str:
+def _differences(facts: Mapping[str, Any], prepared: ResolvedSweep, study: Study) -> str:
     """What makes this a new study, in a line."""
     mine = study.optuna.user_attrs
     found = []
@@ -89,7 +89,7 @@ def _differences(facts: Mapping[str, Any], prepared: Prepared, study: Study) -> 
     )
 
 
-def open_parent(prepared: Prepared, study: Study, screen: Screen) -> SweepRun:
+def open_parent(prepared: ResolvedSweep, study: Study, screen: SweepDisplay) -> SweepRun:
     """The MLflow run under which all workers' trials are shown."""
     block = prepared.sweep
     with FileLock(prepared.folder / ".parent.lock", timeout=300):

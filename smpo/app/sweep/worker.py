@@ -14,12 +14,12 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator
 
-from smpo.app.sweep.display import Ending, Screen
-from smpo.app.sweep.request import Prepared
-from smpo.app.sweep.scheduler import Coordinator
+from smpo.app.sweep.display import SweepDisplay, SweepResult
+from smpo.app.sweep.request import ResolvedSweep
+from smpo.app.sweep.scheduler import SweepScheduler
 from smpo.app.sweep.study import open_prepared, say_what
 from smpo.app.sweep.workers.forkserver import Starter
-from smpo.app.sweep.workers.locks import Presence
+from smpo.app.sweep.workers.locks import WorkerLocks
 from smpo.errors import RunError
 from smpo.sweep.storage import trouble
 
@@ -27,12 +27,12 @@ __all__ = ["sweep"]
 
 
 def sweep(
-    prepared: Prepared,
-    screen: Screen,
-    then: Callable[[Ending, Coordinator], None] | None = None,
+    prepared: ResolvedSweep,
+    screen: SweepDisplay,
+    then: Callable[[SweepResult, SweepScheduler], None] | None = None,
     *,
     starter: Starter | None = None,
-) -> Ending:
+) -> SweepResult:
     """Work on the study until it has what was wished for; interrupted, it can be called again and goes on.
 
     `then` is called with a finished study while trials can still be started; `starter` takes the place of what starts
@@ -44,13 +44,13 @@ def sweep(
 
 
 def _work(
-    prepared: Prepared, screen: Screen, then: Callable[[Ending, Coordinator], None] | None,
+    prepared: ResolvedSweep, screen: SweepDisplay, then: Callable[[SweepResult, SweepScheduler], None] | None,
     starter: Starter | None, worker: str,
-) -> Ending:  # fmt: skip
+) -> SweepResult:  # fmt: skip
     study, created = open_prepared(prepared, worker=worker)
     say_what(prepared, study, created, screen)
-    with _terminated_is_interrupted(), Presence(prepared.folder / "workers", worker) as presence:
-        coordinator = Coordinator(prepared, study, presence, screen, starter)
+    with _terminated_is_interrupted(), WorkerLocks(prepared.folder / "workers", worker) as presence:
+        coordinator = SweepScheduler(prepared, study, presence, screen, starter)
         try:
             ending = coordinator.run()
             if then is not None and ending.why == "finished":
@@ -61,7 +61,7 @@ def _work(
 
 
 @contextlib.contextmanager
-def _in_words(prepared: Prepared) -> Iterator[None]:
+def _in_words(prepared: ResolvedSweep) -> Iterator[None]:
     """A storage that stays away, in a sentence."""
     try:
         yield

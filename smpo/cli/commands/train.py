@@ -37,10 +37,10 @@ def run(
     no_local_code: NoCode = False,
 ) -> None:
     """Train, evaluate and track what a spec describes."""
-    from smpo.cli.closed_streams import unheard
+    from smpo.cli.closed_streams import ignore_broken_pipe
     from smpo.cli.run import run_command
 
-    with unheard():
+    with ignore_broken_pipe():
         run_command(
             spec,
             sets or [],
@@ -96,7 +96,7 @@ def sweep(
     no_local_code: NoCode = False,
 ) -> None:
     """Search the settings that a spec's `sweep:` block names."""
-    from smpo.cli.closed_streams import unheard
+    from smpo.cli.closed_streams import ignore_broken_pipe
     from smpo.cli.sweep import show_command, sweep_command
 
     show, *rest = [*(words or []), ""] if words and words[0] == "show" else ["", *(words or []), ""]
@@ -106,7 +106,7 @@ def sweep(
         return
     if options and workers is None:
         raise RunError("`--option` is for workers on a cluster", help="add `--workers N`")
-    with unheard():
+    with ignore_broken_pipe():
         sweep_command(
             spec,
             sets or [],

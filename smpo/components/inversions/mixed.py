@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from smpo.components.inversions.walk import Refined, fresh_noise
+from smpo.components.inversions.walk import RefinedInversion, fresh_noise
 from smpo.kinds import Draws, Predictors
 from smpo.registry.component import register
 
@@ -20,7 +20,7 @@ __all__ = ["BlendedInversion", "CommonInversion"]
 
 
 @register
-class BlendedInversion(Refined):
+class BlendedInversion(RefinedInversion):
     """Inverted noise with fresh noise mixed in, at constant variance: noise = sqrt(1 - f) tau + sqrt(f) eps.
 
     An experiment of smpo's, between DPO's forward noise (f = 1) and SmPO's inversion (f = 0).
@@ -47,7 +47,7 @@ class BlendedInversion(Refined):
 
 
 @register
-class CommonInversion(Refined):
+class CommonInversion(RefinedInversion):
     """One inverted noise for both images: the mean of the pair's two, stretched to their mean power.
 
     An experiment of smpo's: inversion gives winner and loser different noises, forward diffusion one for both, so that

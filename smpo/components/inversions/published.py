@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from smpo.components.inversions.walk import Refined, Walk, fresh_noise
+from smpo.components.inversions.walk import DDIMInversionBase, RefinedInversion, fresh_noise
 from smpo.kinds import Draws, Inversion, Predictors
 from smpo.registry.component import register
 from smpo.spec.identity import Neutral
@@ -40,7 +40,7 @@ class NoInversion(Inversion):
 
 
 @register
-class DDIMInversion(Walk):
+class DDIMInversion(DDIMInversionBase):
     """DDIM inversion: up the model's own deterministic path, using the noise predicted at the start of each hop.
 
     DDIM-InPO (Lu et al. 2025, arXiv:2503.18454) is `objective: dpo` on it, with a little noise added afterwards.
@@ -73,7 +73,7 @@ class DDIMInversion(Walk):
 
 
 @register
-class ReNoise(Refined):
+class ReNoise(RefinedInversion):
     """ReNoise inversion: each hop is corrected by asking the network again where it arrived.
 
     Garibi et al. 2024 (arXiv:2403.14602). SmPO takes one correction at every hop and averages the two predictions.

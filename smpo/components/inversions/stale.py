@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from smpo.components.inversions.walk import Refined
+from smpo.components.inversions.walk import RefinedInversion
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predictors
 from smpo.maths.hops import grid
@@ -24,7 +24,7 @@ __all__ = ["StaleInversion"]
 
 
 @register
-class StaleInversion(Refined):
+class StaleInversion(RefinedInversion):
     """ReNoise inversion that goes on from where the policy of some updates ago had come with the same image.
 
     Of each image and prompt, the noise at the grid's levels is remembered. At a later visit the image is put at the
@@ -38,7 +38,7 @@ class StaleInversion(Refined):
 
     use: Literal["stale"] = "stale"
     version: ClassVar[int] = 1
-    remembers: ClassVar[bool] = True
+    stateful: ClassVar[bool] = True
 
     max_age: int = Field(50, ge=1)
     """Updates after which a remembered way is forgotten, and walked anew."""
@@ -57,7 +57,7 @@ class StaleInversion(Refined):
             )
         return self
 
-    def for_run(self, pairs_per_update: int) -> Inversion:
+    def bind(self, pairs_per_update: int) -> Inversion:
         return _Remembering(self, pairs_per_update)  # type: ignore[return-value]
 
     def mean_passes(
@@ -86,7 +86,7 @@ class StaleInversion(Refined):
         each = 1 + self.refinements
         return self.networks() * (each * hops if self.where == "every" else hops + self.refinements)
 
-    def doubts(self, gap: float | None) -> Sequence[str]:
+    def warnings(self, gap: float | None) -> Sequence[str]:
         if gap is None or gap <= self.max_age:
             return ()
         return (

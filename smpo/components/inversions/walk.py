@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["Refined", "Walk", "fresh_noise"]
+__all__ = ["DDIMInversionBase", "RefinedInversion", "fresh_noise"]
 
 
-class Walk(Inversion):
+class DDIMInversionBase(Inversion):
     """What all walks up the deterministic path have in common."""
 
     steps: int = Field(10, ge=1, le=1000)
@@ -135,7 +135,7 @@ class Walk(Inversion):
         return without(given, {"precision": "training"})
 
     @model_validator(mode="after")
-    def _compatible(self) -> Walk:
+    def _compatible(self) -> DDIMInversionBase:
         if self.convention != "exact" and (self.spacing != "even" or self.skip_first):
             raise SpecError(
                 "convention",
@@ -149,7 +149,7 @@ class Walk(Inversion):
         return self.steps
 
 
-class Refined(Walk):
+class RefinedInversion(DDIMInversionBase):
     """Walks whose hops may be corrected."""
 
     refinements: int = Field(1, ge=0, le=20)
@@ -165,7 +165,7 @@ class Refined(Walk):
     and K for the others. Approximate, since that prediction was made near by and not here (docs/approximate.md)."""
 
     @model_validator(mode="after")
-    def _as_many_weights(self) -> Refined:
+    def _as_many_weights(self) -> RefinedInversion:
         if self.weights is not None:
             wanted = self.refinements + 1
             if len(self.weights) != wanted or abs(sum(self.weights) - 1) > 1e-6:
@@ -177,7 +177,7 @@ class Refined(Walk):
         return self
 
     @model_validator(mode="after")
-    def _asks_at_every_hop(self) -> Refined:
+    def _asks_at_every_hop(self) -> RefinedInversion:
         if self.reuse_last and (self.refinements == 0 or self.where == "last"):
             wrong = "refinements" if self.refinements == 0 else "where"
             raise SpecError(

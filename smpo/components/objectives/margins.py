@@ -33,7 +33,7 @@ class SmPO(Logistic):
 
     use: Literal["smpo"] = "smpo"
     version: ClassVar[int] = 1
-    uses: ClassVar[Literal["size", "side"]] = "size"
+    label_use: ClassVar[Literal["size", "side"]] = "size"
 
     beta: float = Field(2000.0, gt=0)
     """Pull towards the reference; larger stays closer. The paper: 2000 for SD 1.5, 5000 for SDXL."""
@@ -49,8 +49,8 @@ class SmPO(Logistic):
             smpo(margin, p, self.gamma), margin, {"weight": signed_weight(p, self.gamma).abs()}
         )
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
-        if smoothing.certain and self.gamma != 1:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+        if smoothing.is_hard and self.gamma != 1:
             yield (
                 f"`smpo` with certain labels is Diffusion-DPO with beta {self.gamma * self.beta:g}: choose a smoothing "
                 "that doubts, or `objective.gamma: 1`"
@@ -91,7 +91,7 @@ class GeometricDPO(Logistic):
 
     use: Literal["gdpo"] = "gdpo"
     version: ClassVar[int] = 1
-    uses: ClassVar[Literal["size", "side"]] = "size"
+    label_use: ClassVar[Literal["size", "side"]] = "size"
 
     beta: float = Field(2000.0, gt=0)
     """Pull towards the reference; larger stays closer."""
@@ -102,8 +102,8 @@ class GeometricDPO(Logistic):
         margin = implicit_margin(*predicted.gaps(), self.beta)
         return ObjectiveOut(gdpo(margin, p), margin)
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
-        if smoothing.certain:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+        if smoothing.is_hard:
             yield "`gdpo` with certain labels is plain Diffusion-DPO: choose a smoothing that doubts"
 
 

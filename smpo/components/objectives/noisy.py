@@ -28,7 +28,7 @@ class ConservativeDPO(Logistic):
 
     use: Literal["cdpo"] = "cdpo"
     version: ClassVar[int] = 1
-    uses: ClassVar[Literal["size", "side"]] = "size"
+    label_use: ClassVar[Literal["size", "side"]] = "size"
 
     beta: float = Field(2000.0, gt=0)
     """Pull towards the reference; larger stays closer."""
@@ -39,8 +39,8 @@ class ConservativeDPO(Logistic):
         margin = implicit_margin(*predicted.gaps(), self.beta)
         return ObjectiveOut(cdpo(margin, p), margin)
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
-        if smoothing.certain:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+        if smoothing.is_hard:
             yield "`cdpo` with certain labels is plain Diffusion-DPO: use `smoothing: label`, or another that doubts"
 
 

@@ -56,7 +56,7 @@ class MaPO(Objective):
         first, second = predicted.errors()
         return ObjectiveOut(loss, (second - first).detach(), {"error/fitted": winner})
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if inverts(inversion):
             yield (
                 "`mapo` reads the policy's likelihood off random noise; on inverted noise its errors are near zero and "

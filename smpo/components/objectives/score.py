@@ -51,7 +51,7 @@ class DSPO(Objective):
         winner, loser = predicted.gaps()
         return ObjectiveOut(loss, -0.5 * self.beta * (winner - loser))
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if inverts(inversion):
             yield "`dspo` is denoising on winners with a moved target: inverted noise takes its signal away"
 
@@ -91,7 +91,7 @@ class InversionDPO(Logistic):
         margin = 0.5 * self.beta * ((winner - loser) / (2 * abar)).mean(0)
         return ObjectiveOut(loss, margin)
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if not (inverts(inversion) and inversion.needs_reference):
             yield (
                 "`inversion-dpo` compares on the reference's own path: "

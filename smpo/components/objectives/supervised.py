@@ -31,7 +31,7 @@ class SupervisedFineTuning(Objective):
         side = 0.5 * (1 + (2 * p - 1).sign())
         return ObjectiveOut(side * winner + (1 - side) * loser, (loser - winner).detach())
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if inverts(inversion):
             yield "`sft` on inverted noise learns what the network said already: `inversion: none` is what SFT means"
 
@@ -61,6 +61,6 @@ class ConditionalFineTuning(Objective):
         winner, loser = predicted.errors()
         return ObjectiveOut((winner + loser) / 2, (loser - winner).detach())
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if inverts(inversion):
             yield "`csft` on inverted noise learns what the network said already: `inversion: none` is what it means"

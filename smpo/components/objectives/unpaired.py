@@ -87,7 +87,7 @@ class DiffusionKTO(Objective):
             {"z0": baseline.expand(half), "desirable": wanted.reshape(2, half).float().mean(0)},
         )
 
-    def doubts(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
+    def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if inverts(inversion):
             yield "`kto` was never meant for inverted noise: `inversion: {use: none, shared: false}` is its setting"
         elif getattr(inversion, "shared", False):

@@ -21,9 +21,18 @@ from smpo.data.audit.crops import Crops
 from smpo.data.audit.expected import Expected
 from smpo.data.audit.findings import Audit, Example, Finding
 from smpo.data.audit.margins import Margins, margins_of
-from smpo.data.audit.rows import Book, open_book, table_book
+from smpo.data.audit.rows import AuditRows, audit_rows_of_table, read_audit_rows
 
 __all__ = [
-    "Audit", "Book", "Crops", "Example", "Expected", "Finding", "Margins", "audit",
-    "margins_of", "open_book", "table_book",
+    "Audit",
+    "AuditRows",
+    "Crops",
+    "Example",
+    "Expected",
+    "Finding",
+    "Margins",
+    "audit",
+    "audit_rows_of_table",
+    "margins_of",
+    "read_audit_rows",
 ]  # fmt: skip

@@ -5,32 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from smpo.data.audit.crops import crops_of
-from smpo.data.audit.duplicates import alike
+from smpo.data.audit.duplicates import duplicates
 from smpo.data.audit.expected import Expected
 from smpo.data.audit.findings import Audit
 from smpo.data.audit.labels import defects, repeats, ties
-from smpo.data.audit.near_duplicates import lookalikes
+from smpo.data.audit.near_duplicates import near_duplicates
 from smpo.data.audit.numbers import charts_of, vote_noise
 from smpo.data.audit.prompts import LONGEST_IN_WORDS, Prompts, leaks, long_prompts
-from smpo.data.audit.rows import Book
+from smpo.data.audit.rows import AuditRows
 from smpo.data.audit.sizes import sizes
 from smpo.data.progress import Progress
 
 __all__ = ["audit"]
 
 
-def audit(book: Book, expected: Expected, progress: Progress | None = None) -> Audit:
+def audit(book: AuditRows, expected: Expected, progress: Progress | None = None) -> Audit:
     """Look at every row and every image. Nothing is decided here: whether ties are dropped or votes merged is the
     spec's business."""
     sound = book.sound
-    seen = lookalikes(book, progress)
+    seen = near_duplicates(book, progress)
     pairs = book.pairs(sound)
     prompts = Prompts.of(book, sound, expected)
     found = [
         *defects(book),
         *ties(book, sound),
         *repeats(book, sound, pairs),
-        *alike(book, sound, pairs, seen),
+        *duplicates(book, sound, pairs, seen),
         *sizes(book, sound, expected),
         *long_prompts(book, prompts, expected),
         *leaks(book, sound, prompts, expected),

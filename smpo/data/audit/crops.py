@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smpo.data.audit.rows import Book
+from smpo.data.audit.rows import AuditRows
 from smpo.data.pairs.interning import Array
 from smpo.data.stream.buckets import lost, nearest
 
@@ -38,7 +38,7 @@ class Crops:
     buckets: list[Bucket]
 
 
-def windows_of(book: Book, rows: Array, expected: Expected) -> Array:
+def windows_of(book: AuditRows, rows: Array, expected: Expected) -> Array:
     """`[N, 2]`: the height and width to which training cuts each row's images; 0 where their own sizes or the model's
     aren't known."""
     windows = np.zeros((len(rows), 2), np.int32)
@@ -52,7 +52,7 @@ def windows_of(book: Book, rows: Array, expected: Expected) -> Array:
     return windows
 
 
-def crops_of(book: Book, rows: Array, expected: Expected) -> Crops | None:
+def crops_of(book: AuditRows, rows: Array, expected: Expected) -> Crops | None:
     """None where sizes aren't known, or every picture is square already."""
     aspects = _aspects(book, rows[_known(book, rows)])  # [M, 2]
     if not expected.sizes or not len(aspects) or not aspects.any():
@@ -70,13 +70,13 @@ def crops_of(book: Book, rows: Array, expected: Expected) -> Crops | None:
     return Crops(expected.bucketed, float(by_bucket.mean()), float(square.mean()), found)
 
 
-def _known(book: Book, rows: Array) -> Array:
+def _known(book: AuditRows, rows: Array) -> Array:
     """`[N]`: whether both images could be looked at."""
     found: Array = (book.sizes[book.first[rows], 0] > 0) & (book.sizes[book.second[rows], 0] > 0)
     return found
 
 
-def _aspects(book: Book, rows: Array) -> Array:
+def _aspects(book: AuditRows, rows: Array) -> Array:
     """`[N, 2]`: log aspects of both images."""
     sizes = book.sizes[np.stack([book.first[rows], book.second[rows]], axis=1)]  # [N, 2, 2]
     found: Array = np.log(sizes[..., 0] / sizes[..., 1])

@@ -8,14 +8,14 @@ import numpy as np
 
 from smpo.data.audit.findings import Finding, example_of, side_by_side
 from smpo.data.audit.groups import Groups, grouped
-from smpo.data.audit.rows import SHOWN, Book
+from smpo.data.audit.rows import SHOWN, AuditRows
 from smpo.data.pairs.interning import Array
 
-__all__ = ["alike"]
+__all__ = ["duplicates"]
 
 
-def alike(book: Book, rows: Array, pairs: Groups, seen: Array) -> Iterable[Finding]:
-    """`pairs` groups these rows by what was shown; `seen` `[I]` is what `lookalikes` found."""
+def duplicates(book: AuditRows, rows: Array, pairs: Groups, seen: Array) -> Iterable[Finding]:
+    """`pairs` groups these rows by what was shown; `seen` `[I]` is what `near_duplicates` found."""
     if (seen == np.arange(len(seen))).all():
         return
     first, second = seen[book.first[rows]], seen[book.second[rows]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from smpo.data.audit.crops import Crops
 from smpo.data.audit.margins import Margins
-from smpo.data.audit.rows import Book, Row
+from smpo.data.audit.rows import AuditRows, Row
 
 __all__ = ["Audit", "Example", "Finding", "example_of", "example_of_pair", "side_by_side"]
 
@@ -75,7 +75,7 @@ def example_of(row: Row, note: str = "") -> Example:
     return Example(row.where, row.caption, tuple(name for name in images if name), note, preferred)
 
 
-def example_of_pair(book: Book, numbers: Sequence[int]) -> Example:
+def example_of_pair(book: AuditRows, numbers: Sequence[int]) -> Example:
     """Several rows on one pair."""
     row = book[numbers[0]]
     turned = book.first[numbers] != book.first[numbers[0]]
@@ -86,7 +86,7 @@ def example_of_pair(book: Book, numbers: Sequence[int]) -> Example:
     return Example(_where(book.some(numbers, 4)), row.caption, images, note, preferred=2 * k != n)
 
 
-def side_by_side(book: Book, numbers: Sequence[int]) -> Example:
+def side_by_side(book: AuditRows, numbers: Sequence[int]) -> Example:
     """One row of each pair among these."""
     rows = list({row.pair: row for row in reversed(book.some(numbers, MANY))}.values())[::-1]
     images = [name for row in rows[:2] for name in example_of(row).images]

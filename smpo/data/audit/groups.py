@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smpo.data.pairs.interning import Array, Numbering
+from smpo.data.pairs.interning import Array, Interner
 
 __all__ = ["Groups", "grouped"]
 
@@ -55,4 +55,4 @@ def grouped(*columns: Array) -> Groups:
     """Rows that agree in all columns, `[N]` each, of numbers below 2³¹."""
     key = np.ascontiguousarray(np.stack(columns, axis=1), np.int32)
     width = 4 * len(columns)
-    return Groups(*Numbering(width)(key.view(f"V{width}").ravel()))
+    return Groups(*Interner(width)(key.view(f"V{width}").ravel()))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smpo.data.pairs.index import PRINT
-from smpo.data.pairs.interning import Array, Growing, Numbering
+from smpo.data.pairs.interning import Array, Growing, Interner
 
 __all__ = ["Images"]
 
@@ -28,7 +28,7 @@ class Images:
     """Images numbered in the order in which they are met. All are added before the first is asked for."""
 
     def __init__(self) -> None:
-        self._numbers, self._sizes = Numbering(16), Growing(np.int32, (2,))
+        self._numbers, self._sizes = Interner(16), Growing(np.int32, (2,))
         self._file = tempfile.TemporaryFile(prefix="smpo-images-")  # noqa: SIM115 -- as long as this lives
 
     def __len__(self) -> int:

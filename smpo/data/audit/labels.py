@@ -8,14 +8,14 @@ import numpy as np
 
 from smpo.data.audit.findings import Example, Finding, example_of, example_of_pair
 from smpo.data.audit.groups import Groups
-from smpo.data.audit.rows import REASONS, SHOWN, Book
+from smpo.data.audit.rows import REASONS, SHOWN, AuditRows
 from smpo.data.pairs.index import CHOICES, DEFECTS
 from smpo.data.pairs.interning import Array
 
 __all__ = ["defects", "repeats", "ties"]
 
 
-def defects(book: Book) -> Iterable[Finding]:
+def defects(book: AuditRows) -> Iterable[Finding]:
     counts = np.bincount(book.defect, minlength=len(REASONS))
     met = sorted(np.flatnonzero(counts[1:]) + 1, key=lambda n: (-counts[n], int(np.argmax(book.defect == n))))
     for number in met:
@@ -37,7 +37,7 @@ def defects(book: Book) -> Iterable[Finding]:
         )
 
 
-def ties(book: Book, rows: Array) -> Iterable[Finding]:
+def ties(book: AuditRows, rows: Array) -> Iterable[Finding]:
     tied = rows[book.share[rows] == 0.5]
     if len(tied):
         yield Finding(
@@ -47,7 +47,7 @@ def ties(book: Book, rows: Array) -> Iterable[Finding]:
         )  # fmt: skip
 
 
-def repeats(book: Book, rows: Array, pairs: Groups) -> Iterable[Finding]:
+def repeats(book: AuditRows, rows: Array, pairs: Groups) -> Iterable[Finding]:
     """The same prompt and the same two files in more than one row. `pairs` groups these rows."""
     repeated = pairs.counts > 1
     if not repeated.any():

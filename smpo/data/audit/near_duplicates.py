@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from smpo.data.audit.images import Images
-from smpo.data.audit.rows import Book
+from smpo.data.audit.rows import AuditRows
 from smpo.data.pairs.interning import Array
 from smpo.data.progress import Progress
 
-__all__ = ["lookalikes"]
+__all__ = ["near_duplicates"]
 
 COARSE = 14
 """Largest difference of any value of the tiny copies, of 255."""
@@ -28,7 +28,7 @@ SIDE = 32
 BLOCK = 512
 
 
-def lookalikes(book: Book, progress: Progress | None = None) -> Array:
+def near_duplicates(book: AuditRows, progress: Progress | None = None) -> Array:
     """`[I]`: for each image the number of the first one that looks like it; its own where nothing does."""
     leader: Array = np.arange(len(book.sizes), dtype=np.int32)
     if book.picture is None or book.images is None or not len(leader):
@@ -44,7 +44,7 @@ def lookalikes(book: Book, progress: Progress | None = None) -> Array:
     return leader
 
 
-def _by_prompt(book: Book, progress: Progress | None) -> Iterator[list[int]]:
+def _by_prompt(book: AuditRows, progress: Progress | None) -> Iterator[list[int]]:
     """Images that could be decoded, of each prompt that has several."""
     keys = []
     for side in (book.first, book.second):

@@ -9,13 +9,13 @@ import numpy as np
 
 from smpo.data.audit.expected import Expected
 from smpo.data.audit.groups import Groups
-from smpo.data.audit.rows import Book
+from smpo.data.audit.rows import AuditRows
 from smpo.data.pairs.interning import Array
 
 __all__ = ["charts_of", "vote_noise"]
 
 
-def vote_noise(book: Book, rows: Array, pairs: Groups) -> dict[str, Any]:
+def vote_noise(book: AuditRows, rows: Array, pairs: Groups) -> dict[str, Any]:
     """How often one person's vote is wrong, if everybody errs equally often on every pair: two votes on a pair then
     disagree with probability d = 2 e (1 - e)."""
     share, votes = book.share[rows], book.votes[rows]
@@ -32,7 +32,7 @@ def vote_noise(book: Book, rows: Array, pairs: Groups) -> dict[str, Any]:
 
 
 def charts_of(
-    book: Book, rows: Array, pairs: Groups, images: Array, lengths: Array, expected: Expected
+    book: AuditRows, rows: Array, pairs: Groups, images: Array, lengths: Array, expected: Expected
 ) -> dict[str, list[tuple[str, int]]]:
     """`pairs` groups these rows; `images` are numbers of those that they show; `lengths` are those of prompts."""
     charts: dict[str, list[tuple[str, int]]] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from smpo.data.audit.expected import Expected
 from smpo.data.audit.findings import Example, Finding, example_of
 from smpo.data.audit.groups import grouped
-from smpo.data.audit.rows import SHOWN, Book
+from smpo.data.audit.rows import SHOWN, AuditRows
 from smpo.data.pairs.interning import Array
 
 __all__ = ["LONGEST_IN_WORDS", "Prompts", "leaks", "long_prompts", "normal_form"]
@@ -30,7 +30,7 @@ class Prompts:
     lengths: Array
 
     @classmethod
-    def of(cls, book: Book, rows: Array, expected: Expected) -> Prompts:
+    def of(cls, book: AuditRows, rows: Array, expected: Expected) -> Prompts:
         captions = book.caption[rows]
         first = grouped(captions).first
         lengths = [np.array(_lengths(texts, expected), np.int32) for texts in book.texts(captions[first])]
@@ -43,7 +43,7 @@ def _lengths(prompts: list[str], expected: Expected) -> Iterable[int]:
     return [len(prompt.split()) for prompt in prompts]
 
 
-def long_prompts(book: Book, prompts: Prompts, expected: Expected) -> Iterable[Finding]:
+def long_prompts(book: AuditRows, prompts: Prompts, expected: Expected) -> Iterable[Finding]:
     counted = expected.tokens is not None
     longest = (expected.longest or 77) if counted else LONGEST_IN_WORDS
     unit = "tokens" if counted else "words"
@@ -64,7 +64,7 @@ def normal_form(prompt: str) -> str:
     return " ".join("".join(c if c.isalnum() or c.isspace() else " " for c in text).split())
 
 
-def leaks(book: Book, rows: Array, prompts: Prompts, expected: Expected) -> Iterable[Finding]:
+def leaks(book: AuditRows, rows: Array, prompts: Prompts, expected: Expected) -> Iterable[Finding]:
     for set_name, held_out in expected.held_out.items():
         evaluated = {normal_form(prompt) for prompt in held_out}
         leaked = np.array(

@@ -20,20 +20,20 @@ from PIL import Image
 from smpo.data.audit.groups import Groups, grouped
 from smpo.data.audit.images import Images
 from smpo.data.pairs.index import CHOICES, DEFECTS
-from smpo.data.pairs.interning import Array, Growing, Numbering, hashed, raw
+from smpo.data.pairs.interning import Array, Growing, Interner, hashed, raw
 from smpo.data.pairs.table import indexed
 from smpo.data.progress import Progress
 from smpo.data.sources.source import Source
 from smpo.imaging import decode
 from smpo.kinds import PairTable
 
-__all__ = ["REASONS", "SHOWN", "Book", "Row", "open_book", "table_book"]
+__all__ = ["REASONS", "SHOWN", "AuditRows", "Row", "audit_rows_of_table", "read_audit_rows"]
 
 SHOWN = 6
 """Examples of each finding. All are counted, and no more are listed."""
 
 REASONS = ["", *CHOICES, *DEFECTS]
-"""What `Book.defect` numbers."""
+"""What `AuditRows.defect` numbers."""
 
 PORTION = 10_000
 """Prompts that are texts of Python's own at once."""
@@ -69,7 +69,7 @@ class Row:
 
 
 @dataclass
-class Book:
+class AuditRows:
     """Rows in storage order, in columns `[N]`: numbers of the part, of the row in it, of the caption, of both images
     (-1 where there is none), the share of `votes` that went to the first (NaN where nothing sensible is said), and
     the number of the defect in `REASONS`, 0 for a sound row."""
@@ -155,7 +155,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._columns = {name: Growing(kind) for name, kind in _COLUMNS.items()}
-        self._numbers, self._captions = Numbering(16), [pa.array([], pa.string())]
+        self._numbers, self._captions = Interner(16), [pa.array([], pa.string())]
 
     def __len__(self) -> int:
         return len(self._columns["row"])
@@ -166,12 +166,14 @@ class _Writer:
         for name, column in self._columns.items():
             column.extend(np.asarray(columns[name], column.values.dtype))
 
-    def book(self, **more: Any) -> Book:
+    def book(self, **more: Any) -> AuditRows:
         columns: dict[str, Any] = {name: column.values for name, column in self._columns.items()}
-        return Book(**columns, captions=pa.chunked_array(self._captions, pa.string()), **more)
+        return AuditRows(**columns, captions=pa.chunked_array(self._captions, pa.string()), **more)
 
 
-def open_book(source: Source, *, cache: Path | None = None, progress: Progress | None = None) -> Book:
+def read_audit_rows(
+    source: Source, *, cache: Path | None = None, progress: Progress | None = None
+) -> AuditRows:
     """Read everything; what is remembered of the files isn't decoded again."""
     writer, images = _Writer(), Images()
     parts: list[dict[str, Any]] = []
@@ -216,7 +218,7 @@ def _images(images: Images, batch: pa.RecordBatch, side: int, part: int) -> Arra
     return numbers
 
 
-def table_book(table: PairTable) -> Book:
+def audit_rows_of_table(table: PairTable) -> AuditRows:
     """For data that has no rows of its own: its pairs, without pictures."""
     writer, numbers = _Writer(), dict[str, int]()
     for start in range(0, len(table), PORTION):

@@ -10,7 +10,7 @@ import numpy as np
 from smpo.data.audit.crops import windows_of
 from smpo.data.audit.expected import Expected
 from smpo.data.audit.findings import Example, Finding, example_of
-from smpo.data.audit.rows import SHOWN, Book
+from smpo.data.audit.rows import SHOWN, AuditRows
 from smpo.data.pairs.interning import Array
 
 __all__ = ["sizes"]
@@ -19,7 +19,7 @@ CROP = 0.25
 """Share of a picture that may be cut away unremarked: in a square, 4:3 loses exactly that."""
 
 
-def sizes(book: Book, rows: Array, expected: Expected) -> Iterable[Finding]:
+def sizes(book: AuditRows, rows: Array, expected: Expected) -> Iterable[Finding]:
     images = np.stack([book.first[rows], book.second[rows]], axis=1).ravel()  # [2N], row after row
     windows = np.repeat(windows_of(book, rows, expected), 2, axis=0)
     looked = np.flatnonzero(book.sizes[images, 0] > 0)

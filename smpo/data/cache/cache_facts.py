@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["Stored", "encoded", "note", "noted", "scored"]
+__all__ = ["Stored", "encoded", "load_facts", "save_facts", "scored"]
 
 _TABLE = "CREATE TABLE IF NOT EXISTS recipe (recipe TEXT PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID"
 
@@ -31,7 +31,7 @@ class Stored:
     size: int
 
 
-def note(cache: Path, recipe: BaseModel, facts: Mapping[str, Any]) -> None:
+def save_facts(cache: Path, recipe: BaseModel, facts: Mapping[str, Any]) -> None:
     """Remember what a recipe led to."""
     cache.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(cache / "recipes.db", timeout=60)) as database, database:
@@ -41,7 +41,7 @@ def note(cache: Path, recipe: BaseModel, facts: Mapping[str, Any]) -> None:
         )
 
 
-def noted(cache: Path, recipe: BaseModel) -> dict[str, Any]:
+def load_facts(cache: Path, recipe: BaseModel) -> dict[str, Any]:
     """What the last run with this recipe noted; empty when there was none."""
     found = _ask(cache / "recipes.db", "SELECT facts FROM recipe WHERE recipe = ?", _name(recipe))
     try:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smpo.data.cache.shards import ShardGone, Shards
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.data.progress import Progress
 from smpo.errors import RunError
 
@@ -60,7 +60,7 @@ class EncodedStore:
         batch: int = 32,
         progress: Progress | None = None,
         label: str = "encoding",
-        team: Team = ALONE,
+        team: WorkSplit = SINGLE_PROCESS,
         begin: Begin | None = None,
     ) -> None:
         """Compute what is missing or damaged, in the given order. Quick when nothing is. `begin` is called before the
@@ -73,7 +73,7 @@ class EncodedStore:
         self._shards.check(ids, team)
         wanted = list(dict.fromkeys(ids))
         with ExitStack() as held:
-            if team.leads and self._owed(wanted):
+            if team.is_leader and self._owed(wanted):
                 held.enter_context(self._shards.lock)
             owed, batches = self._share(wanted, batch, team)  # again: another run may have been here
             if not owed:
@@ -81,21 +81,21 @@ class EncodedStore:
             if begin is not None:
                 begin([name for names in batches for name in names])
             self._fill(owed, batches, compute, progress, label, team)
-            team.meet()
-            if team.leads:
+            team.barrier()
+            if team.is_leader:
                 self._shards.merge(self._shard_bytes)
-            team.meet()
+            team.barrier()
 
-    def owed(self, ids: Sequence[str], batch: int, team: Team) -> list[str]:
+    def owed(self, ids: Sequence[str], batch: int, team: WorkSplit) -> list[str]:
         """What `ensure` would compute in this process, in order. Collective."""
         _, batches = self._share(list(dict.fromkeys(ids)), batch, team)
         return [name for names in batches for name in names]
 
-    def _share(self, wanted: Sequence[str], batch: int, team: Team) -> tuple[int, list[list[str]]]:
+    def _share(self, wanted: Sequence[str], batch: int, team: WorkSplit) -> tuple[int, list[list[str]]]:
         """How many have no row, and the batches of them that this process computes."""
-        owed = torch.tensor(self._owed(wanted) if team.leads else [], dtype=torch.int64)
-        names = [wanted[place] for place in team.told(owed).tolist()]
-        return len(names), [names[start : start + batch] for start in team.dealt(range(0, len(names), batch))]
+        owed = torch.tensor(self._owed(wanted) if team.is_leader else [], dtype=torch.int64)
+        names = [wanted[place] for place in team.broadcast(owed).tolist()]
+        return len(names), [names[start : start + batch] for start in team.shard(range(0, len(names), batch))]
 
     def _owed(self, wanted: Sequence[str]) -> list[int]:
         """Where in `wanted` those are that have no row."""
@@ -103,7 +103,7 @@ class EncodedStore:
 
     def _fill(
         self, owed: int, batches: Sequence[Sequence[str]], compute: Compute, progress: Progress | None, label: str,
-        team: Team,
+        team: WorkSplit,
     ) -> None:  # fmt: skip
         """Encode this process's batches of the `owed` rows, and write them in shards."""
         waiting: list[tuple[Sequence[str], dict[str, Tensor]]] = []

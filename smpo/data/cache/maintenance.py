@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from smpo.errors import RunError
 
-__all__ = ["KINDS", "Damage", "Entry", "clean", "discard", "entries", "strays", "verify"]
+__all__ = ["KINDS", "Damage", "Entry", "clean", "discard", "entries", "orphans", "verify"]
 
 KINDS = ("latents", "prompts", "scores", "pairs", "inverted", "referred")
 """Kinds of entries that can be deleted whole. Everything in them can be computed again."""
@@ -114,7 +114,7 @@ def discard(damage: Damage) -> None:
                 file.unlink(missing_ok=True)
 
 
-def strays(cache: Path) -> list[Path]:
+def orphans(cache: Path) -> list[Path]:
     """Files that no index mentions: what killed writers left behind."""
     found = []
     for kind in _ENCODED:
@@ -139,13 +139,13 @@ def clean(cache: Path, what: list[str]) -> tuple[int, int]:
     files = size = 0
     for folder in [folder for kind in _ENCODED for folder in _stores(cache / kind)]:
         with _held(folder):
-            for file in [file for file in strays(cache) if file.parent == folder]:
+            for file in [file for file in orphans(cache) if file.parent == folder]:
                 files, size = files + 1, size + file.stat().st_size
                 file.unlink(missing_ok=True)
             if folder.parent.name in what:
                 freed = _size(folder)
                 files, size = files + _empty(folder), size + freed
-    gone = [file for file in strays(cache) if file.parent.name == "pairs"]
+    gone = [file for file in orphans(cache) if file.parent.name == "pairs"]
     gone += sorted((cache / "pairs").glob("*.parquet")) if "pairs" in what else []
     gone += (
         [file for file in cache.glob("scores.db*") if not file.name.endswith(".lock")]

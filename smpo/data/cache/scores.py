@@ -23,7 +23,7 @@ from torch import Tensor
 
 from smpo.data.cache.score_writer import at_place, commit, distinct, owed_places, stored, wanted
 from smpo.data.cache.scorer_inputs import Inputs, leaves, prepare_for
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.data.prefetch import Prefetch
 from smpo.data.progress import Progress
 from smpo.errors import RunError
@@ -123,7 +123,7 @@ class ScoreTable:
         batch: int = 32,
         progress: Progress | None = None,
         provenance: Mapping[str, Any] | None = None,
-        team: Team = ALONE,
+        team: WorkSplit = SINGLE_PROCESS,
         *,
         rows: Sequence[int] | None = None,
         workers: int = 0,
@@ -138,7 +138,7 @@ class ScoreTable:
         run, its `team`, share them batch by batch. Raises `RunError` for a score that isn't a finite number, with the
         image's id; what came before stays.
         """
-        held = self._lock(scorer.key) if team.leads else nullcontext()
+        held = self._lock(scorer.key) if team.is_leader else nullcontext()
         with held, closing(self._connect()) as database:
             owed, asked = self._share(database, table, scorer.key, rows, batch, team)
             images = [image for some in asked for image, _ in some]
@@ -147,7 +147,7 @@ class ScoreTable:
                     begun.close()
                 begun = self._begin(database, table, scorer, rows, images, workers, batch)
             facts = None  # told once for all processes of a team
-            if team.leads and provenance is not None:
+            if team.is_leader and provenance is not None:
                 facts = json.dumps(dict(provenance), sort_keys=True, default=str)
             done = 0
             with closing(begun):
@@ -157,11 +157,18 @@ class ScoreTable:
                     done += len(some)
                     if progress is not None:
                         progress("scoring", team.done(done, owed), owed)
-            team.meet()
-        return self.read(table, scorer.key, rows, record=team.leads)
+            team.barrier()
+        return self.read(table, scorer.key, rows, record=team.is_leader)
 
     def begin(
-        self, table: PairTable, scorer: Scorer, batch: int, team: Team, *, rows: Sequence[int], workers: int
+        self,
+        table: PairTable,
+        scorer: Scorer,
+        batch: int,
+        team: WorkSplit,
+        *,
+        rows: Sequence[int],
+        workers: int,
     ) -> Begun:
         """Begin to decode and preprocess what `ensure` will score of `rows`; it gets the result as `begun`, which holds
         no weights."""
@@ -172,14 +179,14 @@ class ScoreTable:
 
     @staticmethod
     def _share(
-        database: sqlite3.Connection, table: PairTable, key: str, rows: Sequence[int] | None, batch: int, team: Team
+        database: sqlite3.Connection, table: PairTable, key: str, rows: Sequence[int] | None, batch: int, team: WorkSplit
     ) -> tuple[int, list[list[tuple[str, str]]]]:  # fmt: skip
         """How many scores are missing, and the batches of (image, prompt) that this process computes."""
         owed = torch.zeros(0, dtype=torch.int64)
-        if team.leads:
+        if team.is_leader:
             owed = torch.from_numpy(owed_places(database, table, key, rows))
-        owed = team.told(owed)
-        starts = team.dealt(range(0, len(owed), batch))
+        owed = team.broadcast(owed)
+        starts = team.shard(range(0, len(owed), batch))
         parts = [owed[start : start + batch].tolist() for start in starts]
         return len(owed), [[at_place(table, place) for place in part] for part in parts]
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.errors import RunError
 
 __all__ = ["ShardGone", "Shards"]
@@ -107,14 +107,14 @@ class Shards:
         self._mapped.move_to_end(shard)
         return self._mapped[shard]
 
-    def check(self, ids: Sequence[str], team: Team = ALONE) -> None:
+    def check(self, ids: Sequence[str], team: WorkSplit = SINGLE_PROCESS) -> None:
         """Compare the shards of these ids with the index, each once, and discard the damaged ones. A team deals them
         out: all of a large cache is read here."""
         shards = {place[0] for place in self.locate(ids) if place is not None}
         for shard in sorted(shards - self._sound):
-            if team.looks_after(shard) and not self._is_sound(shard):
+            if team.owns(shard) and not self._is_sound(shard):
                 self._discard(shard)
-        team.meet()
+        team.barrier()
         if team.shares > 1:
             self.forget()  # what others have discarded
 

@@ -14,25 +14,25 @@ from typing import TypeVar
 
 from torch import Tensor
 
-__all__ = ["ALONE", "Team"]
+__all__ = ["SINGLE_PROCESS", "WorkSplit"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
+class WorkSplit:
     """One process's view of it. Everything about it is collective: all processes of a run call the same things in the
     same order, those that have no share in the work too."""
 
-    leads: bool
+    is_leader: bool
     """Whether this is the process that says what is missing."""
     share: int | None
     """This process's share, from 0; None for one that only waits: on another machine, where it can't write to the
     cache's database (sqlite's write-ahead log doesn't work over a network)."""
     shares: int
-    told: Callable[[Tensor], Tensor]
+    broadcast: Callable[[Tensor], Tensor]
     """The numbers (int64 `[n]`) that the leading process has passed, on all."""
-    meet: Callable[[], None]
+    barrier: Callable[[], None]
     """Returns when all have called it. Raises where one won't."""
     check: Callable[[], None]
     """Raises where another process has failed; for between batches, as nobody is waited for there."""
@@ -40,17 +40,17 @@ class Team:
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         """The leading process does what is in the block, then the others, who find it done."""
-        if not self.leads:
-            self.meet()
+        if not self.is_leader:
+            self.barrier()
         yield
-        if self.leads:
-            self.meet()
+        if self.is_leader:
+            self.barrier()
 
-    def dealt(self, things: Sequence[T]) -> Sequence[T]:
+    def shard(self, things: Sequence[T]) -> Sequence[T]:
         """Those of `things` that are this process's."""
         return things[:0] if self.share is None else things[self.share :: self.shares]
 
-    def looks_after(self, number: int) -> bool:
+    def owns(self, number: int) -> bool:
         """Whether the thing of this number is this process's to look after."""
         return self.share is not None and number % self.shares == self.share
 
@@ -59,7 +59,12 @@ class Team:
         return min(count * self.shares, total)
 
 
-ALONE = Team(
-    leads=True, share=0, shares=1, told=lambda numbers: numbers, meet=lambda: None, check=lambda: None
+SINGLE_PROCESS = WorkSplit(
+    is_leader=True,
+    share=0,
+    shares=1,
+    broadcast=lambda numbers: numbers,
+    barrier=lambda: None,
+    check=lambda: None,
 )
 """A process that does everything itself."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["Array", "Growing", "Numbering", "hashed", "raw"]
+__all__ = ["Array", "Growing", "Interner", "hashed", "raw"]
 
 Array = np.ndarray[Any, Any]
 
@@ -47,7 +47,7 @@ class Growing:
         return self._room[: self._size]
 
 
-class Numbering:
+class Interner:
     """`numbers, fresh = numbering(keys)`: keys are raw bytes of one width, `[N]` of dtype `V…`. `fresh` are positions
     in `keys` of those that were met for the first time, in the order of their new numbers."""
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from smpo.atomic import naming
+from smpo.atomic import with_path
 from smpo.data.pairs.index import CHOICES, DEFECTS, LIGHT, Verify, index_part
-from smpo.data.pairs.votes import Ballot, Counted, Ties, Votes
+from smpo.data.pairs.votes import Counted, Ties, VoteCounter, Votes
 from smpo.data.progress import Progress
 from smpo.data.sources.source import Pictures, Source
 from smpo.errors import RunError
@@ -140,14 +140,14 @@ def read_pairs(
     every defect, as JSON, also when reading fails. Raises `MachineError` when the data isn't there or isn't
     of this schema, `RunError` when more than `max_broken` of the rows are defective or no pair is left."""
     began = time.monotonic()
-    ballot = Ballot(ties=ties, votes=votes, limit=limit)
+    ballot = VoteCounter(ties=ties, votes=votes, limit=limit)
     defects: list[dict[str, Any]] = []
     unwanted: Counter[str] = Counter()
     read: list[dict[str, Any]] = []
     for batch in indexed(source, read, verify=verify, cache=cache, progress=progress, workers=workers):
         here = read[-1]
         sound = np.flatnonzero(pc.equal(batch.column("defect"), "").to_numpy(zero_copy_only=False))
-        taken = ballot.cast(batch.take(pa.array(sound)), len(read) - 1)
+        taken = ballot.add(batch.take(pa.array(sound)), len(read) - 1)
         end = batch.num_rows if taken == len(sound) else int(sound[taken])
         for row in (
             batch.slice(0, end).filter(pc.not_equal(batch.column("defect").slice(0, end), "")).to_pylist()
@@ -225,7 +225,7 @@ def _refuse(
 def _write(report: Path, content: Mapping[str, Any]) -> None:
     report.parent.mkdir(parents=True, exist_ok=True)
     unfinished = report.with_name(f"{report.name}.{os.getpid()}.tmp")
-    with naming(report):
+    with with_path(report):
         unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     unfinished.replace(report)
 

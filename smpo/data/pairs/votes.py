@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from smpo.data.pairs.interning import Array, Growing, Numbering, hashed, raw
+from smpo.data.pairs.interning import Array, Growing, Interner, hashed, raw
 
-__all__ = ["Ballot", "Counted", "Ties", "Votes"]
+__all__ = ["Counted", "Ties", "VoteCounter", "Votes"]
 
 Ties = Literal["drop", "keep"]
 Votes = Literal["merge", "separate"]
@@ -46,7 +46,7 @@ class Counted:
     facts: dict[str, Any]
 
 
-class Ballot:
+class VoteCounter:
     """Collects votes in storage order. `cast` is called with sound rows only.
 
     With a `limit`, reading may stop before the first vote on a pair that would exceed it (`full` tells), so a
@@ -54,7 +54,7 @@ class Ballot:
 
     def __init__(self, *, ties: Ties, votes: Votes, limit: int | None) -> None:
         self._ties, self._votes, self._limit = ties, votes, limit
-        self._captions, self._names, self._shown = Numbering(16), Numbering(16), Numbering(12)
+        self._captions, self._names, self._shown = Interner(16), Interner(16), Interner(12)
         self._prompts: list[Any] = []  # Arrow arrays of those that were new in a batch
         self._images, self._places = Growing("V16"), Growing(np.int64, (4,))
         self._sizes = Growing(np.int32, (2,))
@@ -65,7 +65,7 @@ class Ballot:
         self._usable = 0
         self._tie_votes = 0
 
-    def cast(self, rows: pa.RecordBatch, part: int) -> int:
+    def add(self, rows: pa.RecordBatch, part: int) -> int:
         """Count rows of an index, in order; how many were taken. Fewer than there are, and nothing of the rest, when
         the table is full and the next row would open another pair."""
         if not rows.num_rows:

@@ -13,7 +13,7 @@ from typing import Any
 from smpo.data.sources.formats import Shown
 from smpo.data.sources.source import Stated
 
-__all__ = ["Spool"]
+__all__ = ["RecordStore"]
 
 _TABLE = """
 CREATE TABLE shown (
@@ -24,7 +24,7 @@ CREATE TABLE shown (
 PORTION = 1000
 
 
-class Spool:
+class RecordStore:
     """Statements by number, in the order in which they came. The file goes with the object."""
 
     def __init__(self, statements: Iterable[Shown]) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smpo.data.sources.formats import Interpret, Shown
-from smpo.data.sources.record_store import Spool
+from smpo.data.sources.record_store import RecordStore
 from smpo.data.sources.source import Claim, Part, Source, Stated, file_digest
 from smpo.errors import MachineError
 
@@ -124,7 +124,7 @@ class FolderPairs(Source):
     ) -> None:
         self._files, self._images = list(annotations), images
         self._interpret, self._regroup, self._layouts = interpret, regroup, layouts
-        self._shown: dict[int, Spool] = {}
+        self._shown: dict[int, RecordStore] = {}
         self._opening = threading.Lock()
         self.pictures = self
         self.reading = rules
@@ -173,12 +173,14 @@ class FolderPairs(Source):
             ) from error
         raise MachineError(f"`{name}` leaves the folder of the data")
 
-    def _part(self, number: int) -> Spool:
+    def _part(self, number: int) -> RecordStore:
         with self._opening:  # of several threads that want pictures one reads the file
             if number not in self._shown:
                 records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
                 records = records if self._regroup is None else self._regroup(records)
-                self._shown[number] = Spool(shown for record in records for shown in self._interpret(record))
+                self._shown[number] = RecordStore(
+                    shown for record in records for shown in self._interpret(record)
+                )
             return self._shown[number]
 
     def _claim(self, number: int, shown: Shown) -> Claim:

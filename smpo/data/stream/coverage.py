@@ -20,14 +20,21 @@ from smpo.data.stream.sample import Sample, Stream
 from smpo.kinds import PairTable
 from smpo.maths.draws import PositionDraws
 
-__all__ = ["PORTION", "Coins", "Visits", "of_pairs", "of_samples", "tossed"]
+__all__ = [
+    "PORTION",
+    "Augmentations",
+    "Coverage",
+    "coverage_of_pairs",
+    "coverage_of_samples",
+    "sample_augmentations",
+]
 
 PORTION = 1 << 16
 """Positions that are looked at together."""
 
 
 @dataclass(frozen=True)
-class Visits:
+class Coverage:
     """`prompts` in the order in which they are first needed, `images` (`image_row`s) by size in the order of the
     table."""
 
@@ -36,7 +43,7 @@ class Visits:
 
 
 @dataclass(frozen=True)
-class Coins:
+class Augmentations:
     """`flips`: whether the first and the second image of each sample are mirrored; `silent`: whether the prompt is
     dropped. `[B]` each."""
 
@@ -44,7 +51,7 @@ class Coins:
     silent: Array
 
 
-def tossed(stream: Stream, draws: PositionDraws) -> Coins:
+def sample_augmentations(stream: Stream, draws: PositionDraws) -> Augmentations:
     """A function of (seed, position) alone."""
     never = np.zeros(len(draws.positions), bool)
     first = draws.uniform("flip").numpy() < 0.5 if stream.flip else never
@@ -52,10 +59,10 @@ def tossed(stream: Stream, draws: PositionDraws) -> Coins:
     silent = (
         draws.uniform("prompt-dropout").numpy() < stream.prompt_dropout if stream.prompt_dropout else never
     )
-    return Coins((first, second), silent)
+    return Augmentations((first, second), silent)
 
 
-def of_pairs(
+def coverage_of_pairs(
     positions: range,
     stream: Stream,
     order: Order,
@@ -63,7 +70,7 @@ def of_pairs(
     rows: Sequence[int],
     words: Callable[[str, int], tuple[str, str]],
     size: Callable[[int], Size | None],
-) -> Visits:
+) -> Coverage:
     """`rows`: of the table, by place in the order; `words`: of winner and loser, from prompt and row; `size`: of a
     row."""
     seen = np.zeros((len(rows), 2, 2), bool)  # [place, flip, side]
@@ -71,7 +78,7 @@ def of_pairs(
     silent = positions.stop
     for begin in range(positions.start, positions.stop, PORTION):
         some = range(begin, min(begin + PORTION, positions.stop))
-        coins = tossed(stream, PositionDraws(stream.seed, some))
+        coins = sample_augmentations(stream, PositionDraws(stream.seed, some))
         places = np.array(order(some))
         for side in (0, 1):
             seen[places, coins.flips[side].astype(int), side] = True
@@ -95,10 +102,10 @@ def of_pairs(
             for side, image in enumerate((pair.winner, pair.loser))
             if seen[place, flip, side]
         ]
-    return Visits(list(prompts), images)
+    return Coverage(list(prompts), images)
 
 
-def of_samples(samples: Iterable[Sample]) -> Visits:
+def coverage_of_samples(samples: Iterable[Sample]) -> Coverage:
     """Of single images, which come from anywhere."""
     prompts: dict[str, None] = {}
     visits: set[tuple[int, bool, int, str]] = set()
@@ -106,4 +113,4 @@ def of_samples(samples: Iterable[Sample]) -> Visits:
         for one in sample.shown:
             prompts[one.prompt] = None
             visits.add((one.row, one.placement.flip, one.side, one.image))
-    return Visits(list(prompts), {None: [image_row(image, flip) for _, flip, _, image in sorted(visits)]})
+    return Coverage(list(prompts), {None: [image_row(image, flip) for _, flip, _, image in sorted(visits)]})

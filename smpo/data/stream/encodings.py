@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from smpo.data.cache.encoded_store import EncodedStore
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.data.prefetch import Prefetch, picture_of
 from smpo.data.progress import Progress
 from smpo.data.stream.buckets import Size, latents_key
@@ -50,7 +50,11 @@ class EncodedRows:
         self._begun: Prefetch[_Job, Any] = Prefetch((), self._prepared, workers=0)
 
     def ensure_images(
-        self, ids: Sequence[str], size: Size | None, progress: Progress | None = None, team: Team = ALONE
+        self,
+        ids: Sequence[str],
+        size: Size | None,
+        progress: Progress | None = None,
+        team: WorkSplit = SINGLE_PROCESS,
     ) -> None:
         """Encode those of `image_row`s that are missing; windows are centred."""
 
@@ -66,7 +70,7 @@ class EncodedRows:
         finally:
             self._begun.close()
 
-    def begin_images(self, ids: Sequence[str], size: Size | None, team: Team = ALONE) -> None:
+    def begin_images(self, ids: Sequence[str], size: Size | None, team: WorkSplit = SINGLE_PROCESS) -> None:
         """Begin to decode and place what the next call, `ensure_images` with these ids, will encode. Collective."""
         self._begin(self._store(size).owed(ids, self._batch, team), size)
 
@@ -77,7 +81,7 @@ class EncodedRows:
             self._begun = Prefetch(jobs, self._prepared, workers=self._workers, least=2 * self._batch)
 
     def ensure_prompts(
-        self, prompts: Sequence[str], progress: Progress | None = None, team: Team = ALONE
+        self, prompts: Sequence[str], progress: Progress | None = None, team: WorkSplit = SINGLE_PROCESS
     ) -> None:
         """Encode the missing ones."""
         texts = {prompt_row(prompt): prompt for prompt in prompts}

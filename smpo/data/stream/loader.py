@@ -19,12 +19,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from smpo.data.pairs.single_images import Singles
 from smpo.data.progress import Progress
 from smpo.data.stream.buckets import Buckets, Size
 from smpo.data.stream.collate import full, of_one_size, picture_name
-from smpo.data.stream.coverage import PORTION, Visits, of_pairs, of_samples, tossed
+from smpo.data.stream.coverage import (
+    PORTION,
+    Coverage,
+    coverage_of_pairs,
+    coverage_of_samples,
+    sample_augmentations,
+)
 from smpo.data.stream.encodings import EncodedRows, image_row
 from smpo.data.stream.order import Order, dealt
 from smpo.data.stream.sample import Sample, Shown, Stream, both_sides
@@ -69,7 +75,12 @@ class PairLoader:
         self._encoded = EncodedRows(table, denoiser, cache, batch=encode_batch, dtype=dtype, workers=workers)
 
     def prepare(
-        self, steps: int, *, start: int = 0, progress: Progress | None = None, team: Team = ALONE
+        self,
+        steps: int,
+        *,
+        start: int = 0,
+        progress: Progress | None = None,
+        team: WorkSplit = SINGLE_PROCESS,
     ) -> None:
         """Encode whatever updates `start .. steps-1` will visit, and only that, in the order of the table; with a
         `team`, together.
@@ -95,7 +106,7 @@ class PairLoader:
         places = self._order(range(start * self._stream.batch, steps * self._stream.batch))
         return sorted({self._rows[place] for place in places})
 
-    def begin(self, steps: int, *, start: int = 0, team: Team = ALONE) -> None:
+    def begin(self, steps: int, *, start: int = 0, team: WorkSplit = SINGLE_PROCESS) -> None:
         """Begin to decode what the next call, `prepare` with the same updates, will encode first. Collective. Needs
         p of the pairs that they visit."""
         if self._stream.crop == "centre":
@@ -103,15 +114,17 @@ class PairLoader:
             for size, names in list(visits.images.items())[:1]:
                 self._encoded.begin_images(names, size, team)
 
-    def _visits(self, positions: range) -> Visits:
+    def _visits(self, positions: range) -> Coverage:
         if self._singles is None:
             words, size = self._worded, self._size
-            return of_pairs(positions, self._stream, self._order, self._table, self._rows, words, size)
+            return coverage_of_pairs(
+                positions, self._stream, self._order, self._table, self._rows, words, size
+            )
         portions = (
             range(begin, min(begin + PORTION, positions.stop))
             for begin in range(positions.start, positions.stop, PORTION)
         )
-        return of_samples(sample for some in portions for sample in self._samples(some))
+        return coverage_of_samples(sample for some in portions for sample in self._samples(some))
 
     def samples(
         self, step: int, rank: int = 0, world: int = 1, cost: Callable[[range], Tensor] | None = None
@@ -163,7 +176,7 @@ class PairLoader:
 
     def _samples(self, positions: range) -> list[Sample]:
         stream, draws = self._stream, PositionDraws(self._stream.seed, positions)
-        coins = tossed(stream, draws)
+        coins = sample_augmentations(stream, draws)
         (mirror, other), dropped = (side.tolist() for side in coins.flips), coins.silent.tolist()
         centre = [0.5] * len(positions)
         across, down = (

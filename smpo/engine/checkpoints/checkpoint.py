@@ -16,20 +16,20 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from smpo.atomic import appearing, naming, sweep
+from smpo.atomic import atomic_folder, remove_stale, with_path
 from smpo.engine.checkpoints.files import (
     MANIFEST,
-    bare,
     checkpoints,
     digest,
     drop_old,
-    fault_of,
+    manifest_fault,
     manifest_of,
     name_of,
-    sealed,
+    sign_manifest,
     step_of,
+    without_manifest,
 )
-from smpo.engine.checkpoints.train_state import Snapshot, State, put_back, snapshot
+from smpo.engine.checkpoints.train_state import Snapshot, TrainState, load_snapshot, snapshot
 from smpo.errors import RunError
 
 __all__ = ["Restored", "load_weights", "restore", "save", "write"]
@@ -47,7 +47,7 @@ class Restored(NamedTuple):
 def save(
     folder: Path,
     step: int,
-    state: State,
+    state: TrainState,
     *,
     spec_hash: str,
     keep: int,
@@ -71,21 +71,21 @@ def write(
     if target.exists() and _fault(target, spec_hash) is None:
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    with appearing(target) as draft:
+    with atomic_folder(target) as draft:
         for name, tensors in kept.tensors.items():
-            with naming(draft / f"{name}.safetensors"):
+            with with_path(draft / f"{name}.safetensors"):
                 save_file(dict(tensors), draft / f"{name}.safetensors")
         for name, plain in kept.plain.items():
             (draft / f"{name}.json").write_text(json.dumps(plain), encoding="utf-8")
         files = {file.name: digest(file) for file in sorted(draft.iterdir())}
         manifest = {"step": step, "spec": spec_hash, "files": files, "facts": dict(facts or {})}
-        (draft / MANIFEST).write_text(sealed(manifest), encoding="utf-8")
+        (draft / MANIFEST).write_text(sign_manifest(manifest), encoding="utf-8")
     return target
 
 
 def restore(
     folder: Path,
-    state: State,
+    state: TrainState,
     *,
     spec_hash: str | None = None,
     say: Callable[[str], None],
@@ -98,10 +98,10 @@ def restore(
     writes checkpoints does, because a draft of another machine's process looks like a dead one's.
     """
     there = checkpoints(folder)
-    for path in bare(folder, after=there[-1] if there else None):
+    for path in without_manifest(folder, after=there[-1] if there else None):
         say(f"checkpoint {path.name} can't be used ({MANIFEST} is missing)")
     if writes:
-        sweep(folder)
+        remove_stale(folder)
     for path in reversed(there):
         fault = _fault(path, spec_hash)
         if fault is None:
@@ -115,21 +115,21 @@ def restore(
 def load_weights(path: Path, parameters: Mapping[str, nn.Parameter]) -> str:
     """Only the trained weights of a checkpoint, those of the moving average where there is one; returns what identifies
     them. Raises `RunError` when it isn't whole or doesn't fit."""
-    if (fault := fault_of(path)) is not None:
+    if (fault := manifest_fault(path)) is not None:
         raise RunError(f"{path} can't be used: {fault}")
     name = "average.safetensors" if (path / "average.safetensors").exists() else "weights.safetensors"
-    _put(path, State(parameters), Snapshot({"weights": load_file(path / name)}, {}))
+    _put(path, TrainState(parameters), Snapshot({"weights": load_file(path / name)}, {}))
     return str(manifest_of(path)["files"][name])[:16]
 
 
 def _fault(path: Path, spec_hash: str | None) -> str | None:
-    fault = fault_of(path)
+    fault = manifest_fault(path)
     if fault is None and spec_hash is not None and (of := manifest_of(path).get("spec")) != spec_hash:
         return f"it belongs to another experiment, {of}"
     return fault
 
 
-def _load(path: Path, state: State) -> None:
+def _load(path: Path, state: TrainState) -> None:
     kept = Snapshot(
         {file.stem: load_file(file) for file in path.glob("*.safetensors")},
         {
@@ -141,9 +141,9 @@ def _load(path: Path, state: State) -> None:
     _put(path, state, kept)
 
 
-def _put(path: Path, state: State, kept: Snapshot) -> None:
+def _put(path: Path, state: TrainState, kept: Snapshot) -> None:
     try:
-        put_back(state, kept)
+        load_snapshot(state, kept)
     except (LookupError, ValueError, RuntimeError, TypeError) as error:
         raise RunError(
             f"{path} is whole, but doesn't fit what the spec builds today ({type(error).__name__}: {error})",

@@ -16,15 +16,15 @@ from typing import Any
 
 __all__ = [
     "MANIFEST",
-    "bare",
     "checkpoints",
     "digest",
     "drop_old",
-    "fault_of",
+    "manifest_fault",
     "manifest_of",
     "name_of",
-    "sealed",
+    "sign_manifest",
     "step_of",
+    "without_manifest",
 ]
 
 MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ def checkpoints(folder: Path, step: int | None = None) -> list[Path]:
     return sorted((path for path in found if step is None or step_of(path) <= step), key=step_of)
 
 
-def bare(folder: Path, *, after: Path | None) -> list[Path]:
+def without_manifest(folder: Path, *, after: Path | None) -> list[Path]:
     """What is called a checkpoint, is newer than `after`, and lacks its manifest: not smpo's doing, which deletes old
     ones only."""
     newest = -1 if after is None else step_of(after)
@@ -84,7 +84,7 @@ def drop_old(folder: Path, keep: int, step: int | None = None) -> list[Path]:
     return old
 
 
-def sealed(facts: Mapping[str, Any]) -> str:
+def sign_manifest(facts: Mapping[str, Any]) -> str:
     """A manifest's text, with the checksum of the rest in it."""
     return json.dumps({**facts, _SEAL: _seal(facts)}, indent=1)
 
@@ -97,7 +97,7 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return facts
 
 
-def fault_of(path: Path) -> str | None:
+def manifest_fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None when it is whole."""
     try:
         facts = manifest_of(path)

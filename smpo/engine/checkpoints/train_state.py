@@ -15,24 +15,24 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from smpo.engine.ema import Average
+from smpo.engine.ema import ExponentialMovingAverage
 from smpo.engine.overflow import Overflows
-from smpo.engine.sharding import put, whole
+from smpo.engine.sharding import distribute_like, full_tensor
 
-__all__ = ["Snapshot", "State", "put_back", "snapshot"]
+__all__ = ["Snapshot", "TrainState", "load_snapshot", "snapshot"]
 
 _TENSOR = "tensor:"
 
 
 @dataclass(frozen=True)
-class State:
+class TrainState:
     """The live objects of a run whose content is kept."""
 
     parameters: Mapping[str, nn.Parameter]
     """The trained ones, by name."""
     optimiser: torch.optim.Optimizer | None = None
     """None: only the weights are wanted."""
-    average: Average | None = None
+    average: ExponentialMovingAverage | None = None
     scaler: torch.amp.GradScaler | None = None
     """Of fp16 losses: its scale, and the updates since it last overflowed."""
     inversion: object = None
@@ -53,7 +53,7 @@ class Snapshot:
         return sum(tensor.nbytes for file in self.tensors.values() for tensor in file.values())
 
 
-def snapshot(state: State, *, copy: bool = False) -> Snapshot:
+def snapshot(state: TrainState, *, copy: bool = False) -> Snapshot:
     """`copy`: the tensors are its own, so that training may go on while they are written. Where a policy is sharded
     all processes have to call it, and the main one gets the content: files that any number can go on from."""
     tensors = {"weights": {name: _kept(p, copy) for name, p in state.parameters.items()}}
@@ -64,32 +64,33 @@ def snapshot(state: State, *, copy: bool = False) -> Snapshot:
         tensors["inversion"] = {name: _kept(t, copy) for name, t in memory.items()}
     if state.optimiser is not None:
         tensors["optimiser"] = {}
-        plain["optimiser"] = _without(state.optimiser.state_dict(), "", tensors["optimiser"], copy)
-        _part(tensors["optimiser"])
+        plain["optimiser"] = _extract_tensors(state.optimiser.state_dict(), "", tensors["optimiser"], copy)
+        _unshare_storage(tensors["optimiser"])
     if state.scaler is not None and state.scaler.is_enabled():
         counts = state.overflows.state_dict() if state.overflows is not None else {}
         plain["scaler"] = {**state.scaler.state_dict(), **counts}
     return Snapshot(tensors, plain)
 
 
-def put_back(state: State, kept: Snapshot) -> None:
+def load_snapshot(state: TrainState, kept: Snapshot) -> None:
     """Make the live objects what they were; of those that are dealt out over processes each takes its part.
 
     When they don't fit, raises what the objects raise: `LookupError`, `ValueError`, `RuntimeError`.
     """
     with torch.no_grad():
         for name, parameter in state.parameters.items():
-            parameter.copy_(put(parameter, kept.tensors["weights"][name]))
+            parameter.copy_(distribute_like(parameter, kept.tensors["weights"][name]))
     if state.average is not None:
         state.average.load(kept.tensors["average"])
     if (remember := getattr(state.inversion, "load_state", None)) is not None and "inversion" in kept.tensors:
         remember(kept.tensors["inversion"])
     if state.optimiser is not None:
-        found = _with(kept.plain["optimiser"], kept.tensors["optimiser"])
+        found = _restore_tensors(kept.plain["optimiser"], kept.tensors["optimiser"])
         trained = [p for group in state.optimiser.param_groups for p in group["params"]]
         found["state"] = {
             int(index): {
-                n: put(trained[int(index)], v) if isinstance(v, Tensor) else v for n, v in values.items()
+                n: distribute_like(trained[int(index)], v) if isinstance(v, Tensor) else v
+                for n, v in values.items()
             }
             for index, values in found["state"].items()
         }
@@ -102,14 +103,14 @@ def put_back(state: State, kept: Snapshot) -> None:
 
 def _kept(tensor: Tensor, copy: bool) -> Tensor:
     held = tensor.detach()
-    full = whole(held)
+    full = full_tensor(held)
     if full is not held and dist.is_initialized() and dist.get_rank():
         return torch.empty(0)  # the main process writes
     there = full.to("cpu", copy=copy)
     return there.contiguous()
 
 
-def _part(tensors: dict[str, Tensor]) -> None:
+def _unshare_storage(tensors: dict[str, Tensor]) -> None:
     """Give each tensor memory of its own, which files want: some optimisers share a table among parameters."""
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -119,25 +120,26 @@ def _part(tensors: dict[str, Tensor]) -> None:
         seen.add(place)
 
 
-def _without(value: Any, path: str, tensors: dict[str, Tensor], copy: bool) -> Any:
+def _extract_tensors(value: Any, path: str, tensors: dict[str, Tensor], copy: bool) -> Any:
     """The same with each tensor replaced by its name in `tensors`. Optimisers nest as they please."""
     if isinstance(value, Tensor):
         tensors[path] = _kept(value, copy)
         return _TENSOR + path
     if isinstance(value, Mapping):
         return {
-            str(key): _without(one, f"{path}.{key}".lstrip("."), tensors, copy) for key, one in value.items()
+            str(key): _extract_tensors(one, f"{path}.{key}".lstrip("."), tensors, copy)
+            for key, one in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_without(one, f"{path}.{place}", tensors, copy) for place, one in enumerate(value)]
+        return [_extract_tensors(one, f"{path}.{place}", tensors, copy) for place, one in enumerate(value)]
     return value
 
 
-def _with(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _restore_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, str) and value.startswith(_TENSOR):
         return tensors[value.removeprefix(_TENSOR)]
     if isinstance(value, dict):
-        return {key: _with(one, tensors) for key, one in value.items()}
+        return {key: _restore_tensors(one, tensors) for key, one in value.items()}
     if isinstance(value, list):
-        return [_with(one, tensors) for one in value]
+        return [_restore_tensors(one, tensors) for one in value]
     return value

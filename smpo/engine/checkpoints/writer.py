@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import Any
 
 from smpo.engine.checkpoints.checkpoint import write
-from smpo.engine.checkpoints.files import best_of, checkpoints, drop_old, fault_of
-from smpo.engine.checkpoints.train_state import Snapshot, State, snapshot
+from smpo.engine.checkpoints.files import best_of, checkpoints, drop_old, manifest_fault
+from smpo.engine.checkpoints.train_state import Snapshot, TrainState, snapshot
 from smpo.errors import RunError
 
-__all__ = ["Keeper"]
+__all__ = ["CheckpointWriter"]
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes the checkpoints of one run into `folder` and drops all but the newest `keep` and the best.
 
     A disk that is full costs a checkpoint, not the run: older ones than the newest make room, and where that isn't
@@ -41,7 +41,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(
@@ -49,15 +49,15 @@ class Keeper:
     ) -> None:
         self.wait()
         if kind is None:
-            self._complain()
+            self._raise_background_error()
 
-    def put(
-        self, step: int, state: State, facts: Mapping[str, Any] | None = None, *, must: bool = False
+    def save(
+        self, step: int, state: TrainState, facts: Mapping[str, Any] | None = None, *, must: bool = False
     ) -> None:
         """Keep the state after `step` updates. Raises `RunError` when it `must` be written and can't be; such a one is
         written when this returns. What went wrong in the background and isn't the disk's fault is raised here, too."""
         self.wait()
-        self._complain()
+        self._raise_background_error()
         kept = snapshot(state, copy=self._background and not must)
         if not self._writes:
             return
@@ -69,7 +69,7 @@ class Keeper:
         )
         self._thread.start()
 
-    def tidy(self, step: int) -> None:
+    def prune(self, step: int) -> None:
         """Drop what a process that was killed after its checkpoint of `step` updates didn't come to drop."""
         drop_old(self._folder, self._keep, step)
 
@@ -91,7 +91,7 @@ class Keeper:
             self._thread.join()
             self._thread = None
 
-    def _complain(self) -> None:
+    def _raise_background_error(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -100,7 +100,7 @@ class Keeper:
         try:
             self._write(step, kept, facts)
         except OSError as error:
-            stands = [path for path in checkpoints(self._folder, step) if fault_of(path) is None]
+            stands = [path for path in checkpoints(self._folder, step) if manifest_fault(path) is None]
             before = f"{stands[-1].name} is whole" if stands else "there is none before it"
             reason = error.strerror or str(error)
             if must:
@@ -118,7 +118,7 @@ class Keeper:
             write(self._folder, step, kept, spec_hash=self._spec_hash, facts=facts)
         except OSError:
             there = checkpoints(self._folder, step)
-            if len(there) < 2 or fault_of(there[-1]) is not None:
+            if len(there) < 2 or manifest_fault(there[-1]) is not None:
                 raise
             for gone in drop_old(self._folder, 1, step):
                 self._say(f"{gone.name} was deleted to make room for the checkpoint after update {step}")

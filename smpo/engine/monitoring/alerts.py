@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from smpo.engine.step import PairOutcome
+from smpo.engine.step import StepOutput
 from smpo.errors import RunError
 from smpo.kinds import Objective
 
@@ -78,7 +78,7 @@ def _cause(step: int, suspects: Sequence[Suspect]) -> tuple[str, str]:
 
 
 def assert_starts_at_reference(
-    objective: Objective, outcome: PairOutcome, unlike: Callable[[], str] = lambda: ""
+    objective: Objective, outcome: StepOutput, unlike: Callable[[], str] = lambda: ""
 ) -> None:
     """Before the first update policy and reference are one network, so the loss is known (ln 2 for logistic losses).
 

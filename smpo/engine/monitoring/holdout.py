@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from smpo.engine.monitoring.metrics import bins
-from smpo.engine.noise_and_timesteps import Settings
+from smpo.engine.noise_and_timesteps import StepConfig
 from smpo.kinds import HELD_TIMESTEPS, Denoiser, PairBatch
 from smpo.maths.draws import PositionDraws
 from smpo.maths.schedule import exact
@@ -30,7 +30,7 @@ class Holdout:
 
     batches: Sequence[PairBatch]
     share: Tensor
-    settings: Settings
+    settings: StepConfig
 
     @property
     def timesteps(self) -> list[int]:

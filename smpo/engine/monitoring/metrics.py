@@ -11,8 +11,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from smpo.engine.monitoring.alerts import NonFiniteLoss, Suspect
-from smpo.engine.noise_and_timesteps import Settings
-from smpo.engine.step import PairOutcome
+from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.engine.step import StepOutput
 from smpo.kinds import PairBatch
 from smpo.maths.schedule import carried
 
@@ -31,7 +31,7 @@ class Meter:
     `reference_passes`, with a memory of the reference (`recalled`): the share of images about which it was asked.
     """
 
-    def __init__(self, accelerator: Any, settings: Settings, *, recalled: bool = False) -> None:
+    def __init__(self, accelerator: Any, settings: StepConfig, *, recalled: bool = False) -> None:
         self._accelerator, self._recalled = accelerator, recalled
         self._bins = bins(settings.t_min, settings.t_max)
         self._ids: list[str] = []
@@ -39,10 +39,10 @@ class Meter:
         self._passes: list[tuple[float, int]] = []
         self._asked = 0
 
-    def add(self, batch: PairBatch, outcome: PairOutcome) -> None:
+    def add(self, batch: PairBatch, outcome: StepOutput) -> None:
         self._ids += batch.ids
         self._passes.append((outcome.passes, len(batch)))
-        self._asked += len(batch) * outcome.asked
+        self._asked += len(batch) * outcome.reference_ran
         decided = (outcome.p - 0.5).sign()
         rows = {
             "loss": outcome.loss.detach(),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smpo.engine.step import Prepared
+from smpo.engine.step import ReferenceBatch
 from smpo.kinds import Denoiser
 
 __all__ = ["compared_operators", "first_difference", "operators_of", "unlike_operator"]
@@ -62,9 +62,9 @@ def operators_of(run: Callable[[], Any]) -> list[str]:
     return lines
 
 
-def compared_operators(prepared: Prepared, denoiser: Denoiser) -> tuple[list[str], list[str]]:
+def compared_operators(prepared: ReferenceBatch, denoiser: Denoiser) -> tuple[list[str], list[str]]:
     """Operators of the policy's pass with gradients, and of the reference's, on one micro-batch."""
-    x, t, about = prepared.x_t, prepared.seen.t, prepared.conditioning
+    x, t, about = prepared.x_t, prepared.predicted.t, prepared.conditioning
     with torch.enable_grad():
         policy = operators_of(lambda: denoiser.predict(x, t, about))
     with torch.no_grad():
@@ -97,7 +97,7 @@ def _within(reference: Sequence[str], policy: Sequence[str]) -> bool:
     return len(policy) - place <= INSERTED
 
 
-def unlike_operator(prepared: Prepared, denoiser: Denoiser) -> str:
+def unlike_operator(prepared: ReferenceBatch, denoiser: Denoiser) -> str:
     """A sentence with the operator that differs first, from two more passes."""
     policy, reference = compared_operators(prepared, denoiser)
     found = first_difference(policy, reference)

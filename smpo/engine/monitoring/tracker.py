@@ -2,7 +2,7 @@
 
 The protocol lives here, low in the package, and its implementations in `smpo.tracking`: training knows that
 somebody listens, never who. Tests listen with a list. Trackers are called on the main process only, and
-whatever they do, they cannot stop a run that has begun: that is the promise of `Tee`.
+whatever they do, they cannot stop a run that has begun: that is the promise of `TrackerGroup`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from smpo.errors import RunError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Ending", "NoRecord", "NullTracker", "RunInfo", "StepReport", "Tee", "Tracker"]
+__all__ = ["Ending", "NoRecord", "NullTracker", "RunInfo", "StepReport", "Tracker", "TrackerGroup"]
 
 Ending = Literal["done", "failed", "stopped", "pruned"]
 """How a run ended: by itself, by an error, by a person or signal, by a sweep that saw no hope in it."""
@@ -65,7 +65,7 @@ class StepReport:
     metrics: dict[str, float]
     seconds: float
     pairs: int
-    visits: int = 1
+    timesteps_per_pair: int = 1
     """Timesteps at which each pair was looked at, each with a loss of its own."""
     skipped: int = 0
     """Attempts at this update that overflowed in fp16 and were repeated."""
@@ -140,7 +140,7 @@ class NullTracker:
         pass
 
 
-class Tee:
+class TrackerGroup:
     """Several trackers as one, none of which can raise into training.
 
     A tracker that raises is named once through `say` and called again next time, since a full disk or a lost
@@ -151,7 +151,7 @@ class Tee:
     """
 
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None] | None = None) -> None:
-        self._seats = [_Seat(tracker) for tracker in trackers]
+        self._seats = [_TrackerSlot(tracker) for tracker in trackers]
         self._say = say
 
     @property
@@ -195,7 +195,7 @@ class Tee:
             if not seat.barred and seat.failures < PATIENCE:
                 self._call(seat, act)
 
-    def _call(self, seat: _Seat, act: Callable[[Tracker], None]) -> None:
+    def _call(self, seat: _TrackerSlot, act: Callable[[Tracker], None]) -> None:
         try:
             act(seat.tracker)
         except NoRecord:
@@ -219,7 +219,7 @@ class Tee:
 
 
 @dataclass
-class _Seat:
+class _TrackerSlot:
     """A tracker among others, and how it has behaved."""
 
     tracker: Tracker

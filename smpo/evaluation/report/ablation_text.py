@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smpo.evaluation.report.model_card import harmless
-from smpo.evaluation.results.ablation import Outcome
+from smpo.evaluation.results.ablation import AblationOutcome
 from smpo.evaluation.statistics.over_seeds import Estimate
 
 __all__ = ["as_csv", "costs", "distances", "findings", "markdown", "table"]
@@ -20,7 +20,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def table(outcome: Outcome, judge: str) -> list[dict[str, str]]:
+def table(outcome: AblationOutcome, judge: str) -> list[dict[str, str]]:
     """A row a variant, by one judge; the same keys in each."""
     lines = []
     for row in outcome.rows:
@@ -51,7 +51,7 @@ def table(outcome: Outcome, judge: str) -> list[dict[str, str]]:
     return lines
 
 
-def costs(outcome: Outcome) -> list[dict[str, str]]:
+def costs(outcome: AblationOutcome) -> list[dict[str, str]]:
     """What each variant took, and what it bought by the judge that is believed."""
     lines, believed = [], outcome.believed()
     for row in outcome.rows:
@@ -73,7 +73,7 @@ def costs(outcome: Outcome) -> list[dict[str, str]]:
     return lines
 
 
-def distances(outcome: Outcome) -> list[dict[str, str]]:
+def distances(outcome: AblationOutcome) -> list[dict[str, str]]:
     """How far each variant's policies have gone, means over seeds, beside their gain by the judge that is believed."""
     rows, believed = [], outcome.believed()
     for row in outcome.rows:
@@ -91,7 +91,7 @@ def distances(outcome: Outcome) -> list[dict[str, str]]:
     return rows
 
 
-def findings(outcome: Outcome) -> list[str]:
+def findings(outcome: AblationOutcome) -> list[str]:
     """In words: which steps are resolved, and which aren't. Never more than the intervals say."""
     said = []
     for judge in outcome.judges:
@@ -120,7 +120,7 @@ def findings(outcome: Outcome) -> list[str]:
     return said
 
 
-def markdown(outcome: Outcome) -> str:
+def markdown(outcome: AblationOutcome) -> str:
     """Tables and findings as a document."""
     parts = [
         f"# {harmless(outcome.name)}",
@@ -136,7 +136,7 @@ def markdown(outcome: Outcome) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def as_csv(outcome: Outcome) -> str:
+def as_csv(outcome: AblationOutcome) -> str:
     """One line for each variant and judge, all figures in full."""
     buffer = io.StringIO()
     writer = None

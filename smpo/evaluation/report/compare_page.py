@@ -30,7 +30,7 @@ from smpo.evaluation.report.comparison_text import (
     table,
     wins_by_category,
 )
-from smpo.evaluation.results.comparison import Contest
+from smpo.evaluation.results.comparison import ModelComparison
 
 if TYPE_CHECKING:
     from smpo.evaluation.sampling.slots import Slot
@@ -62,7 +62,7 @@ class Background:
 
 
 def compare_page(
-    contest: Contest, shown: Sequence[Shown], background: Background | None = None, *, title: str = ""
+    contest: ModelComparison, shown: Sequence[Shown], background: Background | None = None, *, title: str = ""
 ) -> str:
     """The page's text. Raises `RunError` without anything to show."""
     if not shown:
@@ -84,7 +84,7 @@ def compare_page(
     return re.sub(f"%({'|'.join(parts)})%", lambda found: parts[found[1]], page)
 
 
-def _data(contest: Contest, shown: Sequence[Shown]) -> dict[str, Any]:
+def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
     uris: dict[str, int] = {}
     prompts = []
     small = True
@@ -148,14 +148,14 @@ def _point(point: np.ndarray[Any, Any]) -> Image.Image:
     return image
 
 
-def _head(contest: Contest, shown: Sequence[Shown]) -> list[str]:
+def _head(contest: ModelComparison, shown: Sequence[Shown]) -> list[str]:
     few = ""
     if len(shown) < len(contest.prompts) * int(contest.settings.get("images", 1)):
         few = f"{len(shown)} pictures a model are shown, evenly over the prompts; scores and intervals are over all. "
     return [about(contest), few + " ".join(remarks(contest))]
 
 
-def _scores(contest: Contest) -> str:
+def _scores(contest: ModelComparison) -> str:
     parts = []
     for judge in contest.judges:
         mark = " (made the training labels)" if judge.made_labels else ""

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from smpo.evaluation.report.model_card import harmless
-from smpo.evaluation.results.comparison import Contest
+from smpo.evaluation.results.comparison import ModelComparison
 from smpo.evaluation.results.evaluation import decimals, percent
 
 __all__ = ["about", "categories", "distances", "markdown", "remarks", "table", "wins_by_category"]
 
 
-def table(contest: Contest, judge: str) -> list[dict[str, str]]:
+def table(contest: ModelComparison, judge: str) -> list[dict[str, str]]:
     """A row a model; the base's has no comparison."""
     rows = []
     for model in contest.models:
@@ -22,12 +22,12 @@ def table(contest: Contest, judge: str) -> list[dict[str, str]]:
         cells = {"model": model}
         if model == contest.base:
             digits = (
-                decimals(contest.standing(contest.models[1], judge).comparison)
+                decimals(contest.result(contest.models[1], judge).comparison)
                 if len(contest.models) > 1
                 else 4
             )
         else:
-            digits = decimals(contest.standing(model, judge).comparison)
+            digits = decimals(contest.result(model, judge).comparison)
         cells["mean"] = f"{known.mean():.{digits}f}" if known.size else "–"
         cells["median"] = f"{np.median(known):.{digits}f}" if known.size else "–"
         if model == contest.base:
@@ -38,7 +38,7 @@ def table(contest: Contest, judge: str) -> list[dict[str, str]]:
                 "prompts for ±2 %": "–",
             }
         else:
-            one = contest.standing(model, judge)
+            one = contest.result(model, judge)
             c, p = one.comparison, one.p_holm
             cells["gain [95 %]"] = _span(c.gain, c.gain_low, c.gain_high, f"+.{digits}f")
             cells["win rate [95 %]"] = (
@@ -52,12 +52,12 @@ def table(contest: Contest, judge: str) -> list[dict[str, str]]:
     return rows
 
 
-def categories(contest: Contest, judge: str) -> list[dict[str, str]]:
+def categories(contest: ModelComparison, judge: str) -> list[dict[str, str]]:
     """A row a model with its mean in each category, and the mean of these; empty without categories.
 
     HPDv2's tables give each style's mean, GenEval's overall figure is the mean of its tasks' means.
     """
-    named = sorted({name for one in contest.standings if one.judge == judge for name in one.categories})
+    named = sorted({name for one in contest.results if one.judge == judge for name in one.categories})
     rows = []
     for model in contest.models if named else ():
         scores = contest.scores[model][judge].mean(axis=1)
@@ -66,18 +66,18 @@ def categories(contest: Contest, judge: str) -> list[dict[str, str]]:
             for name in named
             if np.isfinite(part := scores[[p.category == name for p in contest.prompts]]).any()
         }
-        digits = decimals(contest.standing(contest.models[1], judge).comparison)
+        digits = decimals(contest.result(contest.models[1], judge).comparison)
         shown = {_title(name): f"{means[name]:.{digits}f}" if name in means else "–" for name in named}
         overall = f"{np.mean(list(means.values())):.{digits}f}" if means else "–"
         rows.append({"model": model, **shown, "mean of these": overall})
     return rows
 
 
-def wins_by_category(contest: Contest, judge: str) -> list[dict[str, str]]:
+def wins_by_category(contest: ModelComparison, judge: str) -> list[dict[str, str]]:
     """A row a model with its win rate over the base in each category; empty without categories."""
     rows = []
     for model in contest.models[1:]:
-        found = contest.standing(model, judge).categories
+        found = contest.result(model, judge).categories
         shares = {
             _title(name): "–" if c.win_rate is None else f"{100 * c.win_rate:.0f} %"
             for name, c in sorted(found.items())
@@ -92,19 +92,19 @@ def _title(category: str) -> str:
     return f"{category} (category)" if category in ("model", "mean of these") else category or "(none)"
 
 
-def distances(contest: Contest) -> list[dict[str, str]]:
+def distances(contest: ModelComparison) -> list[dict[str, str]]:
     """A row a model: how far it has gone, beside what it gained by the judge that is believed first."""
     judge = contest.believed().name
     rows = []
     for model in contest.models[1:]:
         if model in contest.drift:
-            c = contest.standing(model, judge).comparison
+            c = contest.result(model, judge).comparison
             gain = "–" if c.gain is None else f"{c.gain:+.{decimals(c)}f}"
             rows.append({"model": model, f"gain, {judge}": gain, **contest.drift[model].cells()})
     return rows
 
 
-def markdown(contest: Contest) -> str:
+def markdown(contest: ModelComparison) -> str:
     parts = [f"# {len(contest.models) - 1} models against {harmless(contest.base)}", harmless(about(contest))]
     for judge in contest.judges:
         mark = " (made the training labels)" if judge.made_labels else ""
@@ -119,7 +119,7 @@ def markdown(contest: Contest) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def about(contest: Contest) -> str:
+def about(contest: ModelComparison) -> str:
     s = contest.settings
     name = f" of {contest.prompt_set}" if contest.prompt_set else ""
     images = "one image" if s["images"] == 1 else f"{s['images']} images"
@@ -135,7 +135,7 @@ def _shapes(sizes: Sequence[Sequence[int]]) -> str:
     return f"{', '.join(f'{width} × {height}' for width, height in sizes)} pixels, " if sizes else ""
 
 
-def remarks(contest: Contest) -> list[str]:
+def remarks(contest: ModelComparison) -> list[str]:
     """What a careful reader should know."""
     found = []
     if contest.judges and all(judge.made_labels for judge in contest.judges):

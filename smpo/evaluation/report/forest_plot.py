@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from smpo.evaluation.results.ablation import Outcome
+from smpo.evaluation.results.ablation import AblationOutcome
 from smpo.evaluation.statistics.over_seeds import Estimate
 
 __all__ = ["forest"]
@@ -18,7 +18,7 @@ SCALE = 2
 """Drawn so much larger than laid out, for screens with fine pixels."""
 
 
-def forest(outcome: Outcome) -> Image.Image:
+def forest(outcome: AblationOutcome) -> Image.Image:
     """Gain on the base and win rate over it, by every judge."""
     panels: list[tuple[str, float, list[Estimate | None]]] = []
     for judge in outcome.judges:
@@ -68,7 +68,7 @@ def _panel(
         _dot(draw, at(estimate.value), y, 4, ALL)
 
 
-def _legend(outcome: Outcome) -> str:
+def _legend(outcome: AblationOutcome) -> str:
     seeds = sorted({len(row.seeds) for row in outcome.rows})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return (

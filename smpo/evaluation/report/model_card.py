@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from smpo.atomic import naming
+from smpo.atomic import with_path
 from smpo.evaluation.results.evaluation import COLUMNS, Evaluation
 
 __all__ = ["CardFacts", "harmless", "markdown", "model_card", "write_card"]
@@ -83,7 +83,7 @@ def write_card(folder: Path, facts: CardFacts, evaluation: Evaluation | None = N
     """Write `README.md` beside the weights; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "README.md"
-    with naming(file):
+    with with_path(file):
         file.write_text(model_card(facts, evaluation), encoding="utf-8")
     return file
 

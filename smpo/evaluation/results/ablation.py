@@ -8,7 +8,7 @@ from typing import Any
 
 from smpo.evaluation.statistics.over_seeds import Contrast
 
-__all__ = ["Cost", "Far", "Outcome", "Row", "Verdict"]
+__all__ = ["AblationOutcome", "Cost", "DriftStat", "Row", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Far:
+class DriftStat:
     """One distance from the base, over a variant's seeds."""
 
     name: str
@@ -94,12 +94,12 @@ class Row:
     folders: Mapping[int, str]
     cost: Cost | None
     verdicts: tuple[Verdict, ...]
-    drift: tuple[Far, ...] = ()
+    drift: tuple[DriftStat, ...] = ()
     """How far its policies have gone."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AblationOutcome:
     """The whole table."""
 
     name: str

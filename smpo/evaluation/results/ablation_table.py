@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smpo.evaluation.results.ablation import Cost, Far, Outcome, Row, Verdict
+from smpo.evaluation.results.ablation import AblationOutcome, Cost, DriftStat, Row, Verdict
 from smpo.evaluation.statistics.over_seeds import contrast
 from smpo.evaluation.statistics.paired import holm
 
@@ -35,7 +35,7 @@ class VariantRuns:
     failures: Mapping[int, str] = field(default_factory=dict)
 
 
-def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> Outcome:
+def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> AblationOutcome:
     """The table of these runs. Seeds that only one of two variants has finished are left out of their comparison."""
     known = [evaluation for variant in variants for evaluation in variant.evaluations.values()]
     judges = tuple(judgement["name"] for judgement in known[0]["judgements"]) if known else ()
@@ -49,7 +49,7 @@ def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> Outco
             one = verdicts[k]
             verdicts[k] = replace(one, p_base=p) if sort == "base" else replace(one, p_variant=p)
             rows[i] = replace(rows[i], verdicts=tuple(verdicts))
-    return Outcome(
+    return AblationOutcome(
         name=name,
         judges=judges,
         prompts=len(known[0]["prompts"]) if known else 0,
@@ -135,7 +135,7 @@ def _raw(verdict: Verdict, sort: str) -> float | None:
     return found.p_value if found is not None else None
 
 
-def _drift(evaluations: Sequence[Mapping[str, Any]]) -> tuple[Far, ...]:
+def _drift(evaluations: Sequence[Mapping[str, Any]]) -> tuple[DriftStat, ...]:
     """Distances that every run of a variant has measured."""
     measured = [
         {
@@ -147,5 +147,6 @@ def _drift(evaluations: Sequence[Mapping[str, Any]]) -> tuple[Far, ...]:
     names = [name for name in (measured[0] if measured else {}) if all(name in one for one in measured)]
     values = {name: np.array([one[name] for one in measured], dtype=np.float64) for name in names}
     return tuple(
-        Far(name, float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else None) for name, v in values.items()
+        DriftStat(name, float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else None)
+        for name, v in values.items()
     )

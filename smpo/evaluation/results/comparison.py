@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from smpo.errors import RunError
 from smpo.evaluation.results.drift import Drift
-from smpo.evaluation.results.reward_hacking_panel import Panel
+from smpo.evaluation.results.reward_hacking_panel import RewardHackingReport
 from smpo.evaluation.statistics.paired import Comparison, compare, holm
 from smpo.kinds import Prompt
 
-__all__ = ["Contest", "Judge", "Standing", "rank"]
+__all__ = ["Judge", "ModelComparison", "PairwiseResult", "rank"]
 
 Scores = NDArray[np.float64]
 CATEGORIES = 24
@@ -37,7 +37,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Standing:
+class PairwiseResult:
     """One model by one judge, against the base."""
 
     model: str
@@ -48,7 +48,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Contest:
+class ModelComparison:
     """Scores of all models, `[P, I]` for each model and judge, and what they say."""
 
     prompts: tuple[Prompt, ...]
@@ -56,13 +56,13 @@ class Contest:
     """The base first."""
     judges: tuple[Judge, ...]
     scores: Mapping[str, Mapping[str, Scores]]
-    standings: tuple[Standing, ...]
+    results: tuple[PairwiseResult, ...]
     settings: Mapping[str, Any]
     prompt_set: str = ""
     role: str = ""
     drift: Mapping[str, Drift] = field(default_factory=dict)
     """How far each model is from the base, where that was measured."""
-    panels: Mapping[str, Panel] = field(default_factory=dict)
+    panels: Mapping[str, RewardHackingReport] = field(default_factory=dict)
     """Whether a model's gain is one in pictures or in its reward alone, where pictures could be looked at."""
 
     @property
@@ -73,8 +73,8 @@ class Contest:
     def groups(self) -> list[str]:
         return clusters(self.prompts)
 
-    def standing(self, model: str, judge: str) -> Standing:
-        return next(one for one in self.standings if (one.model, one.judge) == (model, judge))
+    def result(self, model: str, judge: str) -> PairwiseResult:
+        return next(one for one in self.results if (one.model, one.judge) == (model, judge))
 
     def believed(self) -> Judge:
         """The judge to look at first: a formula before a learned one, one that made no labels before one that did."""
@@ -120,7 +120,7 @@ class Contest:
                     "p_holm": one.p_holm,
                     "categories": {name: c.to_dict() for name, c in one.categories.items()},
                 }
-                for one in self.standings
+                for one in self.results
             ],
             "agreement": self.agreement(),
             "drift": {model: drift.to_dict() for model, drift in self.drift.items()},
@@ -144,7 +144,7 @@ def rank(
     prompt_set: str = "",
     role: str = "",
     drift: Mapping[str, Drift] | None = None,
-) -> Contest:
+) -> ModelComparison:
     """Compare every model with the first. Holm's correction is over all models and judges together."""
     base, *others = scores
     groups = clusters(prompts)
@@ -160,14 +160,14 @@ def rank(
             raw.append((model, judge.name, compare(ours, theirs, groups), parts))
     adjusted = holm([comparison.p_value for _, _, comparison, _ in raw])
     standings = tuple(
-        Standing(model, judge, comparison, p, parts)
+        PairwiseResult(model, judge, comparison, p, parts)
         for (model, judge, comparison, parts), p in zip(raw, adjusted, strict=True)
     )
     if not prompts or not judges or not others:
         raise RunError(
             f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(others)} models"
         )
-    return Contest(
+    return ModelComparison(
         tuple(prompts),
         tuple(scores),
         tuple(judges),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Distance",
     "Drift",
-    "Probe",
+    "DriftProbe",
     "distances",
     "error_distances",
     "feature_distances",
@@ -91,7 +91,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Probe:
+class DriftProbe:
     """Noisy latents of the base's own pictures: what a network is asked about. The same for every network."""
 
     texts: tuple[str, ...]
@@ -105,7 +105,7 @@ class Probe:
     @classmethod
     def of(
         cls, denoiser: Denoiser, texts: Sequence[str], seeds: Sequence[int], pictures: Sequence[Picture], batch: int
-    ) -> Probe:  # fmt: skip
+    ) -> DriftProbe:  # fmt: skip
         """`seeds` name the noise, one a picture. The denoiser lends its encoders."""
         import torch
 

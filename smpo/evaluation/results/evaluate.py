@@ -11,13 +11,20 @@ from collections.abc import Mapping, Sequence
 
 from smpo.errors import RunError
 from smpo.evaluation.results.evaluation import Evaluation, Judgement
-from smpo.evaluation.sampling.generate import Crew, Drawing, Kept, Progress, Scores, Settings
+from smpo.evaluation.sampling.generate import (
+    Generation,
+    Progress,
+    SamplingRanks,
+    SamplingSettings,
+    SavedImages,
+    Scores,
+)
 from smpo.evaluation.sampling.picture_cache import BaseCache
 from smpo.evaluation.sampling.slots import spread, spread_numbers
 from smpo.evaluation.statistics.paired import compare, holm
 from smpo.kinds import Denoiser, Prompt, Scorer
 
-__all__ = ["Settings", "assist", "evaluate", "score_model"]
+__all__ = ["SamplingSettings", "assist", "evaluate", "score_model"]
 
 
 def evaluate(
@@ -25,14 +32,14 @@ def evaluate(
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     *,
-    settings: Settings,
+    settings: SamplingSettings,
     training_reward: str | None = None,
     learned: Mapping[str, bool] | None = None,
     base_cache: BaseCache | None = None,
     prompt_set: str = "",
     role: str = "",
     progress: Progress | None = None,
-    crew: Crew | None = None,
+    crew: SamplingRanks | None = None,
 ) -> Evaluation:
     """Draw, score and compare.
 
@@ -90,9 +97,9 @@ def assist(
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     *,
-    settings: Settings,
+    settings: SamplingSettings,
     base_cache: BaseCache,
-    crew: Crew,
+    crew: SamplingRanks,
 ) -> None:
     """Draw and score this process's batches of an evaluation that another process of the crew makes."""
     _both(denoiser, spread(prompts, settings.limit), scorers, settings, base_cache, crew, None)
@@ -102,17 +109,17 @@ def _both(
     denoiser: Denoiser,
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
-    settings: Settings,
+    settings: SamplingSettings,
     base_cache: BaseCache | None,
-    crew: Crew | None,
+    crew: SamplingRanks | None,
     progress: Progress | None,
-) -> tuple[tuple[Scores, Kept, int], tuple[Scores, Kept, int]]:
+) -> tuple[tuple[Scores, SavedImages, int], tuple[Scores, SavedImages, int]]:
     """Base and policy: `(scores, kept pictures, how many the cache spared us)`."""
     if not prompts or not scorers:
         raise RunError(f"nothing to evaluate: {len(prompts)} prompts and {len(scorers)} judges")
     todo = settings.slots(prompts)
     keep = set(spread_numbers(prompts, settings.keep))
-    drawing = Drawing(denoiser, scorers, settings, todo, keep, len(prompts), progress, crew)
+    drawing = Generation(denoiser, scorers, settings, todo, keep, len(prompts), progress, crew)
     base = drawing.run("base", base_cache)
     return base, drawing.run("policy", None if crew is None else BaseCache(crew.folder, "policy"))
 
@@ -123,7 +130,7 @@ def score_model(
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     *,
-    settings: Settings,
+    settings: SamplingSettings,
     cache: BaseCache,
     progress: Progress | None = None,
 ) -> Scores:
@@ -137,5 +144,7 @@ def score_model(
         if progress is not None:
             progress(name, done, total)
 
-    scores, _, _ = Drawing(denoiser, scorers, settings, todo, set(), len(prompts), said).run("policy", cache)
+    scores, _, _ = Generation(denoiser, scorers, settings, todo, set(), len(prompts), said).run(
+        "policy", cache
+    )
     return scores

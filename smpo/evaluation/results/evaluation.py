@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smpo.evaluation.results.drift import Drift
-from smpo.evaluation.results.reward_hacking import goodhart
-from smpo.evaluation.results.reward_hacking_panel import Panel
+from smpo.evaluation.results.reward_hacking import reward_hacking
+from smpo.evaluation.results.reward_hacking_panel import RewardHackingReport
 from smpo.evaluation.statistics.paired import Comparison
 from smpo.kinds import Prompt
 
@@ -128,9 +128,9 @@ class Evaluation:
         return tuple(found)
 
     @cached_property
-    def panel(self) -> Panel:
+    def panel(self) -> RewardHackingReport:
         """Whether the gain is one in pictures or in the reward alone."""
-        return goodhart(self)
+        return reward_hacking(self)
 
     def headline(self) -> str:
         """The result in a sentence or two, by the judge that is believed first."""

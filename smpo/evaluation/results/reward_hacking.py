@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from smpo.evaluation.results.reward_hacking_panel import Gauge, Panel
+from smpo.evaluation.results.reward_hacking_panel import Proxy, RewardHackingReport
 from smpo.evaluation.statistics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from smpo.evaluation.results.evaluation import Evaluation, Judgement
     from smpo.kinds import Picture
 
-__all__ = ["goodhart"]
+__all__ = ["reward_hacking"]
 
 Floats = NDArray[np.float64]
 SIDE = 64
@@ -36,7 +36,7 @@ SMALL = 0.1
 """Standard deviations of the base's scores: a judge that fell by less, though surely, is a price and no proof."""
 
 
-def goodhart(evaluation: Evaluation) -> Panel:
+def reward_hacking(evaluation: Evaluation) -> RewardHackingReport:
     """The panel of an evaluation, from its scores and the pictures that were kept."""
     gains = {judgement.name: _standardised(judgement) for judgement in evaluation.judgements}
     made = next((judgement for judgement in evaluation.judgements if judgement.made_labels), None)
@@ -46,7 +46,9 @@ def goodhart(evaluation: Evaluation) -> Panel:
         ours = gains[made.name]
         gap = None if ours is None else ours - float(np.mean(told))
     gauges = _gauges(evaluation.kept_base, evaluation.kept_policy) + _measured(evaluation)
-    return Panel(made.name if made else None, gains, gap, gauges, _verdict(made, others, gains, gauges))
+    return RewardHackingReport(
+        made.name if made else None, gains, gap, gauges, _verdict(made, others, gains, gauges)
+    )
 
 
 def _standardised(judgement: Judgement) -> float | None:
@@ -58,7 +60,7 @@ def _standardised(judgement: Judgement) -> float | None:
 
 def _gauges(
     base: Mapping[int, Sequence[Picture]], policy: Mapping[int, Sequence[Picture]]
-) -> tuple[Gauge, ...]:
+) -> tuple[Proxy, ...]:
     """Over the prompts of which both kept a picture: their first images."""
     prompts = [number for number in base if number in policy]
     if len(prompts) < 2:
@@ -87,27 +89,27 @@ def _gauges(
     )
 
 
-def _measured(evaluation: Evaluation) -> tuple[Gauge, ...]:
+def _measured(evaluation: Evaluation) -> tuple[Proxy, ...]:
     """Distances for which the networks or a judge's embedding had to be asked."""
     drift = evaluation.drift
     found = [one for one in drift.distances if one.kind != "picture"] if drift else []
     names = [f"{one.kind} drift" + (f" ({one.by})" if one.by else "") for one in found]
     return tuple(
-        Gauge(name, 0.0, one.value, None, None, None, drift.prompts if drift else 0)
+        Proxy(name, 0.0, one.value, None, None, None, drift.prompts if drift else 0)
         for name, one in zip(names, found, strict=True)
     )
 
 
-def _compared(name: str, base: Floats, policy: Floats) -> Gauge:
+def _compared(name: str, base: Floats, policy: Floats) -> Proxy:
     mean = float(base.mean())
     found = mean_interval(policy - base, np.arange(len(base)))
     change, low, high = (None if v is None or mean <= 0 else v / mean for v in found)
-    return Gauge(name, mean, float(policy.mean()), change, low, high, len(base))
+    return Proxy(name, mean, float(policy.mean()), change, low, high, len(base))
 
 
-def _absolute(name: str, values: Floats) -> Gauge:
+def _absolute(name: str, values: Floats) -> Proxy:
     """The base is at no distance from itself, so there is no ratio: only how far."""
-    return Gauge(name, 0.0, float(values.mean()), None, None, None, len(values))
+    return Proxy(name, 0.0, float(values.mean()), None, None, None, len(values))
 
 
 def _spread(rows: Floats) -> Floats:
@@ -141,7 +143,7 @@ def _verdict(
     made: Judgement | None,
     others: Sequence[Judgement],
     gains: Mapping[str, float | None],
-    gauges: Sequence[Gauge],
+    gauges: Sequence[Proxy],
 ) -> str:
     parts = []
     if made is None:

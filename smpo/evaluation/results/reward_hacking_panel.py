@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     pass
 
-__all__ = ["ALARM", "Gauge", "Panel"]
+__all__ = ["ALARM", "Proxy", "RewardHackingReport"]
 
 
 ALARM = 0.25
@@ -18,7 +18,7 @@ ALARM = 0.25
 
 
 @dataclass(frozen=True)
-class Gauge:
+class Proxy:
     """One thing that no reward measures: its means, and the relative change with its 95 % interval over prompts."""
 
     name: str
@@ -35,7 +35,7 @@ class Gauge:
 
 
 @dataclass(frozen=True)
-class Panel:
+class RewardHackingReport:
     """Gauges, what the judges say side by side, and the verdict."""
 
     optimised: str | None
@@ -44,14 +44,14 @@ class Panel:
     """Gain by judge, in standard deviations of the base's scores, so that judges can be compared."""
     gap: float | None
     """Gain of the optimised judge minus the mean of the others', in the same unit."""
-    gauges: tuple[Gauge, ...]
+    proxies: tuple[Proxy, ...]
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def metrics(self) -> dict[str, float]:
-        found = {f"goodhart/{gauge.name}": gauge.change for gauge in self.gauges if gauge.change is not None}
+        found = {f"goodhart/{gauge.name}": gauge.change for gauge in self.proxies if gauge.change is not None}
         if self.gap is not None:
             found["goodhart/gap"] = self.gap
         return {name: value for name, value in found.items() if math.isfinite(value)}

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from smpo.experiment import EvaluateSpec
     from smpo.kinds import Picture
 
-__all__ = ["Crew", "Drawing", "Kept", "Progress", "Scores", "Settings"]
+__all__ = ["Generation", "Progress", "SamplingRanks", "SamplingSettings", "SavedImages", "Scores"]
 
 Progress = Callable[[str, int, int], None]
 """`progress("base" | "policy", pictures done, pictures in all)`."""
 Scores = dict[str, NDArray[np.float64]]
-Kept = dict[int, list["Picture"]]
+SavedImages = dict[int, list["Picture"]]
 _Kept = dict[int, dict[int, "Picture"]]
 """By prompt and image."""
 Part = tuple[list[Slot], "list[Picture] | None"]
@@ -37,12 +37,12 @@ Part = tuple[list[Slot], "list[Picture] | None"]
 
 
 @dataclass
-class Crew:
+class SamplingRanks:
     """The processes that draw one evaluation, as each of them sees it. The first, of rank 0, makes the evaluation."""
 
     rank: int
     world: int
-    meet: Callable[[], None]
+    barrier: Callable[[], None]
     """Returns when all have called it. Raises where one won't."""
     check: Callable[[], None]
     """Raises where another process has failed; for between batches."""
@@ -53,7 +53,7 @@ class Crew:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """How pictures are drawn. All but `batch` and `keep` decide which pictures they are."""
 
     guidance: float = 7.5
@@ -70,7 +70,7 @@ class Settings:
     """Heights and widths; none for the model's own."""
 
     @classmethod
-    def of(cls, spec: EvaluateSpec, *, batch: int = 32) -> Settings:
+    def of(cls, spec: EvaluateSpec, *, batch: int = 32) -> SamplingSettings:
         """The settings that a spec's `evaluate` block asks for."""
         return cls(spec.guidance, spec.steps, spec.images, spec.seed, spec.limit, batch, sizes=spec.shapes)
 
@@ -85,19 +85,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Generation:
     """One pass over all slots with one of the two models."""
 
     denoiser: Denoiser
     scorers: Mapping[str, Scorer]
-    settings: Settings
+    settings: SamplingSettings
     todo: Sequence[Slot]
     keep: set[int]
     prompts: int
     progress: Progress | None
-    crew: Crew | None = None
+    ranks: SamplingRanks | None = None
 
-    def run(self, model: str, cache: BaseCache | None) -> tuple[Scores, Kept, int]:
+    def run(self, model: str, cache: BaseCache | None) -> tuple[Scores, SavedImages, int]:
         """`(scores by judge [P, I], kept pictures by prompt, how many pictures the cache spared us)`."""
         scores: Scores = {
             name: np.full((self.prompts, self.settings.images), np.nan) for name in self.scorers
@@ -107,22 +107,22 @@ class Drawing:
         if cache is not None:
             done, stored, missing = self._look_up(cache, self.todo, scores, kept)
         reused, parts = len(self.todo) - len(missing), self._parts(stored, missing)
-        if self.crew is None or cache is None:
+        if self.ranks is None or cache is None:
             self._do(model, parts, cache, scores, kept, done)
         else:
-            self._share(self.crew, model, parts, cache, scores, kept, done)
+            self._share(self.ranks, model, parts, cache, scores, kept, done)
         # Cached pictures come before drawn ones, so the images of a prompt need not have arrived in order.
         ordered = {prompt: [kept[prompt][image] for image in sorted(kept[prompt])] for prompt in sorted(kept)}
         return scores, ordered, reused
 
     def _share(
-        self, crew: Crew, model: str, parts: list[Part], cache: BaseCache, scores: Scores, kept: _Kept, done: int
+        self, crew: SamplingRanks, model: str, parts: list[Part], cache: BaseCache, scores: Scores, kept: _Kept, done: int
     ) -> None:  # fmt: skip
         """This process's batches. The first one also takes in what the others have left in the cache, and does what it
         doesn't find there."""
-        crew.meet()  # nobody writes before all have looked, lest they deal differently
+        crew.barrier()  # nobody writes before all have looked, lest they deal differently
         self._do(model, parts[crew.rank :: crew.world], cache, scores, kept, done, crew.world)
-        crew.meet()
+        crew.barrier()
         if crew.rank:
             return
         cache.read()
@@ -139,8 +139,8 @@ class Drawing:
     ) -> None:  # fmt: skip
         """Draw what isn't drawn, and score. `of_how_many` processes do as much as this one does."""
         for part, drawn in parts:
-            if self.crew is not None:
-                self.crew.check()
+            if self.ranks is not None:
+                self.ranks.check()
             pictures = self._draw(part, reference=model == "base") if drawn is None else drawn
             texts = [slot.text for slot in part]
             columns = {name: _score(name, scorer, pictures, texts) for name, scorer in self.scorers.items()}

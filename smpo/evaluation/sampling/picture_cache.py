@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from smpo.atomic import naming
+from smpo.atomic import with_path
 from smpo.evaluation.sampling.slots import Slot
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class BaseCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, beside = tempfile.mkstemp(dir=self.folder, suffix=".part")
         try:
-            with naming(file), os.fdopen(handle, "wb") as stream:
+            with with_path(file), os.fdopen(handle, "wb") as stream:
                 if isinstance(content, bytes):
                     stream.write(content)
                 else:

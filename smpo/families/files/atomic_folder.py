@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from smpo.atomic import appearing
+from smpo.atomic import atomic_folder
 from smpo.errors import RunError
 
 __all__ = ["replaced_folder", "without_paths"]
@@ -27,7 +27,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in _MARKS):
         raise RunError(f"{folder} exists and is not a saved model", help="choose a new or an empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(folder) as fresh:
+    with atomic_folder(folder) as fresh:
         yield fresh
 
 

@@ -11,27 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Opening", "opening_of"]
+__all__ = ["LoadSnippet", "load_snippet"]
 
 _SCHEDULE = ("prediction_type", "rescale_betas_zero_snr", "timestep_spacing", "clip_sample")
 
 
 @dataclass(frozen=True)
-class Opening:
+class LoadSnippet:
     """`names` of diffusers, and `lines` that leave the base in `pipe`."""
 
     names: tuple[str, ...]
     lines: tuple[str, ...]
 
 
-def opening_of(
+def load_snippet(
     place: str | Path,
     revision: str | None,
     *,
     single: str | None = None,
     vae: tuple[str, str | None, bool] | None = None,
     scheduler: Any = None,
-) -> Opening:
+) -> LoadSnippet:
     """Lines for `place`, a folder, a hub id or a file.
 
     `single`: the pipeline's class where it is one file. `vae`: where another autoencoder lies, its revision, and
@@ -52,7 +52,7 @@ def opening_of(
         names.append(name)
         told = _told(scheduler.config)
         lines.append(f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{told})")
-    return Opening(tuple(names), tuple(lines))
+    return LoadSnippet(tuple(names), tuple(lines))
 
 
 def _pinned(revision: str | None) -> str:

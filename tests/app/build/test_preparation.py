@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from smpo.app.build.build import assemble
-from smpo.app.build.live import Live
+from smpo.app.build.build import build_run
+from smpo.app.build.live import LiveRun
 from smpo.data.cache.scores import ScoreTable
 from smpo.engine.loop import fit
 from smpo.errors import RunError
@@ -35,13 +35,13 @@ def spec_of(folder: Path, *sets: str) -> ExperimentSpec:
     return resolve(folder / "small.yaml", skeleton=ExperimentSpec, sets=[*LONGER, cache, *sets]).spec
 
 
-def live(folder: Path, *sets: str, **named: Any) -> Live:
+def live(folder: Path, *sets: str, **named: Any) -> LiveRun:
     folder.mkdir(exist_ok=True)
     told = {"progress": lambda *_: None, "say": lambda _: None, **named}
-    return assemble(spec_of(folder, *sets), report=None, **told)
+    return build_run(spec_of(folder, *sets), report=None, **told)
 
 
-def trained(folder: Path, *sets: str) -> tuple[Live, list[float]]:
+def trained(folder: Path, *sets: str) -> tuple[LiveRun, list[float]]:
     made = live(folder, *RANGE, *sets)
     return made, [report.metrics["loss"] for report in fit(made.session)]
 
@@ -107,8 +107,8 @@ def test_single_images_are_drawn_from_all_labels(tmp_path: Path) -> None:
 def test_held_out_pairs_are_the_same_ones_and_scored_first(tmp_path: Path) -> None:
     few = live(tmp_path / "few", *RANGE, "train.holdout=5")
     whole = live(tmp_path / "all", "train.holdout=5")
-    assert list(few.held.held) == list(whole.held.held) and len(few.held.held) == 5
-    assert not few.p[list(few.held.held)].isnan().any() and few.p.isnan().any()
+    assert list(few.holdout.held) == list(whole.holdout.held) and len(few.holdout.held) == 5
+    assert not few.p[list(few.holdout.held)].isnan().any() and few.p.isnan().any()
 
 
 def test_a_label_that_is_not_known_is_never_read(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smpo.app.distributed.environment import Place, enter, first_node, outer_place
+from smpo.app.distributed.environment import RankInfo, export_environment, first_node, rank_from_environment
 from smpo.errors import RunError
 
 TORCHRUN = {
@@ -16,37 +16,43 @@ SLURM = {
 
 
 def test_torchrun_is_understood():
-    assert outer_place(TORCHRUN) == Place(9, 16, 1, "gpu007", 29500, "torchrun", restarts=2)
-    assert outer_place({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}).main, "elastic, and shrunk to one"
+    assert rank_from_environment(TORCHRUN) == RankInfo(9, 16, 1, "gpu007", 29500, "torchrun", restarts=2)
+    assert rank_from_environment({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}).is_main, (
+        "elastic, and shrunk to one"
+    )
 
 
 def test_a_step_of_slurm_is_joined_and_its_batch_script_is_not():
-    assert outer_place(SLURM) is None, "the script itself is one process, whatever SLURM_NTASKS says"
-    place = outer_place({**SLURM, "SLURM_STEP_NUM_TASKS": "16"})
+    assert rank_from_environment(SLURM) is None, (
+        "the script itself is one process, whatever SLURM_NTASKS says"
+    )
+    place = rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "16"})
     assert (place.rank, place.world, place.local, place.address) == (9, 16, 1, "gpu007")
     assert 20_000 <= place.port < 40_000
-    one_gpu = outer_place({**SLURM, "SLURM_STEP_NUM_TASKS": "16", "CUDA_VISIBLE_DEVICES": "3"})
+    one_gpu = rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "16", "CUDA_VISIBLE_DEVICES": "3"})
     assert one_gpu.local == 0, "the only GPU that the task sees is number 0 to it"
-    told = outer_place({**SLURM, "SLURM_STEP_NUM_TASKS": "16", "MASTER_ADDR": "a", "MASTER_PORT": "5"})
+    told = rank_from_environment(
+        {**SLURM, "SLURM_STEP_NUM_TASKS": "16", "MASTER_ADDR": "a", "MASTER_PORT": "5"}
+    )
     assert (told.address, told.port) == ("a", 5)
-    assert outer_place({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
 def test_alone_is_alone():
-    assert outer_place({}) is None
-    assert outer_place({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert rank_from_environment({}) is None
+    assert rank_from_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
 
 
 def test_half_an_answer_is_refused():
     with pytest.raises(RunError, match="MASTER_ADDR isn't"):
-        outer_place({"RANK": "0", "WORLD_SIZE": "2"})
+        rank_from_environment({"RANK": "0", "WORLD_SIZE": "2"})
     with pytest.raises(RunError, match="WORLD_SIZE='two'"):
-        outer_place({"RANK": "0", "WORLD_SIZE": "two"})
+        rank_from_environment({"RANK": "0", "WORLD_SIZE": "two"})
 
 
 def test_a_place_is_said_in_the_names_that_torch_reads():
     environment = {}
-    enter(Place(1, 2, 0, "here", 77, "Slurm"), environment)
+    export_environment(RankInfo(1, 2, 0, "here", 77, "Slurm"), environment)
     assert environment == {
         "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "here", "MASTER_PORT": "77",
     }  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from smpo.app.evaluate.models import LORA, Contender, contender_of, find_contenders, sampling_of
+from smpo.app.evaluate.models import LORA, ModelRef, find_models, model_ref, sampling_of
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder
 from tests.cli.words import SMALL_PLANE
@@ -23,8 +23,8 @@ def run(tmp_path):
     return RunFolder(folder)
 
 
-def found(word, tmp_path) -> Contender:
-    (one,) = find_contenders([str(word)], tmp_path / "runs")
+def found(word, tmp_path) -> ModelRef:
+    (one,) = find_models([str(word)], tmp_path / "runs")
     return one
 
 
@@ -55,15 +55,13 @@ def test_other_files_are_weights_and_other_words_are_names_on_the_hub(tmp_path):
 
 
 def test_equal_names_are_numbered(tmp_path, run):
-    names = [one.name for one in find_contenders(["a=mine", "a=mine", "base=mine"], tmp_path / "runs")]
+    names = [one.name for one in find_models(["a=mine", "a=mine", "base=mine"], tmp_path / "runs")]
     assert names == ["a", "a (2)", "base (3)"]
 
 
 def test_who_was_taught_with_prefixes_is_asked_with_one(run):
-    assert (
-        sampling_of(contender_of(run)).prefixes is None and sampling_of(contender_of(None)).prefixes is None
-    )
+    assert sampling_of(model_ref(run)).prefixes is None and sampling_of(model_ref(None)).prefixes is None
     run.resolved.write_text(SMALL_PLANE.replace("{use: smpo, beta: 500}", "csft"))
-    assert sampling_of(contender_of(run)).prefixes == ("good image, ", "bad image, ")
+    assert sampling_of(model_ref(run)).prefixes == ("good image, ", "bad image, ")
     run.resolved.write_text("name: [")
-    assert sampling_of(contender_of(run)).prefixes is None
+    assert sampling_of(model_ref(run)).prefixes is None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from smpo.app.run.cost import COST, Ledger, _Inversion
+from smpo.app.run.cost import COST, CostMeter, _Inversion
 from smpo.app.run.energy import EnergyMeter
 from smpo.components.objectives import DiffusionDPO, SupervisedFineTuning
 from smpo.engine.monitoring.tracker import StepReport
@@ -19,7 +19,7 @@ from tests.cuda import pretend_card
 
 
 def test_phases_never_overlap():
-    ledger = Ledger()
+    ledger = CostMeter()
     began = time.perf_counter()
     with ledger("train"):
         time.sleep(0.02)
@@ -32,11 +32,11 @@ def test_phases_never_overlap():
 
 
 def test_passes_follow_from_what_was_reported():
-    ledger = Ledger()
+    ledger = CostMeter()
     ledger.update(StepReport(1, {"passes": 7.0}, 0.1, pairs=16), DiffusionDPO())
     assert ledger.passes == {"invert": 7 * 32, "policy": 32, "reference": 32}
     assert ledger.backwards == 32 and ledger.training_passes == 9 * 32 + 2 * 32 and ledger.pairs == 16
-    ledger = Ledger()
+    ledger = CostMeter()
     ledger.update(StepReport(1, {"passes": 0.0}, 0.1, pairs=16), SupervisedFineTuning())
     assert ledger.passes["reference"] == 0
 
@@ -44,7 +44,7 @@ def test_passes_follow_from_what_was_reported():
 def test_a_resumed_run_adds_to_its_ledger(tmp_path):
     def part(resume: bool) -> dict:
         with open_run(tmp_path, "x", "abc123abc123", resume=resume) as folder:
-            ledger = Ledger()
+            ledger = CostMeter()
             with ledger("train"):
                 ledger.update(StepReport(1, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
             found = json.loads(ledger.close(folder).read_text())
@@ -58,12 +58,12 @@ def test_a_resumed_run_adds_to_its_ledger(tmp_path):
 
 def test_what_a_checkpoint_knows_is_gone_on_from_and_the_rest_forgotten(tmp_path):
     with open_run(tmp_path, "x", "abc123abc123") as folder:
-        ledger = Ledger()
+        ledger = CostMeter()
         with ledger("train"):
             ledger.update(StepReport(1, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
             with ledger("invert"):
                 time.sleep(0.01)
-                kept = ledger.so_far()
+                kept = ledger.state_dict()
             ledger.update(StepReport(2, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
         whole = json.loads(ledger.close(folder).read_text())
         folder.close("stopped")
@@ -72,8 +72,8 @@ def test_what_a_checkpoint_knows_is_gone_on_from_and_the_rest_forgotten(tmp_path
         "time within is not counted twice"
     )
     with open_run(tmp_path, "x", "abc123abc123", resume=True) as folder:
-        again = Ledger()
-        again.go_on(folder, kept)
+        again = CostMeter()
+        again.load(folder, kept)
         with again("train"):
             again.update(StepReport(2, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
         both = json.loads(again.close(folder).read_text())
@@ -112,7 +112,7 @@ def test_energy_is_what_the_packages_counters_rose_by(powercap):
 
 
 def test_where_nothing_is_told_nothing_is_reported(tmp_path):
-    ledger = Ledger()
+    ledger = CostMeter()
     ledger.energy = EnergyMeter(tmp_path)
     assert not any("energy" in name for name in ledger.metrics()) and len(ledger.lines()) == 3
     ledger.energy.joules["gpu"] = 12_340.0
@@ -165,7 +165,7 @@ def test_inversions_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: log.append("wait"))
-    ledger = Ledger()
+    ledger = CostMeter()
     with ledger("train"):
         assert _Inversion(lambda x: log.append("invert") or x, "cuda", ledger)(7) == 7
         assert log == ["record", "invert", "record"] and "invert" not in ledger.seconds

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from smpo.data.audit import Audit, Expected, audit, margins_of, open_book
+from smpo.data.audit import Audit, Expected, audit, margins_of, read_audit_rows
 from smpo.data.audit.page import page
 from smpo.data.pairs.pickapic import read_pickapic
 from smpo.data.sources.pickapic import pickapic_source
@@ -82,7 +82,7 @@ HELD_OUT = {"untouched": ["a cat on a mat", "something else"]}
 
 
 def look(path: Path, **expected: Any) -> Audit:
-    return audit(open_book(pickapic_source(path)), Expected(SIZE, held_out=HELD_OUT, **expected))
+    return audit(read_audit_rows(pickapic_source(path)), Expected(SIZE, held_out=HELD_OUT, **expected))
 
 
 def names(found: Audit) -> dict[str, int]:
@@ -225,7 +225,7 @@ def test_the_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
         *clean(2),
     ]
     path = write(tmp_path / "<b>pairs.parquet", rows)
-    book = open_book(pickapic_source(path))
+    book = read_audit_rows(pickapic_source(path))
     html = page("<i>name</i>", audit(book, Expected(64)), book.picture)
     assert "<code>ties: drop</code> leaves out" in html and "`" not in html
     assert "<script" not in html and "onerror=alert(2)&gt;" in html and "&lt;i&gt;name" in html
@@ -237,9 +237,9 @@ def test_the_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
 
 def test_prints_are_remembered_and_images_not_decoded_again(tmp_path: Path, monkeypatch: Any) -> None:
     path = write(tmp_path / "pairs.parquet", clean(4))
-    first = open_book(pickapic_source(path), cache=tmp_path)
+    first = read_audit_rows(pickapic_source(path), cache=tmp_path)
     monkeypatch.setattr("smpo.data.pairs.index.decode", lambda data: pytest.fail("decoded again"))
-    again = open_book(pickapic_source(path), cache=tmp_path)
+    again = read_audit_rows(pickapic_source(path), cache=tmp_path)
     assert list(again) == list(first) and (again.sizes == first.sizes).all()
 
 

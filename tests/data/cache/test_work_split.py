@@ -16,13 +16,13 @@ from torch import Tensor
 
 from smpo.data.cache.encoded_store import EncodedStore
 from smpo.data.cache.scores import ScoreTable
-from smpo.data.cache.work_split import ALONE, Team
+from smpo.data.cache.work_split import SINGLE_PROCESS, WorkSplit
 from tests.data.worlds import Judge, Points
 
 T = TypeVar("T")
 
 
-def together(workers: int, waiting: int, work: Callable[[Team], T]) -> list[T]:
+def together(workers: int, waiting: int, work: Callable[[WorkSplit], T]) -> list[T]:
     """What `workers` processes and others that only wait make of it, each a thread here. Stops after a minute where
     one waits for a meeting that another doesn't come to."""
     barrier = threading.Barrier(workers + waiting, timeout=60)
@@ -41,7 +41,7 @@ def together(workers: int, waiting: int, work: Callable[[Team], T]) -> list[T]:
             barrier.wait()
 
         share = rank if rank < workers else None
-        return work(Team(rank == 0, share, workers, told, meet, lambda: None))
+        return work(WorkSplit(rank == 0, share, workers, told, meet, lambda: None))
 
     with ThreadPoolExecutor(workers + waiting) as pool:
         return [one.result() for one in [pool.submit(member, rank) for rank in range(workers + waiting)]]
@@ -68,7 +68,7 @@ def test_rows_are_encoded_once_in_the_batches_of_one_process(tmp_path: Path, wai
     EncodedStore(tmp_path / "alone", "key").ensure(IDS, alone, batch=3)
     EncodedStore(tmp_path / "shared", "key").ensure(["4"], Rows())
 
-    def work(team: Team) -> tuple[Rows, Tensor]:
+    def work(team: WorkSplit) -> tuple[Rows, Tensor]:
         store, rows = EncodedStore(tmp_path / "shared", "key", shard_bytes=20), Rows()
         store.ensure(IDS, rows, batch=3, team=team)
         store.ensure(IDS, rows, batch=3, team=team)  # and once more, when nothing is missing
@@ -84,7 +84,7 @@ def test_rows_are_encoded_once_in_the_batches_of_one_process(tmp_path: Path, wai
 def test_many_small_shards_are_put_together_by_one_of_them(tmp_path: Path) -> None:
     ids = [str(n) for n in range(90)]
 
-    def work(team: Team) -> Tensor:
+    def work(team: WorkSplit) -> Tensor:
         store = EncodedStore(tmp_path, "key", shard_bytes=200)
         for size in range(10, 100, 10):
             store.ensure(ids[:size], Rows(), batch=1, team=team)
@@ -102,7 +102,7 @@ def test_damaged_rows_are_found_by_whoever_looks_after_them_and_encoded_again(tm
     for file in files[::2]:
         file.write_bytes(file.read_bytes()[:-1] + b"!")
 
-    def work(team: Team) -> Tensor:
+    def work(team: WorkSplit) -> Tensor:
         store = EncodedStore(tmp_path, "key", shard_bytes=20)
         store.ensure(IDS, Rows(), batch=3, team=team)
         return store.rows(IDS)["mean"][:, 0]
@@ -116,8 +116,8 @@ def test_scores_are_computed_once_in_the_batches_of_one_process(tmp_path: Path, 
     alone = ScoreTable(tmp_path / "alone.db").ensure(table, Judge(), batch=4)
     progress: list[tuple[str, int, int]] = []
 
-    def work(team: Team) -> tuple[int, tuple[Tensor, Tensor, object]]:
-        judge, told = Judge(), progress if team.leads else []
+    def work(team: WorkSplit) -> tuple[int, tuple[Tensor, Tensor, object]]:
+        judge, told = Judge(), progress if team.is_leader else []
         scores = ScoreTable(tmp_path / "shared.db")
         found = scores.ensure(
             table,
@@ -142,8 +142,13 @@ def test_scores_are_computed_once_in_the_batches_of_one_process(tmp_path: Path, 
 def test_shares_are_whole_and_even(count: int, shares: int) -> None:
     things = list(range(count))
     parts = [
-        Team(n == 0, n, shares, ALONE.told, ALONE.meet, ALONE.check).dealt(things) for n in range(shares)
+        WorkSplit(
+            n == 0, n, shares, SINGLE_PROCESS.broadcast, SINGLE_PROCESS.barrier, SINGLE_PROCESS.check
+        ).shard(things)
+        for n in range(shares)
     ]
     assert sorted(thing for part in parts for thing in part) == things
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert not Team(False, None, shares, ALONE.told, ALONE.meet, ALONE.check).dealt(things)
+    assert not WorkSplit(
+        False, None, shares, SINGLE_PROCESS.broadcast, SINGLE_PROCESS.barrier, SINGLE_PROCESS.check
+    ).shard(things)

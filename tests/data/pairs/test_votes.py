@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smpo.data.pairs import interning as numbering
-from smpo.data.pairs.interning import Growing, Numbering
-from smpo.data.pairs.votes import Ballot
+from smpo.data.pairs.interning import Growing, Interner
+from smpo.data.pairs.votes import VoteCounter
 
 
 def name(number: int) -> str:
@@ -84,10 +84,10 @@ ROWS = st.lists(
 def test_columns_count_like_a_loop(
     rows: list[tuple[int, int, int, float, int]], ties: Any, votes: Any, limit: int | None, size: int
 ) -> None:
-    ballot, read = Ballot(ties=ties, votes=votes, limit=limit), 0
+    ballot, read = VoteCounter(ties=ties, votes=votes, limit=limit), 0
     for start in range(0, len(rows), size):
         some = rows[start : start + size]
-        taken = ballot.cast(batch(some), part=5)
+        taken = ballot.add(batch(some), part=5)
         read += taken
         if taken < len(some):
             break
@@ -115,7 +115,7 @@ def test_columns_count_like_a_loop(
 def test_keys_are_numbered_as_they_are_met(batches: list[list[int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(numbering, "LATE", 3)  # so that both arrays are used
-        some, known = Numbering(8), {}
+        some, known = Interner(8), {}
         for keys in batches:
             numbers, fresh = some(np.array(keys, ">u8").view("V8"))
             new = [at for at, key in enumerate(keys) if key not in known and key not in keys[:at]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from smpo.data.sources import records
 from smpo.data.sources.formats import Shown
-from smpo.data.sources.record_store import Spool
+from smpo.data.sources.record_store import RecordStore
 from smpo.data.sources.records import read_records
 from smpo.data.sources.source import Stated
 from smpo.errors import MachineError
@@ -68,7 +68,7 @@ def test_statements_come_back_as_they_were() -> None:
         Shown(None, ("", "a.jpg"), Stated(None, 1, "no_label", "half a character: \ud800")),
         Shown("\udc00", ("é/1.jpg", "é/1.jpg"), Stated(1.0)),
     ]
-    spool = Spool(iter(said))
+    spool = RecordStore(iter(said))
     assert len(spool) == 3 and [spool[i] for i in range(3)] == said
     assert [list(some) for some in spool.portions(2)] == [[(0, said[0]), (1, said[1])], [(2, said[2])]]
     assert list(spool.names()) == ["", "a.jpg", "b.jpg", "é/1.jpg"]
@@ -80,5 +80,5 @@ def test_names_come_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     from smpo.data.sources import record_store as spool
 
     monkeypatch.setattr(spool, "PORTION", 1)
-    many = Spool(Shown("p", (f"{i}", f"{i + 1}"), Stated(1.0)) for i in range(250))
+    many = RecordStore(Shown("p", (f"{i}", f"{i + 1}"), Stated(1.0)) for i in range(250))
     assert list(many.names()) == sorted({str(i) for i in range(251)})

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smpo.data.stream import coverage as visits
-from smpo.data.stream.coverage import of_samples
+from smpo.data.stream.coverage import coverage_of_samples
 from smpo.data.stream.loader import PairLoader, Stream
 from smpo.kinds import Denoiser, Sampling
 from tests.data.worlds import Encoder, Points
@@ -30,6 +30,6 @@ def test_counted_as_if_by_samples(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(visits, "PORTION", 7)
         counted = feed._visits(positions)
-    expected = of_samples(feed._samples(positions))
+    expected = coverage_of_samples(feed._samples(positions))
     assert list(counted.prompts) == list(expected.prompts)
     assert counted.images == expected.images

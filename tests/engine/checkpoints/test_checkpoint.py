@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from smpo.atomic import appearing, settle
+from smpo.atomic import atomic_folder, fsync
 from smpo.engine.checkpoints.checkpoint import restore, save
-from smpo.engine.checkpoints.files import checkpoints, fault_of
-from smpo.engine.checkpoints.train_state import State
+from smpo.engine.checkpoints.files import checkpoints, manifest_fault
+from smpo.engine.checkpoints.train_state import TrainState
 from smpo.errors import RunError
 from tests.engine.states import FILES, live, weight, write
 
@@ -36,7 +36,7 @@ def test_what_is_restored_does_not_reach_back_into_the_file(tmp_path):
     for values in state.optimiser.state_dict()["state"].values():
         values["exp_avg"].add_(1)
     weight(state).data.add_(1)
-    assert fault_of(tmp_path / "step-00000007") is None
+    assert manifest_fault(tmp_path / "step-00000007") is None
 
 
 def test_one_whose_manifest_was_deleted_is_passed_over_in_words(tmp_path):
@@ -106,7 +106,7 @@ def test_a_harmed_checkpoint_is_passed_over_in_words(tmp_path, harm, file):
     # Every bit of small files, and of large ones every fourth byte's, in turn.
     for place in range(0, len(data), 1 if len(data) < 400 else 4):
         path.write_bytes(data[:place] + bytes([data[place] ^ (1 << place % 8)]) + data[place + 1 :])
-        assert fault_of(path.parent) is not None, place
+        assert manifest_fault(path.parent) is not None, place
     assert restore(tmp_path, live(0.0), say=said.append).step == 1
 
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_does_not_fit_says_so(tmp_path):
     write(tmp_path, 1)
     other = nn.Linear(3, 3)
     with pytest.raises(RunError, match="is whole, but doesn't fit") as caught:
-        restore(tmp_path, State(dict(other.named_parameters())), say=pytest.fail)
+        restore(tmp_path, TrainState(dict(other.named_parameters())), say=pytest.fail)
     assert "--again" in str(caught.value.help)
 
 
@@ -145,7 +145,7 @@ def test_a_torn_one_of_the_same_step_is_replaced_and_a_whole_one_stays(tmp_path)
     assert weights.stat().st_mtime_ns == whole
     weights.write_bytes(b"torn")
     write(tmp_path, 1)
-    assert fault_of(tmp_path / "step-00000001") is None and len(list(tmp_path.iterdir())) == 1
+    assert manifest_fault(tmp_path / "step-00000001") is None and len(list(tmp_path.iterdir())) == 1
 
 
 def test_drafts_of_dead_processes_are_swept_and_those_of_living_ones_left(tmp_path):
@@ -250,7 +250,7 @@ def test_a_draft_that_fails_is_gone_and_the_target_untouched(tmp_path):
     target = tmp_path / "thing"
     target.mkdir()
     (target / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), appearing(target) as draft:
+    with pytest.raises(ZeroDivisionError), atomic_folder(target) as draft:
         (draft / "new").write_text("half")
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.rglob("*")] == ["thing", "old"]
@@ -261,11 +261,11 @@ def test_a_folder_that_can_not_be_flushed_is_no_reason_to_fail(tmp_path, monkeyp
         raise OSError(errno.EINVAL, "not here")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    settle(tmp_path)
+    fsync(tmp_path)
     file = tmp_path / "file"
     file.write_text("x")
     with pytest.raises(OSError, match="not here"):
-        settle(file)
+        fsync(file)
 
 
 def test_manifests_are_json_with_a_seal(tmp_path):

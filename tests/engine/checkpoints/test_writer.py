@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from smpo.engine.checkpoints.checkpoint import restore
-from smpo.engine.checkpoints.files import best_of, checkpoints, fault_of, step_of
-from smpo.engine.checkpoints.writer import Keeper
+from smpo.engine.checkpoints.files import best_of, checkpoints, manifest_fault, step_of
+from smpo.engine.checkpoints.writer import CheckpointWriter
 from smpo.errors import RunError
 from tests.engine.states import live, weight, write
 
 
-def keeper(folder, said, keep=2) -> Keeper:
-    return Keeper(folder, keep=keep, spec_hash="abc", say=said.append)
+def keeper(folder, said, keep=2) -> CheckpointWriter:
+    return CheckpointWriter(folder, keep=keep, spec_hash="abc", say=said.append)
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def full_disk():
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path):
     said: list[str] = []
     store = keeper(tmp_path, said)
-    store.put(1, live(1.0))
+    store.save(1, live(1.0))
     with full_disk():
-        store.put(2, live(2.0))
+        store.save(2, live(2.0))
     (sentence,) = said
     assert "after update 2 could not be written (File too large); step-00000001 is whole" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "no litter"
@@ -47,12 +47,12 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path):
 
 def test_the_last_checkpoint_must_be_written(tmp_path):
     store = keeper(tmp_path, [])
-    store.put(1, live(1.0))
+    store.save(1, live(1.0))
     refused = pytest.raises(RunError, match=r"after update 2 .* File too large; step-00000001 is whole")
     with refused as caught, full_disk():
-        store.put(2, live(2.0), must=True)
+        store.save(2, live(2.0), must=True)
     assert "--resume" in str(caught.value.help)
-    assert fault_of(tmp_path / "step-00000001") is None
+    assert manifest_fault(tmp_path / "step-00000001") is None
 
 
 def test_older_checkpoints_make_room_for_a_new_one_but_never_the_last(tmp_path, monkeypatch):
@@ -61,7 +61,7 @@ def test_older_checkpoints_make_room_for_a_new_one_but_never_the_last(tmp_path, 
     said: list[str] = []
     store = keeper(tmp_path, said)
     for step in (1, 2):
-        store.put(step, live(float(step)))
+        store.save(step, live(float(step)))
     save_file = module.save_file
 
     def cramped(tensors, path):
@@ -70,12 +70,12 @@ def test_older_checkpoints_make_room_for_a_new_one_but_never_the_last(tmp_path, 
         save_file(tensors, path)
 
     monkeypatch.setattr(module, "save_file", cramped)
-    store.put(3, live(3.0))
+    store.save(3, live(3.0))
     assert said == ["step-00000001 was deleted to make room for the checkpoint after update 3"]
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
 
     monkeypatch.setattr(module, "save_file", lambda tensors, path: (_ for _ in ()).throw(OSError(28, "full")))
-    store.put(4, live(4.0))
+    store.save(4, live(4.0))
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
     assert "step-00000003 is whole" in said[-1]
 
@@ -88,7 +88,7 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
         assert score is None or store.is_better(step, score) == (
             score > max([scores[s] or 0 for s in kept], default=0)
         )
-        store.put(step, live(float(step)), {} if score is None else {"score": score})
+        store.save(step, live(float(step)), {} if score is None else {"score": score})
         kept[step] = [step_of(path) for path in checkpoints(tmp_path)]
     assert kept == {1: [1], 2: [2], 3: [2, 3], 4: [2, 4], 5: [2, 5], 6: [6], 7: [6, 7]}
     best = best_of(tmp_path)
@@ -97,22 +97,22 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
 
 def test_a_torn_newest_is_not_counted_among_those_that_are_kept(tmp_path):
     store = keeper(tmp_path, [], keep=1)
-    store.put(4, live(4.0))
-    store.put(6, live(6.0), {"score": 9.0})
+    store.save(4, live(4.0))
+    store.save(6, live(6.0), {"score": 9.0})
     write(tmp_path, 4)
     (tmp_path / "step-00000006/weights.safetensors").write_bytes(b"torn")
     assert restore(tmp_path, live(0.0), say=lambda text: None).step == 4
     assert store.is_better(5, 0.1), "what is torn is not the best either"
-    store.put(5, live(5.0))
+    store.save(5, live(5.0))
     assert restore(tmp_path, live(0.0), say=lambda text: None).step == 5
-    store.put(6, live(6.0))
-    assert [step_of(path) for path in checkpoints(tmp_path)] == [6] and fault_of(
+    store.save(6, live(6.0))
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [6] and manifest_fault(
         checkpoints(tmp_path)[0]
     ) is None
 
 
-def background(folder, said) -> Keeper:
-    return Keeper(folder, keep=9, spec_hash="abc", say=said.append, background=True)
+def background(folder, said) -> CheckpointWriter:
+    return CheckpointWriter(folder, keep=9, spec_hash="abc", say=said.append, background=True)
 
 
 def test_what_is_written_in_the_background_is_the_moment_it_was_asked_for(tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_what_is_written_in_the_background_is_the_moment_it_was_asked_for(tmp_pa
     before = weight(state).detach().clone(), state.average.shadow["weight"].clone()
     moments = state.optimiser.state_dict()["state"][0]["exp_avg"].clone()
     with background(tmp_path, []) as store:
-        store.put(1, state)
+        store.save(1, state)
         weight(state).data.add_(1)  # training goes on while the disk is slow
         state.average.shadow["weight"].add_(1)
         state.optimiser.state[weight(state)]["exp_avg"].add_(1)
@@ -139,11 +139,11 @@ def test_what_is_written_in_the_background_is_the_moment_it_was_asked_for(tmp_pa
 def test_one_is_in_flight_at_a_time_and_the_last_is_waited_for(tmp_path):
     with background(tmp_path, []) as store:
         for step in range(1, 6):
-            store.put(step, live(float(step)))
-        store.put(6, live(6.0), must=True)
-        assert fault_of(tmp_path / "step-00000006") is None, "a last one is there when the call returns"
+            store.save(step, live(float(step)))
+        store.save(6, live(6.0), must=True)
+        assert manifest_fault(tmp_path / "step-00000006") is None, "a last one is there when the call returns"
     assert [step_of(path) for path in checkpoints(tmp_path)] == [1, 2, 3, 4, 5, 6]
-    assert all(fault_of(path) is None for path in checkpoints(tmp_path))
+    assert all(manifest_fault(path) is None for path in checkpoints(tmp_path))
 
 
 def test_a_full_disk_in_the_background_is_said_and_a_bug_there_ends_the_run(tmp_path, monkeypatch):
@@ -158,11 +158,11 @@ def test_a_full_disk_in_the_background_is_said_and_a_bug_there_ends_the_run(tmp_
     said: list[str] = []
     with background(tmp_path, said) as store:
         monkeypatch.setattr(module, "save_file", raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
-        store.put(1, live(1.0))
+        store.save(1, live(1.0))
     assert "after update 1 could not be written (No space left on device); there is none before it" in said[0]
     monkeypatch.setattr(module, "save_file", raising(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError), background(tmp_path, said) as store:
-        store.put(2, live(2.0))
+        store.save(2, live(2.0))
     with pytest.raises(KeyboardInterrupt), background(tmp_path, said) as store:
-        store.put(3, live(3.0))
+        store.save(3, live(3.0))
         raise KeyboardInterrupt  # the first reason is the one that is told

@@ -5,7 +5,7 @@ import torch
 
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.engine.gradient_correlation import gain, gradients, resemblance
+from smpo.engine.gradient_correlation import gain, gradient_correlation, gradients
 from tests.engine.toys import ROUNDING, toy_session
 
 
@@ -19,7 +19,7 @@ def test_a_known_correlation_is_found(rho: float) -> None:
 
     mu = 2 * drawn(50)
     pairs = [[mu + rho**0.5 * a + (1 - rho) ** 0.5 * drawn(50) for _ in range(3)] for a in drawn(400, 50)]
-    found = resemblance(iter(pairs))
+    found = gradient_correlation(iter(pairs))
     assert found.rho == pytest.approx(rho, abs=0.03) and found.low <= found.rho <= found.high
     assert found.high - found.low < 0.1
     assert found.signal == pytest.approx(float(mu.square().sum() / (mu.square().sum() + 50)), abs=0.02)
@@ -46,7 +46,7 @@ def test_gradients_are_those_of_training() -> None:
 
 def test_one_pair_tells_nothing() -> None:
     with pytest.raises(ValueError, match="two pairs"):
-        resemblance(iter([[torch.ones(2), torch.ones(2)]]))
+        gradient_correlation(iter([[torch.ones(2), torch.ones(2)]]))
 
 
 def test_the_gain_is_the_one_of_the_table() -> None:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from smpo.evaluation.results.drift import (
-    Probe,
+    DriftProbe,
     distances,
     error_distances,
     feature_distances,
@@ -43,8 +43,8 @@ def shifted(by: float):
     return denoiser
 
 
-def probe(denoiser, batch: int = 3) -> Probe:
-    return Probe.of(denoiser, WORDS, [5, 6, 7, 2**47], POINTS, batch)
+def probe(denoiser, batch: int = 3) -> DriftProbe:
+    return DriftProbe.of(denoiser, WORDS, [5, 6, 7, 2**47], POINTS, batch)
 
 
 def test_a_network_that_is_off_by_a_constant_is_that_far_away():
@@ -66,7 +66,7 @@ def test_what_is_asked_depends_neither_on_the_batch_nor_on_the_company():
     denoiser = shifted(0.1)
     whole = probe(denoiser, batch=4).predictions(denoiser)
     torch.testing.assert_close(probe(denoiser, batch=1).predictions(denoiser), whole, rtol=1e-5, atol=1e-6)
-    alone = Probe.of(denoiser, WORDS[1:2], [6], POINTS[1:2], 8).predictions(denoiser)
+    alone = DriftProbe.of(denoiser, WORDS[1:2], [6], POINTS[1:2], 8).predictions(denoiser)
     torch.testing.assert_close(alone, whole[1:2], rtol=1e-5, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from smpo.errors import RunError
-from smpo.evaluation.results.evaluate import Settings, evaluate
+from smpo.evaluation.results.evaluate import SamplingSettings, evaluate
 from smpo.evaluation.sampling.picture_cache import BaseCache
 from smpo.kinds import Prompt
 from tests.evaluation.toys import QUICK, ToyModel, ToyPlane, ToyScorer, bright, dark, prompts, red
@@ -44,7 +44,7 @@ def test_the_same_weights_tie_everywhere() -> None:
 
 @pytest.mark.parametrize("change", [{"batch": 1}, {"batch": 64}, {"keep": 0}])
 def test_what_may_not_matter_does_not(change: dict[str, int]) -> None:
-    def scores(settings: Settings) -> dict[str, object]:
+    def scores(settings: SamplingSettings) -> dict[str, object]:
         found = evaluate(ToyModel(), prompts(), {"bright": bright()}, settings=settings)  # type: ignore[arg-type]
         return found.to_dict()["judgements"][0]
 

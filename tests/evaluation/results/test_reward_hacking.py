@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smpo.evaluation.results.evaluate import Settings, evaluate
-from smpo.evaluation.results.reward_hacking import goodhart
+from smpo.evaluation.results.evaluate import SamplingSettings, evaluate
+from smpo.evaluation.results.reward_hacking import reward_hacking
 from tests.evaluation.toys import ToyModel, ToyPlane, ToyScorer, evaluation, prompts, red
 
 
@@ -25,7 +25,7 @@ def picture(seed: int, *, saturated: bool = False, grid: bool = False) -> Image.
 def panel_of(policy, count: int = 12):
     found = evaluation(count)
     kept = {n: [picture(n)] for n in range(count)}
-    return goodhart(replace(found, kept_base=kept, kept_policy={n: [policy(n)] for n in range(count)}))
+    return reward_hacking(replace(found, kept_base=kept, kept_policy={n: [policy(n)] for n in range(count)}))
 
 
 def gauge(panel, name: str):
@@ -35,7 +35,7 @@ def gauge(panel, name: str):
 def test_equal_pictures_move_nothing():
     panel = panel_of(picture)
     assert gauge(panel, "drift").policy == 0
-    assert all(one.change in (0, None) for one in panel.gauges) and "No alarm" in panel.verdict
+    assert all(one.change in (0, None) for one in panel.proxies) and "No alarm" in panel.verdict
 
 
 def test_garish_colours_are_seen():
@@ -60,10 +60,10 @@ def test_points_have_drift_and_diversity():
         ToyPlane(),
         prompts(10),
         {"up": ToyScorer("k", lambda p: float(p[0]))},
-        settings=Settings(guidance=3.0, steps=4),
+        settings=SamplingSettings(guidance=3.0, steps=4),
     )
     panel = found.panel
-    assert [one.name for one in panel.gauges] == ["drift", "diversity"]
+    assert [one.name for one in panel.proxies] == ["drift", "diversity"]
     assert gauge(panel, "drift").policy == pytest.approx(2**0.5)
     assert gauge(panel, "diversity").change == pytest.approx(0, abs=1e-6)
 
@@ -73,7 +73,7 @@ def verdict(judge_likes: float, model: ToyModel | None = None) -> str:
         model or ToyModel(),
         prompts(40),
         {"reward": ToyScorer("r", red), "judge": ToyScorer("j", lambda p: judge_likes * red(p))},
-        settings=Settings(guidance=3.0, steps=4),
+        settings=SamplingSettings(guidance=3.0, steps=4),
         training_reward="r",
     )
     return found.panel.verdict

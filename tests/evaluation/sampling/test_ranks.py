@@ -12,16 +12,18 @@ import pytest
 
 from smpo.evaluation.results.evaluate import assist, evaluate
 from smpo.evaluation.results.evaluation import Evaluation
-from smpo.evaluation.sampling.generate import Crew
+from smpo.evaluation.sampling.generate import SamplingRanks
 from smpo.evaluation.sampling.picture_cache import BaseCache
 from tests.evaluation.toys import QUICK, ToyModel, ToyPlane, ToyScorer, bright, prompts
 
 
 def together(
     folder: Path, world: int, model: Callable[[], ToyModel], judge: Callable[[], ToyScorer] = bright
-) -> tuple[Evaluation, list[ToyModel], Crew]:
+) -> tuple[Evaluation, list[ToyModel], SamplingRanks]:
     barrier = threading.Barrier(world, timeout=20)
-    crews = [Crew(rank, world, barrier.wait, lambda: None, folder / "drawn") for rank in range(world)]  # type: ignore[arg-type]
+    crews = [
+        SamplingRanks(rank, world, barrier.wait, lambda: None, folder / "drawn") for rank in range(world)
+    ]  # type: ignore[arg-type]
     models = [model() for _ in range(world)]
 
     def words(rank: int) -> dict[str, Any]:

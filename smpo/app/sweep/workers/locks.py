@@ -8,10 +8,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Presence"]
+__all__ = ["WorkerLocks"]
 
 
-class Presence:
+class WorkerLocks:
     """Who of the workers on this machine is alive: each holds a file lock, which dies with it."""
 
     def __init__(self, folder: Path, worker: str) -> None:
@@ -19,7 +19,7 @@ class Presence:
         self._folder, self._worker = folder, worker
         self._lock = FileLock(folder / f"{worker}.lock")
 
-    def __enter__(self) -> Presence:
+    def __enter__(self) -> WorkerLocks:
         self._lock.acquire()
         return self
 

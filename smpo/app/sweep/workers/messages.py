@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Order", "read_json", "rung_file", "verdict_file", "write_json"]
+__all__ = ["TrialJob", "read_json", "rung_file", "verdict_file", "write_json"]
 
 
 @dataclass(frozen=True)
-class Order:
+class TrialJob:
     """What a trial is told. Everything is plain data, since it travels as JSON."""
 
     spec: str

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.request import Prepared
+from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.workers.devices import environment, may_fork, visible_gpus
 from smpo.app.sweep.workers.forkserver import Child, ForkServer, Starter, fresh_process
-from smpo.app.sweep.workers.messages import Order
+from smpo.app.sweep.workers.messages import TrialJob
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
 from smpo.tracking.jsonl import Tail
@@ -23,7 +23,7 @@ __all__ = ["Job", "Launcher"]
 class Job:
     """One process: a trial of the study, or a run that confirms its result."""
 
-    order: Order
+    order: TrialJob
     file: Path
     log: Path
     child: Child | None
@@ -47,16 +47,19 @@ class Launcher:
     """Writes orders and starts their processes."""
 
     def __init__(
-        self, prepared: Prepared, starter: Starter | None = None, say: Callable[[str], None] = lambda _: None
+        self,
+        prepared: ResolvedSweep,
+        starter: Starter | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._prepared, self._spec = prepared, prepared.resolved.spec
         self._gpus = visible_gpus(self._spec)
-        if self._gpus and prepared.wish.jobs > len(self._gpus):
-            say(f"{prepared.wish.jobs} trials at once share {len(self._gpus)} GPUs, and their memory")
+        if self._gpus and prepared.request.jobs > len(self._gpus):
+            say(f"{prepared.request.jobs} trials at once share {len(self._gpus)} GPUs, and their memory")
         self._server: ForkServer | None = None
         for part in ("orders", "logs", "answers"):
             (prepared.folder / part).mkdir(parents=True, exist_ok=True)
-        fork = may_fork(self._spec) if prepared.wish.fork is None else prepared.wish.fork
+        fork = may_fork(self._spec) if prepared.request.fork is None else prepared.request.fork
         if starter is None and fork:
             self._server = ForkServer()
             self._server.warm_up()
@@ -67,10 +70,10 @@ class Launcher:
         parent: str | None, taken: Collection[int], watched: bool = True,
     ) -> Job:  # fmt: skip
         """A job that isn't started yet, in a slot that isn't `taken`. Those that are `watched` stop at rungs."""
-        wish, block, folder = self._prepared.wish, self._prepared.sweep.spec, self._prepared.folder
+        wish, block, folder = self._prepared.request, self._prepared.sweep.spec, self._prepared.folder
         rungs = block.rungs
         watched = watched and rungs is not None and block.prune is not None
-        order = Order(
+        order = TrialJob(
             spec=str(wish.spec.absolute()),
             answer=str((folder / "answers" / f"{name}.json").absolute()),
             spec_hash=resolved.identity.spec_hash,

@@ -17,11 +17,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smpo.app.sweep.workers.messages import Order, read_json, rung_file, verdict_file, write_json
+from smpo.app.sweep.workers.messages import TrialJob, read_json, rung_file, verdict_file, write_json
 
 if TYPE_CHECKING:
-    from smpo.app.build.live import Live
-    from smpo.app.run.holdout import Look
+    from smpo.app.build.live import LiveRun
+    from smpo.app.run.holdout import HoldoutMonitor
     from smpo.engine.monitoring.tracker import Tracker
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import Resolved
@@ -35,7 +35,7 @@ PATIENCE = 120.0
 
 def perform(path: Path) -> int:
     """Carry out the order in a file; returns the exit code. The answer says more."""
-    order = Order(**json.loads(path.read_text(encoding="utf-8")))
+    order = TrialJob(**json.loads(path.read_text(encoding="utf-8")))
     _die_with(os.getppid())
     try:
         return _perform(order)
@@ -53,7 +53,7 @@ def perform(path: Path) -> int:
         return int(getattr(error, "exit_code", 1))
 
 
-def _perform(order: Order) -> int:
+def _perform(order: TrialJob) -> int:
     from smpo.app.plan.plan import make_plan
     from smpo.app.run.run import run
     from smpo.app.run.trial_hook import Pruned
@@ -74,8 +74,8 @@ def _perform(order: Order) -> int:
     if resolved.identity.spec_hash != order.spec_hash:
         raise RunError("the spec, or code that it uses, was changed after the sweep had begun")
     plan = make_plan(resolved)
-    if plan.obstacles:
-        first = plan.obstacles[0]
+    if plan.missing:
+        first = plan.missing[0]
         raise MachineError(f"{first.where}: {first.message}", help=first.help)
     overseer = _Overseer(order)
     with Console(terminal=False, every=30.0) as console:
@@ -95,18 +95,23 @@ def _perform(order: Order) -> int:
 class _Overseer:
     """The sweep's side of a run: says where it is, evaluates cheaply at rungs, and waits there for a verdict."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: TrialJob) -> None:
         self.parent = order.parent
         self.tags: Mapping[str, str] = order.tags
         self.folder: Path | None = None
         self._order = order
 
-    def opened(self, folder: RunFolder) -> None:
+    def on_run_start(self, folder: RunFolder) -> None:
         self.folder = folder.path
         _answer(self._order, "running", "", folder.path)
 
-    def hopeless(
-        self, step: int, resolved: Resolved[ExperimentSpec], live: Live, tracker: Tracker, look: Look | None
+    def should_prune(
+        self,
+        step: int,
+        resolved: Resolved[ExperimentSpec],
+        live: LiveRun,
+        tracker: Tracker,
+        look: HoldoutMonitor | None,
     ) -> str | None:
         assert self.folder is not None
         if step in self._order.rungs:
@@ -135,7 +140,7 @@ class _Overseer:
     def _evaluate(
         self,
         resolved: Resolved[ExperimentSpec],
-        live: Live,
+        live: LiveRun,
         figures: dict[str, float],
         scores: dict[str, list[float]],
     ) -> None:
@@ -160,7 +165,7 @@ class _Overseer:
         return None
 
 
-def _answer(order: Order, state: str, message: str = "", folder: Path | None = None) -> None:
+def _answer(order: TrialJob, state: str, message: str = "", folder: Path | None = None) -> None:
     known = read_json(Path(order.answer))
     where = str(folder) if folder is not None else known.get("folder")
     write_json(Path(order.answer), {"state": state, "message": message, "folder": where})

@@ -5,9 +5,9 @@
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here every
 run is measured on its way, and methods are compared where they have gone *equally far*: by the error distance of
-`smpo.evaluation.results.drift`, on whose square root gains are interpolated prompt by prompt. Learning rate and beta are chosen
-per method on tuning prompts with seed 0; what is reported comes from other seeds and untouched prompts. Every path is
-kept as soon as it is measured.
+`smpo.evaluation.results.drift`, on whose square root gains are interpolated prompt by prompt. Learning rate and beta
+are chosen per method on tuning prompts with seed 0; what is reported comes from other seeds and untouched prompts.
+Every path is kept as soon as it is measured.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 
 The method is the quickstart's (SmPO's loss, smoothed labels, 60 updates of 16 pairs); what differs is which noise the
 two networks are compared on. Every run is an ordinary one and is kept; what is there is read. Each factor is a small
-ablation: all arms against its first, paired by seed and prompt, on untouched prompts, by the judge that has never seen a
-label. `--part` runs its share and writes nothing; the last call without it gathers. The page in docs/ is written from
+ablation: all arms against its first, paired by seed and prompt, on untouched prompts, by the judge that has never seen
+a label. `--part` runs its share and writes nothing; the last call without it gathers. The page in docs/ is written from
 the results by benchmarks/shapes_inversion_page.py.
 """
 

@@ -25,7 +25,8 @@ BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", r
 
 
 def ablation(file: str, believed: str) -> str:
-    """All variants by all judges, what was resolved, distance and cost; wins are counted by the judge that is believed."""
+    """All variants by all judges, what was resolved, distance and cost; wins are counted by the judge that is
+    believed."""
     told = _read(file)
     rows = told["variants"]
     machine, seeds = told["machine"], max(len(row["seeds"]) for row in rows)

@@ -1,7 +1,7 @@
 """Work that goes on when nobody reads its output any more: a pipe that is closed, a terminal that is gone, a full disk.
 
-A command that only answers may end when its answer can't be written (`smpo.cli.exit_codes`). One that trains for days must
-not: its results are in the run's folder. The first write that fails makes the stream a null device for good.
+A command that only answers may end when its answer can't be written (`smpo.cli.exit_codes`). One that trains for days
+must not: its results are in the run's folder. The first write that fails makes the stream a null device for good.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 latents -> timestep -> inversion -> reference and policy predictions -> objective(smoothed preference).
 
-What needs no gradients (`noise`) may be done for many micro-batches at once, see `smpo.engine.inversion_batches`. Nothing here
-asks a device for a number.
+What needs no gradients (`noise`) may be done for many micro-batches at once, see `smpo.engine.inversion_batches`.
+Nothing here asks a device for a number.
 """
 
 from __future__ import annotations

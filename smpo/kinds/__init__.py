@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DRIFT_PROMPTS", "DRIFT_TIMESTEPS", "HELD_TIMESTEPS", "Conditioning", "Denoiser", "Draws", "Inversion",
     "Model", "ModelFacts", "Objective", "ObjectiveOut", "Optimiser", "Pair", "PairBatch", "PairData",
-    "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt", "PromptSet", "Pruner", "ReferenceCache", "Reward",
+    "PairTable", "Placement", "Predict", "Predicted", "Predictors", "Prompt", "PromptSet", "Pruner",
+    "ReferenceCache", "Reward",
     "Runtime", "Sampler", "Sampling", "ScoreStats", "Scorer", "Smoothing",
 ]  # fmt: skip

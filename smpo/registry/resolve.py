@@ -65,9 +65,9 @@ def resolve(
 ) -> Resolved[Spec]:
     """Read, merge and validate. Raises `SpecProblems` with everything that is wrong; runs nothing.
 
-    `variants` are partial specs from an `ablation:` block, laid over the files and under `sets`, in order. `trial` holds
-    values of a sweep's trial, applied last. `registry` stands in for what is installed, `roots`
-    for the whole search path of cards; `extra_roots` only adds to it.
+    `variants` are partial specs from an `ablation:` block, laid over the files and under `sets`, in order. `trial`
+    holds values of a sweep's trial, applied last. `registry` stands in for what is installed, `roots` for the whole
+    search path of cards; `extra_roots` only adds to it.
     """
     layers, set_layers = _read(source, sets, trial or {})
     deltas = [Layer(variant.span.source, variant) for variant in variants]

@@ -43,7 +43,8 @@ class Resolved(Generic[Spec]):
     local_files: tuple[LocalFile, ...]
     sweep_node: Node | None
     ablation_entry: Entry | None
-    """The `ablation:` block of the last file in the chain that has one, unchecked (`smpo.app.ablation.ablation` reads it)."""
+    """The `ablation:` block of the last file in the chain that has one, unchecked (`smpo.app.ablation.ablation` reads
+    it)."""
     tree: Node
     """The merged tree, for locating problems that are found later."""
     slots: tuple[Slot, ...]

@@ -1,5 +1,5 @@
-"""`smpo sweep` and `smpo run ABLATION`, whose coordinators and children are killed: what is finished stays, and the table
-is that of an undisturbed one."""
+"""`smpo sweep` and `smpo run ABLATION`, whose coordinators and children are killed: what is finished stays, and the
+table is that of an undisturbed one."""
 
 from __future__ import annotations
 

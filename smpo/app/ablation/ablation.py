@@ -1,4 +1,5 @@
-"""Run an ablation: every variant with every seed as an ordinary run, then one table, one figure and one parent in MLflow.
+"""Run an ablation: every variant with every seed as an ordinary run, then one table, one figure and one parent in
+MLflow.
 
 Seeds are the outer loop, so whoever stops early has whole ablations to compare. A run that was finished before, by this
 ablation or by hand, is read instead of repeated; one that was interrupted goes on; one that fails is noted and the rest

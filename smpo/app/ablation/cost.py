@@ -20,8 +20,8 @@ class AblationCost:
     runs: int
     total_passes: float
     hours: dict[str, float] = field(default_factory=dict)
-    """GPU -> hours, where every variant's network is known. Scores and latents are shared: those of the variant that wants
-    most count once."""
+    """GPU -> hours, where every variant's network is known. Scores and latents are shared: those of the variant that
+    wants most count once."""
     uncounted: bool = False
     """Whether some plan leaves out what can't be known here."""
 

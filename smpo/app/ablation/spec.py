@@ -10,8 +10,8 @@
           from: base                           # on top of the spec as it stands; or of any earlier variant
           set: {objective.use: cdpo, smoothing: label}
 
-What stands under `set` is a partial spec, merged like a file that extends another; dots may shorten it. Every variant is
-resolved before any is run, so a mistake in the last one is found in the first second, with its line.
+What stands under `set` is a partial spec, merged like a file that extends another; dots may shorten it. Every variant
+is resolved before any is run, so a mistake in the last one is found in the first second, with its line.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class VariantSpec(_Block):
     name: Annotated[str, Field(min_length=1, max_length=60)]
     """What it is called in tables and figures."""
     start: str = Field(_PREVIOUS, alias="from")
-    """What it changes: the `previous` variant, the `base` (the spec as it stands), or an earlier variant by name. It is also
-    what the variant is compared with; one that starts from the base is compared with the first variant."""
+    """What it changes: the `previous` variant, the `base` (the spec as it stands), or an earlier variant by name. It is
+    also what the variant is compared with; one that starts from the base is compared with the first variant."""
     set: dict[str, Any] = Field(default_factory=dict)
     """A partial spec."""
 

@@ -32,8 +32,13 @@ class Labels:
     the CPU's memory, or nowhere where it can't be moved (`Scorer`)."""
 
     def __init__(
-        self, spec: ExperimentSpec, table: PairTable, runtime: Runtime, progress: Progress | None, team: WorkSplit = SINGLE_PROCESS
-    ) -> None:  # fmt: skip
+        self,
+        spec: ExperimentSpec,
+        table: PairTable,
+        runtime: Runtime,
+        progress: Progress | None,
+        team: WorkSplit = SINGLE_PROCESS,
+    ) -> None:
         self._spec, self._table, self._runtime = spec, table, runtime
         self._progress, self._team = progress, team
         self._share = _shares(table)

@@ -1,7 +1,7 @@
 """Pairs are scored and encoded a portion of updates at a time, in the order in which training visits them.
 
-A portion is `portions.PORTION` visits, rounded up to whole updates. Within it, images are read in the order of the table:
-files are read forwards, and a row group once. With `runtime.prepare: ahead` a portion is prepared before its own
+A portion is `portions.PORTION` visits, rounded up to whole updates. Within it, images are read in the order of the
+table: files are read forwards, and a row group once. With `runtime.prepare: ahead` a portion is prepared before its own
 updates train, while threads decode the beginning of the next (as many pictures as fit into `prefetch.AHEAD` bytes);
 with `first` all portions are, before the first update. The batches that networks see are the same, and so are the
 results.

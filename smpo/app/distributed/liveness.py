@@ -124,8 +124,8 @@ class Liveness:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around the work. How it ends is told to the others; an error that comes of somebody's absence becomes `RankLost`,
-        which says whose."""
+        """Around the work. How it ends is told to the others; an error that comes of somebody's absence becomes
+        `RankLost`, which says whose."""
         self._set(f"who/{self.place.rank}", {"who": self._here})
         watch = threading.Thread(target=self._watch, name="roll call", daemon=True)
         watch.start()
@@ -174,8 +174,8 @@ class Liveness:
             time.sleep(0.05)
 
     def check(self) -> None:
-        """Raises `RankLost` where a process is known to be gone: for between two pieces of work in which nobody is waited
-        for."""
+        """Raises `RankLost` where a process is known to be gone: for between two pieces of work in which nobody is
+        waited for."""
         if self.absent:
             self._noticed.set()
             raise self._lost(self.absent[min(self.absent)])

@@ -1,11 +1,11 @@
 """What training costs on which GPU: the numbers behind the estimates of `smpo plan`, and where they come from.
 
 FLOPs and parameters were counted on meta tensors of the public architectures (benchmarks/costs.py); they are exact for
-these, at these resolutions. Memory is estimated by `smpo.app.plan.gpu_memory`. What share of a GPU's peak is reached is not
-counted: it was read off public results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL
-on H100 and A100, MosaicML's SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or less;
-the paper's own SDXL run (151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within that.
-No torch here.
+these, at these resolutions. Memory is estimated by `smpo.app.plan.gpu_memory`. What share of a GPU's peak is reached is
+not counted: it was read off public results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager
+SDXL on H100 and A100, MosaicML's SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or
+less; the paper's own SDXL run (151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within
+that. No torch here.
 
 Encoders and rewards run in float32 whatever `train.precision` says, a reward unless its own `precision` says otherwise:
 convolutions in TensorFloat-32, as torch leaves them, matrix products in full. GB are 10^9 bytes throughout. Reading

@@ -179,8 +179,13 @@ class ScoreTable:
 
     @staticmethod
     def _share(
-        database: sqlite3.Connection, table: PairTable, key: str, rows: Sequence[int] | None, batch: int, team: WorkSplit
-    ) -> tuple[int, list[list[tuple[str, str]]]]:  # fmt: skip
+        database: sqlite3.Connection,
+        table: PairTable,
+        key: str,
+        rows: Sequence[int] | None,
+        batch: int,
+        team: WorkSplit,
+    ) -> tuple[int, list[list[tuple[str, str]]]]:
         """How many scores are missing, and the batches of (image, prompt) that this process computes."""
         owed = torch.zeros(0, dtype=torch.int64)
         if team.is_leader:

@@ -1,8 +1,8 @@
 """What every format of preference data comes down to: rows that state something about two pictures.
 
 A source knows where its files are, what each row of them states, and how to fetch a picture's bytes again. Naming and
-decoding pictures (`smpo.data.pairs.index`), counting votes and dropping defects (`smpo.data.pairs.table`) are the same for all.
-Imports no torch, so that a recipe can check itself and count its rows for `smpo plan`.
+decoding pictures (`smpo.data.pairs.index`), counting votes and dropping defects (`smpo.data.pairs.table`) are the same
+for all. Imports no torch, so that a recipe can check itself and count its rows for `smpo plan`.
 """
 
 from __future__ import annotations

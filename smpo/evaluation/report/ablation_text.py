@@ -149,7 +149,8 @@ def as_csv(outcome: AblationOutcome) -> str:
                 "mean_base": verdict.mean_base, "median_base": verdict.median_base,
                 **_flat("gain", base.gain), **_flat("win_rate", base.win_rate), "p_holm": verdict.p_base,
                 **_flat("gain_on_variant", other.gain if other else None),
-                **_flat("win_rate_over_variant", other.win_rate if other else None), "p_variant_holm": verdict.p_variant,
+                **_flat("win_rate_over_variant", other.win_rate if other else None),
+                "p_variant_holm": verdict.p_variant,
                 **(row.cost.to_dict() if row.cost else {}),
                 "win_points_per_million_passes": verdict.points_per_compute,
             }  # fmt: skip

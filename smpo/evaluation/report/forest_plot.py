@@ -1,4 +1,5 @@
-"""A figure of an ablation: a panel a judge, a line a variant, with the interval over prompts and seeds and a dot a seed."""
+"""A figure of an ablation: a panel a judge, a line a variant, with the interval over prompts and seeds and a dot a
+seed."""
 
 from __future__ import annotations
 

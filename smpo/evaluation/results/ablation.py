@@ -1,4 +1,5 @@
-"""What an ablation found, as data: a row a variant, a verdict a judge. `outcome_text` says it, `ablation` works it out."""
+"""What an ablation found, as data: a row a variant, a verdict a judge. `outcome_text` says it, `ablation` works it
+out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""An ablation's table from its runs: variants over seeds, each against the base model and against the variant it builds on.
+"""An ablation's table from its runs: variants over seeds, each against the base model and against the variant it builds
+on.
 
 `tabulate` works on what runs left in their folders (`evaluation.json`, `cost.json`), so a table can be made again, or
-made of half an ablation. Holm's correction is over all of a table's questions of one sort: every variant and judge against
-the base, and, apart from that, every variant and judge against the variant before.
+made of half an ablation. Holm's correction is over all of a table's questions of one sort: every variant and judge
+against the base, and, apart from that, every variant and judge against the variant before.
 """
 
 from __future__ import annotations

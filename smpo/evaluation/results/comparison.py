@@ -1,7 +1,7 @@
 """Any number of models on the same prompts and seeds: each against the base, by every judge, with one correction.
 
-`rank` compares scores that were drawn and cached elsewhere (`smpo.app.evaluate.compare`). What comes back knows no files and
-prints nothing; `contest_text` says it.
+`rank` compares scores that were drawn and cached elsewhere (`smpo.app.evaluate.compare`). What comes back knows no
+files and prints nothing; `contest_text` says it.
 """
 
 from __future__ import annotations

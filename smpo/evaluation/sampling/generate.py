@@ -116,8 +116,15 @@ class Generation:
         return scores, ordered, reused
 
     def _share(
-        self, crew: SamplingRanks, model: str, parts: list[Part], cache: BaseCache, scores: Scores, kept: _Kept, done: int
-    ) -> None:  # fmt: skip
+        self,
+        crew: SamplingRanks,
+        model: str,
+        parts: list[Part],
+        cache: BaseCache,
+        scores: Scores,
+        kept: _Kept,
+        done: int,
+    ) -> None:
         """This process's batches. The first one also takes in what the others have left in the cache, and does what it
         doesn't find there."""
         crew.barrier()  # nobody writes before all have looked, lest they deal differently

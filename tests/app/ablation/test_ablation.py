@@ -1,4 +1,5 @@
-"""`ablation:` from the file to the table: mistakes have lines, finished runs are reused, a failure costs itself alone."""
+"""`ablation:` from the file to the table: mistakes have lines, finished runs are reused, a failure costs itself
+alone."""
 
 import json
 import signal

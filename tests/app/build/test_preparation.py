@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from smpo.app.build import portions
 from smpo.app.build.build import build_run
 from smpo.app.build.live import LiveRun
 from smpo.data.cache.scores import ScoreTable

@@ -1,8 +1,8 @@
 """Processes for trials: forked from a server that has imported everything, or started as new interpreters.
 
 On a CPU importing takes longer than a small trial, so trials are forked from multiprocessing's fork server, which
-preloads `smpo.app.sweep.workers.preload` and runs no computation. With a GPU each trial is a new interpreter, since a CUDA
-context can't be forked. A crashed trial ends its own process alone; trials end when their sweep does.
+preloads `smpo.app.sweep.workers.preload` and runs no computation. With a GPU each trial is a new interpreter, since a
+CUDA context can't be forked. A crashed trial ends its own process alone; trials end when their sweep does.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ for _name, _value in {"OMP_NUM_THREADS": "1", **MLFLOW_ENVIRONMENT}.items():
     os.environ.setdefault(_name, _value)  # read by the libraries while they are imported
 
 for _module in (
-    "smpo.app.run.run", "smpo.app.run.train", "smpo.app.build.build", "smpo.app.evaluate.evaluate", "smpo.app.run.export",
-    "smpo.app.sweep.workers.trial", "smpo.engine.loop", "smpo.engine.checkpoints.checkpoint", "smpo.engine.monitoring.alerts", "smpo.components",
+    "smpo.app.run.run", "smpo.app.run.train", "smpo.app.build.build", "smpo.app.evaluate.evaluate",
+    "smpo.app.run.export",
+    "smpo.app.sweep.workers.trial", "smpo.engine.loop", "smpo.engine.checkpoints.checkpoint",
+    "smpo.engine.monitoring.alerts", "smpo.components",
     "smpo.registry.resolve", "smpo.families.plane", "smpo.tracking.mlflow", "smpo.tracking.console", "accelerate",
     "torch._dynamo", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.client", "scipy.stats",
     "PIL.PngImagePlugin", "jinja2", "huggingface_hub.repocard_data", "safetensors.numpy",

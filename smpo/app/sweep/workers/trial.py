@@ -1,7 +1,7 @@
 """One trial of a sweep, in a process of its own: an ordinary run that answers to the sweep at rungs.
 
-The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.workers.trial ORDER`; the trial writes beside it how it
-goes. Nothing that happens here can hurt the sweep: not a crash, not running out of memory, not a broken device.
+The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.workers.trial ORDER`; the trial writes beside it
+how it goes. Nothing that happens here can hurt the sweep: not a crash, not running out of memory, not a broken device.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from tests.cli.words import smpo
-from tests.devices.launching import SHAPES, only_run
+from tests.devices.launching import SHAPES, SMPO, only_run, ran
 
 pytestmark = pytest.mark.gpu
 SPEC = (
@@ -22,14 +22,15 @@ HALF = 0.1
 """Of a prediction's error: sixteen bits keep three digits of each number, and the inversion's passes add up."""
 
 
-def run(folder, capfd, *settings):
+def words(folder, *settings):
     folder.mkdir(exist_ok=True)
     (folder / "small.yaml").write_text(SPEC)
-    words = [
-        f"--set={one}"
-        for one in (*settings, f"runtime.runs={folder / 'runs'}", f"runtime.cache={folder / 'cache'}")
-    ]
-    said = smpo(capfd, "run", folder / "small.yaml", "-q", *words)
+    places = (f"runtime.runs={folder / 'runs'}", f"runtime.cache={folder / 'cache'}")
+    return ["run", folder / "small.yaml", "-q", *(f"--set={one}" for one in (*settings, *places))]
+
+
+def run(folder, capfd, *settings):
+    said = smpo(capfd, *words(folder, *settings))
     assert said.code == 0, said.err
     return only_run(folder)
 
@@ -46,14 +47,15 @@ def errors(found):
 
 @pytest.fixture(scope="module")
 def on_a_cpu(tmp_path_factory):
-    """Errors by what is set of the model."""
+    """Errors by what is set of the model, from a process of its own: accelerate has one device a process."""
     known = {}
 
-    def followed(capfd, *settings):
+    def followed(*settings):
         if settings not in known:
-            known[settings] = errors(
-                run(tmp_path_factory.mktemp("cpu"), capfd, "runtime.device=cpu", *settings)
-            )
+            folder = tmp_path_factory.mktemp("cpu")
+            said = ran(*SMPO, *words(folder, "runtime.device=cpu", *settings), folder=folder)
+            assert said.returncode == 0, said.stderr
+            known[settings] = errors(only_run(folder))
         return known[settings]
 
     return followed
@@ -78,7 +80,7 @@ def test_a_gpu_trains_as_a_cpu_does(tmp_path, capfd, device, numbers, on_a_cpu, 
     if device.type == "cpu" and "fp16" in settings:
         pytest.skip("fp16 is refused on the CPU")
     sets = settings.split()
-    expected = on_a_cpu(capfd, *(one for one in sets if one.startswith("model")))
+    expected = on_a_cpu(*(one for one in sets if one.startswith("model")))
     found = run(tmp_path, capfd, f"runtime.device={device.type}", *sets)
     evaluation = json.loads((found / "evaluation.json").read_text())
     lock = json.loads((found / "lock.json").read_text())
@@ -92,10 +94,10 @@ def test_a_gpu_trains_as_a_cpu_does(tmp_path, capfd, device, numbers, on_a_cpu, 
 def test_eight_bits_of_optimiser(tmp_path, capfd, device, numbers, on_a_cpu):
     if importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes isn't installed: `pip install 'smpo[8bit]'`")
-    words = ("train.precision=bf16", "train.optimiser=adamw-8bit")
-    found = errors(run(tmp_path, capfd, f"runtime.device={device.type}", *words))
+    sets = ("train.precision=bf16", "train.optimiser=adamw-8bit")
+    found = errors(run(tmp_path, capfd, f"runtime.device={device.type}", *sets))
     numbers()
-    assert found[0] == pytest.approx(on_a_cpu(capfd)[0], rel=HALF), "the first is from before any step"
+    assert found[0] == pytest.approx(on_a_cpu()[0], rel=HALF), "the first is from before any step"
 
 
 def test_fp16_repeats_what_overflows_and_says_so(tmp_path, capfd, device, numbers):

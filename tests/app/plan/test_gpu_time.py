@@ -22,7 +22,7 @@ from tests.cli.words import SMALL_PLANE, smpo
 from tests.families.published import SDXL as SDXL_CONFIG
 from tests.families.published import on_meta
 
-HERE = Path(__file__).parents[2]
+HERE = Path(__file__).parents[3]
 SD15, SDXL = ARCHITECTURES[:2]
 A100 = next(gpu for gpu in GPUS if gpu.name == "A100-80")
 

@@ -10,7 +10,7 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from tests.cli.words import SMALL_PLANE, smpo
 
-SPECS = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+SPECS = sorted((Path(__file__).parents[3] / "experiments").glob("*.yaml"))
 
 
 @pytest.fixture

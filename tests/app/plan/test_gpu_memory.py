@@ -15,7 +15,7 @@ from smpo.registry.resolve import resolve
 from tests.app.plan.test_gpu_time import work
 from tests.cli.words import smpo
 
-HERE = Path(__file__).parents[2]
+HERE = Path(__file__).parents[3]
 SD15, SDXL = ARCHITECTURES[:2]
 PRESETS = [f"{arch}_smpo_{card}gb" for arch in ("sdxl", "sd15") for card in (24, 48, 80, 141)]
 

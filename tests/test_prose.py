@@ -61,8 +61,7 @@ def texts(file: Path) -> Iterator[str]:
     else:
         for node in ast.walk(ast.parse(content)):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                if isinstance(node.value.value, str):
-                    yield node.value.value
+                yield str(node.value.value)
         for token in tokenize.generate_tokens(io.StringIO(content).readline):
             if token.type == tokenize.COMMENT:
                 yield token.string

@@ -144,7 +144,7 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
 
 def forwards(report: Any) -> float:
     """Of one image, a backward as two: inversion, policy, reference."""
-    return float(2 * report.pairs * report.visits * (report.metrics["passes"] + 3 + 1))
+    return float(2 * report.pairs * report.timesteps_per_pair * (report.metrics["passes"] + 3 + 1))
 
 
 def kept(name: str, seed: int, budget: float | None, options: argparse.Namespace) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class PipelineAdapter:
     """
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    cache_name: ClassVar[str] = "SDStack"
+    """Part of the keys of cached encodings: another name would encode every image again."""
     tags: ClassVar[tuple[str, ...]] = ("stable-diffusion", "stable-diffusion-diffusers")
     """By which the Hub files models of this family."""
     encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
@@ -166,6 +168,7 @@ class SDXLPipelineAdapter(PipelineAdapter):
     """
 
     pipeline_class = "StableDiffusionXLPipeline"
+    cache_name: ClassVar[str] = "SDXLStack"
     tags = ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")
     encoders = ("text_encoder", "text_encoder_2")
     tokenizers = ("tokenizer", "tokenizer_2")

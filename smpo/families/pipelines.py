@@ -246,7 +246,7 @@ def content_keys(
     """
     facts: dict[str, Any] = {
         "encoding": _ENCODING,
-        "stack": type(stack).__name__,
+        "stack": stack.cache_name,
         "resolution": stack.resolution,
         "dtype": "float32",
     }

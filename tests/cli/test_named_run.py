@@ -29,7 +29,7 @@ def stopped(tmp_path, monkeypatch, capfd) -> Path:
         return judge(*words, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "judge", breaks)
+        patch.setattr(loop, "compute_loss", breaks)
         assert smpo(capfd, "run", "typed.yaml", "-q").code == 1
     moved = tmp_path / "moved to é"
     shutil.move(tmp_path / "here", moved)

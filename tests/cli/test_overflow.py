@@ -34,7 +34,7 @@ def scaled(monkeypatch, limit):
         return found
 
     monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, growth_interval=1))
-    monkeypatch.setattr(assemble, "trained", hooked)
+    monkeypatch.setattr(assemble, "trainable_parameters", hooked)
 
 
 def curve(run, name):

@@ -215,7 +215,7 @@ def test_errors_that_come_of_an_absence_are_put_down_to_it(pair):
         raise ValueError("mine")
     with pytest.raises(RankLost, match="process 1 of 2 failed: ValueError: mine"), first.watching():
         raise RuntimeError("connection closed by peer")
-    assert second.heir() is False or first.absent, "the main process speaks as long as it is there"
+    assert second.is_first_alive() is False or first.absent, "the main process speaks as long as it is there"
 
 
 def test_silence_on_another_machine_is_noticed(pair):
@@ -250,17 +250,19 @@ def threads():
 def test_they_meet_when_all_are_there(pair):
     first, second = pair
     came = []
-    other = threading.Thread(target=lambda: (time.sleep(0.3), came.append(1), second.meet(), second.meet()))
+    other = threading.Thread(
+        target=lambda: (time.sleep(0.3), came.append(1), second.barrier(), second.barrier())
+    )
     other.start()
-    first.meet()
+    first.barrier()
     assert came, "not before the other"
-    first.meet()
+    first.barrier()
     other.join()
     with second.watching():
         assert "roll call" in threads()
     assert "roll call" not in threads(), "its watch is over before the process is"
     with pytest.raises(RankLost, match="process 1 of 2 has stopped"), first.watching():
-        first.meet()
+        first.barrier()
 
 
 def test_who_fails_isn_t_waited_for(pair):
@@ -269,5 +271,5 @@ def test_who_fails_isn_t_waited_for(pair):
         raise RunError("the judge is out", help="ask another")
     began = time.monotonic()
     with pytest.raises(RankLost, match="process 1 of 2 failed: the judge is out") as lost, first.watching():
-        first.meet()
+        first.barrier()
     assert time.monotonic() - began < 2 and lost.value.help == "ask another"

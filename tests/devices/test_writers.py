@@ -126,6 +126,6 @@ def test_rolling_back_waits_for_the_checkpoint_that_is_being_written(monkeypatch
         checkpoint, "restore", lambda *_, **how: order.append("read") or checkpoint.Restored(3)
     )
     rolled = MagicMock()
-    rolled.call.meet = lambda: order.append("met")
+    rolled.liveness.barrier = lambda: order.append("met")
     assert _roll_back(rolled, keeper) == 3
     assert order == ["written", "met", "read"]

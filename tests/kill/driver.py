@@ -23,7 +23,7 @@ PHASES = {
     "scoring": "smpo.data.cache.scores:commit",
     "caching": "smpo.data.cache.shards:Shards.append",
     "opening the log": "smpo.tracking.jsonl:JsonlTracker.start",
-    "training": "smpo.engine.loop:judge",
+    "training": "smpo.engine.loop:compute_loss",
     "reporting": "smpo.tracking.jsonl:JsonlTracker._write",
     "looking at held-out pairs": "smpo.engine.monitoring.holdout:Holdout.errors",
     "previewing": "smpo.app.evaluate.evaluate:preview",
@@ -98,7 +98,7 @@ def slow_down() -> None:
 
         return slow
 
-    _wrap("smpo.engine.loop:judge", slower)
+    _wrap("smpo.engine.loop:compute_loss", slower)
 
 
 def main() -> None:

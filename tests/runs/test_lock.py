@@ -44,7 +44,7 @@ def test_nothing_heavy_is_imported() -> None:
     modules = [
         "runs.lock",
         "runs.store",
-        "engine.events",
+        "engine.monitoring.tracker",
         "tracking.mlflow",
         "tracking.console",
         "tracking.ui",

@@ -148,7 +148,7 @@ def test_an_estimate_before_anything_ran(tmp_path):
 def test_show_and_plan_as_a_person_types_them(finished, capfd, monkeypatch):
     folder, ending = finished
     monkeypatch.chdir(folder)
-    sets = [word for one in ending.prepared.wish.sets for word in ("-s", one)]
+    sets = [word for one in ending.prepared.request.sets for word in ("-s", one)]
     said = smpo(capfd, "sweep", "show", "small.yaml", *sets)
     assert said.code == 0, said.err
     assert "★" in said.out and "winner's curse" in said.out and "importance" in said.out

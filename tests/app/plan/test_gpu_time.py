@@ -208,7 +208,7 @@ def test_sdxl_is_planned_in_full_without_its_weights(planned):
         "Adafactor's rows and columns"
     )
     assert plan.disk.downloads["stabilityai/stable-diffusion-xl-base-1.0"] == 13.9
-    assert {one.where for one in plan.obstacles} >= {"model", "data", "reward", "evaluate.prompts"}
+    assert {one.where for one in plan.missing} >= {"model", "data", "reward", "evaluate.prompts"}
 
 
 def test_a_ablation_is_added_up(planned, capfd):
@@ -259,7 +259,7 @@ def test_a_full_disk_is_an_obstacle_and_ends_with_3(planned, monkeypatch, capfd)
     assert said.code == 3 and "where 1.0 GB are free" in said.out
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**13, 0, 70 * 10**9))
     plan = planned("sd15_smpo")
-    assert "disk" not in {one.where for one in plan.obstacles}
+    assert "disk" not in {one.where for one in plan.missing}
     assert any("may be written" in warning for warning in plan.warnings)
 
 

@@ -29,7 +29,7 @@ def panel_of(policy, count: int = 12):
 
 
 def gauge(panel, name: str):
-    return next(one for one in panel.gauges if one.name == name)
+    return next(one for one in panel.proxies if one.name == name)
 
 
 def test_equal_pictures_move_nothing():

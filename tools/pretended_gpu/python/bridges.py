@@ -85,17 +85,17 @@ def _unet(module: Any) -> None:
     module.UNetDenoiser.encode_prompts = finite(module.UNetDenoiser.encode_prompts)
 
 
-def _resemblance(module: Any) -> None:
+def _gradient_correlation(module: Any) -> None:
     """Gradients whose norms read as 0 have no correlation."""
-    original = module.resemblance
+    original = module.gradient_correlation
 
-    def resemblance(pairs: Iterator[list[Tensor]], **named: Any) -> Any:
+    def gradient_correlation(pairs: Iterator[list[Tensor]], **named: Any) -> Any:
         try:
             return original(pairs, **named)
         except ZeroDivisionError:
-            return module.Resemblance(0.0, 0.0, 0.0, 2, 2, 0.0)
+            return module.GradientCorrelation(0.0, 0.0, 0.0, 2, 2, 0.0)
 
-    module.resemblance = resemblance
+    module.gradient_correlation = gradient_correlation
 
 
 class Bridge(NamedTuple):
@@ -108,7 +108,9 @@ BRIDGES = {
     "smpo.engine.monitoring.metrics": Bridge(
         _metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")
     ),
-    "smpo.engine.gradient_correlation": Bridge(_resemblance, ("resemblance", "Resemblance")),
+    "smpo.engine.gradient_correlation": Bridge(
+        _gradient_correlation, ("gradient_correlation", "GradientCorrelation")
+    ),
     "smpo.rewards.networks.clip_like": Bridge(_clip, ("ClipScorer._all",)),
     "smpo.families.unet": Bridge(_unet, ("UNetDenoiser.encode_pictures", "UNetDenoiser.encode_prompts")),
 }

@@ -1,4 +1,4 @@
-"""The only door: what CI runs, a person can run by typing the same words.
+"""Checks of this project: CI runs these sessions, and `nox -s NAME` runs one.
 
 Inside an environment that has smpo, sessions run in it; elsewhere nox makes one (alone: lint, types, docs, tests).
 """
@@ -50,6 +50,20 @@ def tests(session: nox.Session) -> None:
     SMPO_BROWSER=required fails without it."""
     _setup(session)
     session.run("pytest", "-n", "2", *session.posargs, env=ENV)
+
+
+QUICK = (
+    "components", "contracts", "data", "engine", "evaluation", "imaging", "maths", "registry", "rewards", "runs",
+    "spec", "tracking", "cli/test_errors.py", "test_paths.py", "test_prose.py",
+)  # fmt: skip
+"""Of tests/: what needs no process of its own, in a minute and a half of two cores."""
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """The tests of single parts, while you work on one."""
+    _setup(session)
+    session.run("pytest", "-n", "2", *(f"tests/{name}" for name in QUICK), *session.posargs, env=ENV)
 
 
 @nox.session

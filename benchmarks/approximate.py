@@ -2,7 +2,7 @@
 
     python benchmarks/approximate.py                      # the plane, ten seeds: ten minutes of one core
     python benchmarks/approximate.py --world shapes       # pictures, three seeds: half an hour of one core
-    python benchmarks/approximate.py --modes exact stale  # some of them; what is there is kept, run it again to go on
+    python benchmarks/approximate.py --modes exact reference  # some of them; modes that were run are kept
     python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
     python benchmarks/approximate.py --quick              # seconds, to see that it works; says nothing
 
@@ -77,7 +77,6 @@ MODES = {
     "exact": Mode("ReNoise along the policy, one correction a hop", {}),
     "skip first": Mode("`skip_first: true`", {"skip_first": True}),
     "reuse last": Mode("`reuse_last: true`", {"reuse_last": True}),
-    "stale": Mode("`use: stale`, `max_age: 50`", {"use": "stale", "max_age": 50}),
     "reference": Mode(
         "`by: reference`, nothing cached", {"by": "reference"}, marks=(("compute", None), ("cached", POLICY))
     ),

@@ -26,8 +26,6 @@ identity, and none is on by default.
 * `inversion.skip_first: true` leaves out the hop to level 1, which hardly moves anything.
 * `inversion.reuse_last: true` begins each hop with the last prediction of the hop before: k + 1 passes for k hops with one
   correction, instead of 2k. That prediction was made near by, at the other hop's time.
-* `inversion: {use: stale, max_age: 50}` goes on from where the policy of up to 50 updates ago had come with the same image
-  and prompt. Only where images come back within that time; one process; the memory is part of checkpoints.
 * `inversion.by: reference` follows the frozen reference. That saves nothing by itself, but what it finds stays true, and what
   the reference says there too: with `runtime.reuse_inversions`, runs over the same pairs (trials of a sweep) ask only the
   policy, six forwards a pair, on one type of machine bit for bit the run that asks everybody.
@@ -95,7 +93,7 @@ label, then by `shapes-reward`, which smoothed the labels. More arms at equal up
 images](inversion-on-images.md#approximations).
 """
 
-REMOVED = ("fp8",)
+REMOVED = ("fp8", "stale")
 """Modes of the result files that smpo no longer has."""
 
 WORLDS = {
@@ -103,14 +101,12 @@ WORLDS = {
         PLANE,
         ("plane-radius", "plane-on-axis"),
         "At equal forwards a cheaper mode has made more updates and gone further from the base, so that most of what it wins "
-        "there is length, not quality: read both columns, and the gauge. Pairs of the plane come back after 28 updates, so "
-        "that `stale` has something to remember; in a run of less than an epoch it hasn't, and `smpo plan` says so.",
+        "there is length, not quality: read both columns, and the gauge.",
     ),
     "shapes": (
         SHAPES,
         ("shapes-judge", "shapes-reward"),
-        "Pairs come back after 52 updates here, so that `stale` remembers little within {updates}: its numbers are nearly those "
-        "of the exact mode. `reference` and `cached` are the losers: by the judge that has never seen a label they end "
+        "`reference` and `cached` are the losers: by the judge that has never seen a label they end "
         "below the base with one seed of three, and five hundred cached updates ruin the pictures while the reward that "
         "smoothed the labels hardly notices.",
     ),

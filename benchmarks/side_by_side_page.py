@@ -1,4 +1,4 @@
-"""Write docs/performance.md from what side_by_side.py, end_to_end.py, preparation.py, rho.py and the half hour found.
+"""Write docs/performance.md from what side_by_side.py, end_to_end.py, preparation.py and the half hour found.
 
 python benchmarks/side_by_side_page.py            # write
 python benchmarks/side_by_side_page.py --check    # 1 when the page isn't that of the results
@@ -27,7 +27,6 @@ def page(
     found: list[dict[str, Any]],
     small: list[dict[str, Any]],
     around: list[dict[str, Any]],
-    alike: list[dict[str, Any]],
     prepared: list[dict[str, Any]],
 ) -> str:
     sections = (section(report) for report in found)
@@ -35,41 +34,12 @@ def page(
     parts = [
         INTRO,
         half_hour.sections(),
-        worth(alike),
         *sections,
         true_blocks(small),
         end_to_end(around),
         *ready,
     ]
     return "\n".join(parts)
-
-
-def worth(alike: list[dict[str, Any]]) -> str:
-    """What several timesteps a walk are worth once the likeness of their gradients is counted."""
-    lines = ["## What amortising is worth", ""]
-    for rho in alike:
-        found, machine = rho["found"], rho["machine"]
-        lines += [
-            f"`{rho['spec']}`: gradients of one pair at two timesteps correlate at {found['rho']:.3f} "
-            f"[{found['low']:.3f}, "
-            f"{found['high']:.3f}] (the base, {found['pairs']} pairs, {found['levels']} timesteps).",
-            "",
-            "| timesteps a pair | raw gain | gain at equal variance [95 %] |",
-            "|---|---|---|",
-            *(
-                f"| {one['timesteps']} | {one['raw']:.2f} | {one['gain']:.2f} [{one['low']:.2f}, {one['high']:.2f}] |"
-                for one in found["choices"]
-            ),
-            "",
-        ]
-    return "\n".join(
-        [
-            *lines,
-            "Below 1 it loses. The amortised rows further down are raw gains. "
-            f"`benchmarks/rho.py`; {machine['device']}, Python {machine['python']}, torch {machine['torch']}.",
-            "",
-        ]
-    )
 
 
 def section(report: dict[str, Any]) -> str:
@@ -223,7 +193,6 @@ def everything() -> str:
         [report for report in compared if not report["reduced"]],
         [report for report in compared if report["reduced"]],
         results("end_to_end_*.json"),
-        results("rho_*.json"),
         results("preparation.json"),
     )
 

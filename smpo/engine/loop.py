@@ -93,8 +93,6 @@ class Session:
         """Let go of an update that was begun and isn't applied."""
         self.optimiser.zero_grad(set_to_none=True)
         self.overflows.abandon(self.scaler)
-        if forget := getattr(self.inversion, "forget", None):  # what it has seen may be what was wrong
-            forget()
 
 
 def fit(session: Session, start: int = 0) -> Iterator[StepReport]:

@@ -173,14 +173,6 @@ class ExperimentSpec(Block):
                 related=["train.holdout"] if "holdout" in self.train.model_fields_set else [],
                 help="`-s train.holdout=200`",
             )
-        if self.inversion.stateful and self.runtime.devices > 1:
-            raise SpecError(
-                "runtime.devices",
-                f"inversion `{self.inversion.use}` remembers what its process has seen: the result would depend on "
-                "which device sees what",
-                related=["inversion.use"],
-                help="`runtime.devices: 1`, or an inversion without a memory",
-            )
         if self.runtime.sharding == "fsdp":
             self._shardable()
         if self.train.batch % self.runtime.devices:

@@ -50,8 +50,8 @@ class TrainSpec(Block):
     """Largest timestep that is drawn; null means the last of the schedule."""
     timesteps_per_pair: Annotated[int, Neutral(1)] = Field(1, ge=1, le=64)
     """Timesteps at which each pair is looked at, one in each of as many equal parts of the range, each with a loss of
-    its own. They share one walk of the inversion: cheaper per loss, and the same expected gradient, but losses of one
-    pair resemble each other (`smpo measure rho` tells how much)."""
+    its own. They share one walk of the inversion: cheaper per loss, and the same expected gradient, but gradients of
+    one pair correlate, so that two such losses are worth less than two pairs."""
     stratified: Annotated[bool, Neutral(False)] = False
     """Spread the timesteps of an update's pairs evenly over the range instead of drawing each by itself: the same
     expected gradient with less variance."""

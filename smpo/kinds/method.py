@@ -62,8 +62,6 @@ class Inversion(Component):
     """How a clean latent becomes the noisy one on which policy and reference are compared."""
 
     kind: ClassVar[str] = "inversion"
-    stateful: ClassVar[bool] = False
-    """Whether a run's inversions depend on earlier ones of the same process: such a run has one process."""
 
     @property
     def needs_reference(self) -> bool:
@@ -92,22 +90,6 @@ class Inversion(Component):
         With several `levels`, the timesteps of an image lie one in each of as many equal parts of the range.
         """
         return 0.0
-
-    def mean_passes(
-        self, timesteps: int, t_min: int, t_max: int, levels: int = 1, gap: float | None = None
-    ) -> float:
-        """The same over a run in which a pair comes back every `gap` updates (None: nobody knows), for inversions that
-        remember."""
-        return self.expected_passes(timesteps, t_min, t_max, levels)
-
-    def bind(self, pairs_per_update: int) -> Inversion:
-        """What one run calls: this, or something with a memory, whose `state` and `load_state` go through
-        checkpoints."""
-        return self
-
-    def warnings(self, gap: float | None) -> Iterable[str]:
-        """What `smpo plan` should say of it, a sentence each, where a pair comes back every `gap` updates."""
-        return ()
 
     def max_steps(self) -> int:
         """Grid steps, for the check that the model's schedule is that long."""

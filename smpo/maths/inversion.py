@@ -68,13 +68,6 @@ class InversionStep(NamedTuple):
     hop: int = 0
 
 
-class Midway(NamedTuple):
-    """Samples that have made some hops before: `x` [N, ...] where they are, `begin` [N] the hop that comes next."""
-
-    x: Tensor
-    begin: Sequence[int]
-
-
 def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
     """Deterministic DDIM move between two noise levels along ε (Song et al. 2021, equation 12, η = 0).
 
@@ -115,20 +108,13 @@ def inversion_steps(
     spacing: Spacing = "even",
     images: Sequence[int] | None = None,
     reuse_last: bool = False,
-    midway: Midway | None = None,
 ) -> Iterator[InversionStep]:
-    """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there.
-
-    `midway`: where samples begin that don't begin at x0. Of samples that share an `images` number, those that make
-    more than one hop must begin at the same place.
-    """
+    """The hops of `invert`, one by one. Arguments as there."""
     if t.shape != x0.shape[:1]:
         raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
     w = iterate_weights(refinements, combine, weights)
     if reuse_last and (len(w) < 2 or where == "last"):
         raise ValueError("reuse_last needs refinements at every hop: without one the network is never asked.")
-    if reuse_last and midway is not None:
-        raise ValueError("whoever begins midway has no last prediction to reuse.")
     hops = itinerary(
         steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing
     )
@@ -139,10 +125,9 @@ def inversion_steps(
     image = None if images is None else [images[i] for i in order]
     legs = plan_legs(
         goal, hops, schedule.T, image=image, exact=convention == "exact", last_only=where == "last",
-        begin=None if midway is None else [midway.begin[i] for i in order],
     )  # fmt: skip
     on_device = sent(order, x0.device)
-    x = widen(x0.detach() if midway is None else midway.x.detach())[on_device]
+    x = widen(x0.detach())[on_device]
     last: Tensor | None = None  # the evaluation with which each sample's hop before this one ended
     for leg in legs:
         movers = None if leg.movers is None else sent(leg.movers, x.device)

@@ -14,6 +14,7 @@ from smpo.registry.component import Component, Registry
 from smpo.registry.slots import Slot, slot_nodes
 from smpo.spec.layers import merge
 from smpo.spec.problems import Note, Problem, SpecProblems, quoted
+from smpo.spec.removed import REMOVED_COMPONENTS
 from smpo.spec.source import Source, Span
 from smpo.spec.tree import Entry, Node, Path, dotted, find, put
 
@@ -149,6 +150,8 @@ class Expander:
         return next((slot.kind.noun for slot in self.slots if slot.kind.kind == kind), "") or kind
 
     def _advise(self, kind: str, name: str) -> tuple[str, str | None]:
+        if why := REMOVED_COMPONENTS.get((kind, name)):
+            return why, None
         names = self.catalogue.names(kind)
         label = suggest(name, names) if names else f"no {self._noun(kind)} is installed"
         others = self.catalogue.kinds_of(name)

@@ -9,7 +9,6 @@ from smpo.components.inversions import (
     DDIMInversion,
     NoInversion,
     ReNoise,
-    StaleInversion,
 )
 from smpo.kinds import Predictors
 from smpo.maths.draws import PositionDraws
@@ -31,7 +30,6 @@ INVERSIONS = [
     ReNoise(steps=5, refinements=3, where="last", skip_first=True, guidance=2.0),
     ReNoise(steps=5, reuse_last=True),
     ReNoise(steps=5, refinements=2, reuse_last=True, guidance=2.0, skip_first=True),
-    StaleInversion(steps=5),
     BlendedInversion(steps=5, fresh=0.3),
     BlendedInversion(steps=5, fresh=0.3, shared=False, where="last"),
     CommonInversion(steps=5),

@@ -38,9 +38,8 @@ def cached_inversion(
     """The spec's inversion, and what the reference said: both with a memory if `runtime.reuse_inversions` asks for one
     and the inversion follows the reference."""
     inversion = spec.inversion
-    wanted = spec.runtime.reuse_inversions and not inversion.stateful
-    if not wanted or getattr(inversion, "by", "") != "reference":
-        return inversion.bind(spec.train.batch), None
+    if not spec.runtime.reuse_inversions or getattr(inversion, "by", "") != "reference":
+        return inversion, None
     about = {
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,

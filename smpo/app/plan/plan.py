@@ -87,8 +87,7 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     network = known(facts.parameters, facts.resolution)
     pictures = sampled(spec)
     caches = cache_use(spec, rows=rows, visits=pairs, network=network, side=facts.resolution)
-    gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
-    inversion, per_pair = _passes(spec, facts, gap)
+    inversion, per_pair = _passes(spec, facts)
     scores = scored(resolved, caches, pictures.samples)
     preparation = prepared(spec, caches, scores.reward, network.encode_tflop if network else None)
     disk = disk_use(resolved, facts, network, caches, pictures)
@@ -165,7 +164,6 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         warnings=[
             *spec_warnings(resolved),
             *_needless(spec, caches, pairs),
-            *spec.inversion.warnings(gap),
             *disk.warnings,
         ],
     )
@@ -195,14 +193,13 @@ def _follows(spec: ExperimentSpec) -> Literal["policy", "reference"]:
     return "reference" if getattr(spec.inversion, "by", "policy") == "reference" else "policy"
 
 
-def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:
+def _passes(spec: ExperimentSpec, facts: ModelFacts) -> tuple[float, float]:
     """Network passes an image that the inversion takes, and forwards a pair in all: for each of its images and levels
-    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means.
-    `gap`: updates between two visits of a pair, where that is known."""
+    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means."""
     train, objective = spec.train, spec.objective
     timesteps = facts.timesteps or 1000
     t_max = timesteps - 1 if train.t_max is None else train.t_max
     levels = objective.levels_per_pair() * train.timesteps_per_pair
-    inversion = spec.inversion.mean_passes(timesteps, train.t_min, t_max, levels, gap)
+    inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max, levels)
     others = objective.needs_reference + objective.needs_means
     return inversion, 2 * levels * (inversion + 3 + others)

@@ -58,8 +58,7 @@ class RunContext:
 
         session = self.live.session
         return TrainState(
-            self.parameters, session.optimiser, session.average, session.scaler, session.inversion,
-            session.overflows,
+            self.parameters, session.optimiser, session.average, session.scaler, session.overflows
         )  # fmt: skip
 
     @property

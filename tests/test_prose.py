@@ -19,7 +19,7 @@ from tests.paths import ROOT
 
 WORDS = re.compile(
     r"\b(whoever|nobody|anybody|somebody|everybody|asks?|asked|asking|says|said|hears?|heard|remembers?|remembered"
-    r"|tells?|(?:is|are|was|were|be|been) told|hopes?|listens?|forgets?|forgot|mourns?|strangers?|doubts?)\b",
+    r"|tells|(?:is|are|was|were|be|been) told|hopes?|listens?|forgets?|forgot|mourns?|strangers?|doubts?)\b",
     re.IGNORECASE,
 )
 QUOTED = re.compile(r"```.*?```|`[^`\n]*`|\"[^\"\n]*\"|\[[^\]]*\]\([^)]*\)", re.DOTALL)

@@ -18,8 +18,8 @@ class Leg(NamedTuple):
     """One hop of a batch in which samples stand in order of descending goal.
 
     The first `moving` samples make it. `asked`: one sample for each distinct move, with `source` and `target` levels;
-    the first `plain` of them move on afterwards and are not refined. `spread`: for each that moves, its place among the
-    asked, or None when each has a move of its own. `hop`: number in the itinerary.
+    the first `plain` of them move on afterwards and are not refined. `spread`: for each that moves, its place in
+    `asked`, or None when each has a move of its own. `hop`: number in the itinerary.
     """
 
     hop: int

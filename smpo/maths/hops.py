@@ -5,9 +5,9 @@ Pure Python, so that `smpo plan` computes costs without torch. `smpo.maths.inver
 Three time-grid conventions (method reference 1.4 and 1.5). With Δ = T // steps and grid levels
 ℓ_k = offset + kΔ, a sample bound for timestep t makes these hops:
 
-    exact      -1 → ℓ_0 → ℓ_1 → ... → t     all levels below t, then t itself; the network is told the target
-    lt_0_22    ℓ_k-Δ → ℓ_k while ℓ_k-Δ < t  overshoots t; the network is told the *source*, first one negative
-    ge_0_22    ℓ_k-Δ → ℓ_k while ℓ_k < t    undershoots t; the network is told the target
+    exact      -1 → ℓ_0 → ℓ_1 → ... → t     all levels below t, then t itself; the network gets the target
+    lt_0_22    ℓ_k-Δ → ℓ_k while ℓ_k-Δ < t  overshoots t; the network gets the *source*, first one negative
+    ge_0_22    ℓ_k-Δ → ℓ_k while ℓ_k < t    undershoots t; the network gets the target
 
 The last two reproduce diffusers' DDIMInverseScheduler below and from version 0.22 under the loop of the
 official SmPO code, which was written for the former. A negative level means "clean": its ᾱ is `InversionConfig.start`.

@@ -1,4 +1,4 @@
-"""DDIM inversion with ReNoise: the noise that belongs to an image, found by asking the model.
+"""DDIM inversion with ReNoise: the noise that belongs to an image, computed with the model itself.
 
 Plain diffusion DPO draws noise at random. SmPO walks the clean latent up the model's own deterministic path
 to x̃_t and takes τ, the noise that explains x̃_t, as the regression target. A hop between levels a → b is
@@ -10,9 +10,9 @@ official code does (the paper may mean one correction at the end); K → ∞ wit
 implicit equation, and DDIM sampling then returns exactly to the start.
 
 Every sample has its own t. There is no loop over samples: a hop takes all those that haven't arrived yet. Samples
-that start from one image share their way for as long as it is the same (`images`): their x̃_t and τ are those that
-each would have found alone, and the network is asked once. Who moves when is settled on the host before the first
-hop, so that a GPU is never waited for.
+that start from one image share their way for as long as it is the same (`images`): their x̃_t and τ are those of
+separate inversions, and the network runs once. The host plans all hops before the first one, so that it never waits for
+a GPU.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,10 +28,10 @@ from smpo.maths.schedule import NoiseSchedule, sent, widen
 
 
 class Predict(Protocol):
-    """A network seen from here: its raw output, in its own parameterisation.
+    """A network: its raw output, in its own parameterisation.
 
-    `x` [n, ...] in the dtype of the latents given, `t` [n] integers, `rows` [n] says which samples of the
-    original batch these are, so that conditioning can be gathered (`cond[rows]`).
+    `x` [n, ...] in the dtype of the latents given, `t` [n] integers, `rows` [n] their places in the original batch,
+    by which conditioning is gathered (`cond[rows]`).
     """
 
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
@@ -40,8 +40,8 @@ class Predict(Protocol):
 class Noised(NamedTuple):
     """A noisy latent and the noise in it, both [N, ...] in at least float32.
 
-    `passes` counts network passes, one per row sent: the price of the whole batch. `key` names what was found, for
-    whoever keeps what follows from it; empty where it isn't kept.
+    `passes` counts network passes of the whole batch, one per row. `key` identifies the result in a cache of inversions
+    and of the reference's predictions; empty without one.
     """
 
     x_t: Tensor

@@ -69,7 +69,7 @@ class ExperimentSpec(Block):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether training asks the frozen original at all."""
+        """Whether training runs the frozen reference at all."""
         return self.objective.needs_reference or self.inversion.needs_reference
 
     @property
@@ -109,7 +109,7 @@ class ExperimentSpec(Block):
                 )
 
     def _drawable(self) -> None:
-        """Whether the model draws pictures of the sizes that are asked for."""
+        """Raises `SpecError` for sizes that the model can't draw."""
         sizes = self.evaluate.sizes if self.evaluate is not None else None
         if sizes and not self.model.sized:
             raise SpecError(

@@ -59,8 +59,8 @@ class TrainSpec(Block):
     """Arithmetic of policy and reference alike; weights that are trained stay in fp32. fp16 scales the loss, and
     repeats an update whose gradients overflow with a smaller scale; bf16 needs neither."""
     holdout: Annotated[int, Neutral(0)] = Field(0, ge=0)
-    """Pairs that are kept out of training, with all that share an image with them, to ask during training what the
-    policy prefers. Which ones doesn't depend on the seed."""
+    """Pairs that are kept out of training, with all that share an image with them, on which the policy's preferences
+    are measured during training. The choice of pairs doesn't depend on the seed."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the policy; when set, the average is evaluated and saved."""
     optimiser: Optimiser = slot("adamw")

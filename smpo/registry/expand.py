@@ -46,7 +46,7 @@ class Catalogue:
 
 @dataclass
 class Expander:
-    """Unfolds layers, and remembers what it couldn't: `problems`, and the paths of slots they are about."""
+    """Unfolds layers, and collects `problems` and the paths of the slots that they are about."""
 
     slots: tuple[Slot, ...]
     catalogue: Catalogue
@@ -234,7 +234,7 @@ class Expander:
 
 
 def _poisoned(settings: Node, key: Span, span: Span, name: str) -> Node:
-    """Keeps the place of a name that means nothing; nobody complains about it a second time."""
+    """Keeps the place of an unknown name without a second problem about it."""
     return replace(settings, data={"use": Entry(key, Node(span, name)), **settings.entries}, fresh=True)
 
 

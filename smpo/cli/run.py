@@ -68,7 +68,7 @@ def run_command(
 
 
 def _devices(asked: int | None, place: RankInfo | None) -> list[str]:
-    """How many processes there are, as a setting: what was asked for, or what a launcher has started."""
+    """The number of processes as a setting: that of `--devices`, or of a launcher."""
     if place is not None and asked not in (None, place.world):
         raise MachineError(
             f"`--devices {asked}`, and {place.launcher} started {place.world} processes",
@@ -95,7 +95,7 @@ def _arguments(
 
 
 def _end(code: int) -> None:
-    """With the code of those who did the work; they have said everything."""
+    """Exit with the workers' exit code; their output has the reason."""
     if code:
         raise SystemExit(code)
 
@@ -120,7 +120,7 @@ def show_result(result: Result, runs: str) -> None:
         console.print(line)
     if read_place(result.folder):
         console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
-    else:  # nothing was told to MLflow
+    else:  # the run isn't in MLflow
         console.print(f"look       smpo show {escape(_short(result.folder))}")
 
 

@@ -27,13 +27,13 @@ from smpo.kinds import (
     Conditioning,
     Denoiser,
     Draws,
-    Inversion,
     Objective,
     PairBatch,
     Predicted,
     Predictors,
     ReferenceCache,
 )
+from smpo.kinds.live import Invert
 from smpo.maths.schedule import carried
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def invert_batch(
     draws: Draws,
     *,
     denoiser: Denoiser,
-    inversion: Inversion,
+    inversion: Invert,
     objective: Objective,
     settings: StepConfig,
 ) -> InvertedBatch:

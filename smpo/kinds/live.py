@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from smpo.kinds.values import Conditioning, Pair, Picture, Placement
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["Denoiser", "Draws", "PairTable", "Predict", "Predictors", "ReferenceCache", "Scorer"]
+__all__ = ["Denoiser", "Draws", "Invert", "PairTable", "Predict", "Predictors", "ReferenceCache", "Scorer"]
 
 
 class Draws(Protocol):
@@ -36,6 +37,14 @@ class Predict(Protocol):
     """
 
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
+
+
+class Invert(Protocol):
+    """The inversion that one run calls, with what it keeps from update to update (`Inversion.bind`)."""
+
+    def __call__(
+        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
+    ) -> Noised: ...
 
 
 class ReferenceCache(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -39,12 +39,18 @@ def terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        for one, handler in earlier.items():
-            signal.signal(one, handler)
+        _restore(earlier)
+
+
+def _restore(earlier: Mapping[int, Any]) -> None:
+    """Signals that were ignored meanwhile stay so: after the loss of a process the others' SIGTERM is (`Liveness`)."""
+    for number, handler in earlier.items():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _heeded() -> list[signal.Signals]:
-    """Of the signals that end a process, those that this one isn't meant to ignore."""
+    """Of the signals that end a process, those that it doesn't ignore already, as `nohup` makes it."""
     return [one for one in _ENDS if signal.getsignal(one) is not signal.SIG_IGN]
 
 
@@ -80,8 +86,7 @@ class Interrupt:
     ) -> None:
         if signal.SIGALRM in self._earlier:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for one, handler in self._earlier.items():
-            signal.signal(one, handler)
+        _restore(self._earlier)
 
     def wanted(self, accelerator: Any) -> bool:
         """Whether to stop now; all processes of a run give the same answer, so that none waits for the others."""

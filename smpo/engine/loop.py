@@ -1,7 +1,7 @@
 """The training loop. It knows no algorithm: what is inverted, compared and smoothed is decided by the components.
 
-Inside an update no device is asked for a number: work is queued, and what is worth reading is read once, together with
-the verdict whether the update may be applied. Processes meet once an update too, so nobody waits for the dearest pair.
+Inside an update no number is read from the device: work is queued, and metrics are read once, together with the verdict
+whether the update may be applied. Processes synchronise once an update too, so none waits for the slowest pair.
 
 `fit` is a generator of step reports; logging, checkpoints, previews, pruning and stopping are its caller's business.
 Nothing random lives here: order, timesteps and noise are functions of (seed, sample position), so a run that is
@@ -69,7 +69,7 @@ class Session:
     window: int | None = None
     """Pairs that are inverted together; None: all of an update."""
     reference_cache: ReferenceCache | None = None
-    """A memory of what the reference said; None: it is asked every time."""
+    """Outputs of the reference by micro-batch; None: it runs every time."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     overflows: Overflows = field(default_factory=Overflows)
     """Updates that were applied, and attempts that the scaler's gradients overflowed in."""

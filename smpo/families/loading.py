@@ -112,7 +112,7 @@ def load_unet(
 
 
 def _unlike(scheduler: Any, reading: LoadOptions, single: bool) -> bool:
-    """Whether whoever opens the base alone gets another schedule: one that was corrected here, or told by a file."""
+    """Whether the base alone has another schedule: one that was corrected here, or read from a file."""
     corrected = reading.prediction is not None or reading.zero_terminal_snr is not None
     special = scheduler.config.prediction_type != "epsilon" or scheduler.config.get("rescale_betas_zero_snr")
     return bool(corrected or (single and special))

@@ -48,7 +48,7 @@ class Invert(Protocol):
 
 
 class ReferenceCache(Protocol):
-    """What the frozen reference said of a micro-batch, kept bit for bit from one run to the next."""
+    """Outputs of the frozen reference by micro-batch, bit for bit, kept from one run to the next."""
 
     def get(self, key: str) -> Tensor | None: ...
     def put(self, key: str, output: Tensor) -> None: ...
@@ -65,11 +65,11 @@ class Predictors:
     levels: int = 1
     """Timesteps of each image: rows run over sides, then levels, then pairs. Those of one image may share their way."""
     pictures: Sequence[str] = ()
-    """Name of each row's image as it is shown, with its prompt; the same at every visit. Empty where nobody knows."""
+    """Name of each row's image as it is shown, with its prompt; the same at every visit. Empty where unknown."""
 
 
 class Denoiser(Protocol):
-    """Everything the engine may ask of a model. Nothing else in smpo knows what a UNet is."""
+    """A model as the engine uses it. Only its family knows what a UNet is."""
 
     schedule: NoiseSchedule
     device: torch.device
@@ -120,7 +120,7 @@ class Denoiser(Protocol):
     ) -> list[Picture]:
         """One finished sample a prompt. Sample i depends on `prompts[i]` and `seeds[i]`, not on the batch.
 
-        `size`: height and width, None for the model's own. Only models that are `sized` are asked for another one."""
+        `size`: height and width, None for the model's own. Only models that are `sized` have another one."""
         ...
 
     def save(self, folder: Path) -> list[str]:
@@ -149,8 +149,7 @@ class Scorer(Protocol):
 class PairTable(Protocol):
     """Preference pairs in memory or on disk. Images are decoded on request.
 
-    A table that sets `threads = True` may be asked for pictures by several threads at once; of others one picture at a
-    time is read."""
+    With `threads = True`, several threads call `picture` at once; otherwise one does."""
 
     digest: str
     """Content hash of pairs and votes: what was trained on."""

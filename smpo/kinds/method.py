@@ -30,7 +30,7 @@ DRIFT_PROMPTS, DRIFT_TIMESTEPS = 64, 8
 class Smoothing(Component):
     """How sure are we that the labelled winner is the better image?
 
-    The vote says yes; annotators differ, and a reward model may know by how much. Pure and cheap: called once, on
+    The vote is one annotator's; a reward model may know how much annotators differ. Pure and cheap: called once, on
     scores that were computed before training.
     """
 
@@ -53,7 +53,7 @@ class Smoothing(Component):
         """`[M]` probability in [0, 1] that the winner wins.
 
         `winner`, `loser`: raw reward scores `[M]` (NaN when `needs_reward` is false); `share`: `[M]` share of votes.
-        0.5 means the pair says nothing; below 0.5 the reward disagrees with the vote. Promises: monotone in
+        0.5 means no preference; below 0.5 the reward disagrees with the vote. Promises: monotone in
         `winner - loser`; swapping the pair gives one minus the result.
         """
 
@@ -67,12 +67,12 @@ class Inversion(Component):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the frozen original is asked."""
+        """Whether the inversion runs the frozen reference."""
         return False
 
     @property
     def needs_unconditional(self) -> bool:
-        """Whether the networks are asked with empty prompts too (guidance)."""
+        """Whether the inversion runs the networks with empty prompts too (guidance)."""
         return False
 
     @abstractmethod
@@ -96,8 +96,8 @@ class Inversion(Component):
     def mean_passes(
         self, timesteps: int, t_min: int, t_max: int, levels: int = 1, gap: float | None = None
     ) -> float:
-        """The same over a run in which a pair comes back every `gap` updates (None: nobody knows), for inversions that
-        remember."""
+        """The same over a run in which a pair comes back every `gap` updates (None: unknown), for inversions that
+        keep state."""
         return self.expected_passes(timesteps, t_min, t_max, levels)
 
     def bind(self, pairs_per_update: int) -> Inversion:

@@ -26,7 +26,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Process `rank` of `world`; `local` counts on its own machine. The store listens at `address`:`port`."""
+    """Process `rank` of `world`; `local` counts on its own machine. The store's server is `address`:`port`."""
 
     rank: int
     world: int

@@ -5,8 +5,8 @@
         with ledger("invert"): ...          # not counted as `train`: phases never overlap, so they add up
 
 A *pass* is one picture once through the network, forwards; a backward is counted by itself, and costs about two.
-The ledger is kept in the run's folder (`cost.json`) and in each checkpoint, and a resumed run adds to what its
-checkpoint says: what a killed process did after that is done again, and counts once.
+The ledger is kept in the run's folder (`cost.json`) and in each checkpoint, and a resumed run adds to its checkpoint's:
+work of a killed process after that is done again, and counts once.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class CostMeter:
 
     @property
     def training_passes(self) -> float:
-        """Everything that training asked of the networks; a backward counts as two."""
+        """All passes of training; a backward counts as two."""
         beside = sum(self.passes.get(name, 0.0) for name in ("sample", "diagnose"))
         return self.forwards - beside + 2 * self.backwards
 
@@ -175,8 +175,8 @@ class CostMeter:
             self.flop_per_pass = float(counter.get_total_flops()) or None
 
     def load(self, folder: RunFolder, kept: Mapping[str, Any]) -> None:
-        """Add what was done before: what the checkpoint says, whose facts are `kept`, else what an interrupted part of
-        the run has written."""
+        """Add earlier costs: those in the checkpoint's facts `kept`, else those that an interrupted part of the run has
+        written."""
         self._joined = True
         # What was damaged meanwhile costs its figures, not the run.
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -199,8 +199,8 @@ class CostMeter:
 
     @contextmanager
     def closing(self, folder: RunFolder) -> Iterator[None]:
-        """However the block is left, the sum is written. What ended it is said, and not that this couldn't be written
-        either."""
+        """However the block is left, write the sum. An error of the block is raised, and not one of writing after
+        it."""
         try:
             yield
         except BaseException:

@@ -29,13 +29,13 @@ def terminable() -> Iterator[None]:
     """Inside the block SIGTERM raises `Terminated`, so that whatever was begun is ended in order. Does nothing outside
     the main thread."""
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = {one: signal.signal(one, hear) for one in _heeded()}
+    earlier = {number: signal.signal(number, handle) for number in _heeded()}
     try:
         yield
     finally:
@@ -65,7 +65,7 @@ def any_rank_interrupted(wish: bool, accelerator: Any) -> bool:
 
 
 class Interrupt:
-    """Inside the block, signals are remembered instead of raised. Does nothing outside the main thread.
+    """Inside the block, signals set a flag and raise nothing. Does nothing outside the main thread.
 
     `busy`: whether an update could be broken off right now; None where it must not be, because other processes would
     wait for it.
@@ -108,6 +108,6 @@ class Interrupt:
         )
 
     def _insist(self, number: int, frame: FrameType | None) -> None:
-        """The notice is running out. Asked again and again, until an update is at work: writing isn't broken off."""
+        """The notice is running out. Called twice a second until an update is at work: writing isn't broken off."""
         if self._busy is not None and self._busy():
             raise Terminated

@@ -36,7 +36,7 @@ class TrainState:
     scaler: torch.amp.GradScaler | None = None
     """Of fp16 losses: its scale, and the updates since it last overflowed."""
     inversion: object = None
-    """One that remembers has `state` and `load_state` (`smpo.kinds.Inversion.for_run`)."""
+    """A stateful one has `state` and `load_state`."""
     overflows: Overflows | None = None
     """Counts of fp16's skipped attempts."""
 

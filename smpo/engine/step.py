@@ -150,8 +150,8 @@ def invert_batch(
 def run_reference(
     noisy: InvertedBatch, denoiser: Denoiser, objective: Objective, cache: ReferenceCache | None = None
 ) -> ReferenceBatch:
-    """The reference's prediction, in the same batch as the policy's later, so that rounding cancels in their difference;
-    from `cache` where it has the batch's key."""
+    """The reference's prediction, from `cache` where it has the batch's key. Its batch is the policy's: rounding
+    cancels in their difference."""
     schedule, t = denoiser.schedule, noisy.t
     reference, ran = noisy.noise, False  # a placeholder in the right shape
     if objective.needs_reference:

@@ -1,8 +1,7 @@
 """How torch's allocator takes memory from a GPU: in expandable segments, unless a variable of `ALLOCATOR` is set.
 
-Segments of fixed size leave holes: passes with and without gradients, and inversions of other sizes, need blocks of
-different sizes, and a block that fits into no hole is allocated anew. Expandable segments are mapped page by page and can be filled
-again. torch has them on Linux with CUDA; drivers of some virtual GPUs and boards refuse them.
+Segments of fixed size leave holes that blocks of other passes don't fit into. Expandable segments are mapped page by
+page and can be filled again. torch has them on Linux with CUDA; drivers of some virtual GPUs and boards refuse them.
 """
 
 from __future__ import annotations

@@ -94,7 +94,9 @@ class Liveness:
         self._silence, self._grace = silence, grace
         self._every = every * max(1, place.world // 16)  # one store answers all processes
         store, _, _ = next(rendezvous("env://", timeout=_START_TIMEOUT))
-        self._store = PrefixStore(f"smpo/{place.restarts}", store)
+        prefix = f"smpo/{place.restarts}"
+        self._store = PrefixStore(prefix, store)
+        self._watched_store = PrefixStore(prefix, store.clone())  # a thread needs its own
         self._others = [rank for rank in range(place.world) if rank != place.rank]
         self._address = f"{socket.gethostname()} {os.getpid()}"
         self._addresses: dict[int, str] = {}
@@ -219,7 +221,7 @@ class Liveness:
     # ---------------------------------------------------------------------------------------------- the watch's thread
 
     def _watch(self) -> None:
-        store, answered = self._store.clone(), time.monotonic()
+        store, answered = self._watched_store, time.monotonic()
         while not self._over.wait(self._every):
             try:
                 store.add(f"beat/{self.place.rank}", 1)

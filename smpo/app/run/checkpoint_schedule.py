@@ -88,8 +88,9 @@ def checkpoint_on_error(run: RunContext, writer: CheckpointWriter) -> Iterator[l
             run.liveness.first_dead_rank()
         if run.live.sharded and not isinstance(error, NonFiniteLoss):
             raise
-        alone = run.liveness is None or run.live.sharded
-        writes = run.writes_checkpoint if alone else run.liveness.is_first_alive()
+        writes = run.writes_checkpoint
+        if run.liveness is not None and not run.live.sharded:
+            writes = run.liveness.is_first_alive()
         step = run.live.session.applied
         if writes and step is not None and step > max(tried) and not run.any_rank(not _finite(run)):
             _save_after_error(run, writer, step)

@@ -42,7 +42,7 @@ def terminable() -> Iterator[None]:
         _restore(earlier)
 
 
-def _restore(earlier: Mapping[int, Any]) -> None:
+def _restore(earlier: Mapping[Any, Any]) -> None:
     """Signals that were ignored meanwhile stay so: after the loss of a process the others' SIGTERM is (`Liveness`)."""
     for number, handler in earlier.items():
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -28,7 +28,7 @@ def run_command(
 ) -> None:  # fmt: skip
     place = rank_from_environment()
     if place is not None and not place.is_main:
-        _end(run_worker_rank(place, roots=roots or (), no_local_code=no_local_code))
+        run_worker_rank(place, roots=roots or (), no_local_code=no_local_code)
         return
     with abort_on_error(place):
         begun = named_run(spec, resume=resume)
@@ -49,7 +49,8 @@ def run_command(
         runtime = resolved.spec.runtime
         if place is None and runtime.devices > 1:
             arguments = _arguments(spec, sets, resume, again, quiet, roots, no_local_code)
-            _end(launch(arguments, runtime.devices, threads=runtime.threads))
+            if code := launch(arguments, runtime.devices, threads=runtime.threads):
+                raise SystemExit(code)
             return
         plan = make_plan(resolved)
         if not quiet:
@@ -92,12 +93,6 @@ def _arguments(
         "--",
         spec,
     ]
-
-
-def _end(code: int) -> None:
-    """Exit with the workers' exit code; their output has the reason."""
-    if code:
-        raise SystemExit(code)
 
 
 def show_result(result: Result, runs: str) -> None:

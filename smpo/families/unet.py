@@ -53,7 +53,7 @@ class UNetDenoiser:
         self.schedule = schedule_of(stack.pipeline, stack.compare).to(self.device)
         self.encoder_key, self.weights_key = keys
         self.opening = opening
-        """With which class and line of Python strangers open the base."""
+        """The class and the Python lines that load the base."""
         self.origin = origin
         self.stack = stack
         self.tags = stack.tags
@@ -137,9 +137,9 @@ class UNetDenoiser:
         """PIL images from the pipeline's own `__call__`, with the folder's scheduler.
 
         Starting noise comes from a CPU generator for each image, so it is the same on every device. In
-        float32 the images are those that plain diffusers draws from the saved folder. `size`: height and width; SDXL
-        is told that the picture has this size and nothing was cut, as its pipeline does. Raises `RunError` for a size
-        that the UNet can't halve as often as it wants to.
+        float32 the images are those that plain diffusers draws from the saved folder. `size`: height and width; SDXL is
+        conditioned on this size without a crop, as in its pipeline. Raises `RunError` for a size that the UNet can't
+        halve often enough.
         """
         pipeline, side = self.stack.pipeline, self.stack.resolution
         height, width = size or (side, side)

@@ -30,7 +30,7 @@ DRIFT_PROMPTS, DRIFT_TIMESTEPS = 64, 8
 class Smoothing(Component):
     """How sure are we that the labelled winner is the better image?
 
-    The vote says yes; annotators differ, and a reward model may know by how much. Pure and cheap: called once, on
+    The vote is one annotator's; a reward model may know how much annotators differ. Pure and cheap: called once, on
     scores that were computed before training.
     """
 
@@ -53,7 +53,7 @@ class Smoothing(Component):
         """`[M]` probability in [0, 1] that the winner wins.
 
         `winner`, `loser`: raw reward scores `[M]` (NaN when `needs_reward` is false); `share`: `[M]` share of votes.
-        0.5 means the pair says nothing; below 0.5 the reward disagrees with the vote. Promises: monotone in
+        0.5 means no preference; below 0.5 the reward disagrees with the vote. Promises: monotone in
         `winner - loser`; swapping the pair gives one minus the result.
         """
 
@@ -65,12 +65,12 @@ class Inversion(Component):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the frozen original is asked."""
+        """Whether the inversion runs the frozen reference."""
         return False
 
     @property
     def needs_unconditional(self) -> bool:
-        """Whether the networks are asked with empty prompts too (guidance)."""
+        """Whether the inversion runs the networks with empty prompts too (guidance)."""
         return False
 
     @abstractmethod

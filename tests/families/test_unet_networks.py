@@ -265,6 +265,6 @@ def test_what_can_not_work_is_refused_in_words(sd_folder: Path) -> None:
 
 
 def test_it_is_a_denoiser(sd_folder: Path) -> None:
-    denoiser: Denoiser = load_unet(sd_folder, runtime=Runtime(), train_precision="bf16")
+    denoiser: Denoiser = load_unet(sd_folder, runtime=Runtime(precision="bf16"))
     assert denoiser.latent_shape == (4, 16, 16)
     assert denoiser.schedule.T == 1000 and denoiser.device.type == "cpu"

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smpo.evaluation.results.comparison import Judge, rank
+from smpo.evaluation.sampling.slots import SamplingSettings
 from smpo.kinds import Prompt
 from tests.browser import CHROMIUM, REQUIRED, browse, in_browser
 from tests.cli.words import SMALL_PLANE, smpo
@@ -120,7 +121,7 @@ def contest():
         prompts,
         [Judge(NASTY[2], "k", True, True)],
         table,
-        settings={"guidance": 3.0, "steps": 10, "images": 1, "seed": 1},
+        settings=SamplingSettings(guidance=3.0, steps=10, images=1, seed=1),
         prompt_set=NASTY[3],
         role=NASTY[1],
     )
@@ -145,9 +146,11 @@ def test_the_comparison_page(tmp_path):
 def test_tables_of_contests_and_ablations_as_markdown(tmp_path):
     """As a forge or MLflow would show them, but with HTML let through: nothing may be left to sanitise."""
     from smpo.evaluation.report import comparison_text as contest_text
-    from smpo.evaluation.report.ablation_text import _grid
+    from smpo.evaluation.report.markdown import markdown_table
 
-    text = contest_text.markdown(contest()) + _grid([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
+    text = contest_text.markdown(contest()) + markdown_table(
+        [{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY]
+    )
     assert_harmless(f"<html>{markdown.markdown(text, extensions=['tables'])}</html>", tmp_path)
 
 

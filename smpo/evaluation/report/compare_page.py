@@ -29,7 +29,7 @@ from smpo.evaluation.report.comparison_text import (
     remarks,
     table,
     wins_by_category,
-)
+)  # fmt: skip
 from smpo.evaluation.results.comparison import ModelComparison
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ POINTS = 200
 
 @dataclass(frozen=True)
 class Shown:
-    """A prompt on the page: its slot, and a picture of every model in the contest's order."""
+    """A prompt on the page: its slot, and a picture of every model in the comparison's order."""
 
     slot: Slot
     pictures: Sequence[Picture]
@@ -55,7 +55,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Background:
-    """What is known of models that are runs: curves by model and metric, settings by model."""
+    """Of models that are runs: curves by model and metric, settings by model."""
 
     curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
     for one in shown:
         places = []
         for picture in one.pictures:
-            uri, side = _uri(picture, one.slot)
+            uri, side = _uri(picture)
             small = small and side <= 128
             places.append(uris.setdefault(uri, len(uris)))
         prompt, place = contest.prompts[one.slot.prompt], (one.slot.prompt, one.slot.image)
@@ -103,7 +103,7 @@ def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
                 "seed": str(one.slot.seed),
                 "pictures": places,
                 "scores": [
-                    [_number(contest.scores[model][judge.name][place]) for model in contest.models]
+                    [_number(contest.scores(model, judge.name)[place]) for model in contest.models]
                     for judge in contest.judges
                 ],
             }
@@ -121,16 +121,12 @@ def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
     }
 
 
-def _uri(picture: Picture, slot: Slot) -> tuple[str, int]:
+def _uri(picture: Picture) -> tuple[str, int]:
     """`(data URI, longer side)`."""
     image = _point(picture) if isinstance(picture, np.ndarray) else picture.convert("RGB")
     side, buffer = max(image.size), io.BytesIO()
-    if side <= LOSSLESS:
-        image.save(buffer, format="PNG", optimize=True)
-        kind = "png"
-    else:
-        image.save(buffer, format="JPEG", quality=92)
-        kind = "jpeg"
+    kind, how = ("png", {"optimize": True}) if side <= LOSSLESS else ("jpeg", {"quality": 92})
+    image.save(buffer, format=kind, **how)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", side
 
 
@@ -150,7 +146,7 @@ def _point(point: np.ndarray[Any, Any]) -> Image.Image:
 
 def _head(contest: ModelComparison, shown: Sequence[Shown]) -> list[str]:
     few = ""
-    if len(shown) < len(contest.prompts) * int(contest.settings.get("images", 1)):
+    if len(shown) < len(contest.prompts) * contest.settings.images:
         few = f"{len(shown)} pictures a model are shown, evenly over the prompts; scores and intervals are over all. "
     return [about(contest), few + " ".join(remarks(contest))]
 
@@ -165,7 +161,10 @@ def _scores(contest: ModelComparison) -> str:
             ("wins by category", wins_by_category(contest, judge.name)),
         ):
             if rows:
-                parts.append(_table([{title: row["model"], **dict(list(row.items())[1:])} for row in rows]))
+                named = (
+                    {title if key == "model" else key: cell for key, cell in row.items()} for row in rows
+                )
+                parts.append(_table(list(named)))
     if far := distances(contest):
         parts.append("<h2>distance from the base</h2>" + _table(far))
     parts += [
@@ -229,24 +228,18 @@ def _chart(name: str, lines: Sequence[tuple[int, Sequence[tuple[int, float]]]]) 
 
 
 def _specs(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """The settings in which runs differ; then how many are the same."""
+    """The settings in which runs differ, and the number of those that are the same; of one run all settings."""
     if not settings:
         return '<p class="quiet">None of these models is a run with a spec.</p>'
     paths = sorted({path for leaves in settings.values() for path in leaves})
-    differing = [
-        path for path in paths if len({repr(leaves.get(path, "–")) for leaves in settings.values()}) > 1
-    ]
     rows = [
         {"setting": path, **{model: str(leaves.get(path, "–")) for model, leaves in settings.items()}}
-        for path in differing
+        for path in paths
+        if len(settings) == 1 or len({repr(leaves.get(path, "–")) for leaves in settings.values()}) > 1
     ]
     if len(settings) == 1:
-        rows = [
-            {"setting": path, next(iter(settings)): str(next(iter(settings.values()))[path])}
-            for path in paths
-        ]
         return _table(rows, "left")
-    same = f'<p class="quiet">{len(paths) - len(differing)} other settings are the same.</p>'
+    same = f'<p class="quiet">{len(paths) - len(rows)} other settings are the same.</p>'
     return (_table(rows, "left") if rows else "<p>No setting differs.</p>") + same
 
 

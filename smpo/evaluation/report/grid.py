@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from smpo.errors import RunError
 from smpo.evaluation.report.scatter import point_sheet, scatter
-from smpo.evaluation.results.evaluation import Evaluation, decimals, percent
+from smpo.evaluation.results.evaluation import Evaluation
+from smpo.evaluation.results.format import decimals, share
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -153,7 +154,8 @@ def _caption(
         colour = BETTER if gain > 0 else WORSE if gain < 0 else QUIET
         name = judge.name if len(judge.name) <= 14 else judge.name[:13] + "…"
         draw.text((x, y), name + "*" * judge.made_labels, QUIET, _font(13))
-        digits = decimals(judge.comparison)
+        c = judge.comparison
+        digits = decimals(c.gain, c.gain_low, c.gain_high)
         for stop, value, sign, ink in zip(
             stops, (base, policy, gain), ("", "", "+"), (QUIET, QUIET, colour), strict=True
         ):
@@ -166,11 +168,9 @@ def _win_rates(evaluation: Evaluation) -> list[str]:
     lines = []
     for judge in evaluation.judgements:
         c = judge.comparison
-        if c.win_rate is not None and c.win_rate_low is not None and c.win_rate_high is not None:
-            lines.append(
-                f"{judge.name}{'*' if judge.made_labels else ''}: wins {percent(c.win_rate)} % "
-                f"[{percent(c.win_rate_low)}, {percent(c.win_rate_high)}] of {c.prompts:,} prompts"
-            )
+        if c.win_rate is not None:
+            wins = share(c.win_rate, c.win_rate_low, c.win_rate_high)
+            lines.append(f"{judge.name}{'*' * judge.made_labels}: wins {wins} of {c.prompts:,} prompts")
     if any(judge.made_labels for judge in evaluation.judgements):
         lines.append("* made the training labels")
     return lines

@@ -12,6 +12,7 @@ Sources: Bell & McCaffrey 2002 and Imbens & Kolesár 2016 (CR2 variance and its 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,19 @@ from scipy import special
 
 from smpo.errors import RunError
 
-__all__ = ["LEVEL", "Codes", "Floats", "mean_interval", "prompts_needed", "share_interval"]
+__all__ = ["LEVEL", "Codes", "Floats", "cluster_codes", "mean_interval", "prompts_needed", "share_interval"]
 
 LEVEL = 0.95
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.intp]
 """The cluster of each value, numbered from 0 without gaps."""
+
+
+def cluster_codes(groups: Sequence[Hashable]) -> Codes:
+    """Clusters as integers from 0, in order of appearance."""
+    seen: dict[Hashable, int] = {}
+    return np.array([seen.setdefault(group, len(seen)) for group in groups], dtype=np.intp)
 
 
 def mean_interval(values: Floats, codes: Codes) -> tuple[float, float | None, float | None]:

@@ -22,7 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from smpo.errors import RunError
-from smpo.evaluation.statistics.intervals import Codes, Floats, mean_interval, prompts_needed, share_interval
+from smpo.evaluation.statistics.intervals import (
+    Codes,
+    Floats,
+    cluster_codes,
+    mean_interval,
+    prompts_needed,
+    share_interval,
+)
 
 __all__ = ["Comparison", "compare", "holm", "sign_flip_p_value"]
 
@@ -99,7 +106,7 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
     finite = np.isfinite(after) & np.isfinite(before)
     dropped = int((~finite).sum())
     after, before = after[finite], before[finite]
-    codes = _codes([name for name, keep in zip(named, finite, strict=True) if keep])
+    codes = cluster_codes([name for name, keep in zip(named, finite, strict=True) if keep])
     n, clusters = after.size, int(codes.max(initial=-1)) + 1
     notes = [f"{dropped} of {n + dropped} prompts have no finite score and are left out"] if dropped else []
     if n == 0:
@@ -187,9 +194,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[place] = largest
     return adjusted
-
-
-def _codes(groups: Sequence[Hashable]) -> Codes:
-    """Clusters as integers from 0, in order of appearance."""
-    seen: dict[Hashable, int] = {}
-    return np.array([seen.setdefault(group, len(seen)) for group in groups], dtype=np.intp)

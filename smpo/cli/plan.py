@@ -317,7 +317,7 @@ def _encoded(what: str, stored: int, wanted: int, size: int | None) -> str:
 
 
 def _gpus(plan: Plan, *, unknown: bool) -> Table:
-    """`unknown`: whether nobody can say what the evaluation takes."""
+    """`unknown`: whether the cost of the evaluation can't be known."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -336,10 +336,11 @@ def _gpus(plan: Plan, *, unknown: bool) -> Table:
             if one.fits
             else f"too large; micro_batch {most} fits"
         )
-        hours = (one.hours, one.training_hours, one.preparing_hours)
-        told = (f"{value:,.3g}" for value in hours)
-        judging = "?" if unknown else f"{one.judging_hours:,.3g}"
-        table.add_row(one.gpu, *told, judging, f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room)
+        times = [f"{value:,.3g}" for value in (one.hours, one.training_hours, one.preparing_hours)]
+        times += ["?" if unknown else f"{one.judging_hours:,.3g}", f"{one.seconds_per_pair:.2g}"]
+        if most is None:  # no time on a GPU on which the run can't be
+            times = ["–"] * len(times)
+        table.add_row(one.gpu, *times, f"{one.memory_gb:.0f} GB", room)
     return table
 
 

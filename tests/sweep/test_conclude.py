@@ -16,7 +16,8 @@ from smpo.app.sweep.worker import sweep
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
-from smpo.sweep.report import charts, html, importance, table_csv
+from smpo.sweep.chart import charts, importance
+from smpo.sweep.report import html, table_csv
 from tests.cli.words import smpo
 from tests.sweep.words import SWEEP, Quiet, small, start_fake
 
@@ -148,7 +149,7 @@ def test_an_estimate_before_anything_ran(tmp_path):
 def test_show_and_plan_as_a_person_types_them(finished, capfd, monkeypatch):
     folder, ending = finished
     monkeypatch.chdir(folder)
-    sets = [word for one in ending.prepared.wish.sets for word in ("-s", one)]
+    sets = [word for one in ending.prepared.request.sets for word in ("-s", one)]
     said = smpo(capfd, "sweep", "show", "small.yaml", *sets)
     assert said.code == 0, said.err
     assert "★" in said.out and "winner's curse" in said.out and "importance" in said.out

@@ -20,7 +20,8 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from smpo.spec.emit import emit
 from smpo.spec.problems import SpecProblems
-from smpo.sweep.report import charts, html, table_csv
+from smpo.sweep.chart import charts
+from smpo.sweep.report import html, table_csv
 from smpo.sweep.space import written
 from smpo.sweep.trials import Trial
 

@@ -83,7 +83,7 @@ def test_what_is_lacking_in_common_is_said_once(tmp_path, monkeypatch, capfd):
 
 def test_a_graphics_card_is_looked_for_without_torch(plan, monkeypatch):
     def lacking(*sets: str) -> bool:
-        return "train.precision" in {one.where for one in plan("train.precision=fp16", *sets).obstacles}
+        return "train.precision" in {one.where for one in plan("train.precision=fp16", *sets).missing}
 
     monkeypatch.setattr("smpo.app.plan.requirements.sys.platform", "linux")
     monkeypatch.setattr("smpo.app.plan.requirements._gpu_here", lambda: True)

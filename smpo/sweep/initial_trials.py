@@ -1,4 +1,4 @@
-"""The settings that are tried before the sampler is asked: what `first:` gives, and the rest from the spec."""
+"""The settings of the first trials: values under `first:`, and the rest from the spec."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _First:
                     continue
             values[param.name] = value
             if param.form == "choice" and (branch := param.branch(value)).params:
-                # What is given on a branch rests on the branch, not on what the spec had there.
+                # Values on a given branch rest on the branch, not on the spec's own values there.
                 below = data if key is None else self._resolved({param.path: branch.value}, data)
                 self._params(branch.params, values, used, below)
 

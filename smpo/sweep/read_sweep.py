@@ -24,7 +24,7 @@ __all__ = ["read_sweep"]
 
 
 _FREE = ("train/", "seconds/", "cost/")
-"""Metrics whose names depend on the method; a trial that doesn't report one says so."""
+"""Metrics whose names depend on the method; a trial without one fails with a message."""
 
 
 class _Document(BaseModel):
@@ -73,11 +73,11 @@ def read_sweep(resolved: Resolved[Any], judges: Sequence[str]) -> Sweep:
 
 
 def _clean(problems: Sequence[Problem]) -> list[Problem]:
-    """Every problem once: what the reader of the space said needs no second opinion."""
-    told: dict[tuple[Any, ...], Problem] = {}
-    for one in problems:
-        told.setdefault((one.message, one.path), replace(one))
-    return list(told.values())
+    """Every problem once; the reader of the space may have found it too."""
+    first: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.message, problem.path), problem)
+    return list(first.values())
 
 
 def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Problem]:
@@ -144,7 +144,7 @@ def _about_rungs(sweep: Sweep, resolved: Resolved[Any]) -> list[Problem]:
 
 
 def _about_watched(sweep: Sweep, held: int) -> list[Problem]:
-    """What a pruner looks at has to be there, and has to have a good side."""
+    """A pruner's metric has to be reported, and to have a good side."""
     rungs, problems = sweep.spec.rungs, []
     for path, name in (("rungs/by", rungs.by if rungs else None), ("report", sweep.spec.report)):
         known = [one for one in WATCHED if path == "report" or one.startswith("holdout/")]

@@ -151,20 +151,12 @@ def read_ablation(
     Raises `SpecProblems` for all that is wrong.
     """
     entry = base.ablation_entry
-    assert entry is not None, "asked only of specs with an ablation"
+    assert entry is not None, "only specs with an ablation come here"
     tree = Node(entry.key, {"ablation": entry})
     block = check_model(tree, _Document).ablation
     if base.spec.evaluate is None:
-        raise SpecProblems(
-            [
-                Problem(
-                    "an ablation compares what its variants' evaluations found, and nothing is evaluated",
-                    entry.key,
-                    "ablation",
-                    help="add an `evaluate:` block",
-                )
-            ]
-        )
+        message = "an ablation compares what its variants' evaluations found, and nothing is evaluated"
+        raise SpecProblems([Problem(message, entry.key, "ablation", help="add an `evaluate:` block")])
     first = base.spec.train.seed
     ablation = Ablation(
         base,

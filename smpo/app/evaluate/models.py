@@ -1,8 +1,8 @@
-"""Models that can be compared: found wherever they are, and brought into memory as a denoiser.
+"""Models that can be compared: located, and loaded as a denoiser.
 
-A model is a run, a diffusers folder or hub name, a LoRA (a file, or a folder with one), or weights of the plane; what
-they have in common is the spec that they are judged by: its model slot says which base they are compared with, and
-which family reads them.
+A model is a run, a diffusers folder or hub name, a LoRA (a file, or a folder with one), or weights of the plane. All
+are judged by one spec, whose model slot determines the base that they are compared with, and the family that loads
+them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that takes part: what it is called, and what brings it into memory."""
+    """A model of a comparison: its name, and where its weights are."""
 
     name: str
     weights: str | None
@@ -41,8 +41,8 @@ class ModelRef:
 
 
 def find_models(words: Sequence[str], runs: Path) -> list[ModelRef]:
-    """What each word means: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120` are
-    checkpoints. Raises `RunError`."""
+    """The model of each word: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120`
+    are checkpoints. Raises `RunError`."""
     found: list[ModelRef] = []
     for word in words:
         label, _, place = word.rpartition("=")
@@ -122,8 +122,8 @@ def _from_checkpoint(one: ModelRef, checkpoint: Path, runtime: Runtime) -> tuple
 
 
 def sampling_of(one: ModelRef) -> Sampling:
-    """How a run's objective wants its policy to be asked (CSFT puts words before prompts). Models that are no runs, and
-    runs whose spec can't be read any more, are asked plainly."""
+    """How a run's objective draws from its policy (CSFT puts words before prompts). Models that are no runs, and runs
+    whose spec can't be read any more, draw prompts as they are."""
     if one.run is None:
         return Sampling()
     try:

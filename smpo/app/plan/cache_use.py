@@ -56,7 +56,7 @@ class CacheUse:
 def cache_use(
     spec: ExperimentSpec, *, rows: int | None, visits: int, network: Architecture | None, side: int | None
 ) -> CacheUse:
-    """`rows`: of the data, if a look tells; `visits`: pairs that training is shown; `side`: the model's resolution."""
+    """`rows`: of the data, if known; `visits`: pairs that training is shown; `side`: the model's resolution."""
     cache, train = Path(spec.runtime.cache), spec.train
     data, model = load_facts(cache, spec.data), load_facts(cache, spec.model)
     pairs = data.get("pairs", rows)

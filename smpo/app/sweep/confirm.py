@@ -75,7 +75,7 @@ def confirm_best(
 def _summary(
     goal: Goal, index: int, winners: Sequence[Trial], figures: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> dict[str, Any]:
-    """What fresh seeds say about one objective."""
+    """One objective on fresh seeds."""
     sign = 1.0 if goal.direction == "maximize" else -1.0
     scores = {label: [one.get(goal.metric, math.nan) for one in runs] for label, runs in figures.items()}
     default = scores["default"]
@@ -99,7 +99,7 @@ def _summary(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds (Student's t); the interval is infinite where one seed says nothing."""
+    """Mean and 95 % interval over seeds (Student's t); the interval of one seed is infinite."""
     from scipy import stats
 
     kept = [value for value in values if math.isfinite(value)]
@@ -114,7 +114,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def confirmed_lines(found: Mapping[str, Any]) -> list[str]:
-    """What fresh seeds said, in sentences."""
+    """The confirmation in sentences."""
     lines = []
     for goal in (found, *found.get("others", ())):
         for point in goal.get("points", ()):

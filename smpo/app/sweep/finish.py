@@ -1,4 +1,4 @@
-"""The end of a sweep: the best is confirmed, reported, and written as a spec that says where it comes from."""
+"""The end of a sweep: the best is confirmed, reported, and written as a spec with its origin in comments."""
 
 from __future__ import annotations
 
@@ -66,9 +66,8 @@ def _write_best(
 ) -> list[Path]:
     """The spec of the best trial, of a front the best by its first objective; and all of a front, beside the report."""
     prepared, goal = ending.prepared, ending.prepared.sweep.goals[0]
-    winner = winners[0]
-    for one in winners:
-        winner = one if goal.better(one.values[0], winner.values[0]) else winner
+    sign = 1 if goal.direction == "maximize" else -1
+    winner = max(winners, key=lambda trial: sign * trial.values[0])
     text, files = best_spec(ending, winner), list[Path]()
     for one in winners if len(winners) > 1 else ():
         file = prepared.folder / "front" / f"trial-{one.number}.yaml"
@@ -93,7 +92,7 @@ def _write_best(
 
 
 def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
-    """Whether a best spec still means what its head says: what a person has changed isn't written over."""
+    """Whether a best spec still has the hash in its head: a file that a person has changed isn't written over."""
     try:
         head = re.search(r"^# spec ([0-9a-f]+) ", file.read_text(encoding="utf-8"), re.MULTILINE)
         found = resolve(
@@ -106,7 +105,7 @@ def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
 
 
 def best_spec(ending: SweepResult, winner: Trial) -> str:
-    """A spec that says everything and runs by itself; comments tell where each value comes from."""
+    """A complete spec, which runs by itself, with the origin of each value in comments."""
     prepared, study = ending.prepared, ending.study
     settings = prepared.sweep.space.settings(winner.params)
     resolved = prepared.at(settings)

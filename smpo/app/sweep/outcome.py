@@ -1,4 +1,4 @@
-"""How a trial ended, in the study's words: from its exit code, its answer and its metrics."""
+"""The end of a trial: from its exit code, its answer and its metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["figures_of", "record"]
 
 
 def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepared: ResolvedSweep) -> None:
-    """Tell the study: done, pruned, failed with its reason, or given back to be tried again."""
+    """Record a trial in the study: done, pruned, failed with its reason, or given back to be tried again."""
     state, message = str(answer.get("state", "")), str(answer.get("message", ""))
     trial, retries = job.trial, prepared.sweep.spec.retries
     trial.set_user_attr("seconds", round(time.monotonic() - job.began, 2))

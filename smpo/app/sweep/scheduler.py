@@ -1,4 +1,4 @@
-"""Looks after the processes of one call of `smpo sweep`: begins trials, watches them, records how they ended."""
+"""The processes of one call of `smpo sweep`: trials are begun, watched, and their ends recorded."""
 
 from __future__ import annotations
 
@@ -62,8 +62,6 @@ class SweepScheduler:
             if job.child is not None and job.child.poll() is None:
                 job.child.kill()
         self._launcher.close()
-
-    # ------------------------------------------------------------------------------------------ the loop
 
     def run(self) -> SweepResult:
         why: Why | None = None
@@ -152,8 +150,6 @@ class SweepScheduler:
     def _slots(self) -> set[int]:
         return {job.slot for job in self.jobs}
 
-    # ------------------------------------------------------------------------------------------ one job
-
     def _poll(self, job: Job) -> None:
         if job.child is None:  # its settings are being run elsewhere
             if time.monotonic() >= job.not_before:
@@ -170,7 +166,7 @@ class SweepScheduler:
             self._ended(job, code, read_json(Path(job.order.answer)))
 
     def _enforce_timeout(self, job: Job) -> None:
-        """A trial that takes too long is asked to end, and then made to."""
+        """A trial that takes too long gets SIGTERM, and SIGKILL later."""
         limit, spent = self._wish.trial_timeout, time.monotonic() - job.began
         if limit is None or job.child is None or spent < limit:
             return
@@ -187,7 +183,7 @@ class SweepScheduler:
         if job.trial is not None:
             with unless_taken_back():
                 record(job, code, answer, self.study, self.prepared)
-        self.jobs.remove(job)  # only now: had the study not answered, it would be told again
+        self.jobs.remove(job)  # only now: with the storage away, the end is recorded at the next look
         self._changed = True
         if job.trial is None:
             self._results[job.label] = {
@@ -206,8 +202,6 @@ class SweepScheduler:
         if best and len(self.prepared.sweep.goals) == 1:
             figures[f"best/{self.prepared.sweep.goals[0].metric}"] = best[0].values[0]
         self.parent.metrics(figures, counts.finished + counts.failed)
-
-    # ------------------------------------------------------------------------------------------ around it
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
@@ -240,7 +234,7 @@ class SweepScheduler:
         self.screen.show(trials, running, self.study.counts(trials))
 
     def _stop(self) -> None:
-        """Ask all to stop with a checkpoint; whoever doesn't in time is killed. Their settings are tried again."""
+        """Stop all trials with a checkpoint, and kill those that take too long. Their settings are tried again."""
         self.screen.note("stopping: trials write a checkpoint; the same command goes on from there")
         for job in self.jobs:
             job.asked_to_stop = True
@@ -267,8 +261,6 @@ class SweepScheduler:
             if job.trial is not None:
                 with contextlib.suppress(*trouble()):  # then its lease runs out
                     self.study.give_back(job.trial, "interrupted", "killed while stopping")
-
-    # ------------------------------------------------------------------------------------------ other runs
 
     def perform(
         self, runs: Sequence[tuple[str, Mapping[str, Any], dict[str, str]]], parent: str | None

@@ -1,7 +1,7 @@
-"""`smpo sweep`: trials of a study, each a run in its own process, until there are as many as were asked for.
+"""`smpo sweep`: trials of a study, each a run in its own process, until there are as many as wanted.
 
-One process looks after `jobs` trials at once: it takes settings from the study, starts a process for each, answers at
-rungs, and tells the study how each ended. Any number of such processes may work on one study, on any machine that
+One process manages `jobs` trials at once: it takes settings from the study, starts a process for each, answers at
+rungs, and records in the study how each ended. Any number of such processes may work on one study, on any machine that
 reaches its storage; each also takes back the trials of those that died.
 """
 
@@ -21,7 +21,7 @@ from smpo.app.sweep.study import open_prepared, say_what
 from smpo.app.sweep.workers.forkserver import Starter
 from smpo.app.sweep.workers.locks import WorkerLocks
 from smpo.errors import RunError
-from smpo.sweep.storage import trouble
+from smpo.sweep.storage import first_line, trouble
 
 __all__ = ["sweep"]
 
@@ -33,7 +33,7 @@ def sweep(
     *,
     starter: Starter | None = None,
 ) -> SweepResult:
-    """Work on the study until it has what was wished for; interrupted, it can be called again and goes on.
+    """Work on the study until it has the wanted trials; interrupted, it can be called again and goes on.
 
     `then` is called with a finished study while trials can still be started; `starter` takes the place of what starts
     their processes.
@@ -62,15 +62,14 @@ def _work(
 
 @contextlib.contextmanager
 def _in_words(prepared: ResolvedSweep) -> Iterator[None]:
-    """A storage that stays away, in a sentence."""
+    """An outage of the storage that doesn't end becomes a `RunError`."""
     try:
         yield
     except trouble() as error:
-        if isinstance(error, OSError):  # the disk's own words are plain enough
+        if isinstance(error, OSError):  # its message is plain
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"the study in {prepared.storage_shown} can't be reached: {reason}",
+            f"the study in {prepared.storage_shown} can't be reached: {first_line(error)}",
             help="nothing that ended is lost, and what runs leaves a checkpoint; the same command goes on",
         ) from error
 

@@ -132,7 +132,7 @@ def _shapes(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def remarks(contest: ModelComparison) -> list[str]:
-    """Reasons for doubt, and how far judges agree."""
+    """Limits of these figures, and how far judges agree."""
     found = []
     if all(judge.made_labels for judge in contest.judges):
         found.append(

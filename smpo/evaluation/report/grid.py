@@ -1,7 +1,7 @@
 """The picture people look at first: base beside policy, on prompts that were not picked to flatter.
 
-Rows are taken evenly over the sorted gains of one judge, from the largest gain to the largest loss, and the
-picture says so. A grid of favourites would prove that somebody had patience.
+Rows are taken evenly over the sorted gains of one judge, from the largest gain to the largest loss, as a line of the
+picture states. A grid of favourites would prove nothing but patience.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The model card: what a stranger needs to load the weights, believe the numbers, and know their limits.
+"""The model card: how to load the weights, their evaluation, data and settings, and their limits.
 
-Front matter follows what diffusers' training scripts write (library, tags, base model, data sets, licence),
-so that the Hub files the model where people look; the body is a template of ours (`card.md.jinja`). Every
-value that is put into the body is escaped unless the template says otherwise: prompts, names and settings are
-other people's text.
+Front matter follows diffusers' training scripts (library, tags, base model, data sets, licence), so that the Hub's
+filters find the model; the body is a template (`card.md.jinja`). Every value in the body is escaped unless a filter of
+the template exempts it: prompts, names and settings are other people's text.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ LIMITATIONS = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What is known about a finished run. Unknown things stay empty and are left out of the card."""
+    """Facts about a finished run. Unknown ones stay empty and are left out of the card."""
 
     name: str
     method: str
     """The objective's short name, `smpo`; becomes a tag."""
     parts: Mapping[str, tuple[str, str]]
-    """What the method is made of: a part -> its component's name, and what that does in a sentence or two."""
+    """Parts of the method: a part -> its component's name, and its description in a sentence or two."""
     spec_hash: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Dotted path -> value."""
@@ -140,8 +139,7 @@ def _body(facts: CardFacts, evaluation: Evaluation | None) -> str:
 
 
 def _findings(evaluation: Evaluation) -> dict[str, Any]:
-    """What the template says about the evaluation. Our own sentences name rewards in backticks: they stay
-    code."""
+    """The evaluation's part of the template. Rewards in backticks stay code."""
     c = evaluation.judgement().comparison
     name = f" of `{_code(evaluation.prompt_set)}`" if evaluation.prompt_set else ""
     role = f" (role: {escaped(evaluation.role)})" if evaluation.role else ""
@@ -171,8 +169,7 @@ def _final(value: Any) -> str:
 
 
 def _code(value: Any) -> _Plain:
-    """Text for between backticks: markup has no meaning there, but a backtick would end it and a bar the
-    cell."""
+    """Text for between backticks: markup has no meaning there, but a backtick would end it and a bar the cell."""
     return _Plain(" ".join(str(value).replace("`", "'").replace("|", "/").split()))
 
 

@@ -131,7 +131,7 @@ def _frame(points: Points) -> tuple[float, float]:
 
 
 def _colours(conditions: Sequence[str]) -> dict[str, Any]:
-    """Hues evenly round the circle; every other one darker, so that neighbours can be told apart."""
+    """Hues evenly round the circle; every other one darker, so that neighbours differ."""
     from matplotlib.colors import hsv_to_rgb
 
     names = sorted(set(conditions))

@@ -127,7 +127,7 @@ class Evaluation:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons to doubt the numbers."""
+        """Limits of these figures."""
         found = []
         made = [j for j in self.judgements if j.made_labels]
         others = [j for j in self.judgements if not j.made_labels]

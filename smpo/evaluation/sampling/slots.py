@@ -66,7 +66,7 @@ class SamplingSettings:
 
     @classmethod
     def of(cls, spec: EvaluateSpec, *, batch: int = 32) -> SamplingSettings:
-        """The settings that a spec's `evaluate` block asks for."""
+        """The settings of a spec's `evaluate` block."""
         return cls(spec.guidance, spec.steps, spec.images, spec.seed, spec.limit, batch, sizes=spec.shapes)
 
     def slots(self, prompts: Sequence[Prompt]) -> list[Slot]:
@@ -80,7 +80,7 @@ class SamplingSettings:
         return shown | sized
 
     def drawing(self) -> dict[str, Any]:
-        """What decides, beside model, prompt and seed, what a picture looks like: for the keys of caches."""
+        """Everything that shapes a picture, beside model, prompt and seed: for the keys of caches."""
         sized = {"sizes": [list(size) for size in self.sizes]} if self.sizes else {}
         return {"guidance": self.guidance, "steps": self.steps, **sized}
 

@@ -57,7 +57,7 @@ def share_interval(
 
     The effective n is n over the design effect (CR2 variance over the variance of independent prompts, at
     least 1), times (t(n-1) / t(df))^2 for few clusters. When all prompts won or all lost, wins don't show how
-    clusters agree; the values `like [n]` (the gains) are asked instead, and if they are constant too, a
+    clusters agree; the values `like [n]` (the gains) count instead, and if they are constant too, a
     cluster counts as one prompt. Ties would allow a narrower interval; it is kept at the width for wins and
     losses.
     """
@@ -81,7 +81,7 @@ def prompts_needed(effect: float = 0.02, *, win_rate: float = 0.5, design_effect
     if not 0 < effect < 0.5:
         raise RunError(f"an effect is a share between 0 and 0.5, such as 0.02, not {effect}")
     z = float(special.ndtri((1 + LEVEL) / 2))
-    # Near 0 and 1 the variance of a share vanishes, but nobody knows beforehand that it will stay there.
+    # Near 0 and 1 the variance of a share vanishes, but it isn't known beforehand that it stays there.
     spread = max(win_rate * (1 - win_rate), effect * (1 - effect))
     return math.ceil(z**2 * spread / effect**2 * design_effect)
 

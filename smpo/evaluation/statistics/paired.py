@@ -1,5 +1,4 @@
-"""Is the policy better than its base, and how sure can we be? Paired comparison on the same prompts and
-seeds.
+"""Is the policy better than its base, and how surely? Paired comparison on the same prompts and seeds.
 
 One number a prompt goes in for each model (the mean over its images); the unit of everything here is the
 prompt. Prompts of one cluster (`Prompt.group`: wordings of one scene, draws of one condition) are not
@@ -39,8 +38,7 @@ RESAMPLES = 9_999
 
 @dataclass(frozen=True)
 class Comparison:
-    """What paired scores say about policy and base. None means that these data can't tell; `notes` say
-    why."""
+    """Policy and base by paired scores. None: these data don't determine the figure; `notes` give the reason."""
 
     prompts: int
     """Prompts that were compared."""
@@ -92,8 +90,8 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
 
     `policy`, `base`: `[P]`, one score a prompt. `groups`: `[P]`, the cluster of each prompt; None makes every
     prompt its own. Prompts with a NaN or infinite score are dropped and counted, never averaged over in
-    silence. No prompts, one prompt, one cluster, nothing but ties: all give a `Comparison` with None where
-    nothing can be said.
+    silence. No prompts, one prompt, one cluster, nothing but ties: all give a `Comparison`, with None for
+    undetermined figures.
     """
     after: Floats = np.asarray(policy, dtype=np.float64)
     before: Floats = np.asarray(base, dtype=np.float64)

@@ -38,7 +38,7 @@ class Job:
     reports: dict[int, float] = field(default_factory=dict)
     asked_to_stop: bool = False
     overdue: float | None = None
-    """Seconds after which it was told to end, since it took too long."""
+    """Seconds after which it was terminated, since it took too long."""
     not_before: float = 0.0
     last_report: int = 0
 
@@ -88,7 +88,6 @@ class Launcher:
             rung_prompts=rungs.prompts if rungs else None,
             rung_steps=rungs.steps if rungs else None,
         )
-        file = folder / "orders" / f"{name}.json"
         file = folder / "orders" / f"{name}.json"
         file.write_text(order.to_json(), encoding="utf-8")
         slot = next(number for number in range(len(taken) + 1) if number not in taken)

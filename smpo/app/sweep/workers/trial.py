@@ -1,7 +1,7 @@
 """One trial of a sweep, in a process of its own: an ordinary run that answers to the sweep at rungs.
 
-The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.workers.trial ORDER`; the trial writes beside it
-how it goes. Nothing that happens here can hurt the sweep: not a crash, not running out of memory, not a broken device.
+The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.workers.trial ORDER`; the trial writes its
+state beside it. Whatever happens here can't hurt the sweep: no crash, no full memory, no broken device.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PATIENCE = 120.0
 
 
 def perform(path: Path) -> int:
-    """Carry out the order in a file; returns the exit code. The answer says more."""
+    """Carry out the order in a file; returns the exit code. The answer file has the details."""
     order = TrialJob(**json.loads(path.read_text(encoding="utf-8")))
     _die_with(os.getppid())
     try:
@@ -93,7 +93,7 @@ def _perform(order: TrialJob) -> int:
 
 
 class _Overseer:
-    """The sweep's side of a run: says where it is, evaluates cheaply at rungs, and waits there for a verdict."""
+    """The sweep's side of a run: reports its folder, evaluates cheaply at rungs, and waits there for a verdict."""
 
     def __init__(self, order: TrialJob) -> None:
         self.parent = order.parent

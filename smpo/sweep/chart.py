@@ -135,7 +135,8 @@ def _points(axes: Axes, trials: Sequence[Trial], at: Sequence[float], index: int
             if wanted and index < len(trial.values)
         ]
         if shown:
-            axes.scatter(*zip(*shown, strict=True), s=24, marker=marker, color=colour, alpha=0.8)
+            across, up = zip(*shown, strict=True)
+            axes.scatter(across, up, s=24, marker=marker, color=colour, alpha=0.8)
 
 
 def _best_so_far(axes: Axes, trials: Sequence[Trial], goal: Goal, index: int) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from smpo.sweep.chart import charts
 from smpo.sweep.space import written
 from smpo.sweep.study import Study
 from smpo.sweep.trials import Trial
@@ -16,14 +15,14 @@ from smpo.sweep.trials import Trial
 __all__ = ["html", "table_csv"]
 
 
-def html(study: Study, *, confirmed: Sequence[str] = ()) -> str:
-    """Everything on one page that needs nothing else."""
+def html(study: Study, charts: Mapping[str, str], *, confirmed: Sequence[str] = ()) -> str:
+    """Everything on one page that needs nothing else. `charts`: SVG by name."""
     trials, goals, space = study.trials(), study.sweep.goals, study.sweep.space
     counts, best = study.counts(trials), {trial.number for trial in study.best(trials)}
     # As images of their own, the charts can't share ids, and nothing in them can run.
     pictures = "\n".join(
         f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}">'
-        for name, text in charts(study).items()
+        for name, text in charts.items()
     )
     names = [param.name for param in space.every()]
     head = "".join(

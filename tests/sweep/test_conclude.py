@@ -126,7 +126,7 @@ def test_the_report_is_one_sound_file(finished):
 
 def test_the_page_escapes_what_others_wrote(finished):
     _, ending = finished
-    assert "<script>" not in html(ending.study, confirmed=["<script>"])
+    assert "<script>" not in html(ending.study, {}, confirmed=["<script>"])
 
 
 def test_an_estimate_knows_what_was_measured(finished):

@@ -94,8 +94,10 @@ def cache_use(
         images_stored=latents.rows if latents else 0,
         prompts=prompts,
         prompts_stored=texts.rows if texts else 0,
-        latent_bytes=_row_bytes(latents, train.halves, network and 2 * network.latent),  # mean and deviation
-        text_bytes=_row_bytes(texts, train.halves, network and network.text),
+        latent_bytes=_row_bytes(
+            latents, train.halves, 2 * network.latent if network else None
+        ),  # mean and deviation
+        text_bytes=_row_bytes(texts, train.halves, network.text if network else None),
         pairs=pairs,
         buckets=sizes,
         filled=_counted(data.get("buckets"), len(sizes)),

@@ -108,7 +108,8 @@ def _loss(network: Architecture, work: Workload, micro: int) -> dict[str, float]
         {"casts": min(beside, copies), "activations": each * images + max(beside - copies, 0.0)}
         for each, beside in (forward, backward)
     ]
-    return {"training": gradients, **max(passes, key=lambda parts: sum(parts.values()))}
+    larger: dict[str, float] = max(passes, key=lambda parts: sum(parts.values()))
+    return {"training": gradients, **larger}
 
 
 def _inversion(network: Architecture, work: Workload, micro: int) -> dict[str, float]:

@@ -69,26 +69,24 @@ def _write_best(
     sign = 1 if goal.direction == "maximize" else -1
     winner = max(winners, key=lambda trial: sign * trial.values[0])
     text, files = best_spec(ending, winner), list[Path]()
-    for one in winners if len(winners) > 1 else ():
-        file = prepared.folder / "front" / f"trial-{one.number}.yaml"
+    for trial in winners if len(winners) > 1 else ():
+        file = prepared.folder / "front" / f"trial-{trial.number}.yaml"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(best_spec(ending, one), encoding="utf-8")
+        file.write_text(best_spec(ending, trial), encoding="utf-8")
         files.append(file)
     kept = prepared.folder / f"{prepared.name}-best.yaml"
     kept.write_text(text, encoding="utf-8")
     beside = wanted or Path("experiments") / f"{prepared.name}-best.yaml"
     try:
-        if beside.exists() and not _as_written(beside, prepared):
-            screen.warn(
-                f"{beside} isn't as a sweep has written it, and is left alone; the best spec is {kept}"
-            )
-            return [kept, *files]
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        if not beside.exists() or _as_written(beside, prepared):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8")
+            return [beside, *files]
+        why = "isn't as a sweep has written it, and is left alone"
     except OSError as error:
-        screen.warn(f"{beside} could not be written ({error.strerror}); the best spec is {kept}")
-        return [kept, *files]
-    return [beside, *files]
+        why = f"could not be written ({error.strerror})"
+    screen.warn(f"{beside} {why}; the best spec is {kept}")
+    return [kept, *files]
 
 
 def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
@@ -111,16 +109,13 @@ def best_spec(ending: SweepResult, winner: Trial) -> str:
     resolved = prepared.at(settings)
     data = resolved.spec.model_dump(mode="json", by_alias=True)
     # Where it ran is not what was found: machine settings stay only if the spec's files say so.
-    runtime = {
+    data["runtime"] = {
         key: value
         for key, value in data.pop("runtime").items()
         if not resolved.origins.get(f"runtime.{key}", "default").startswith(("default", "--set"))
     }
-    data = {
-        "name": f"{prepared.name}-best"[:80],
-        **{key: one for key, one in data.items() if one and key != "name"},
-    }
-    data |= {"runtime": runtime} if runtime else {}
+    name = f"{prepared.name}-best"[:80]
+    data = {"name": name, **{key: value for key, value in data.items() if value and key != "name"}}
     if prepared.resolved.local_files:
         data = {"uses": [one.path.as_posix() for one in prepared.resolved.local_files], **data}
     comments = {
@@ -148,9 +143,10 @@ def write_report(ending: SweepResult) -> list[Path]:
     """The HTML page and the table of trials; charts beside them."""
     folder, study = ending.prepared.folder, ending.study
     (folder / "charts").mkdir(parents=True, exist_ok=True)
-    for name, svg in charts(study).items():
+    pictures = charts(study)
+    for name, svg in pictures.items():
         (folder / "charts" / f"{name}.svg").write_text(svg, encoding="utf-8")
     page, table = folder / "report.html", folder / "trials.csv"
-    page.write_text(html(study, confirmed=confirmed_lines(ending.confirmed)), encoding="utf-8")
+    page.write_text(html(study, pictures, confirmed=confirmed_lines(ending.confirmed)), encoding="utf-8")
     table.write_text(table_csv(study), encoding="utf-8")
     return [page, table]

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["before_after", "chosen_prompts", "contact_sheet"]
 
 SIDE = 192
-"""Pixels of a picture's longer edge in the grid. Small pictures are enlarged without smoothing: their pixels
-show."""
+"""Pixels of a picture's longer edge in the grid. Small pictures are enlarged without smoothing: their pixels show."""
 GAP = 16
 CAPTION = 270
 CELL = 2 * (SIDE + GAP) + CAPTION
@@ -55,8 +54,7 @@ def before_after(
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Image.Image:
-    """Pictures of one model with their prompts, row by row: a preview while training. Points share one
-    frame."""
+    """Pictures of one model with their prompts, row by row: a preview while training. Points share one frame."""
     if not pictures:
         raise RunError("there are no pictures to lay out")
     if isinstance(pictures[0], np.ndarray):
@@ -75,8 +73,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Image
 
 
 def chosen_prompts(evaluation: Evaluation, reward: str | None = None, rows: int = 8) -> list[int]:
-    """Numbers of the prompts to show, largest gain first, both extremes included; among those with kept
-    pictures."""
+    """Numbers of the prompts to show, largest gain first, both extremes included; among those with kept pictures."""
     judge = evaluation.judgement(reward)
     gains = judge.policy[:, 0] - judge.base[:, 0]  # of the first image, which is the one that is shown
     kept = [p for p in evaluation.kept_policy if p in evaluation.kept_base and np.isfinite(gains[p])]

@@ -103,7 +103,9 @@ def _cloud(axes: Axes, points: Points, colour: Any, opacity: float, label: str |
     count = len(points)
     some = points[[k * count // min(count, DOTS) for k in range(min(count, DOTS))]]
     some = some[np.isfinite(some).all(axis=1)]
-    axes.scatter(*some.T, s=16, color=[colour], alpha=opacity, linewidths=0, zorder=2, label=label)
+    axes.scatter(
+        some[:, 0], some[:, 1], s=16, color=[colour], alpha=opacity, linewidths=0, zorder=2, label=label
+    )
 
 
 def _points(evaluation: Evaluation, kept: Mapping[int, list[Picture]]) -> tuple[list[str], Points]:

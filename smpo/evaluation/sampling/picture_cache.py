@@ -74,8 +74,7 @@ class BaseCache:
     def write(
         self, slots: Sequence[Slot], pictures: Sequence[Picture], scores: Mapping[str, Sequence[float]]
     ) -> None:
-        """Add a batch: `scores` maps a scorer's key to one score a slot. Scores that aren't finite are left
-        out."""
+        """Add a batch: `scores` maps a scorer's key to one score a slot. Scores that aren't finite are left out."""
         rows: list[dict[str, Any]] = []
         for place, (slot, picture) in enumerate(zip(slots, pictures, strict=True)):
             found = {key: float(column[place]) for key, column in scores.items()}

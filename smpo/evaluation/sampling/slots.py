@@ -1,9 +1,8 @@
 """Draw pictures from a model so that two models, or the same model twice, can be compared picture by picture.
 
-Every picture has its own seed, a hash of (first seed, the prompt's text and group, how often that prompt came
-before, image number). So it doesn't matter how many prompts are drawn, in which batches, or on how many
-devices: the same prompt starts from the same noise, and a difference between two pictures is a difference
-between two models.
+Every picture has its own seed, a hash of (first seed, the prompt's text and group, how often that prompt came before,
+image number). So it doesn't matter how many prompts are drawn, in which batches, or on how many devices: the same
+prompt starts from the same noise, and a difference between two pictures is a difference between two models.
 """
 
 from __future__ import annotations
@@ -127,9 +126,8 @@ def slots(
 def spread(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
     """At most `limit` prompts, in their order: the same share of every category, by lot within it.
 
-    The lot is a hash of the prompt, so a larger limit only adds prompts. Every k-th prompt would be simpler,
-    but sets come in patterns (eight conditions in turn, four wordings of each scene), and k may fall in step
-    with one.
+    The lot is a hash of the prompt, so a larger limit only adds prompts. Every k-th prompt would be simpler, but sets
+    come in patterns (eight conditions in turn, four wordings of each scene), and k may fall in step with one.
     """
     return [prompts[number] for number in spread_numbers(prompts, limit)]
 

@@ -1,13 +1,12 @@
 """Is the policy better than its base, and how surely? Paired comparison on the same prompts and seeds.
 
-One number a prompt goes in for each model (the mean over its images); the unit of everything here is the
-prompt. Prompts of one cluster (`Prompt.group`: wordings of one scene, draws of one condition) are not
-independent; see `intervals`.
+One number a prompt goes in for each model (the mean over its images); the unit of everything here is the prompt.
+Prompts of one cluster (`Prompt.group`: wordings of one scene, draws of one condition) are not independent; see
+`intervals`.
 
 All intervals are 95 % over prompts of *one training run*. They say nothing about another training seed.
 
-Sources: Pratt 1959 (zeros in Wilcoxon's signed ranks); Rosner, Glynn & Lee 2006 (signed ranks in clusters);
-Holm 1979.
+Sources: Pratt 1959 (zeros in Wilcoxon's signed ranks); Rosner, Glynn & Lee 2006 (signed ranks in clusters); Holm 1979.
 """
 
 from __future__ import annotations
@@ -63,8 +62,7 @@ class Comparison:
     p_value: float | None
     """Two-sided, of "the gains are symmetric about zero" (signed ranks)."""
     design_effect: float
-    """How many times more prompts the win rate needs because prompts of a cluster agree; 1 without
-    clusters."""
+    """How many times more prompts the win rate needs because prompts of a cluster agree; 1 without clusters."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -88,10 +86,9 @@ class Comparison:
 def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | None = None) -> Comparison:
     """Compare two models that were given the same prompts and seeds.
 
-    `policy`, `base`: `[P]`, one score a prompt. `groups`: `[P]`, the cluster of each prompt; None makes every
-    prompt its own. Prompts with a NaN or infinite score are dropped and counted, never averaged over in
-    silence. No prompts, one prompt, one cluster, nothing but ties: all give a `Comparison`, with None for
-    undetermined figures.
+    `policy`, `base`: `[P]`, one score a prompt. `groups`: `[P]`, the cluster of each prompt; None makes every prompt
+    its own. Prompts with a NaN or infinite score are dropped and counted, never averaged over in silence. No prompts,
+    one prompt, one cluster, nothing but ties: all give a `Comparison`, with None for undetermined figures.
     """
     after: Floats = np.asarray(policy, dtype=np.float64)
     before: Floats = np.asarray(base, dtype=np.float64)

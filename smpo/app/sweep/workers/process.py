@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smpo.app.sweep.display import Running
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.workers.devices import environment, may_fork, visible_gpus
 from smpo.app.sweep.workers.forkserver import Child, ForkServer, Starter, fresh_process
@@ -41,6 +42,11 @@ class Job:
     """Seconds after which it was terminated, since it took too long."""
     not_before: float = 0.0
     last_report: int = 0
+
+    def running(self, now: float) -> Running:
+        """For the screen."""
+        number, spent = (-1 if self.trial is None else self.trial.number), now - self.began
+        return Running(number, self.params, self.step, self.steps, spent, dict(self.reports), self.label)
 
 
 class Launcher:

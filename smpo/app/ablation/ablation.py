@@ -96,16 +96,11 @@ def _gather(ablation: Ablation, tasks: list[Task]) -> list[VariantRuns]:
     for variant in ablation.variants:
         mine = [task for task in tasks if task.variant is variant]
         done = {task.seed: task.folder for task in mine if task.state == "done" and task.folder is not None}
-        found.append(
-            VariantRuns(
-                variant.name,
-                variant.against,
-                {seed: _json(folder / "evaluation.json") for seed, folder in done.items()},
-                {seed: _json(folder / COST) for seed, folder in done.items() if (folder / COST).exists()},
-                {seed: folder.name for seed, folder in done.items()},
-                {task.seed: task.trouble for task in mine if task.state == "failed"},
-            )
-        )
+        evaluations = {seed: _json(folder / "evaluation.json") for seed, folder in done.items()}
+        costs = {seed: _json(folder / COST) for seed, folder in done.items() if (folder / COST).exists()}
+        folders = {seed: folder.name for seed, folder in done.items()}
+        failures = {task.seed: task.trouble for task in mine if task.state == "failed"}
+        found.append(VariantRuns(variant.name, variant.against, evaluations, costs, folders, failures))
     return found
 
 

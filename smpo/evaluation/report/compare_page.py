@@ -89,18 +89,19 @@ def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
     prompts = []
     small = True
     votable = not isinstance(shown[0].pictures[0], np.ndarray)
-    for one in shown:
+    for entry in shown:
         places = []
-        for picture in one.pictures:
+        for picture in entry.pictures:
             uri, side = _uri(picture)
             small = small and side <= 128
             places.append(uris.setdefault(uri, len(uris)))
-        prompt, place = contest.prompts[one.slot.prompt], (one.slot.prompt, one.slot.image)
+        slot = entry.slot
+        prompt, place = contest.prompts[slot.prompt], (slot.prompt, slot.image)
         prompts.append(
             {
                 "text": prompt.text,
                 "category": prompt.category,
-                "seed": str(one.slot.seed),
+                "seed": str(slot.seed),
                 "pictures": places,
                 "scores": [
                     [_number(contest.scores(model, judge.name)[place]) for model in contest.models]
@@ -192,38 +193,34 @@ def _curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> 
 def _chart(name: str, lines: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str:
     """One metric over updates, a line a model."""
     width, height, left, bottom = 380, 200, 62, 24
-    finite = [(s, v) for _, points in lines for s, v in points if math.isfinite(v)]
-    if not finite:
+    known = [(i, [(s, v) for s, v in points if math.isfinite(v)]) for i, points in lines]
+    steps, values = (
+        [s for _, points in known for s, _ in points],
+        [v for _, points in known for _, v in points],
+    )
+    if not steps:
         return ""
-    steps, values = [s for s, _ in finite], [v for _, v in finite]
-    low, high = min(values), max(values)
+    low, high, first, last = min(values), max(values), min(steps), max(steps)
     pad = 0.05 * (high - low or abs(high) or 1.0)
-    low, high, last, first = low - pad, high + pad, max(steps), min(steps)
+    low, high = low - pad, high + pad
 
     def at(step: float, value: float) -> str:
         x = left + (step - first) / (last - first or 1) * (width - left - 8)
         return f"{x:.1f},{(high - value) / (high - low) * (height - bottom - 8) + 8:.1f}"
 
-    drawn = []
-    for i, points in lines:
-        kept = _thin([(s, v) for s, v in points if math.isfinite(v)])
-        drawn.append(
-            f'<polyline fill="none" stroke="{_colour(i)}" stroke-width="1.5" '
-            f'points="{" ".join(at(s, v) for s, v in kept)}"/>'
-        )
-    marks = [
-        f'<text x="{left - 6}" y="{y}" text-anchor="end">{value:.3g}</text>'
-        for y, value in ((14, high), (height - bottom, low))
+    drawn = [
+        f'<polyline fill="none" stroke="{_colour(i)}" stroke-width="1.5" '
+        f'points="{" ".join(at(s, v) for s, v in _thin(points))}"/>'
+        for i, points in known
     ]
-    marks += [
-        f'<text x="{x}" y="{height - 6}" text-anchor="{anchor}">{step}</text>'
-        for x, step, anchor in ((left, first, "start"), (width - 8, last, "end"))
-    ]
+    marks = [(left - 6, 14, "end", f"{high:.3g}"), (left - 6, height - bottom, "end", f"{low:.3g}")]
+    marks += [(left, height - 6, "start", f"{first}"), (width - 8, height - 6, "end", f"{last}")]
+    drawn += [f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in marks]
     return (
         f'<figure><figcaption>{html.escape(name)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{html.escape(name)}" font-size="11" fill="#63676d">'
         f'<rect x="{left}" y="8" width="{width - left - 8}" height="{height - bottom - 8}" fill="#f5f6f8"/>'
-        f"{''.join(drawn)}{''.join(marks)}</svg></figure>"
+        f"{''.join(drawn)}</svg></figure>"
     )
 
 

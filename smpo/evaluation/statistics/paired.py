@@ -39,29 +39,29 @@ RESAMPLES = 9_999
 class Comparison:
     """Policy and base by paired scores. None: these data don't determine the figure; `notes` give the reason."""
 
-    prompts: int
+    prompts: int = 0
     """Prompts that were compared."""
-    clusters: int
-    dropped: int
+    clusters: int = 0
+    dropped: int = 0
     """Prompts without a finite score from both models; they are left out of everything else."""
-    wins: int
-    ties: int
-    losses: int
-    mean_base: float | None
-    mean_policy: float | None
-    median_base: float | None
-    median_policy: float | None
-    gain: float | None
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+    mean_base: float | None = None
+    mean_policy: float | None = None
+    median_base: float | None = None
+    median_policy: float | None = None
+    gain: float | None = None
     """Mean over prompts of policy minus base."""
-    gain_low: float | None
-    gain_high: float | None
-    win_rate: float | None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    win_rate: float | None = None
     """Share of prompts on which the policy scores higher; a tie is half a win."""
-    win_rate_low: float | None
-    win_rate_high: float | None
-    p_value: float | None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    p_value: float | None = None
     """Two-sided, of "the gains are symmetric about zero" (signed ranks)."""
-    design_effect: float
+    design_effect: float = 1.0
     """How many times more prompts the win rate needs because prompts of a cluster agree; 1 without clusters."""
     notes: tuple[str, ...] = ()
 
@@ -105,7 +105,7 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
     n, clusters = after.size, int(codes.max(initial=-1)) + 1
     notes = [f"{dropped} of {n + dropped} prompts have no finite score and are left out"] if dropped else []
     if n == 0:
-        return _nothing(dropped, (*notes, "no prompt could be compared"))
+        return Comparison(dropped=dropped, notes=(*notes, "no prompt could be compared"))
 
     gains = after - before
     ups, downs = int((gains > 0).sum()), int((gains < 0).sum())
@@ -127,15 +127,6 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
         gain=gain, gain_low=gain_low, gain_high=gain_high,
         win_rate=rate, win_rate_low=rate_low, win_rate_high=rate_high,
         p_value=sign_flip_p_value(gains, codes), design_effect=effect, notes=tuple(notes),
-    )  # fmt: skip
-
-
-def _nothing(dropped: int, notes: tuple[str, ...]) -> Comparison:
-    return Comparison(
-        prompts=0, clusters=0, dropped=dropped, wins=0, ties=0, losses=0,
-        mean_base=None, mean_policy=None, median_base=None, median_policy=None,
-        gain=None, gain_low=None, gain_high=None, win_rate=None, win_rate_low=None, win_rate_high=None,
-        p_value=None, design_effect=1.0, notes=notes,
     )  # fmt: skip
 
 

@@ -39,29 +39,22 @@ def sweep(
     their processes.
     """
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    with _in_words(prepared):
-        return _work(prepared, screen, then, starter, worker)
-
-
-def _work(
-    prepared: ResolvedSweep, screen: SweepDisplay, then: Callable[[SweepResult, SweepScheduler], None] | None,
-    starter: Starter | None, worker: str,
-) -> SweepResult:  # fmt: skip
-    study, created = open_prepared(prepared, worker=worker)
-    say_what(prepared, study, created, screen)
-    with _terminated_is_interrupted(), WorkerLocks(prepared.folder / "workers", worker) as presence:
-        coordinator = SweepScheduler(prepared, study, presence, screen, starter)
-        try:
-            ending = coordinator.run()
-            if then is not None and ending.why == "finished":
-                then(ending, coordinator)
-            return ending
-        finally:
-            coordinator.close()
+    with _reachable(prepared):
+        study, created = open_prepared(prepared, worker=worker)
+        say_what(prepared, study, created, screen)
+        with _terminated_is_interrupted(), WorkerLocks(prepared.folder / "workers", worker) as locks:
+            scheduler = SweepScheduler(prepared, study, locks, screen, starter)
+            try:
+                result = scheduler.run()
+                if then is not None and result.why == "finished":
+                    then(result, scheduler)
+                return result
+            finally:
+                scheduler.close()
 
 
 @contextlib.contextmanager
-def _in_words(prepared: ResolvedSweep) -> Iterator[None]:
+def _reachable(prepared: ResolvedSweep) -> Iterator[None]:
     """An outage of the storage that doesn't end becomes a `RunError`."""
     try:
         yield
@@ -78,11 +71,11 @@ def _in_words(prepared: ResolvedSweep) -> Iterator[None]:
 def _terminated_is_interrupted() -> Iterator[None]:
     """A batch system's SIGTERM is a polite Ctrl-C."""
 
-    def raise_it(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     try:
-        earlier = signal.signal(signal.SIGTERM, raise_it)
+        earlier = signal.signal(signal.SIGTERM, interrupt)
     except ValueError:  # not the main thread
         yield
         return

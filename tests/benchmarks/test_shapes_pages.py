@@ -74,7 +74,7 @@ def test_every_arm_is_a_sound_experiment(scripts):
 
 def outcome(gains):
     """What `tabulate` makes of arms whose policies gain so much over base on 60 prompts, three seeds."""
-    from smpo.evaluation.results.ablation_table import RungRuns, tabulate
+    from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
 
     rng = np.random.default_rng(1)
     base = rng.normal(size=(60, 1))
@@ -92,7 +92,7 @@ def outcome(gains):
             prompts = [{"text": f"p{k}", "group": f"g{k}"} for k in range(60)]
             drift = {"distances": [{"kind": "error", "by": "", "value": 0.5}]}
             runs[seed] = {"prompts": prompts, "role": "untouched", "judgements": [one], "drift": drift}
-        arms.append(RungRuns(name, None if not arms else next(iter(gains)), runs, {}))
+        arms.append(VariantRuns(name, None if not arms else next(iter(gains)), runs, {}))
     return tabulate("toy", arms, seeds=3).to_dict()
 
 

@@ -32,8 +32,7 @@ EXCEPTIONS: dict[str, str] = {
 """File -> why it may have such words."""
 
 PENDING: set[str] = {
-    "README.md", "benchmarks", "docs", "experiments", "smpo/app/ablation", "smpo/app/evaluate", "smpo/app/plan",
-    "smpo/app/sweep", "smpo/evaluation", "smpo/sweep",
+    "README.md", "benchmarks", "docs", "experiments",
 }  # fmt: skip
 """Rooms that still have them."""
 

@@ -336,10 +336,11 @@ def _gpus(plan: Plan, *, unknown: bool) -> Table:
             if one.fits
             else f"too large; micro_batch {most} fits"
         )
-        hours = (one.hours, one.training_hours, one.preparing_hours)
-        told = (f"{value:,.3g}" for value in hours)
-        judging = "?" if unknown else f"{one.judging_hours:,.3g}"
-        table.add_row(one.gpu, *told, judging, f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room)
+        times = [f"{value:,.3g}" for value in (one.hours, one.training_hours, one.preparing_hours)]
+        times += ["?" if unknown else f"{one.judging_hours:,.3g}", f"{one.seconds_per_pair:.2g}"]
+        if most is None:  # no time on a GPU on which the run can't be
+            times = ["–"] * len(times)
+        table.add_row(one.gpu, *times, f"{one.memory_gb:.0f} GB", room)
     return table
 
 

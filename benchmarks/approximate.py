@@ -4,13 +4,13 @@
     python benchmarks/approximate.py --world shapes       # pictures, three seeds: half an hour of one core
     python benchmarks/approximate.py --modes exact reference  # some of them; modes that were run are kept
     python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
-    python benchmarks/approximate.py --quick              # seconds, to see that it works; says nothing
+    python benchmarks/approximate.py --quick              # seconds, to see that it works; no result
 
 Every mode trains SmPO (experiments/plane_smpo.yaml or quickstart.yaml, inverting by the policy as the paper does) twice
 over: for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its
 samples for untouched starts or prompts are judged against those of the exact mode after its updates, paired by seed and
 start; intervals are over both. CPU seconds are this process' own, of training alone. `cached` is `reference` from the
-second run on: it finds the same bits (a test says so), and is counted as the policy's own six forwards a pair; its runs
+second run on: it finds the same bits (held by a test), and is counted as the policy's own six forwards a pair; its runs
 are those of `reference`, continued. The page docs/approximate.md is written by benchmarks/approximate_page.py.
 """
 
@@ -33,7 +33,7 @@ from smpo.cli.exit_codes import quiet_libraries
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
 POLICY = 6.0
-"""Forwards a pair that are left when the rest is remembered: two images, a backward as two."""
+"""Forwards of the policy for a pair, with a cached inversion: two images, a backward as two."""
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def loading() -> str:
 
 
 def memory() -> str:
-    """What trainings of true size took, and what `smpo plan` says of them."""
+    """What trainings of true size took, and what `smpo plan` predicts."""
     told = _read("pretended_memory.json")
     rows = [_took(name, row) for name, row in told["cases"].items()]
     ratios = {

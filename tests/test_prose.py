@@ -32,7 +32,7 @@ EXCEPTIONS: dict[str, str] = {
 """File -> why it may have such words."""
 
 PENDING: set[str] = {
-    "README.md", "benchmarks", "docs", "experiments",
+    "docs",
 }  # fmt: skip
 """Rooms that still have them."""
 

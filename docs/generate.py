@@ -12,7 +12,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ import smpo.components  # noqa: F401, isort: skip -- fills the common registry
 
 HERE = Path(__file__).parent
 TARGET = HERE / "reference"
-GOLDEN = HERE.parent / "tests" / "spec" / "errors"
 REAL = HERE.parent / "tests" / "cli" / "errors"
 
 
@@ -99,8 +99,12 @@ def registry(have: Catalogue) -> str:
         ]
         rows += [(f"[`{c.name}`](#{kind}-{_slug(c.name)})", f"card of `{c.use}`", c.summary) for c in cards]
         parts += _table(("name", "is", "summary"), rows)
+        shared = _shared(components.values())
+        if shared:
+            parts.append(f"### Settings that several have {{ #{kind}-shared }}\n")
+            parts += _table(FIELD_TITLES, list(shared))
         for name, component in components.items():
-            parts += _component(kind, name, component)
+            parts += _component(kind, name, component, shared)
         for card in cards:
             parts += _card(kind, card)
     return "\n".join(parts)
@@ -111,10 +115,21 @@ def _kind_text(component: type[Component] | None) -> str:
     return inspect.cleandoc(bases[0].__doc__ or "") if bases else ""
 
 
-def _component(kind: str, name: str, component: type[Component]) -> Iterator[str]:
+def _shared(components: Iterable[type[Component]]) -> dict[tuple[str, ...], None]:
+    """Rows that three or more components of a kind have alike, in order."""
+    counts = Counter(row for component in components for row in _rows(component, skip=("use",)))
+    return {row: None for row, count in counts.items() if count >= SHARED}
+
+
+def _component(
+    kind: str, name: str, component: type[Component], shared: Container[tuple[str, ...]]
+) -> Iterator[str]:
     yield f"### {name} {{ #{kind}-{_slug(name)} }}\n"
     yield f"{_markdown(component.__doc__ or '')}\n"
-    yield from _fields(component, skip=("use",))
+    rows = _rows(component, skip=("use",))
+    yield from _table(FIELD_TITLES, [row for row in rows if row not in shared])
+    if common := [row[0] for row in rows if row in shared]:
+        yield f"Also {', '.join(common)}: see [above](#{kind}-shared).\n"
     yield f"Version {component.version}, `{component.__module__}:{component.__qualname__}`.\n"
 
 
@@ -165,7 +180,16 @@ def _slot_row(slot: Slot) -> tuple[str, ...]:
     return f"`{slot.name}`", takes, f"`{slot.default}`" if slot.default else "", "yes"
 
 
-def _fields(model: type[BaseModel], *, skip: tuple[str, ...] = (), hashed: Any = None) -> Iterator[str]:
+FIELD_TITLES = ("setting", "default", "range", "meaning")
+SHARED = 3
+"""Components that have a setting alike, from which on it is listed once for all."""
+
+
+def _fields(model: type[BaseModel], *, hashed: Any = None) -> Iterator[str]:
+    yield from _table((*FIELD_TITLES, "hashed"), _rows(model, hashed=hashed))
+
+
+def _rows(model: type[BaseModel], *, skip: tuple[str, ...] = (), hashed: Any = None) -> list[tuple[str, ...]]:
     facts = model.model_json_schema().get("properties", {}) if issubclass(model, Component) else {}
     rows = []
     for name, info in model.model_fields.items():
@@ -179,8 +203,7 @@ def _fields(model: type[BaseModel], *, skip: tuple[str, ...] = (), hashed: Any =
         about = " ".join((info.description or "").split())
         row = (f"`{name}`", default, limits, about)
         rows.append((*row, "yes" if hashed(name) else "no") if hashed else row)
-    titles = ("setting", "default", "range", "meaning", *(("hashed",) if hashed else ()))
-    yield from _table(titles, rows)
+    return rows
 
 
 def _facts(model: type[BaseModel], name: str) -> dict[str, Any]:
@@ -204,11 +227,10 @@ def _written(value: Any) -> str:
 def errors() -> str:
     parts = [
         "# Errors\n",
-        "What smpo says to common mistakes, word for word: the golden files of `tests/cli/errors`, about experiments, "
-        "and of `tests/spec/errors`, about an imaginary kitchen, so that they don't change with the registry. "
-        "`nox -s golden` writes them anew.\n",
+        "Mistakes in specs and the errors that they give, word for word: the golden files of `tests/cli/errors`, which "
+        "`nox -s golden` writes anew.\n",
     ]
-    for case in (*sorted(REAL.glob("*.yaml")), *sorted(GOLDEN.glob("*.yaml"))):
+    for case in sorted(REAL.glob("*.yaml")):
         said = case.with_suffix(".txt")
         if case.stem.startswith("_") or not said.exists():
             continue

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from smpo.errors import RunError
 from smpo.families.files.atomic_folder import replaced_folder, without_paths
 from smpo.families.files.load_snippet import LoadSnippet, load_snippet
 from smpo.families.lora import save_adapter
@@ -172,18 +171,6 @@ class UNetDenoiser:
     def trainable_state(self) -> dict[str, Tensor]:
         """The trained parameters by name, not copied: all of the UNet, or the adapter."""
         return {name: p.detach() for name, p in self.network.named_parameters() if p.requires_grad}
-
-    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `trainable_state` gave. Raises `RunError` when it is from another network."""
-        mine = self.trainable_state()
-        shapes = {name: tuple(value.shape) for name, value in mine.items()}
-        if shapes != {name: tuple(value.shape) for name, value in state.items()}:
-            raise RunError(
-                "the checkpoint's parameters are not those of this model",
-                help="base model, adapter rank and targets must be the same as when it was written",
-            )
-        for name, value in mine.items():  # detached, so this is not recorded
-            value.copy_(state[name])
 
     def save(self, folder: Path) -> list[str]:
         """A whole pipeline folder in float32, or a LoRA; returns lines of Python that load it.

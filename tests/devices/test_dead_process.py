@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -121,6 +122,27 @@ def test_the_code_is_that_of_the_process_that_failed_first(tmp_path, monkeypatch
     began = time.monotonic()
     assert launch([], 2) == 3
     assert time.monotonic() - began < 30 and capfd.readouterr().err == "", "torch's table and log stay away"
+
+
+def test_ctrl_c_reaches_the_processes(tmp_path, monkeypatch):
+    """A stand-in for `smpo` that an interrupt ends with 130."""
+    (tmp_path / "smpo.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "try:\n    pathlib.Path(__file__).with_name(os.environ['RANK']).touch(); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    sys.exit(130)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["smpo"])
+
+    def interrupt():
+        while not all((tmp_path / rank).exists() for rank in "01"):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert launch([], 2) == 130
+    thread.join()
 
 
 @pytest.mark.slow

@@ -61,15 +61,20 @@ def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """A terminal sends Ctrl-C to every process itself; SIGTERM reaches the launcher alone and is passed on."""
+    """Pass Ctrl-C, SIGTERM and SIGHUP on: torch starts each process in a session of its own, out of the terminal's
+    reach. `nohup` has SIGHUP ignored, and it stays so."""
 
-    def pass_on(*_: object) -> None:
+    def pass_on(number: int, frame: object) -> None:
         for process in psutil.Process().children():
             with suppress(psutil.NoSuchProcess):
-                process.terminate()
+                process.send_signal(number)
 
-    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: pass_on}
-    earlier = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    passed = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    earlier = {number: signal.signal(number, pass_on) for number in passed}
     try:
         yield
     finally:

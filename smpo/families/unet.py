@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from smpo.families.files.atomic_folder import replaced_folder, without_paths
 from smpo.families.files.load_snippet import LoadSnippet, load_snippet
 from smpo.families.lora import save_adapter
+from smpo.families.operator_parity import contiguous
 from smpo.families.pipeline_adapters import PipelineAdapter
 from smpo.families.pipelines import schedule_of
 from smpo.families.policy_reference import PolicyAndReference
@@ -111,7 +112,7 @@ class UNetDenoiser:
         With gradients the (perhaps wrapped) `policy` runs. Without them, as in an inversion, the bare network
         does, with dropout off: no synchronisation of gradients to prepare, and no noise on the path.
         """
-        inputs, networks = self.stack.network_inputs(cond), self.networks
+        inputs, networks = self.stack.network_inputs(contiguous(cond)), self.networks
         if inverting:
             with networks.inverting(reference=reference) as network:
                 return networks.forward(network, x, t, inputs)

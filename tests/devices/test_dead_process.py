@@ -11,6 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from smpo.app.distributed import launcher
 from smpo.app.distributed.environment import RankInfo
 from smpo.app.distributed.launcher import launch
 from smpo.app.distributed.liveness import Liveness, RankLost
@@ -122,6 +123,25 @@ def test_the_code_is_that_of_the_process_that_failed_first(tmp_path, monkeypatch
     began = time.monotonic()
     assert launch([], 2) == 3
     assert time.monotonic() - began < 30 and capfd.readouterr().err == "", "torch's table and log stay away"
+
+
+@pytest.mark.parametrize(("grace", "saved"), [(60, True), (1, False)])
+def test_a_survivor_has_time_for_its_checkpoint(tmp_path, monkeypatch, grace, saved):
+    """A stand-in for `smpo`: rank 1 fails, rank 0 ignores SIGTERM and writes a file four seconds later."""
+    (tmp_path / "smpo.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "here = pathlib.Path(__file__)\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    while not here.with_name('ready').exists(): time.sleep(0.05)\n"
+        "    sys.exit(3)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "here.with_name('ready').touch(); time.sleep(4); here.with_name('saved').touch()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["smpo"])
+    monkeypatch.setattr(launcher, "GRACE", grace)
+    assert launch([], 2) == 3
+    assert (tmp_path / "saved").exists() == saved
 
 
 def test_ctrl_c_reaches_the_processes(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """`smpo run --devices N`: torch's elastic launcher starts the command N times on this machine, one process per device.
 
-Torch sends SIGTERM to the siblings of a process that failed, and SIGKILL 30 seconds later: the time that a survivor has
-for its checkpoint.
+Torch sends SIGTERM to the siblings of a process that failed, and SIGKILL after `GRACE` seconds: the time that a
+survivor has for its checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from uuid import uuid4
 
 import psutil
 
-__all__ = ["launch"]
+__all__ = ["GRACE", "launch"]
+
+GRACE = 600
+"""Seconds. A checkpoint of SDXL with AdamW has 31 GB, for which a network disk takes minutes."""
 
 _HELP = "help: killed, or out of memory? (`dmesg`); what was finished is kept, and `--resume` goes on\n"
 
@@ -44,7 +47,7 @@ def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None
     )
     start = elastic_launch(config, sys.executable)
     # Not in the main thread, where torch replaces the handlers of signals by its own.
-    with _signals(), _without_logging(), ThreadPoolExecutor(1) as thread:
+    with _signals(), _without_logging(), _grace(), ThreadPoolExecutor(1) as thread:
         try:
             thread.submit(start, *safe_path, "-m", "smpo", *arguments).result()
         except ChildFailedError as error:
@@ -80,6 +83,26 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _grace() -> Iterator[None]:
+    """Torch has a setting for the time between SIGTERM and SIGKILL after a signal, and 30 fixed seconds after a
+    failure."""
+    from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+
+    close = SubprocessContext.close
+
+    def patient(
+        context: SubprocessContext, death_sig: signal.Signals | None = None, timeout: int = 0
+    ) -> None:
+        close(context, death_sig, GRACE)
+
+    SubprocessContext.close = patient  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        SubprocessContext.close = close  # type: ignore[method-assign]
 
 
 @contextmanager

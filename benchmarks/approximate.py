@@ -182,7 +182,7 @@ def points(
 
     def told(one: Any, other: Any) -> dict[str, Any] | None:
         compared = contrast(one, other, first["groups"])
-        return None if compared is None else dict(compared.to_dict())
+        return None if compared is None else asdict(compared)
 
     first = runs["exact"][0]["updates"]
     found: dict[str, Any] = {}

@@ -212,9 +212,11 @@ class Liveness:
         """For a process that isn't the main one, at its end: whether a process before it reports the error."""
         deadline = time.monotonic() + _END_TIMEOUT
         with suppress(RuntimeError):  # the store has ended with the main process
-            while time.monotonic() < deadline and not self.is_first_alive():
+            while time.monotonic() < deadline:
                 if any(self._has_ended(rank) for rank in range(self.place.rank)):
                     return True
+                if self.is_first_alive():  # the processes before were killed
+                    break
                 time.sleep(0.05)
         return False
 

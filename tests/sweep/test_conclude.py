@@ -117,6 +117,7 @@ def test_the_report_is_one_sound_file(finished):
         "history",
         "importance",
     }
+    assert pictures == charts(ending.study), "the same study gives the same pictures"
     for svg in pictures.values():
         ElementTree.fromstring(svg)
     rows = table_csv(ending.study).splitlines()

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,3 +16,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 pytest_plugins = ["pytester", "tests.faults"]
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_left_as_found():
+    """A handler that a test leaves behind is inherited by the processes of later tests, which then ignore SIGTERM."""
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in watched}
+    yield
+    after = {number: signal.getsignal(number) for number in watched}
+    left = [number for number in watched if after[number] is not before[number]]
+    for number in left:
+        signal.signal(number, before[number])
+    assert not left, f"signal handlers were left behind: {[(number.name, after[number]) for number in left]}"

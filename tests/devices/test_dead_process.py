@@ -224,7 +224,9 @@ def pair(monkeypatch):
     time.sleep(0.2)
     arrive(1)
     first.join()
-    return calls[0], calls[1]
+    handler = signal.getsignal(signal.SIGTERM)  # ignored after a loss, for the rest of a process's life
+    yield calls[0], calls[1]
+    signal.signal(signal.SIGTERM, handler)
 
 
 def test_errors_that_come_of_an_absence_are_put_down_to_it(pair):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,22 @@ SURE = 0.05
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
 
 
-def ablation(file: str, believed: str) -> str:
-    """All variants by all judges, what was resolved, distance and cost; wins are counted by the judge that is
-    believed."""
-    told = _read(file)
-    rows = told["variants"]
-    machine, seeds = told["machine"], max(len(row["seeds"]) for row in rows)
-    parts = [
-        f"`{told['command']}`: {seeds} seeds, {told['prompts']:,} {told['role']} prompts, "
-        f"{sum(len(row['seeds']) for row in rows)} runs; {machine['date']}, {machine['platform']}, "
-        f"torch {machine['packages']['torch']}. In full: `benchmarks/results/{file}`."
-    ]
-    for judge in told["judges"]:
-        parts += [f"By `{judge}`:", _grid(_judged(rows, judge)), _resolved(rows, judge)]
-    parts += ["How far, and at what cost:", _grid(_costs(rows, believed))]
-    return "\n\n".join(parts)
+def ablation(file: str, judge: str, other: str) -> str:
+    """Gains by the judge that never saw a label (in the plane: by the formula that made them), p, distance and cost;
+    the gain on the base by the other judge."""
+    body = _read(file)
+    rows, machine = body["variants"], body["machine"]
+    seeds = max(len(row["seeds"]) for row in rows)
+    return "\n\n".join(
+        [
+            f"By `{judge}`:",
+            _grid(_variant(row, judge, other) for row in rows),
+            _resolved(rows, judge),
+            f"`{body['command']}`: {seeds} seeds, {body['prompts']:,} {body['role']} prompts, "
+            f"{sum(len(row['seeds']) for row in rows)} runs; {machine['date']}, {machine['platform']}, "
+            f"torch {machine['packages']['torch']}. All columns: `benchmarks/results/{file}`.",
+        ]
+    )
 
 
 def fronts_of_plane() -> str:
@@ -213,37 +214,21 @@ def machines() -> str:
     )
 
 
-def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
-    for row in rows:
-        found = next(judge for judge in row["judges"] if judge["judge"] == name)
-        base, other = found["against_base"], found["against_variant"]
-        yield {
-            "variant": row["name"],
-            "on": row["against"] or "–",
-            "mean": f"{found['mean']:.3f}",
-            "median": f"{found['median']:.3f}",
-            "gain on the base": _estimate(base["gain"]),
-            "wins, %": _share(base["win_rate"]),
-            "gain on that variant": _estimate(other["gain"]) if other else "–",
-            "wins over it, %": _share(other["win_rate"]) if other else "–",
-            "p": _p(found["p_variant_holm"]),
-            "spread": f"{base['gain']['between']:.4f}",
-        }
-
-
-def _costs(rows: Sequence[dict[str, Any]], believed: str) -> Iterator[dict[str, str]]:
-    for row in rows:
-        cost = row["cost"]
-        judge = next(judge for judge in row["judges"] if judge["judge"] == believed)
-        worth = judge["win_points_per_million_passes"]
-        yield {
-            "variant": row["name"],
-            **{far["name"]: f"{far['mean']:.3g}" for far in row.get("drift") or []},
-            "training, s": f"{cost['seconds']:.1f}",
-            "passes": f"{cost['passes']:,.0f}",
-            "pairs": f"{cost['pairs']:,.0f}",
-            f"win points per million passes, {believed}": "–" if worth is None else f"{worth:.3g}",
-        }
+def _variant(row: dict[str, Any], judge: str, other: str) -> dict[str, str]:
+    found = {one["judge"]: one for one in row["judges"]}
+    base, before = found[judge]["against_base"], found[judge]["against_variant"]
+    error = next(one["mean"] for one in row["drift"] if one["name"] == "error")
+    return {
+        "variant": row["name"],
+        "on": row["against"] or "–",
+        "gain on the base": _estimate(base["gain"]),
+        "wins, %": f"{100 * base['win_rate']['value']:.0f}",
+        "gain on that variant": _estimate(before["gain"]) if before else "–",
+        "p": _p(found[judge]["p_variant_holm"]),
+        f"`{other}`, gain on the base": _estimate(found[other]["against_base"]["gain"]),
+        "error distance": f"{error:.2g}",
+        "passes": f"{row['cost']['passes']:,.0f}",
+    }
 
 
 def _resolved(rows: Sequence[dict[str, Any]], name: str) -> str:
@@ -265,10 +250,6 @@ def _estimate(one: dict[str, Any]) -> str:
 
 def _span(value: float, low: float, high: float) -> str:
     return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def _share(one: dict[str, Any]) -> str:
-    return f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
 
 
 def _p(value: float | None) -> str:
@@ -296,8 +277,8 @@ def _read(file: str) -> dict[str, Any]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "plane ablation": lambda: ablation("plane_ablation.json", "plane-radius"),
-    "shapes ablation": lambda: ablation("shapes_ablation.json", "shapes-judge"),
+    "plane ablation": lambda: ablation("plane_ablation.json", "plane-radius", "plane-on-axis"),
+    "shapes ablation": lambda: ablation("shapes_ablation.json", "shapes-judge", "shapes-reward"),
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
     "presets": presets,

@@ -2,15 +2,15 @@
 
     python benchmarks/approximate.py                      # the plane, ten seeds: ten minutes of one core
     python benchmarks/approximate.py --world shapes       # pictures, three seeds: half an hour of one core
-    python benchmarks/approximate.py --modes exact stale  # some of them; what is there is kept, run it again to go on
+    python benchmarks/approximate.py --modes exact reference  # some of them; modes that were run are kept
     python benchmarks/approximate.py --only 3 4           # these seeds, gathering nothing
-    python benchmarks/approximate.py --quick              # seconds, to see that it works; says nothing
+    python benchmarks/approximate.py --quick              # seconds, to see that it works; no result
 
 Every mode trains SmPO (experiments/plane_smpo.yaml or quickstart.yaml, inverting by the policy as the paper does) twice
 over: for as many updates as the exact mode, and on, until it has spent as many network forwards. At both points its
 samples for untouched starts or prompts are judged against those of the exact mode after its updates, paired by seed and
 start; intervals are over both. CPU seconds are this process' own, of training alone. `cached` is `reference` from the
-second run on: it finds the same bits (a test says so), and is counted as the policy's own six forwards a pair; its runs
+second run on: it finds the same bits (held by a test), and is counted as the policy's own six forwards a pair; its runs
 are those of `reference`, continued. The page docs/approximate.md is written by benchmarks/approximate_page.py.
 """
 
@@ -21,7 +21,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from smpo.cli.exit_codes import quiet_libraries
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
 POLICY = 6.0
-"""Forwards a pair that are left when the rest is remembered: two images, a backward as two."""
+"""Forwards of the policy for a pair, with a cached inversion: two images, a backward as two."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ MODES = {
     "exact": Mode("ReNoise along the policy, one correction a hop", {}),
     "skip first": Mode("`skip_first: true`", {"skip_first": True}),
     "reuse last": Mode("`reuse_last: true`", {"reuse_last": True}),
-    "stale": Mode("`use: stale`, `max_age: 50`", {"use": "stale", "max_age": 50}),
     "reference": Mode(
         "`by: reference`, nothing cached", {"by": "reference"}, marks=(("compute", None), ("cached", POLICY))
     ),
@@ -183,7 +182,7 @@ def points(
 
     def told(one: Any, other: Any) -> dict[str, Any] | None:
         compared = contrast(one, other, first["groups"])
-        return None if compared is None else dict(compared.to_dict())
+        return None if compared is None else asdict(compared)
 
     first = runs["exact"][0]["updates"]
     found: dict[str, Any] = {}

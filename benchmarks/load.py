@@ -3,7 +3,7 @@ measured while others work.
 
     python benchmarks/load.py            # some three minutes; writes benchmarks/results/load.json
     python benchmarks/load.py metrics    # that part alone, into the same file
-    python benchmarks/load.py --quick    # less than a minute, to see that it works; says nothing
+    python benchmarks/load.py --quick    # less than a minute, to see that it works; no result
 
 `metrics`: 10,000 points to MLflow in sqlite, sent when the mirror would send them, against the updates of the
 quickstart and of the plane that yield as many; and what is left to send when training is over. `store`: commands in a

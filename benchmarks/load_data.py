@@ -210,7 +210,7 @@ def look(folder: Path) -> dict[str, Any]:
 
 
 def gather(folder: Path) -> dict[str, Any]:
-    """Rankings to pairs, every one asked for; the pictures' files are looked for and not found."""
+    """Rankings to pairs, every one read; the pictures' files are looked for and not found."""
     import time
 
     from smpo.components.adapters import ImageRewardDB

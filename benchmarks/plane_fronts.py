@@ -1,7 +1,7 @@
 """Reward against distance from the base, per method, in the plane: what a table at one learning rate can't show.
 
     python benchmarks/plane_fronts.py
-    python benchmarks/plane_fronts.py --quick      # seconds, to see that it works; says nothing
+    python benchmarks/plane_fronts.py --quick      # seconds, to see that it works; no result
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here
 every run is measured on its way (exact KL at guidance 1, mean radial gain at guidance 1 and 3), and methods are

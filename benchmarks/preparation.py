@@ -18,6 +18,8 @@ world's reward move in 16 bits, and p with them.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import io
 import json
 import os
@@ -140,16 +142,31 @@ def compare(words: list[str], place: Path, old: Path, repeats: int) -> dict[str,
     return found
 
 
+NAMES = (
+    ("smpo.app.build.build:build_run", "smpo.app.assemble:assemble"),
+    ("smpo.app.build.device:live_runtime", "smpo.app.hardware:live_runtime"),
+    ("smpo.app.run.cost:CostMeter", "smpo.app.ledger:Ledger"),
+    ("smpo.data.cache.scores:ScoreTable", "smpo.data.scores:ScoreTable"),
+)
+"""Here, and in the code of `BEFORE`."""
+
+
+def _found(*names: str) -> Any:
+    """The first of these attributes that the code on the path has."""
+    for name in names:
+        module, _, attribute = name.partition(":")
+        with contextlib.suppress(ImportError):
+            return getattr(importlib.import_module(module), attribute)
+    raise ImportError(f"none of {', '.join(names)} is here")
+
+
 def prepare(spec: str, sets: list[str]) -> dict[str, Any]:
     """In a process of its own: everything that a run scores and encodes, imports and networks not counted."""
     import smpo
-    from smpo.app.build.build import build_run
-    from smpo.app.build.device import live_runtime
-    from smpo.app.run.cost import CostMeter
-    from smpo.data.cache.scores import ScoreTable
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import resolve
 
+    build_run, live_runtime, CostMeter, ScoreTable = (_found(*names) for names in NAMES)
     resolved = resolve(Path(spec), skeleton=ExperimentSpec, sets=[*sets, "runtime.device=cpu"]).spec
     runtime = live_runtime(resolved)
     assert resolved.reward is not None

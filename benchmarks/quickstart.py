@@ -1,7 +1,7 @@
 """The quickstart over several training seeds, and the same without smoothing or inversion, with machine and versions.
 
     python benchmarks/quickstart.py --seeds 3
-    python benchmarks/quickstart.py --quick      # seconds, to see that it works; says nothing
+    python benchmarks/quickstart.py --quick      # seconds, to see that it works; no result
 
 Runs go through the very functions behind `smpo run`; their folders are kept, so that a benchmark that is stopped goes
 on where it was. Ablations of many variants have a command of their own: `smpo run experiments/ablation.yaml`.
@@ -30,7 +30,7 @@ RUNGS = {
 
 
 class Quiet:
-    """A console that says nothing but warnings."""
+    """A console that prints nothing but warnings."""
 
     def phase(self, title: str) -> None: ...
     def progress(self, label: str, done: int, total: int) -> None: ...

@@ -11,7 +11,7 @@ with nine prompts (`rewards_originals.py`, under the package's own Python, which
 reads the same file and scores the same pictures.
 
 A holds hpsv2, B image-reward and what MPS needs, REPOSITORY is a checkout of github.com/Kwai-Kolors/MPS: the docstring
-of `rewards_originals.py` says how they are made.
+of `rewards_originals.py` has the way to make them.
 """
 
 from __future__ import annotations

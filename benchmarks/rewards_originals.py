@@ -14,7 +14,7 @@ The packages need two throw-away environments, made like this (Python 3.11):
     python -m venv B && B/bin/pip install "setuptools<81" wheel torch torchvision
     B/bin/pip install --no-build-isolation openai-clip==1.0.1 fairscale    # built, and imported, with pkg_resources
     B/bin/pip install transformers==4.44.2 einops
-    B/bin/pip install --no-deps image-reward==1.5 timm==0.9.16    # it asks for timm 0.6.13
+    B/bin/pip install --no-deps image-reward==1.5 timm==0.9.16    # it requires timm 0.6.13
 
     git clone https://github.com/Kwai-Kolors/MPS REPOSITORY
 
@@ -24,7 +24,7 @@ use its transforms alone, which are plain Python: a module that declares the nam
 early by a `.pth` file in site-packages, is then enough. The committed results were reproduced to the last digit so:
 
     operators = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms", "roi_align", "_roi_align_backward", "roi_pool", ...):  # those that it asks for
+    for name in ("nms", "qnms", "roi_align", "_roi_align_backward", "roi_pool", ...):  # those that it requires
         operators.define(f"{name}(Tensor x) -> Tensor")
 """
 
@@ -144,7 +144,7 @@ def questions(folder: Path) -> list[tuple[Path, str]]:
 
 
 def pickscore(folder: Path) -> list[float]:
-    """As PickScore's model page says, with transformers' own classes."""
+    """As on PickScore's model page, with transformers' own classes."""
     from transformers import AutoModel, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder / "gelu")

@@ -1,7 +1,7 @@
 """Gain against distance from the base, per method, on shapes: what a table at one learning rate can't show.
 
     python benchmarks/shapes_fronts.py                  # three quarters of an hour of one core; stopped, it goes on
-    python benchmarks/shapes_fronts.py --quick          # seconds, to see that it works; says nothing
+    python benchmarks/shapes_fronts.py --quick          # seconds, to see that it works; no result
 
 SmPO's weight changes the size of a step, so at equal learning rates it has gone further after equal updates. Here every
 run is measured on its way, and methods are compared where they have gone *equally far*: by the error distance of

@@ -3,7 +3,7 @@
     python benchmarks/shapes_inversion.py                   # three seeds, 90 minutes of one core; stopped, it goes on
     python benchmarks/shapes_inversion.py --factors noise grid --seeds 5
     python benchmarks/shapes_inversion.py --part 1/2 & python benchmarks/shapes_inversion.py --part 2/2 & wait
-    python benchmarks/shapes_inversion.py --quick           # seconds, to see that it works; says nothing
+    python benchmarks/shapes_inversion.py --quick           # seconds, to see that it works; no result
 
 The method is the quickstart's (SmPO's loss, smoothed labels, 60 updates of 16 pairs); what differs is which noise the
 two networks are compared on. Every run is an ordinary one and is kept; what is there is read. Each factor is a small

@@ -103,7 +103,7 @@ def main(words: list[str] | None = None) -> None:
 
 def compare(report: dict[str, Any], world: World, chosen: argparse.Namespace) -> None:
     """Parity, before anything is timed. With `--keep-going` arms that differ are timed all the same, and the result
-    says how they differ: a lent machine isn't there for a second try."""
+    has their difference: a lent machine isn't there for a second try."""
     few = world.spread(chosen.parity_pairs or chosen.pairs)
     report["parity_pairs"] = len(few.t)
     checks: dict[str, Callable[[], dict[str, float]]] = {

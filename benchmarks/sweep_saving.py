@@ -86,7 +86,7 @@ QUICK = Size(
 
 
 class Silent:
-    """Told of everything, says nothing."""
+    """Prints nothing."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None

@@ -135,7 +135,7 @@ def loading() -> str:
 
 
 def memory() -> str:
-    """What trainings of true size took, and what `smpo plan` says of them."""
+    """What trainings of true size took, and what `smpo plan` predicts."""
     told = _read("pretended_memory.json")
     rows = [_took(name, row) for name, row in told["cases"].items()]
     ratios = {
@@ -255,9 +255,12 @@ def _took(name: str, row: dict[str, Any]) -> dict[str, str]:
 
 def _grid(rows: Any) -> str:
     lines = list(rows)
-    head = list(lines[0])
-    table = [head, ["---"] * len(head), *([line.get(name, "–") for name in head] for line in lines)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    names = list(lines[0])
+    head, *body = (
+        "| " + " | ".join(cells) + " |"
+        for cells in (names, *([line.get(name, "–") for name in names] for line in lines))
+    )
+    return "\n".join([head, "|---" * len(names) + "|", *body])
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -289,8 +289,8 @@ def errors() -> str:
 def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
-    body = [titles, ("---",) * len(titles), *rows]
-    return ["\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in body) + "\n"]
+    head, *body = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in (titles, *rows)]
+    return ["\n".join([head, "|---" * len(titles) + "|", *body]) + "\n"]
 
 
 def _cell(text: str) -> str:

@@ -1,8 +1,8 @@
 """Folders that appear whole or not at all: written beside, flushed to the disk, and renamed.
 
-A rename is atomic for whoever looks, and for a process that is killed. For a machine that loses power it is so only
+A rename is atomic for readers, and for a process that is killed. For a machine that loses power it is so only
 when what was written has reached the disk before: each file is flushed (`fsync`), then the folder that names them, then
-the folder above, which says under which name it stands.
+the folder above, which holds its name.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def inherit_permissions(file: Path) -> None:
-    """Let whoever may read the folder read the file: safetensors writes for the owner alone, and models, checkpoints
+    """Give the file the folder's permissions: safetensors writes for the owner alone, and models, checkpoints
     and caches are shared. A file system that knows no such rights keeps its own."""
     with contextlib.suppress(OSError):
         file.chmod(file.stat().st_mode | (file.parent.stat().st_mode & 0o666))
@@ -60,8 +60,8 @@ def inherit_permissions(file: Path) -> None:
 
 @contextmanager
 def with_path(path: Path) -> Iterator[None]:
-    """The system says which file can't be opened, and not which can't be written: an `OSError` that names none is
-    about `path`. safetensors tells of one in words of its own; here it is the `OSError` that it was."""
+    """The system names files that can't be opened, and not those that can't be written: an `OSError` without a name
+    gets `path`. safetensors wraps the `OSError` in an error of its own; here it is unwrapped."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def remove_stale(folder: Path) -> None:
 
 def _alive(process: int) -> bool:
     with contextlib.suppress(ProcessLookupError, OverflowError):
-        with contextlib.suppress(PermissionError):  # it is somebody else's, but there
+        with contextlib.suppress(PermissionError):  # the process belongs to another user, but exists
             os.kill(process, 0)
         return True
     return False

@@ -1,4 +1,4 @@
-"""The ways in which smpo says no. Imports nothing of ours, so that everything may import it.
+"""Errors of smpo. Imports no other module of smpo, so that every module may import it.
 
 `exit_code` is what the command line ends with: 1 failed while running, 2 the spec is wrong, 3 not possible on
 this machine, 143 terminated (130 is a person's Ctrl-C). Messages are one sentence in the user's words; `help` is one
@@ -29,13 +29,13 @@ class RunError(SmpoError):
 
 
 class MachineError(SmpoError):
-    """What was asked for is sound but not possible here: no device, no weights, no package, no network."""
+    """A sound request that is not possible here: no device, no weights, no package, no network."""
 
     exit_code = 3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: somebody takes the machine back. Not an error, and no `Exception`, like the interrupt of a person."""
+    """SIGTERM, as a scheduler sends it. Not an error, and no `Exception`, like Ctrl-C."""
 
     exit_code = 143
     """128 + 15, as shells say it."""
@@ -76,7 +76,7 @@ def readable(
     place: object,
     help: str = "is the file whole? smpo loads safetensors only; a folder with .bin files must be saved again",
 ) -> Iterator[None]:
-    """Round libraries that read a file which somebody else wrote. Whatever they raise is `MachineError`.
+    """Round libraries that read an untrusted file. Every error of theirs becomes `MachineError`.
 
     They expect files that they wrote themselves. A file that is torn, altered or made to hurt fails wherever the first
     wrong value is used, as any exception; all of them mean that it can't be read. Memory that runs out is not a fault

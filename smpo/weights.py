@@ -180,7 +180,7 @@ def _stored_dtype(files: Iterable[Path]) -> Any:
 
 
 def sane_config(path: Path, what: str) -> None:
-    """Refuse a configuration whose numbers would fill any machine, before a library builds what it asks for.
+    """Refuse a configuration whose numbers would fill any machine, before a library builds such a network.
 
     Raises `MachineError`. The limits are far above those of published models.
     """
@@ -231,7 +231,7 @@ def quiet() -> Iterator[None]:
 def content_key(facts: Mapping[str, Any], files: Iterable[Path]) -> str:
     """32 hex digits for `facts` and for the content of `files`, in this order, under their names.
 
-    Where they lie does not matter; nor does what a JSON file says about who wrote it.
+    Their place does not matter; nor do a JSON file's notes on its origin.
     """
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for path in files:
@@ -298,8 +298,8 @@ def _not_fetched(
 
 
 def _few(patterns: Sequence[str]) -> list[str]:
-    """Nearly the same files by fewer globs, for a command that somebody types: weights in one piece, and whatever is
-    text. Without any, `hf download` would bring the same weights in every format that a repository has."""
+    """Nearly the same files by fewer globs, for a command that a person types: weights in one piece, and all text.
+    Without any, `hf download` would bring the same weights in every format that a repository has."""
     found: dict[str, set[str]] = {}
     for pattern in patterns:
         folder, _, name = pattern.rpartition("/")

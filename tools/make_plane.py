@@ -67,7 +67,7 @@ def pretrain(steps: int, seed: int) -> PlaneNet:
 def draw_pairs(network: PlaneNet, count: int, seed: int) -> tuple[Floats, Floats, Ints, Votes]:
     """Two base samples `[count, 2]` for each of `count` conditions, and the votes on them."""
     conditions = np.arange(count) % len(CONDITIONS)
-    # Beyond 64 bits, where no evaluation's seeds are: nobody is judged on starts that were trained on.
+    # Beyond 64 bits, where no evaluation's seeds are: no evaluation uses starts of the training.
     seeds = [(1 << 64) + (seed << 32) + index for index in range(2 * count)]
     points = sample_points(
         network,

@@ -97,7 +97,7 @@ class World:
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
-        """One for all arms: its state is twice as large as the weights, and at a learning rate of 0 nobody minds."""
+        """One for all arms: its state is twice as large as the weights, and with a rate of 0 they don't change."""
         return AdamW().build(self.policy.parameters(), 0.0)
 
     @property
@@ -106,7 +106,7 @@ class World:
 
     @property
     def pipeline(self) -> Any:
-        """As much of a pipeline as smpo's stacks ask for."""
+        """As much of a pipeline as smpo's adapters need."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)  # type: ignore[union-attr, arg-type]
         return SimpleNamespace(
             unet=self.policy,

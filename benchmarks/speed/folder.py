@@ -32,7 +32,7 @@ WORDS = (
 
 
 def make_experiment(arch: str, folder: Path, *, device: torch.device, pairs: int, reduced: bool) -> list[str]:
-    """Writes the files; returns what `experiments/{sd15,sdxl}_smpo.yaml` has to be told to start from them.
+    """Writes the files; returns the settings with which `experiments/{sd15,sdxl}_smpo.yaml` start from them.
 
     Pictures are JPEGs of quality 90, as large as the model's, of smooth noise, so that they take about as long
     to decode as photographs. The reward is a CLIP of PickScore's size, or a small one if `reduced`.

@@ -1,7 +1,7 @@
 """The official loop's structure under today's PyTorch, written anew: one pair at a time, everything in the loop.
 
 What it spends time on is kept: float32 weights under autocast, checkpointing that is entered without gradients too,
-autoencoder and text encoders at every visit, a scheduler that steps on device scalars and asks them questions, five
+autoencoder and text encoders at every visit, a scheduler that steps on device scalars and compares them, five
 numbers fetched per pair. It shares no line with smpo. Switches turn single habits off, for the ladder.
 """
 

@@ -167,7 +167,7 @@ class Ours:
         return len(self.world.t) * self.mode.timesteps
 
     def some(self) -> tuple[Tensor, Tensor, Conditioning]:
-        """What a network is asked in one pass with gradients: latents, timesteps, conditioning of a micro-batch."""
+        """A network's inputs of one pass with gradients: latents, timesteps, conditioning of a micro-batch."""
         batch = next(self._batches())
         return batch.mean, self.world.t[batch.position].repeat(2).to(batch.mean.device), batch.conditioning
 

@@ -21,7 +21,7 @@ from speed.precision import full_float32
 
 LIMIT = {"gradient_norm": 5e-4}
 """1e-5, but for the gradient: the loss multiplies differences of errors by 25,000 (2p - 1), and with them the last bits
-in which two orders of summation differ. With a beta of 50 instead of 5000 it agrees to 1e-5, which a test asks."""
+in which two orders of summation differ. With a beta of 50 instead of 5000 it agrees to 1e-5, which a test holds."""
 
 
 @full_float32()
@@ -93,7 +93,7 @@ def half_parity(world: World, grid: str, precision: str, micro: int) -> dict[str
             for arm in (theirs.seen, mine)
         ]
         found[name] = (away[1] / away[0]) ** 0.5
-    # Of fp16's gradients one is scaled: the angle tells, not the length.
+    # Of fp16's gradients one is scaled: the angle matters, not the length.
     angles = [1 - _compared(one, true_gradient)[1] for one in gradients]
     found["gradient"] = (max(angles[1], 0.0) / angles[0]) ** 0.5
     bad = {name: value for name, value in found.items() if not value <= HALF_LIMIT.get(name, float("inf"))}

@@ -1,4 +1,4 @@
-"""Who looks on while smpo works: a console that is told, and a sweep that may give a run up."""
+"""The protocol of consoles: progress, notes and warnings of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
 
 
 class Console(Protocol):
-    """Who is told how a run is going (`smpo.tracking.console`, or nobody)."""
+    """Receives the progress of a run (`smpo.tracking.console`)."""
 
     def phase(self, title: str) -> None: ...
     def progress(self, label: str, done: int, total: int) -> None: ...

@@ -1,4 +1,4 @@
-"""Work that goes on when nobody reads its output any more: a pipe that is closed, a terminal that is gone, a full disk.
+"""Training goes on when its output can't be written: a closed pipe, a terminal that is gone, a full disk.
 
 A command that only answers may end when its answer can't be written (`smpo.cli.exit_codes`). One that trains for days
 must not: its results are in the run's folder. The first write that fails makes the stream a null device for good.
@@ -31,7 +31,8 @@ def ignore_broken_pipe() -> Iterator[None]:
 
 
 class _Patient:
-    """A text stream that takes whatever is written to it. `other` is told once when it stops being heard."""
+    """A text stream whose `write` never fails. After the first failure of the real stream it writes one line to
+    `other`."""
 
     def __init__(self, stream: Any, other: Any) -> None:
         self._stream, self._other = stream, other
@@ -62,7 +63,7 @@ class _Patient:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
-        # A reader that has seen enough is no trouble; anything else is worth a word where it can be said.
+        # A closed pipe is no error (`| head`); other failures are reported on the other stream.
         if self._other is not None and getattr(error, "errno", errno.EPIPE) != errno.EPIPE:
             reason = getattr(error, "strerror", None) or str(error)
             self._other.write(f"warning: standard output can't be written ({reason}); the work goes on\n")

@@ -45,18 +45,18 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced by somebody, as tests do
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced streams, as in tests
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
 def quiet_libraries() -> None:
-    """Progress bars and advice of libraries belong to their authors' scripts; ours says what matters."""
+    """Turn off progress bars and advice of libraries; smpo has its own."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    # Models ask whether bitsandbytes is there; it then warns of kernels for 4 bits, which nobody asked for.
+    # Importing models imports bitsandbytes, which warns of kernels for 4 bits; smpo doesn't use them.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
@@ -70,7 +70,7 @@ def run_with_exit_code(command: Callable[[], object]) -> None:
 
     try:
         code = _exit_code(command)
-        sys.stdout.flush()  # what can't be written should be said, not be Python's complaint at the very end
+        sys.stdout.flush()  # a failure to write is an error here, and not Python's message at exit
         sys.exit(code)
     except SmpoError as error:
         from smpo.cli.output import print_error

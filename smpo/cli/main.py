@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typer
 
-from smpo.cli.commands import data, measure, models, proof, registry, specs, train
+from smpo.cli.commands import data, models, proof, registry, specs, train
 from smpo.cli.exit_codes import open_streams, quiet_libraries, run_with_exit_code
 
 __all__ = ["app", "main"]
@@ -60,14 +60,11 @@ cache_app.command("list")(data.cache_list)
 cache_app.command("verify")(data.cache_verify)
 cache_app.command("clean")(data.cache_clean)
 
-measure_app = _group("What a setting would be worth, before it is chosen.")
-measure_app.command("rho")(measure.measure_rho)
 
 app.add_typer(registry_app, name="registry")
 app.add_typer(track_app, name="track")
 app.add_typer(data_app, name="data")
 app.add_typer(cache_app, name="cache")
-app.add_typer(measure_app, name="measure")
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ __all__ = ["card_folders", "find_spec", "out", "print_error", "print_json", "res
 def print_error(error: SmpoError) -> None:
     """The error in words; problems of a spec with frames, and as annotations too where CI shows them.
 
-    A command that was asked for `--json` answers in JSON even then: `{"problems": [...]}` for a spec, else
-    `{"error": ..., "help": ...}`, on standard output; the words go to standard error as always.
+    With `--json` the error is JSON too: `{"problems": [...]}` for a spec, else `{"error": ..., "help": ...}`, on
+    standard output; the text goes to standard error as always.
     """
     from smpo.spec.problems import SpecProblems
 
@@ -53,7 +53,7 @@ def print_json(value: Any) -> None:
 
 
 def out() -> Console:
-    """Standard output with tables; as wide as it needs to be when nobody watches."""
+    """Standard output with tables; as wide as its content where it is no terminal."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=False)

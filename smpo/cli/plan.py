@@ -71,7 +71,7 @@ def check_command(
     roots: Sequence[Path] | None,
     no_local_code: bool,
 ) -> None:
-    """All files are looked at, whatever is wrong with the first. What is doubtful is said, and no error."""
+    """Checks all files, also after an error in the first. Warnings are printed and are no errors."""
     from smpo.app.plan.warnings import spec_warnings
     from smpo.cli.output import print_error
     from smpo.diagnostics.render import as_data
@@ -116,7 +116,7 @@ def plan_data(resolved: Resolved[ExperimentSpec], plan: Plan) -> dict[str, Any]:
 
 
 def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = False) -> None:
-    """One screen: what each slot holds and who says so, derived numbers, what is missing, what to reconsider."""
+    """One screen: the content of each slot and its origin, derived numbers, missing requirements, warnings."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -195,7 +195,7 @@ def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
 
 
 def _chosen(resolved: Resolved[ExperimentSpec], block: str, told: Sequence[str]) -> list[str]:
-    """Settings of a block that somebody chose, but for those that were told before and those of components in it."""
+    """Settings of a block that aren't defaults, without those shown before and those of components in it."""
     inside = tuple(f"{path}." for path in resolved.components())
     return [
         f"{path.removeprefix(f'{block}.')} {value}"
@@ -239,7 +239,7 @@ def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
 
 
 def _drawn(evaluate: EvaluateSpec) -> str:
-    """Of which sizes, where that is said."""
+    """The sizes of pictures, where the spec has them."""
     sizes = [f"{width} × {height}" for width, height in evaluate.sizes or ()]
     return (f"in {len(sizes)} sizes, " if len(sizes) > 3 else f"{', '.join(sizes)} pixels, ") if sizes else ""
 
@@ -317,7 +317,7 @@ def _encoded(what: str, stored: int, wanted: int, size: int | None) -> str:
 
 
 def _gpus(plan: Plan, *, unknown: bool) -> Table:
-    """`unknown`: whether nobody can say what the evaluation takes."""
+    """`unknown`: whether the cost of the evaluation is unknown."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -336,10 +336,11 @@ def _gpus(plan: Plan, *, unknown: bool) -> Table:
             if one.fits
             else f"too large; micro_batch {most} fits"
         )
-        hours = (one.hours, one.training_hours, one.preparing_hours)
-        told = (f"{value:,.3g}" for value in hours)
-        judging = "?" if unknown else f"{one.judging_hours:,.3g}"
-        table.add_row(one.gpu, *told, judging, f"{one.seconds_per_pair:.2g}", f"{one.memory_gb:.0f} GB", room)
+        times = [f"{value:,.3g}" for value in (one.hours, one.training_hours, one.preparing_hours)]
+        times += ["?" if unknown else f"{one.judging_hours:,.3g}", f"{one.seconds_per_pair:.2g}"]
+        if most is None:  # no time on a GPU on which the run can't be
+            times = ["–"] * len(times)
+        table.add_row(one.gpu, *times, f"{one.memory_gb:.0f} GB", room)
     return table
 
 

@@ -28,7 +28,7 @@ def run_command(
 ) -> None:  # fmt: skip
     place = rank_from_environment()
     if place is not None and not place.is_main:
-        _end(run_worker_rank(place, roots=roots or (), no_local_code=no_local_code))
+        run_worker_rank(place, roots=roots or (), no_local_code=no_local_code)
         return
     with abort_on_error(place):
         begun = named_run(spec, resume=resume)
@@ -49,7 +49,8 @@ def run_command(
         runtime = resolved.spec.runtime
         if place is None and runtime.devices > 1:
             arguments = _arguments(spec, sets, resume, again, quiet, roots, no_local_code)
-            _end(launch(arguments, runtime.devices, threads=runtime.threads))
+            if code := launch(arguments, runtime.devices, threads=runtime.threads):
+                raise SystemExit(code)
             return
         plan = make_plan(resolved)
         if not quiet:
@@ -68,7 +69,7 @@ def run_command(
 
 
 def _devices(asked: int | None, place: RankInfo | None) -> list[str]:
-    """How many processes there are, as a setting: what was asked for, or what a launcher has started."""
+    """The number of processes as a setting: that of `--devices`, or of a launcher."""
     if place is not None and asked not in (None, place.world):
         raise MachineError(
             f"`--devices {asked}`, and {place.launcher} started {place.world} processes",
@@ -94,12 +95,6 @@ def _arguments(
     ]
 
 
-def _end(code: int) -> None:
-    """With the code of those who did the work; they have said everything."""
-    if code:
-        raise SystemExit(code)
-
-
 def show_result(result: Result, runs: str) -> None:
     """The answer: a table of judges, a sentence, and where things are."""
     from rich.markup import escape
@@ -120,7 +115,7 @@ def show_result(result: Result, runs: str) -> None:
         console.print(line)
     if read_place(result.folder):
         console.print(f"browse     smpo ui{'' if runs == 'runs' else f' --runs {escape(runs)}'}")
-    else:  # nothing was told to MLflow
+    else:  # the run isn't in MLflow
         console.print(f"look       smpo show {escape(_short(result.folder))}")
 
 

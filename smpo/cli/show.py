@@ -64,7 +64,7 @@ def show_command(word: str, runs: Path, *, as_json: bool) -> None:
 
 
 def show_saved(folder: Path) -> None:
-    """What a finished run's evaluation says."""
+    """The table and the result of a finished run's evaluation."""
     from rich.markup import escape
     from rich.table import Table
 

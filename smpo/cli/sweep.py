@@ -100,7 +100,7 @@ def show_command(
     """The study of a spec as it stands: all trials, what they cost, what matters; and the report, written anew."""
     from smpo.app.sweep.finish import write_report
     from smpo.app.sweep.workers.messages import read_json
-    from smpo.sweep.report import importance
+    from smpo.sweep.chart import importance
 
     wish = SweepRequest(find_spec(spec), tuple(sets), tuple(roots or ()), no_local_code, storage=storage)
     prepared = resolve_sweep(wish)

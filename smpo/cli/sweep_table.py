@@ -69,7 +69,7 @@ class Screen:
         self._started = True
 
     def _finished(self, trials: Sequence[Trial]) -> int:
-        """Of those that were told, so that lines that come together count up."""
+        """Of those that have a line, so that lines that come together count up."""
         return sum(trial.finished for trial in trials if trial.number in self._told)
 
     def _picture(self, trials: Sequence[Trial], running: Sequence[Running], counts: Counts) -> Group:

@@ -117,7 +117,7 @@ class _Annotated(PlacedData):
 class ChosenRejected(PlacedData):
     """Parquet with a prompt, a chosen and a rejected image, as `datasets` writes them ({bytes, path} or plain bytes).
 
-    `columns` says what is called what; votes or shares of votes are used where there are some.
+    `columns` maps smpo's names to the table's; votes or shares of votes are used where there are some.
     """
 
     use: Literal["chosen-rejected"] = "chosen-rejected"
@@ -224,7 +224,7 @@ class HPDv2(_Annotated):
 class HPDv3(_Annotated):
     """HPDv3: two images a record; `choice_dist` counts the votes for each, so that `smoothing: votes` can use them.
 
-    Ma et al. 2025. Where nobody counted, the preferred image has the only vote.
+    Ma et al. 2025. Without counts the preferred image has the only vote.
     """
 
     use: Literal["hpdv3"] = "hpdv3"
@@ -242,7 +242,7 @@ class HPDv3(_Annotated):
 
 @register
 class ImageRewardDB(_Annotated):
-    """ImageRewardDB: four to nine images a prompt, ranked; `pairs` says which two of them are compared.
+    """ImageRewardDB: four to nine images a prompt, ranked; `pairs` selects the two that are compared.
 
     Xu et al. 2023 (arXiv:2304.05977). Records are rankings (`prompt`, `generations`, `ranking`), or single images
     (`prompt_id`, `prompt`, `image_path`, `rank`) as in its metadata; smaller ranks are better, equal ones are ties.

@@ -120,7 +120,7 @@ class PlacedData(VoteData):
         return super().remedy() if trouble is None or trouble.help is None else trouble.help
 
     def _trouble(self) -> SmpoError | None:
-        """What a cheap look finds: no file is read whole, and no network is asked."""
+        """An error that a cheap check finds: no file is read whole, and no request goes to the network."""
         try:
             if is_url(self.path):
                 from smpo.data.sources.remote import needed

@@ -16,7 +16,7 @@ _PLACES = ("weights", "processor", "tokenizer", "clip", "config", "vae")
 
 
 def how_to_get_reward(reward: Reward, where: str, message: str) -> str:
-    """Where the files of a reward that isn't here can be had. `message` says what is absent."""
+    """How to download the files of a reward that isn't here. `message` names the missing ones."""
     known = isinstance(reward, Learned) and "weights" in type(reward).model_fields
     point = f"point `{where}.weights` (and its like) at folders" if known else "choose another reward"
     return _download(reward, message, point)
@@ -53,7 +53,7 @@ def _download(component: Model | Reward, message: str, point: str) -> str:
 
 
 def _wanted(component: Model | Reward, message: str) -> Iterator[tuple[str, str | None, Sequence[str]]]:
-    """The hub ids in a component's settings of which no copy lies here, or not all of it, as `message` says; the
+    """The hub ids in a component's settings of which `message` reports no copy, or an incomplete one; the
     revision that each is pinned to, and which of its files are read."""
     files = component.read()
     for name in type(component).model_fields:

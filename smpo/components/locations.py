@@ -99,7 +99,7 @@ def _repository(repo: str, kind: Kind) -> Path:
 
 @lru_cache(maxsize=1)
 def _unreachable() -> str | None:
-    """Why no connection to the hub can be opened, if the system says so within half a second. Nothing is sent.
+    """Why no connection to the hub can be opened, if the system reports it within half a second. Nothing is sent.
 
     Slow answers and proxies count as reachable: a fetch will say more.
     """

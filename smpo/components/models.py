@@ -67,14 +67,15 @@ class StableDiffusion(Model):
     vae_revision: Annotated[str | None, Neutral(None)] = None
     """Commit or tag of `vae` on the hub."""
     prediction: Annotated[Literal["epsilon", "v_prediction"] | None, Neutral(None)] = None
-    """What the network predicts, where its scheduler's configuration says otherwise or nothing."""
+    """The network's parameterisation, where its scheduler's configuration has another value or none."""
     zero_terminal_snr: Annotated[bool | None, Neutral(None)] = None
-    """Whether the schedule ends in pure noise (Lin et al. 2023), where the scheduler's configuration says otherwise."""
+    """Whether the schedule ends in pure noise (Lin et al. 2023), where the scheduler's configuration has another
+    value."""
     compare: Annotated[Literal["epsilon", "output"], Neutral("epsilon")] = "epsilon"
     """In which space the errors of policy and reference are compared: of the noise, so that beta means the same for all
     models, or of the network's own `output`, which for velocities weighs an error by 1 / alpha-bar more."""
     sizes: Annotated[Literal["real", "square"], Neutral("real")] = "real"
-    """What SDXL is told of its images: their `real` sizes and cuts, or, as by the official SmPO code, that each is a
+    """SDXL's size conditioning: the `real` sizes of images and cuts, or, as by the official SmPO code, that each is a
     whole `square` of the right size."""
 
     def load(self, runtime: Runtime) -> Denoiser:

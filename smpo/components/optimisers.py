@@ -90,7 +90,7 @@ class AdamW8bit(Optimiser):
                 f"optimiser `{self.use}` can't work on {', '.join(sorted(here))}: bitsandbytes has no kernels for it",
                 help="`--set train.optimiser=adafactor` needs less memory still, `train.optimiser=adamw` more",
             )
-        # It warns of kernels for 4 bits, which nobody asked for.
+        # It warns of kernels for 4 bits, which smpo doesn't use.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         optim: Any = importlib.import_module("bitsandbytes.optim")
         rule: torch.optim.Optimizer = optim.AdamW8bit(
@@ -111,7 +111,7 @@ class Adafactor(Optimiser):
     state_bytes: ClassVar[float] = 0.02
     """For each parameter: a row and a column of second moments for each matrix."""
     factored: ClassVar[bool] = True
-    """Rows and columns are those of a tensor's last two sides: more for convolutions than `state_bytes` says."""
+    """Rows and columns are those of a tensor's last two sides: more for convolutions than `state_bytes`."""
 
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled pull of the weights towards zero, times the learning rate."""

@@ -28,7 +28,7 @@ class Tpe(Sampler):
     version: ClassVar[int] = 1
 
     startup: int = Field(10, ge=1)
-    """Random trials before the estimator is asked."""
+    """Random trials before the estimator's."""
     candidates: int = Field(24, ge=1)
     """Proposals among which the most promising is taken."""
 
@@ -95,7 +95,9 @@ class Grid(Sampler):
         from optuna.samplers import GridSampler
 
         assert grid is not None, "refused before the first trial"
-        return GridSampler(dict(grid), seed=0)  # a grid keeps its order, whoever goes on with it
+        return GridSampler(
+            dict(grid), seed=0
+        )  # a grid keeps its order when another process continues the study
 
     def check(self, grid: _Grid) -> str | None:
         if grid is None:

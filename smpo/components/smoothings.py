@@ -67,7 +67,7 @@ class Votes(Smoothing):
 
 @register
 class Likelihood(Smoothing):
-    """SmPO's smoothing: how likely a reward model makes the winner's win, whatever the label says.
+    """SmPO's smoothing: the probability of the winner's win under a reward model, independent of the label.
 
         r' = (r - low) / (high - low),    p = sigmoid( (r'_w - r'_l) / temperature )
 
@@ -153,7 +153,7 @@ class Margin(Smoothing):
 
 @register
 class PseudoLabels(Smoothing):
-    """The reward decides: p = 1 where it prefers the winner, 0 where it prefers the loser, 1/2 where it can't tell.
+    """The reward decides: p = 1 where it prefers the winner, 0 where it prefers the loser, 1/2 at equal scores.
 
     "AI feedback" of Diffusion-DPO (Wallace et al. 2024, section 5.4); votes only say which pairs there are.
     """

@@ -1,6 +1,6 @@
 """Problems as people read them: a frame with the line and a caret; as JSON; as annotations of a code review.
 
-Text that somebody else wrote is printed with care: control characters are escaped, long lines are clipped
+User text is printed with care: control characters are escaped, long lines are clipped
 round the caret, and carets stand under what they mean even when letters are two columns wide.
 """
 

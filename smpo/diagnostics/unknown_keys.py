@@ -1,4 +1,4 @@
-"""Keys that nobody knows: what was probably meant, and where it belongs.
+"""Unknown keys: what was probably meant, and where it belongs.
 
 In order: a dotted path written as a key; a colon without its space; a word of other frameworks (`also_called` of the
 model that is checked); a setting of another component of this slot; a setting of another section; a slip of the
@@ -40,7 +40,7 @@ def unknown_key(place: Place, locator: Locator, also: Iterable[str] = ()) -> Pro
 
 
 def _meant(name: str, place: Place, locator: Locator, known: list[str]) -> str:
-    """The label, where more than a slip of the finger is to be told."""
+    """The label, for mistakes other than a typing error."""
     settings = list(locator.settings())
     if name in settings and "." in name:
         first, rest = name.split(".", 1)

@@ -1,1 +1,1 @@
-"""Training itself: one pair step, the loop around it, checkpoints, and the events that others listen to."""
+"""Training itself: one pair step, the loop around it, checkpoints, and monitoring."""

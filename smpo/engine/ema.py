@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained parameters, for runs that ask for one."""
+"""An exponential moving average of the trained parameters, where `train.ema` is set."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How networks are asked without gradients: in portions that fit, of one size if they are to be compiled.
+"""Passes without gradients in batches that fit, of one size if they are to be compiled.
 
-A portion's size changes nothing but rounding, since every row is answered for itself.
+A batch's size changes rounding alone, since rows don't depend on each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["EACH", "ForwardBatches", "batched_predictors", "portioned"]
 @dataclass(frozen=True)
 class ForwardBatches:
     """`rows`: images in one pass, None for as many as there are. `even`: the last portion is filled up with repetitions
-    of its first row, so that all have the same shape; what they say is thrown away."""
+    of its first row, so that all have the same shape; their outputs are dropped."""
 
     rows: int | None = None
     even: bool = False

@@ -1,7 +1,7 @@
 """The training loop. It knows no algorithm: what is inverted, compared and smoothed is decided by the components.
 
-Inside an update no device is asked for a number: work is queued, and what is worth reading is read once, together with
-the verdict whether the update may be applied. Processes meet once an update too, so nobody waits for the dearest pair.
+Inside an update no number is read from the device: work is queued, and metrics are read once, together with the verdict
+whether the update may be applied. Processes synchronise once an update too, so none waits for the slowest pair.
 
 `fit` is a generator of step reports; logging, checkpoints, previews, pruning and stopping are its caller's business.
 Nothing random lives here: order, timesteps and noise are functions of (seed, sample position), so a run that is
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -40,7 +40,8 @@ from smpo.engine.step import (
     run_policy,
     run_reference,
 )
-from smpo.kinds import Denoiser, Draws, Inversion, Objective, PairBatch, ReferenceCache
+from smpo.kinds import Denoiser, Draws, Objective, PairBatch, ReferenceCache
+from smpo.kinds.live import Invert
 
 __all__ = ["Session", "fit"]
 
@@ -51,7 +52,7 @@ class Session:
 
     denoiser: Denoiser
     objective: Objective
-    inversion: Inversion
+    inversion: Invert
     optimiser: torch.optim.Optimizer
     learning_rate: LearningRate
     accelerator: Any
@@ -68,7 +69,7 @@ class Session:
     window: int | None = None
     """Pairs that are inverted together; None: all of an update."""
     reference_cache: ReferenceCache | None = None
-    """A memory of what the reference said; None: it is asked every time."""
+    """Outputs of the reference by micro-batch; None: it runs every time."""
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
     overflows: Overflows = field(default_factory=Overflows)
     """Updates that were applied, and attempts that the scaler's gradients overflowed in."""
@@ -76,6 +77,9 @@ class Session:
     """Pairs that go through the networks together."""
     ready: Callable[[int], None] | None = None
     """Returns when the pairs of an update are scored and encoded; collective. None: all are."""
+
+    inverting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around each inversion, to take its time."""
 
     skipped: set[int] = field(default_factory=set)
     """Updates, counted from 0, that are passed over."""
@@ -93,8 +97,6 @@ class Session:
         """Let go of an update that was begun and isn't applied."""
         self.optimiser.zero_grad(set_to_none=True)
         self.overflows.abandon(self.scaler)
-        if forget := getattr(self.inversion, "forget", None):  # what it has seen may be what was wrong
-            forget()
 
 
 def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
@@ -171,14 +173,15 @@ def _inverted(session: Session, batches: Sequence[PairBatch]) -> Iterator[Invert
     """Micro-batches with their noise, of the size in which they came; windows of them are inverted together."""
     size = session.micro_batcher.of(max(map(len, batches)))
     for window in windows(batches, session.window):
-        noisy = invert_batch(
-            window,
-            session.draws(window.position),
-            denoiser=session.denoiser,
-            inversion=session.inversion,
-            objective=session.objective,
-            settings=replace(session.settings, passes=_passes(session, size)),
-        )
+        with session.inverting():
+            noisy = invert_batch(
+                window,
+                session.draws(window.position),
+                denoiser=session.denoiser,
+                inversion=session.inversion,
+                objective=session.objective,
+                settings=replace(session.settings, passes=_passes(session, size)),
+            )
         yield from parts(noisy, size)
 
 

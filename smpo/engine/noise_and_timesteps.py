@@ -45,7 +45,7 @@ class StepConfig:
     strata: int | None = None
     """Pairs per update, if their timesteps are to lie one in each of as many equal parts of the range."""
     passes: ForwardBatches = EACH
-    """In which portions networks are asked without gradients."""
+    """The batches of passes without gradients."""
 
 
 def timesteps(uniform: Tensor, settings: StepConfig) -> Tensor:
@@ -68,8 +68,8 @@ def timesteps_of(batch: PairBatch, draws: Draws, settings: StepConfig, levels: i
 
 
 def inversion_cost(settings: StepConfig, positions: Sequence[int]) -> Tensor:
-    """`[B]`: how far the samples at these positions have to be inverted, in any unit; what they cost, to whoever deals
-    them out."""
+    """`[B]`: how far the samples at these positions have to be inverted, in any unit: their cost, for
+    sharing them out."""
     draws = PositionDraws(settings.seed, positions)
     return _uniform_timesteps(draws, positions, settings, "timestep")
 

@@ -31,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MicroBatcher:
-    """How many pairs go through the networks at once: what was asked for, halved whenever that was too much.
+    """How many pairs go through the networks at once: the requested number, halved whenever that was too much.
 
     `pairs`: of a micro-batch, None for as many as come. `alone`: the only process of the run. Where there are several,
     the others would wait for the gradients of one that begins again, so the run ends in words instead.
@@ -57,7 +57,7 @@ class MicroBatcher:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(step, error)
-            # Out here nobody holds the frames of what failed any more, and with them their tensors.
+            # Outside of `except` the frames of the failed attempt, and with them its tensors, are free.
             undo()
             clear_device_cache(garbage_collection=True)
 

@@ -101,7 +101,7 @@ class Overflows:
         return found
 
     def abandon(self, scaler: torch.amp.GradScaler) -> None:
-        """Forget the attempts at an update that isn't applied: the scaler is what it was before the first of them."""
+        """Drop the attempts at an update that isn't applied: restore the scaler as it was before the first of them."""
         _reset(scaler, self._before or scaler.state_dict())
         self._before = None
 
@@ -123,7 +123,7 @@ def in_words(report: StepReport) -> str:
 
 
 def _reset(scaler: torch.amp.GradScaler, state: dict[str, Any]) -> None:
-    """Give the scaler this state, and make it forget the gradients that it has unscaled."""
+    """Give the scaler this state, and clear its record of unscaled gradients."""
     with suppress(AssertionError):  # it has unscaled none
         scaler.update()
     scaler.load_state_dict(state)

@@ -1,9 +1,9 @@
-"""One batch from clean latents to one loss per pair: the method, in the order in which the paper tells it.
+"""One batch from clean latents to one loss per pair: the method, in the order of the paper.
 
 latents -> timestep -> inversion -> reference and policy predictions -> objective(smoothed preference).
 
 What needs no gradients (`noise`) may be done for many micro-batches at once, see `smpo.engine.inversion_batches`.
-Nothing here asks a device for a number.
+Nothing here reads a number from the device.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from smpo.kinds import (
     Conditioning,
     Denoiser,
     Draws,
-    Inversion,
     Objective,
     PairBatch,
     Predicted,
     Predictors,
     ReferenceCache,
 )
+from smpo.kinds.live import Invert
 from smpo.maths.schedule import carried
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class InvertedBatch:
-    """Pairs with the noise that belongs to them, before anybody's opinion. B counts a pair once for each of its losses.
+    """Pairs with their noise, before any prediction. B counts a pair once for each of its losses.
 
     `x0`, `x_t`, `noise` `[2 * levels * B, C, H, W]`, `t` and conditioning likewise: sides, then the levels that one
-    loss looks at, then pairs. `passes`: network passes per row that the inversion took. `key` names these very latents,
-    where an inversion keeps what it finds.
+    loss looks at, then pairs. `passes`: network passes per row that the inversion took. `key` names these very latents
+    in a cache of inversions.
     """
 
     batch: PairBatch
@@ -72,11 +72,11 @@ class InvertedBatch:
 
 @dataclass(frozen=True)
 class ReferenceBatch:
-    """A micro-batch with its noise and the reference's opinion: all that is settled before gradients flow.
+    """A micro-batch with its noise and the reference's prediction: all that needs no gradients.
 
-    `seen` lacks only the policy's prediction. `x_t`, `conditioning`: what the networks are asked about, one row for
-    each side, level and pair. `passes`: network passes per row that the inversion took; `asked`: whether the reference
-    was asked for its opinion, or remembered.
+    `predicted` lacks only the policy's prediction. `x_t`, `conditioning`: the networks' inputs, one row for each side,
+    level and pair. `passes`: network passes per row that the inversion took. `reference_ran`: False for a cached
+    prediction.
     """
 
     batch: PairBatch
@@ -103,7 +103,7 @@ class StepOutput:
     passes: float
     metrics: dict[str, Tensor]
     reference_ran: bool = True
-    """Whether the reference was asked."""
+    """False for a cached prediction."""
 
 
 def invert_batch(
@@ -111,7 +111,7 @@ def invert_batch(
     draws: Draws,
     *,
     denoiser: Denoiser,
-    inversion: Inversion,
+    inversion: Invert,
     objective: Objective,
     settings: StepConfig,
 ) -> InvertedBatch:
@@ -148,22 +148,20 @@ def invert_batch(
 
 
 def run_reference(
-    noisy: InvertedBatch, denoiser: Denoiser, objective: Objective, recall: ReferenceCache | None = None
+    noisy: InvertedBatch, denoiser: Denoiser, objective: Objective, cache: ReferenceCache | None = None
 ) -> ReferenceBatch:
-    """The reference's turn: in the same company as the policy later, so that rounding cancels in their difference.
-
-    `recall(key)` may know what it said of the same micro-batch before; it is told otherwise.
-    """
+    """The reference's prediction, from `cache` where it has the batch's key. Its batch is the policy's: rounding
+    cancels in their difference."""
     schedule, t = denoiser.schedule, noisy.t
-    reference, asked = noisy.noise, False  # nobody's opinion, in the right shape
+    reference, ran = noisy.noise, False  # a placeholder in the right shape
     if objective.needs_reference:
-        output = recall.get(noisy.key) if recall is not None and noisy.key else None
+        output = cache.get(noisy.key) if cache is not None and noisy.key else None
         if output is None:
-            asked = True
+            ran = True
             with torch.no_grad():
                 output = denoiser.predict(noisy.x_t, t, noisy.conditioning, reference=True)
-            if recall is not None and noisy.key:
-                recall.put(noisy.key, output)
+            if cache is not None and noisy.key:
+                cache.put(noisy.key, output)
         with torch.no_grad():
             reference = schedule.compared(output.to(noisy.x_t.device), noisy.x_t, t)
     seen = Predicted(
@@ -175,11 +173,11 @@ def run_reference(
         levels=noisy.levels,
         desirable=noisy.batch.desirable,
     )
-    return ReferenceBatch(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes, asked)
+    return ReferenceBatch(noisy.batch, noisy.x_t, noisy.conditioning, seen, noisy.passes, ran)
 
 
 def run_policy(prepared: ReferenceBatch, denoiser: Denoiser) -> Predicted:
-    """The policy's turn, with gradients if the caller has them on."""
+    """The policy's prediction, with gradients if the caller has them on."""
     seen = prepared.predicted
     output = denoiser.predict(prepared.x_t, seen.t, prepared.conditioning)
     return replace(seen, policy=denoiser.schedule.compared(output, prepared.x_t, seen.t))
@@ -191,7 +189,7 @@ def compute_loss(
     objective: Objective,
     means: Mapping[str, Tensor] | None = None,
 ) -> StepOutput:
-    """The objective's verdict, and what is worth a curve beside it."""
+    """The objective's loss, with metrics."""
     batch = prepared.batch
     out = objective(replace(predicted, means=means) if means else predicted, batch.p)
     with torch.no_grad():

@@ -92,8 +92,8 @@ class RuntimeSpec(Block):
     cache: str = "runs/cache"
     """Folder of scores, latents and prompt embeddings, shared by all runs."""
     reuse_inversions: bool = False
-    """Keep what inversions along the reference found in the cache, and what the reference said there, for runs that
-    invert the same pairs; sweeps do. From the second run on only the policy is asked."""
+    """Cache the results of inversions along the reference, and the reference's predictions there, for runs that invert
+    the same pairs, as in sweeps. From the second run on only the policy runs."""
     tracking: str | None = None
     """MLflow tracking URI; null honours MLFLOW_TRACKING_URI, else sqlite under `runs`. `none` turns MLflow off."""
 

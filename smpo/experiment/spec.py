@@ -69,7 +69,7 @@ class ExperimentSpec(Block):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether training asks the frozen original at all."""
+        """Whether training runs the frozen reference at all."""
         return self.objective.needs_reference or self.inversion.needs_reference
 
     @property
@@ -109,7 +109,7 @@ class ExperimentSpec(Block):
                 )
 
     def _drawable(self) -> None:
-        """Whether the model draws pictures of the sizes that are asked for."""
+        """Raises `SpecError` for sizes that the model can't draw."""
         sizes = self.evaluate.sizes if self.evaluate is not None else None
         if sizes and not self.model.sized:
             raise SpecError(
@@ -172,14 +172,6 @@ class ExperimentSpec(Block):
                 "the best checkpoint is found by held-out pairs, and none are held out",
                 related=["train.holdout"] if "holdout" in self.train.model_fields_set else [],
                 help="`-s train.holdout=200`",
-            )
-        if self.inversion.stateful and self.runtime.devices > 1:
-            raise SpecError(
-                "runtime.devices",
-                f"inversion `{self.inversion.use}` remembers what its process has seen: the result would depend on "
-                "which device sees what",
-                related=["inversion.use"],
-                help="`runtime.devices: 1`, or an inversion without a memory",
             )
         if self.runtime.sharding == "fsdp":
             self._shardable()

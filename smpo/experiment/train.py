@@ -50,8 +50,8 @@ class TrainSpec(Block):
     """Largest timestep that is drawn; null means the last of the schedule."""
     timesteps_per_pair: Annotated[int, Neutral(1)] = Field(1, ge=1, le=64)
     """Timesteps at which each pair is looked at, one in each of as many equal parts of the range, each with a loss of
-    its own. They share one walk of the inversion: cheaper per loss, and the same expected gradient, but losses of one
-    pair resemble each other (`smpo measure rho` tells how much)."""
+    its own. They share one walk of the inversion: cheaper per loss, and the same expected gradient, but gradients of
+    one pair correlate, so that two such losses are worth less than two pairs."""
     stratified: Annotated[bool, Neutral(False)] = False
     """Spread the timesteps of an update's pairs evenly over the range instead of drawing each by itself: the same
     expected gradient with less variance."""
@@ -59,8 +59,8 @@ class TrainSpec(Block):
     """Arithmetic of policy and reference alike; weights that are trained stay in fp32. fp16 scales the loss, and
     repeats an update whose gradients overflow with a smaller scale; bf16 needs neither."""
     holdout: Annotated[int, Neutral(0)] = Field(0, ge=0)
-    """Pairs that are kept out of training, with all that share an image with them, to ask during training what the
-    policy prefers. Which ones doesn't depend on the seed."""
+    """Pairs that are kept out of training, with all that share an image with them, on which the policy's preferences
+    are measured during training. The choice of pairs doesn't depend on the seed."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of an exponential moving average of the policy; when set, the average is evaluated and saved."""
     optimiser: Optimiser = slot("adamw")

@@ -23,7 +23,7 @@ from smpo.families.pipelines import (
     policy_and_reference,
     vae_place,
 )
-from smpo.families.policy_reference import HALF, Arithmetic, PolicyAndReference, Precision
+from smpo.families.policy_reference import HALF, Arithmetic, PolicyAndReference
 from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
@@ -52,17 +52,16 @@ def load_unet(
     adapter: Adapter | None = None,
     runtime: Runtime,
     resolution: int | None = None,
-    train_precision: Precision | None = None,
     extras: Extras = Extras(),
     reading: LoadOptions = AS_IT_IS,
 ) -> UNetDenoiser:
     """Bring a pipeline folder, a hub repository or a single file into memory, ready to be trained.
 
-    `variant` chooses among stored weights (`fp16`); arithmetic is chosen by `train_precision`, by default
-    `runtime.precision`. `resolution` defaults to the UNet's own. Raises `MachineError` when weights aren't
-    here, `RunError` for pipelines that aren't UNet text-to-image models or sizes that don't fit.
+    `variant` chooses among stored weights (`fp16`). `resolution` defaults to the UNet's own. Raises
+    `MachineError` when weights aren't here, `RunError` for pipelines that aren't UNet text-to-image models or sizes
+    that don't fit.
     """
-    device, precision = torch.device(runtime.device), train_precision or runtime.precision
+    device, precision = torch.device(runtime.device), runtime.precision
     if precision == "fp16" and device.type == "cpu":
         raise MachineError("fp16 is for GPUs: training scales its gradients there", help="use fp32 or bf16")
     origin: dict[str, str] = {}
@@ -112,7 +111,7 @@ def load_unet(
 
 
 def _unlike(scheduler: Any, reading: LoadOptions, single: bool) -> bool:
-    """Whether whoever opens the base alone gets another schedule: one that was corrected here, or told by a file."""
+    """Whether the base alone has another schedule: one that was corrected here, or read from a file."""
     corrected = reading.prediction is not None or reading.zero_terminal_snr is not None
     special = scheduler.config.prediction_type != "epsilon" or scheduler.config.get("rescale_betas_zero_snr")
     return bool(corrected or (single and special))

@@ -1,7 +1,7 @@
 """Low-rank adapters: what is trained when the network itself stays as it is.
 
 The reference is then the same network with its adapter off, so one copy of the weights is enough. A trap is handled
-here: diffusers forgets alpha unless it gets the adapter's metadata, and would scale a file with alpha != rank wrongly.
+here: diffusers ignores alpha without the adapter's metadata, and would scale a file with alpha != rank wrongly.
 """
 
 from __future__ import annotations

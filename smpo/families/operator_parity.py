@@ -4,15 +4,16 @@ A preference loss multiplies the difference of policy and reference by thousands
 first loss away from ln 2. torch and its libraries choose kernels by more than shapes:
 
 * A matrix product of a batch is one `mm` where its weight requires gradients, and one `bmm` where it doesn't and the
-  input isn't contiguous (`should_fold` in ATen's LinearAlgebra.cpp). SDXL's linear `proj_in` reads such an input.
+  input isn't contiguous (`should_fold` in ATen's LinearAlgebra.cpp). SDXL's linear `proj_in` reads such an input, and
+  the prompts of a micro-batch of one pair are such a view of the update's.
 * Attention computes the statistics of its softmax where an input requires gradients, and cuDNN then runs another graph.
 * A ResNet block of diffusers copies the input of its shortcut in training mode, which changes the layout of a
   convolution in `channels_last`.
 
-So a linear `proj_in` gets a contiguous input, modules are in evaluation mode but for dropout, and a pass without
-gradients that is compared runs with autograd on, of which nothing is kept.
-An adapter on other layers than attention's projections would leave the first attentions without a gradient, so its
-passes get an input that requires one.
+So a linear `proj_in` and the conditioning are contiguous, modules are in evaluation mode but for dropout, and a pass
+without gradients that is compared runs with autograd on, of which nothing is kept. An adapter on other layers than
+attention's projections would leave the first attentions without a gradient, so its passes get an input that requires
+one.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smpo.kinds import Conditioning
+
 __all__ = [
-    "contiguous_projections", "dropout_modules", "keeping_nothing", "some_attention_is_frozen", "without_dropout",
+    "contiguous", "contiguous_projections", "dropout_modules", "keeping_nothing", "some_attention_is_frozen",
+    "without_dropout",
 ]  # fmt: skip
 
 
@@ -38,6 +42,11 @@ def contiguous_projections(network: nn.Module) -> None:
             continue
         if _contiguous not in module.proj_in._forward_pre_hooks.values():
             module.proj_in.register_forward_pre_hook(_contiguous)
+
+
+def contiguous(cond: Conditioning) -> Conditioning:
+    """The same rows, of which none is a strided view."""
+    return Conditioning({name: rows.contiguous() for name, rows in cond.tensors.items()})
 
 
 def _contiguous(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ class PipelineAdapter:
     """What the pipeline's constructor wants besides the components that are loaded."""
 
     sizes: Literal["real", "square"] = "real"
-    """What an SDXL is told about how its images were cut."""
+    """SDXL's conditioning on the crop of its images."""
     compare: Literal["epsilon", "output"] = "epsilon"
     """In which space errors are compared."""
     tiled: bool = False
@@ -162,8 +162,8 @@ class SDXLPipelineAdapter(PipelineAdapter):
     """SDXL: two text encoders, a pooled vector, and six numbers that say how the image was cut.
 
     Further rows: `pooled` `[N, P]` and, with the images, `size_ids` `[N, 6]` = original height and width, top
-    and left of the window, height and width of the result: the real numbers. The official SmPO code tells the
-    network of every image that it has the right size and nothing was cut (method 2b, D21): `sizes = "square"`; of
+    and left of the window, height and width of the result: the real numbers. The official SmPO code conditions
+    the network on the right size without a crop for every image (method 2b, D21): `sizes = "square"`; of
     an image in a bucket, then, that it has the bucket's size.
     """
 

@@ -1,7 +1,7 @@
 """From a folder in the diffusers layout to a genuine pipeline object, its policy and its reference.
 
-Pieces are loaded one by one because a whole pipeline's `from_pretrained` brings what nobody trains (a safety
-checker of 1.2 GB), mixes dtypes unless told otherwise, and falls back to pickles.
+Pieces are loaded one by one because a whole pipeline's `from_pretrained` loads parts that aren't used (a safety
+checker of 1.2 GB), mixes dtypes by default, and falls back to pickles.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _ENCODING = "unet/1"
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What is to be read otherwise than a folder says; None leaves it as it is.
+    """Settings that override those of a folder; None leaves one as it is.
 
     `vae`: a folder with another autoencoder. `prediction`, `zero_terminal_snr`: what the network was really trained
-    for. `compare`: in which space errors are compared, see `NoiseSchedule`. `sizes`: what SDXL is told of its images,
-    see `stacks.SDXLStack`.
+    for. `compare`: in which space errors are compared, see `NoiseSchedule`. `sizes`: SDXL's conditioning on sizes,
+    see `SDXLStack`.
     """
 
     vae: Path | None = None
@@ -143,7 +143,7 @@ def open_pipeline(
         size = resolution or _own_resolution(pipeline)
     stack = stack_class(pipeline, size)
     stack.sizes, stack.compare = reading.sizes, reading.compare
-    stack.latent_shape()  # says no before gigabytes are hashed and moved
+    stack.latent_shape()  # raises before gigabytes are hashed and moved
     for part in ("vae", *stack_class.encoders):
         move(parts[part], device)
     with readable("the scheduler", folder / "scheduler"):

@@ -50,8 +50,8 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PlaneDenoiser:
-    """A `Denoiser` of points. `policy` trains; the reference is its frozen copy unless another network, or a way to
-    fetch one when it is asked for, is given."""
+    """A `Denoiser` of points. `policy` trains; the reference is its frozen copy unless another network, or a function
+    that loads one at its first use, is given."""
 
     latent_shape = (2, 1, 1)
     encoder_key = "plane-points-v1"
@@ -166,7 +166,7 @@ def load_plane(
     """A denoiser from a file or from a folder that `save` wrote.
 
     The reference is a copy of the policy, unless `reference` names other weights: reopen a trained one with
-    `reference=BASE` to compare the two. `hold_reference=False` reads the copy only when somebody asks for it.
+    `reference=BASE` to compare the two. `hold_reference=False` loads the copy at its first use.
     `precision` is that of training; samples are always drawn in float32.
     Raises MachineError when there are no such weights.
     """

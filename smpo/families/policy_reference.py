@@ -46,17 +46,17 @@ class Arithmetic:
     batch: int
 
     def autocast(self) -> torch.autocast:
-        """To be entered for each pass: autocast remembers its casts of weights, and those that were made without
-        gradients must not be met by a pass with them."""
+        """To be entered for each pass: autocast caches its casts of weights, and a pass with gradients must not use
+        those of one without."""
         half = HALF.get(self.precision, torch.bfloat16)
         return torch.autocast(self.device.type, dtype=half, enabled=self.precision != "fp32")
 
 
 class PolicyAndReference:
-    """The trained network itself (`trained`, never wrapped), and whoever stands in for the original.
+    """The trained network itself (`trained`, never wrapped), and the reference.
 
     With an adapter the original is the same network with the adapter off (`shared`). Without one it is a second,
-    frozen network: held, or brought by `fetch` when somebody asks for it after all. `offload` keeps it in the host's
+    frozen network: held, or loaded by `fetch` at its first use. `offload` keeps it in the host's
     memory, from where its blocks are copied to the device while it computes (`BlockOffload`). `shadow` keeps a 16-bit
     copy of a policy that is trained whole, for its passes without gradients.
     """

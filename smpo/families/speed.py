@@ -41,7 +41,7 @@ class Speed:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """`network`, ready to be asked; its parameters keep their names."""
+        """`network`, ready to run; its parameters keep their names."""
         contiguous_projections(network)
         if self.channels_last:
             # torch documents this call and leaves it out of the overloads of `Module.to`.
@@ -89,11 +89,11 @@ class HalfPrecisionCopy:
         self._seen, self._stepped = self._version(), False
         known = weakref.ref(self)
 
-        def told(*_: object) -> None:
+        def stepped(*_: object) -> None:
             if (shadow := known()) is not None:
                 shadow._stepped = True
 
-        weakref.finalize(self, register_optimizer_step_post_hook(told).remove)
+        weakref.finalize(self, register_optimizer_step_post_hook(stepped).remove)
 
     @property
     def network(self) -> nn.Module:
@@ -107,8 +107,8 @@ class HalfPrecisionCopy:
         return self._network
 
     def _version(self) -> int:
-        """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count
-        theirs, so one listens to them too."""
+        """Grows with every change in place, as averages and checkpoints make them; fused optimisers don't count theirs,
+        which the hook on `step` is for."""
         return sum(theirs._version for _, theirs in self._pairs)
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from smpo.errors import RunError
 from smpo.families.files.atomic_folder import replaced_folder, without_paths
 from smpo.families.files.load_snippet import LoadSnippet, load_snippet
 from smpo.families.lora import save_adapter
+from smpo.families.operator_parity import contiguous
 from smpo.families.pipeline_adapters import PipelineAdapter
 from smpo.families.pipelines import schedule_of
 from smpo.families.policy_reference import PolicyAndReference
@@ -53,7 +53,7 @@ class UNetDenoiser:
         self.schedule = schedule_of(stack.pipeline, stack.compare).to(self.device)
         self.encoder_key, self.weights_key = keys
         self.opening = opening
-        """With which class and line of Python strangers open the base."""
+        """The class and the Python lines that load the base."""
         self.origin = origin
         self.stack = stack
         self.tags = stack.tags
@@ -112,7 +112,7 @@ class UNetDenoiser:
         With gradients the (perhaps wrapped) `policy` runs. Without them, as in an inversion, the bare network
         does, with dropout off: no synchronisation of gradients to prepare, and no noise on the path.
         """
-        inputs, networks = self.stack.network_inputs(cond), self.networks
+        inputs, networks = self.stack.network_inputs(contiguous(cond)), self.networks
         if inverting:
             with networks.inverting(reference=reference) as network:
                 return networks.forward(network, x, t, inputs)
@@ -137,9 +137,9 @@ class UNetDenoiser:
         """PIL images from the pipeline's own `__call__`, with the folder's scheduler.
 
         Starting noise comes from a CPU generator for each image, so it is the same on every device. In
-        float32 the images are those that plain diffusers draws from the saved folder. `size`: height and width; SDXL
-        is told that the picture has this size and nothing was cut, as its pipeline does. Raises `RunError` for a size
-        that the UNet can't halve as often as it wants to.
+        float32 the images are those that plain diffusers draws from the saved folder. `size`: height and width; SDXL is
+        conditioned on this size without a crop, as in its pipeline. Raises `RunError` for a size that the UNet can't
+        halve often enough.
         """
         pipeline, side = self.stack.pipeline, self.stack.resolution
         height, width = size or (side, side)
@@ -172,18 +172,6 @@ class UNetDenoiser:
     def trainable_state(self) -> dict[str, Tensor]:
         """The trained parameters by name, not copied: all of the UNet, or the adapter."""
         return {name: p.detach() for name, p in self.network.named_parameters() if p.requires_grad}
-
-    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `trainable_state` gave. Raises `RunError` when it is from another network."""
-        mine = self.trainable_state()
-        shapes = {name: tuple(value.shape) for name, value in mine.items()}
-        if shapes != {name: tuple(value.shape) for name, value in state.items()}:
-            raise RunError(
-                "the checkpoint's parameters are not those of this model",
-                help="base model, adapter rank and targets must be the same as when it was written",
-            )
-        for name, value in mine.items():  # detached, so this is not recorded
-            value.copy_(state[name])
 
     def save(self, folder: Path) -> list[str]:
         """A whole pipeline folder in float32, or a LoRA; returns lines of Python that load it.

@@ -1,4 +1,4 @@
-"""Bytes from strangers to an upright RGB picture.
+"""Untrusted bytes to an upright RGB picture.
 
 A picture is either whole or broken, and it is broken at the door: the official code finds out in the middle
 of a run, drops one image of a pair and trains on what then happens to stand next to each other (method 2b,
@@ -22,8 +22,7 @@ MAX_PIXELS = 64_000_000
 
 
 class BrokenImage(ValueError):
-    """The bytes are not a whole picture; `reason` says why, without naming the picture, so that reasons can
-    be counted."""
+    """The bytes are not a whole picture; `reason` doesn't name the picture, so that reasons can be counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -31,7 +30,7 @@ class BrokenImage(ValueError):
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in mode RGB: loaded to the last row, turned as EXIF says, transparency laid on white.
+    """The picture in mode RGB: loaded to the last row, turned by its EXIF orientation, transparency laid on white.
 
     Of an animation the first frame is taken. Raises `BrokenImage` and nothing else.
     """
@@ -65,7 +64,7 @@ def _formats() -> list[str]:
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # a damaged EXIF block leaves the pixels alone
         return picture
 
 

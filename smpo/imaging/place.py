@@ -1,8 +1,8 @@
 """One rule for laying a picture onto the window that a model sees: a square, or the size of its pair's bucket.
 
 Resize until the window is covered, cut it out, mirror it. The official code does the same with torchvision, but draws
-crop and mirror anew for each image of a pair (method 2b, D20), and tells SDXL that nothing was cut (D21).
-Here the placement is an argument, and what SDXL wants to know is part of the answer."""
+crop and mirror anew for each image of a pair (method 2b, D20), and conditions SDXL on uncropped
+images (D21). Here the placement is an argument, and SDXL's conditioning is part of the result."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The nouns of preference optimisation: what a spec selects, and what the engine may ask of it.
+"""Kinds of components, which a spec selects, and the protocols of the live objects that they load.
 
-Two sorts of thing live here. *Kinds* are the base classes of components: frozen pydantic objects that are their own
-configuration. Light ones (`method`: smoothing, inversion, objective) are called directly; heavy ones (`recipes`: model,
-data, reward) have a `load` that brings something live into memory. *Protocols* (`live`) say what those live things must
-be able to do.
+*Kinds* are the base classes of components: frozen pydantic objects that are their own configuration. Light ones
+(`method`: smoothing, inversion, objective) are called directly; heavy ones (`recipes`: model, data, reward) have a
+`load`. *Protocols* (`live`) describe the objects that `load` returns.
 
 Shapes: `B` pairs, `N = 2B` images (all winners, then all losers), `C H W` latent axes. Nothing here imports torch.
 """

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from smpo.kinds.values import Conditioning, Pair, Picture, Placement
+    from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["Denoiser", "Draws", "PairTable", "Predict", "Predictors", "ReferenceCache", "Scorer"]
+__all__ = ["Denoiser", "Draws", "Invert", "PairTable", "Predict", "Predictors", "ReferenceCache", "Scorer"]
 
 
 class Draws(Protocol):
@@ -38,8 +39,16 @@ class Predict(Protocol):
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
 
 
+class Invert(Protocol):
+    """The inversion that one run calls, with what it keeps from update to update (`Inversion.bind`)."""
+
+    def __call__(
+        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
+    ) -> Noised: ...
+
+
 class ReferenceCache(Protocol):
-    """What the frozen reference said of a micro-batch, kept bit for bit from one run to the next."""
+    """Outputs of the frozen reference by micro-batch, bit for bit, kept from one run to the next."""
 
     def get(self, key: str) -> Tensor | None: ...
     def put(self, key: str, output: Tensor) -> None: ...
@@ -56,11 +65,11 @@ class Predictors:
     levels: int = 1
     """Timesteps of each image: rows run over sides, then levels, then pairs. Those of one image may share their way."""
     pictures: Sequence[str] = ()
-    """Name of each row's image as it is shown, with its prompt; the same at every visit. Empty where nobody knows."""
+    """Name of each row's image as it is shown, with its prompt; the same at every visit. Empty where unknown."""
 
 
 class Denoiser(Protocol):
-    """Everything the engine may ask of a model. Nothing else in smpo knows what a UNet is."""
+    """A model as the engine uses it. Only its family knows what a UNet is."""
 
     schedule: NoiseSchedule
     device: torch.device
@@ -111,7 +120,7 @@ class Denoiser(Protocol):
     ) -> list[Picture]:
         """One finished sample a prompt. Sample i depends on `prompts[i]` and `seeds[i]`, not on the batch.
 
-        `size`: height and width, None for the model's own. Only models that are `sized` are asked for another one."""
+        `size`: height and width, None for the model's own. Only models that are `sized` have another one."""
         ...
 
     def save(self, folder: Path) -> list[str]:
@@ -140,8 +149,7 @@ class Scorer(Protocol):
 class PairTable(Protocol):
     """Preference pairs in memory or on disk. Images are decoded on request.
 
-    A table that sets `threads = True` may be asked for pictures by several threads at once; of others one picture at a
-    time is read."""
+    With `threads = True`, several threads call `picture` at once; otherwise one does."""
 
     digest: str
     """Content hash of pairs and votes: what was trained on."""

@@ -30,7 +30,7 @@ DRIFT_PROMPTS, DRIFT_TIMESTEPS = 64, 8
 class Smoothing(Component):
     """How sure are we that the labelled winner is the better image?
 
-    The vote says yes; annotators differ, and a reward model may know by how much. Pure and cheap: called once, on
+    The vote is one annotator's; a reward model may know how much annotators differ. Pure and cheap: called once, on
     scores that were computed before training.
     """
 
@@ -53,7 +53,7 @@ class Smoothing(Component):
         """`[M]` probability in [0, 1] that the winner wins.
 
         `winner`, `loser`: raw reward scores `[M]` (NaN when `needs_reward` is false); `share`: `[M]` share of votes.
-        0.5 means the pair says nothing; below 0.5 the reward disagrees with the vote. Promises: monotone in
+        0.5 means no preference; below 0.5 the reward disagrees with the vote. Promises: monotone in
         `winner - loser`; swapping the pair gives one minus the result.
         """
 
@@ -62,17 +62,15 @@ class Inversion(Component):
     """How a clean latent becomes the noisy one on which policy and reference are compared."""
 
     kind: ClassVar[str] = "inversion"
-    stateful: ClassVar[bool] = False
-    """Whether a run's inversions depend on earlier ones of the same process: such a run has one process."""
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the frozen original is asked."""
+        """Whether the inversion runs the frozen reference."""
         return False
 
     @property
     def needs_unconditional(self) -> bool:
-        """Whether the networks are asked with empty prompts too (guidance)."""
+        """Whether the inversion runs the networks with empty prompts too (guidance)."""
         return False
 
     @abstractmethod
@@ -92,22 +90,6 @@ class Inversion(Component):
         With several `levels`, the timesteps of an image lie one in each of as many equal parts of the range.
         """
         return 0.0
-
-    def mean_passes(
-        self, timesteps: int, t_min: int, t_max: int, levels: int = 1, gap: float | None = None
-    ) -> float:
-        """The same over a run in which a pair comes back every `gap` updates (None: nobody knows), for inversions that
-        remember."""
-        return self.expected_passes(timesteps, t_min, t_max, levels)
-
-    def bind(self, pairs_per_update: int) -> Inversion:
-        """What one run calls: this, or something with a memory, whose `state` and `load_state` go through
-        checkpoints."""
-        return self
-
-    def warnings(self, gap: float | None) -> Iterable[str]:
-        """What `smpo plan` should say of it, a sentence each, where a pair comes back every `gap` updates."""
-        return ()
 
     def max_steps(self) -> int:
         """Grid steps, for the check that the model's schedule is that long."""

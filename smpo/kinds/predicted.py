@@ -17,7 +17,7 @@ class Predicted:
     """The four predictions of a micro-batch, and what they should have been.
 
     `target`, `policy`, `reference`: `[2B, C, H, W]`, winners first, all in the space in which errors are compared
-    (epsilon, unless the family says otherwise). Only `policy` carries gradients. `t`: `[2B]`.
+    (epsilon, unless the family names another). Only `policy` carries gradients. `t`: `[2B]`.
     """
 
     target: Tensor
@@ -31,7 +31,7 @@ class Predicted:
     desirable: Tensor | None = None
     """`[2B]`, for single labelled images; None for pairs."""
     means: Mapping[str, Tensor] = field(default_factory=dict)
-    """What `Objective.batch_means` asked for, averaged over the whole update."""
+    """Means of `Objective.batch_means` over the whole update."""
 
     def swapped(self) -> Predicted:
         """Loser first: what an objective sees when the pair is read the other way round."""

@@ -37,7 +37,7 @@ class Reward(Component):
         return {}
 
     def tflop(self) -> float | None:
-        """What scoring one picture with its prompt takes, for `smpo plan`; None where nobody counted. No torch."""
+        """What scoring one picture with its prompt takes, for `smpo plan`; None where unknown. No torch."""
         return None if self.learned else 0.0
 
 
@@ -101,11 +101,11 @@ class PairData(Component):
         return None
 
     def remedy(self) -> str:
-        """What to do about what `check` says."""
+        """The remedy for the reason that `check` returns."""
         return "point `data.path` at the files: `--set data.path=FOLDER`"
 
     def size(self) -> int | None:
-        """Pairs, where a cheap look tells (parquet metadata)."""
+        """Number of pairs, or an upper bound, where it is cheap to know (parquet metadata)."""
         return None
 
     @property

@@ -33,8 +33,8 @@ class Runtime:
     """Threads that decode and preprocess pictures ahead of a network; 0: none, one picture after another."""
     gradient_checkpointing: bool | Literal["selective"] = False
     reference: bool = True
-    """Whether training asks the frozen original. When it doesn't, no second copy of the weights is held; a model
-    that is asked for its reference nevertheless (to sample pictures for comparison) fetches it then."""
+    """Whether training runs the frozen reference. Otherwise no second copy of the weights is held, and a model loads
+    it only to sample pictures for comparison."""
     offload_reference: bool = False
     """Keep the second copy in the host's memory and copy its blocks to the device while it computes."""
     vae_slicing: bool | None = None
@@ -93,7 +93,7 @@ class Pair:
     """Two images for one prompt, and how often people preferred the first.
 
     `winner` and `loser` are content ids of the images. `share` in [0.5, 1] is the share of the votes for the winner
-    (0.5 = a tie, in storage order); `votes` is how many people were asked.
+    (0.5 = a tie, in storage order); `votes` is the number of votes.
     """
 
     id: str
@@ -166,8 +166,8 @@ class PairBatch:
         return len(self.ids)
 
     def repeated(self, times: int) -> PairBatch:
-        """Each pair so many times, the whole batch one after another. Moments of latents are left as they are: whoever
-        repeats has drawn from them."""
+        """Each pair so many times, the whole batch one after another. Moments of latents, already drawn from, aren't
+        repeated."""
         if times == 1:
             return self
         one = self.desirable

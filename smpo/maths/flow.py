@@ -65,7 +65,7 @@ def invert_flow(
     """Follow dx/dσ = v(x, σ) from the clean latent up to each sample's σ, without gradients.
 
     Hops x ← x + (b-a) v̄ between the `levels` (ascending, from 0) below σ and then to σ itself. With
-    ReNoise v_0 = v(x, b), v_k = v(x + (b-a) v_{k-1}, b). `time="source"` asks at a instead: with no
+    ReNoise v_0 = v(x, b), v_k = v(x + (b-a) v_{k-1}, b). `time="source"` evaluates v at a instead: with no
     refinement that is explicit Euler. Returns x̃_σ and τ = (x̃_σ - (1-σ) x0)/σ. Exclude σ near 0, where τ
     isn't defined. Raises ValueError unless the levels ascend from 0 and stay below or at 1.
     """

@@ -1,20 +1,20 @@
 """Where an inversion goes, hop by hop, and therefore what it costs.
 
-Pure Python, so that a plan can be priced without loading torch. `smpo.maths.inversion` walks the very same
-itinerary, so price and cost cannot drift apart.
+Pure Python, so that `smpo plan` computes costs without torch. `smpo.maths.inversion` follows the same itinerary.
 
 Three time-grid conventions (method reference 1.4 and 1.5). With Δ = T // steps and grid levels
 ℓ_k = offset + kΔ, a sample bound for timestep t makes these hops:
 
-    exact      -1 → ℓ_0 → ℓ_1 → ... → t     all levels below t, then t itself; the network is told the target
-    lt_0_22    ℓ_k-Δ → ℓ_k while ℓ_k-Δ < t  overshoots t; the network is told the *source*, first one negative
-    ge_0_22    ℓ_k-Δ → ℓ_k while ℓ_k < t    undershoots t; the network is told the target
+    exact      -1 → ℓ_0 → ℓ_1 → ... → t     all levels below t, then t itself; the network gets the target
+    lt_0_22    ℓ_k-Δ → ℓ_k while ℓ_k-Δ < t  overshoots t; the network gets the *source*, first one negative
+    ge_0_22    ℓ_k-Δ → ℓ_k while ℓ_k < t    undershoots t; the network gets the target
 
 The last two reproduce diffusers' DDIMInverseScheduler below and from version 0.22 under the loop of the
-official SmPO code, which was written for the former. A negative level means "clean": its ᾱ is a choice that
-`noising` makes.
+official SmPO code, which was written for the former. A negative level means "clean": its ᾱ is `InversionConfig.start`.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,52 @@ Convention = Literal["exact", "lt_0_22", "ge_0_22"]
 Combine = Literal["average", "last", "none"]
 Where = Literal["every", "last"]
 Spacing = Literal["even", "quadratic"]
-"""Which hops are refined: all, or only the one on which a sample arrives."""
+Start = Literal["one", "alpha0"]
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """Settings of a DDIM inversion with ReNoise refinements."""
+
+    steps: int
+    """Size n of the grid; a sample passes all levels below its t and then t itself ("exact")."""
+    refinements: int = 1
+    """K, extra network passes per hop."""
+    combine: Combine = "average"
+    """Use the mean of the K + 1 predictions or the last one; "none" never refines."""
+    weights: Sequence[float] | None = None
+    """Weights of the K + 1 predictions instead of `combine`, see `smpo.maths.renoise.iterate_weights`."""
+    where: Where = "every"
+    """Refine "every" hop, as SmPO's code does, or only the "last", on which a sample arrives."""
+    spacing: Spacing = "even"
+    """Of the grid, see `grid`: "even" (the paper), or "quadratic" ("exact" only)."""
+    convention: Convention = "exact"
+    """"exact" lands on t. "lt_0_22" and "ge_0_22" reproduce the official code under the two meanings of diffusers'
+    DDIMInverseScheduler: x̃ sits at a grid level that isn't t while τ uses ᾱ_t; lt_0_22 even passes negative times to
+    the network. The official code's batches follow the first sample's t; here each sample follows its own."""
+    start: Start = "one"
+    """ᾱ of the clean latent: 1, or ᾱ_0 as in schedulers with set_alpha_to_one=False. With "one", a single hop gives
+    τ = ε̄ exactly."""
+    offset: int = 1
+    """A scheduler's `steps_offset`."""
+    skip_first: bool = False
+    """Leave out the small hop to the first grid level ("exact" only)."""
+    reuse_last: bool = False
+    """A hop's first prediction is the last one of the hop before: one pass fewer per hop but the first. An
+    approximation that errs in the order of a hop."""
+    half_alphas: bool = False
+    """Compute τ from an ᾱ rounded to float16, as the official code does (method 2b, D13)."""
+
+    def hops(self, T: int = 1000) -> tuple["Hop", ...]:
+        """`itinerary` of these settings."""
+        return itinerary(
+            self.steps, T, convention=self.convention, offset=self.offset, skip_first=self.skip_first,
+            spacing=self.spacing,
+        )  # fmt: skip
+
+    def forwards(self) -> int:
+        """Network passes per refined hop."""
+        return forwards_per_hop(self.refinements, self.combine)
 
 
 class Hop(NamedTuple):
@@ -104,63 +149,31 @@ def forwards_per_hop(refinements: int, combine: Combine = "average") -> int:
     return 1 if combine == "none" else refinements + 1
 
 
-def passes(
-    steps: int,
-    refinements: int,
-    T: int = 1000,
-    *,
-    convention: Convention = "exact",
-    t_max: int | None = None,
-    offset: int = 1,
-    skip_first: bool = False,
-    combine: Combine = "average",
-    where: Where = "every",
-    spacing: Spacing = "even",
-    reuse_last: bool = False,
-) -> int:
-    """Network passes of the dearest sample, the one at `t_max` (T-1 unless told): an upper bound."""
-    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
-    top = _within(T - 1 if t_max is None else t_max, T)
-    return _priced(sum(top > hop.after for hop in hops), 1, refinements, combine, where, reuse_last)
-
-
 def expected_passes(
-    steps: int,
-    refinements: int,
-    T: int = 1000,
-    convention: Convention = "exact",
-    t_min: int = 0,
-    t_max: int | None = None,
-    *,
-    offset: int = 1,
-    skip_first: bool = False,
-    combine: Combine = "average",
-    where: Where = "every",
-    spacing: Spacing = "even",
-    reuse_last: bool = False,
+    config: InversionConfig, T: int = 1000, t_min: int = 0, t_max: int | None = None
 ) -> float:
     """Mean network passes per sample for t uniform on t_min..t_max, both included. Exact, not sampled.
 
-    SD 1.5's official settings (5 steps, one refinement) give 7.58 with lt_0_22; SDXL's (10 steps) 12.76.
+    SD 1.5's official settings (5 steps, one refinement) give 7.58 with lt_0_22; SDXL's (10 steps) 12.76. Raises
+    ValueError for timesteps outside 0..T-1 or an empty range.
     """
-    hops = itinerary(steps, T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing)
+    hops, each = config.hops(T), config.forwards()
     low, high = _within(t_min, T), _within(T - 1 if t_max is None else t_max, T)
     if low > high:
         raise ValueError(f"t_min ({low}) is above t_max ({high}).")
     # A hop is taken by every t in (after, high] that is at least low.
     taken = [max(0, high - max(hop.after, low - 1)) for hop in hops]
-    travellers = max(taken, default=0)  # whoever moves at all takes the first hop
-    return _priced(sum(taken), travellers, refinements, combine, where, reuse_last) / (high - low + 1)
-
-
-def _priced(
-    hops: int, travellers: int, refinements: int, combine: Combine, where: Where, reuse_last: bool
-) -> int:
-    """Passes of so many hops by so many samples, each of which has a first and a last one."""
-    each, arrivals = forwards_per_hop(refinements, combine), travellers
-    if reuse_last:
-        return (each - 1) * hops + min(travellers, hops)
-    return each * hops if where == "every" else hops + (each - 1) * min(arrivals, hops)
+    total, samples = (
+        sum(taken),
+        max(taken, default=0),
+    )  # every sample that moves takes the first hop and a last one
+    if config.reuse_last:
+        passes = (each - 1) * total + samples
+    elif config.where == "every":
+        passes = each * total
+    else:
+        passes = total + (each - 1) * samples
+    return passes / (high - low + 1)
 
 
 def _within(t: int, T: int) -> int:

@@ -1,4 +1,4 @@
-"""DDIM inversion with ReNoise: the noise that belongs to an image, found by asking the model.
+"""DDIM inversion with ReNoise: the noise that belongs to an image, computed with the model itself.
 
 Plain diffusion DPO draws noise at random. SmPO walks the clean latent up the model's own deterministic path
 to x̃_t and takes τ, the noise that explains x̃_t, as the regression target. A hop between levels a → b is
@@ -10,30 +10,28 @@ official code does (the paper may mean one correction at the end); K → ∞ wit
 implicit equation, and DDIM sampling then returns exactly to the start.
 
 Every sample has its own t. There is no loop over samples: a hop takes all those that haven't arrived yet. Samples
-that start from one image share their way for as long as it is the same (`images`): their x̃_t and τ are those that
-each would have found alone, and the network is asked once. Who moves when is settled on the host before the first
-hop, so that a GPU is never waited for.
+that start from one image share their way for as long as it is the same (`images`): their x̃_t and τ are those of
+separate inversions, and the network runs once. The host plans all hops before the first one, so that it never waits for
+a GPU.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from smpo.maths.hop_plan import plan_legs
-from smpo.maths.hops import Combine, Convention, Spacing, Where, grid, itinerary
+from smpo.maths.hops import InversionConfig, Start, grid, itinerary
 from smpo.maths.renoise import iterate_weights, renoise
 from smpo.maths.schedule import NoiseSchedule, sent, widen
 
-Start = Literal["one", "alpha0"]
-
 
 class Predict(Protocol):
-    """A network seen from here: its raw output, in its own parameterisation.
+    """A network: its raw output, in its own parameterisation.
 
-    `x` [n, ...] in the dtype of the latents given, `t` [n] integers, `rows` [n] says which samples of the
-    original batch these are, so that conditioning can be gathered (`cond[rows]`).
+    `x` [n, ...] in the dtype of the latents given, `t` [n] integers, `rows` [n] their places in the original batch,
+    by which conditioning is gathered (`cond[rows]`).
     """
 
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor, /) -> Tensor: ...
@@ -42,8 +40,8 @@ class Predict(Protocol):
 class Noised(NamedTuple):
     """A noisy latent and the noise in it, both [N, ...] in at least float32.
 
-    `passes` counts network passes, one per row sent: the price of the whole batch. `key` names what was found, for
-    whoever keeps what follows from it; empty where it isn't kept.
+    `passes` counts network passes of the whole batch, one per row. `key` identifies the result in a cache of inversions
+    and of the reference's predictions; empty without one.
     """
 
     x_t: Tensor
@@ -66,13 +64,6 @@ class InversionStep(NamedTuple):
     x: Tensor
     passes: int = 0
     hop: int = 0
-
-
-class Midway(NamedTuple):
-    """Samples that have made some hops before: `x` [N, ...] where they are, `begin` [N] the hop that comes next."""
-
-    x: Tensor
-    begin: Sequence[int]
 
 
 def move(x: Tensor, eps: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
@@ -102,64 +93,37 @@ def inversion_steps(
     t: Tensor,
     predict: Predict,
     schedule: NoiseSchedule,
-    *,
-    steps: int,
-    refinements: int = 1,
-    combine: Combine = "average",
-    start: Start = "one",
-    convention: Convention = "exact",
-    offset: int = 1,
-    weights: Sequence[float] | None = None,
-    skip_first: bool = False,
-    where: Where = "every",
-    spacing: Spacing = "even",
+    config: InversionConfig,
     images: Sequence[int] | None = None,
-    reuse_last: bool = False,
-    midway: Midway | None = None,
 ) -> Iterator[InversionStep]:
-    """The hops of `invert`, one by one, for whoever wants to watch. Arguments as there.
-
-    `midway`: where samples begin that don't begin at x0. Of samples that share an `images` number, those that make
-    more than one hop must begin at the same place.
-    """
+    """The hops of `invert`, one by one. Arguments as there."""
     if t.shape != x0.shape[:1]:
         raise ValueError(f"t must hold one timestep per sample: {tuple(t.shape)} against {tuple(x0.shape)}.")
-    w = iterate_weights(refinements, combine, weights)
-    if reuse_last and (len(w) < 2 or where == "last"):
-        raise ValueError("reuse_last needs refinements at every hop: without one the network is never asked.")
-    if reuse_last and midway is not None:
-        raise ValueError("whoever begins midway has no last prediction to reuse.")
-    hops = itinerary(
-        steps, schedule.T, convention=convention, offset=offset, skip_first=skip_first, spacing=spacing
-    )
-    # Sorted by t, those still on their way are always the first n: slices.
+    w = iterate_weights(config.refinements, config.combine, config.weights)
+    if config.reuse_last and (len(w) < 2 or config.where == "last"):
+        raise ValueError("reuse_last needs refinements at every hop: without one the network never runs.")
+    # Sorted by t, those that haven't arrived are always the first n: slices.
     goal = t.tolist()
     order = sorted(range(len(goal)), key=lambda i: -goal[i])
-    goal = [goal[i] for i in order]
     image = None if images is None else [images[i] for i in order]
-    legs = plan_legs(
-        goal, hops, schedule.T, image=image, exact=convention == "exact", last_only=where == "last",
-        begin=None if midway is None else [midway.begin[i] for i in order],
-    )  # fmt: skip
+    legs = plan_legs([goal[i] for i in order], config, schedule.T, image=image)
     on_device = sent(order, x0.device)
-    x = widen(x0.detach() if midway is None else midway.x.detach())[on_device]
+    x = widen(x0.detach())[on_device]
     last: Tensor | None = None  # the evaluation with which each sample's hop before this one ended
     for leg in legs:
-        movers = None if leg.movers is None else sent(leg.movers, x.device)
-        alone = leg.spread is None and movers is None
-        n, asked = leg.moving, None if alone else sent(leg.asked, x.device)
+        n, asked = leg.moving, None if leg.spread is None else sent(leg.asked, x.device)
         source, target = sent(leg.source, x.device), sent(leg.target, x.device)
-        time = source if convention == "lt_0_22" else target
+        time = source if config.convention == "lt_0_22" else target
         rows = on_device[:n] if asked is None else on_device[asked]
         # Not round the yield: a suspended generator would leave gradients off for its caller.
         with torch.no_grad():
             old = x[:n] if asked is None else x[asked]
-            ends = _abar(schedule, source, old, start), _abar(schedule, target, old, start)
+            ends = _abar(schedule, source, old, config.start), _abar(schedule, target, old, config.start)
             first = None if last is None else (last[:n] if asked is None else last[asked])
             parts = [
                 _hop(
-                    predict, schedule, old[some], time[some], rows[some],
-                    (ends[0][some], ends[1][some]), v, x0.dtype, None if first is None else first[some],
+                    _Evaluation(predict, schedule, time[some], rows[some], x0.dtype), old[some],
+                    (ends[0][some], ends[1][some]), v, None if first is None else first[some],
                 )
                 for some, v in ((slice(0, leg.plain), (1.0,)), (slice(leg.plain, len(leg.source)), w))
                 if some.start < some.stop
@@ -170,11 +134,10 @@ def inversion_steps(
                 noise, new, ended, source, target, time = (
                     v[spread] for v in (noise, new, ended, source, target, time)
                 )
-            x = torch.cat([new, x[n:]]) if movers is None else x.index_copy(0, movers, new)
-        price = leg.plain + (len(w) - (last is not None)) * (len(leg.source) - leg.plain)
-        last = ended if reuse_last else None
-        moved = on_device[:n] if movers is None else on_device[movers]
-        yield InversionStep(moved, source, target, time, noise, new, price, leg.hop)
+            x = torch.cat([new, x[n:]])
+        passes = leg.plain + (len(w) - (last is not None)) * (len(leg.source) - leg.plain)
+        last = ended if config.reuse_last else None
+        yield InversionStep(on_device[:n], source, target, time, noise, new, passes, leg.hop)
 
 
 def invert(
@@ -182,71 +145,28 @@ def invert(
     t: Tensor,
     predict: Predict,
     schedule: NoiseSchedule,
-    *,
-    steps: int,
-    refinements: int = 1,
-    combine: Combine = "average",
-    start: Start = "one",
-    convention: Convention = "exact",
-    offset: int = 1,
-    weights: Sequence[float] | None = None,
-    skip_first: bool = False,
-    where: Where = "every",
-    spacing: Spacing = "even",
-    half_alphas: bool = False,
+    config: InversionConfig,
     images: Sequence[int] | None = None,
-    reuse_last: bool = False,
 ) -> Noised:
     """Carry clean latents up to their timesteps along the model's own path, without gradients.
 
     x0 [N, ...], t [N] integers in 0..T-1, free to differ (on the CPU, or the device is waited for). Returns
     x̃_t and τ = (x̃_t - √ᾱ_t x0)/√(1-ᾱ_t).
 
-    `steps`        size of the grid, n; per sample all levels below t and then t itself ("exact").
-    `refinements`  K, extra network passes per hop; `combine` and `weights`: see `iterate_weights`.
-    `where`        refine "every" hop, as SmPO's code does, or only the "last", on which a sample arrives.
-    `spacing`      of the grid, see `counting.grid`: "even" (the paper), or "quadratic" ("exact" only).
-    `start`        ᾱ of the clean latent: "one" says x0 is clean, "alpha0" that it sits at level 0, as
-                   schedulers with set_alpha_to_one=False do. With "one", a single hop gives τ = ε̄ exactly.
-    `convention`   "exact" lands on t. "lt_0_22" and "ge_0_22" reproduce the official code under the two
-                   meanings of diffusers' DDIMInverseScheduler (see `counting`): x̃ sits at a grid level that
-                   isn't t while τ uses ᾱ_t; lt_0_22 even asks the network about negative times. What
-                   differs from the official code: its batches follow the first sample's t, ours each its own.
-    `skip_first`   leave out the trivial hop to the first grid level ("exact" only).
-    `images`       [N] numbers: samples with the same number start from the same latent (and are told the same),
-                   so that they share all hops but the last. None: each has its own.
-    `reuse_last`   a hop's first prediction is the last of the hop before: one pass fewer per hop but the first.
-                   An approximation that errs in the order of a hop: that was made near by, at another time.
-    `half_alphas`  τ from an ᾱ that was rounded to float16, as the official code has it (method 2b, D13).
+    `images` [N]: samples with the same number start from the same latent with the same conditioning, so that they share
+    all hops but the last. None: each has its own.
 
-    States are kept in at least float32; `predict` gets the dtype of x0. A v-prediction is converted with ᾱ
-    at the time the network was told (level 0 if that is negative); diffusers uses the source level. Only
-    epsilon models are compared with it. Raises ValueError for inconsistent settings.
+    States are kept in at least float32; `predict` gets the dtype of x0. A v-prediction is converted with ᾱ at the time
+    that the network gets (level 0 if that is negative); diffusers uses the source level. Only epsilon models are
+    compared with it. Raises ValueError for inconsistent settings.
     """
     x0 = x0.detach()
     x = widen(x0).clone()
     passes = 0
-    for step in inversion_steps(
-        x0,
-        t,
-        predict,
-        schedule,
-        steps=steps,
-        refinements=refinements,
-        combine=combine,
-        start=start,
-        convention=convention,
-        offset=offset,
-        weights=weights,
-        skip_first=skip_first,
-        where=where,
-        spacing=spacing,
-        images=images,
-        reuse_last=reuse_last,
-    ):
+    for step in inversion_steps(x0, t, predict, schedule, config, images):
         x[step.rows] = step.x
         passes += step.passes
-    return Noised(x, schedule.noise_between(x0, x, t, half=half_alphas), passes)
+    return Noised(x, schedule.noise_between(x0, x, t, half=config.half_alphas), passes)
 
 
 def denoise(
@@ -299,39 +219,43 @@ def ddim_sample(
     return denoise(x_T, t, predict, schedule, steps=steps, end=end, offset=offset)
 
 
-def _hop(
-    predict: Predict,
-    schedule: NoiseSchedule,
-    x: Tensor,
-    time: Tensor,
-    rows: Tensor,
-    ends: tuple[Tensor, Tensor],
-    weights: Sequence[float],
-    dtype: torch.dtype,
-    first: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One ReNoised move between the two ᾱ in `ends`: the direction taken, where it led, the last prediction.
-    `first`: see `renoise`."""
+class _Evaluation(NamedTuple):
+    """The network as a hop calls it: `predict` at `time` for `rows`, with inputs of `dtype`."""
 
-    told = time.clamp(min=0)
+    predict: Predict
+    schedule: NoiseSchedule
+    time: Tensor
+    rows: Tensor
+    dtype: torch.dtype
 
-    def evaluate(point: Tensor) -> Tensor:
-        output = predict(point.to(dtype), time, rows).to(point.dtype)
-        noise = schedule.epsilon(output, point, told)
-        if not schedule.ends_in_noise:
+    def __call__(self, point: Tensor, x: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
+        """ε̂ at `point`, on a hop from `x` between the two ᾱ in `ends`."""
+        level = self.time.clamp(min=0)
+        output = self.predict(point.to(self.dtype), self.time, self.rows).to(point.dtype)
+        noise = self.schedule.epsilon(output, point, level)
+        if not self.schedule.ends_in_noise:
             return noise
-        # Where nothing of the image is left, ε̂ is the point itself, whatever the network says: the hop would stand
-        # still, and take the rest of the image along as noise. What the network does say is x̂0: what remains of x
-        # without it is the noise, and DDIM's step back from there ends at x again.
-        rest = noise_of(x, schedule.x0(output, point, told), ends[0])
+        # At ᾱ = 0, ε̂ is the point itself for every output: the hop would not move, and would count the rest of the
+        # image as noise. The output gives x̂0 there: x without it is the noise, and DDIM's step back ends at x again.
+        rest = noise_of(x, self.schedule.x0(output, point, level), ends[0])
         return torch.where((ends[1] == 0) & (ends[0] < 1), rest, noise)
 
+
+def _hop(
+    evaluation: _Evaluation,
+    x: Tensor,
+    ends: tuple[Tensor, Tensor],
+    weights: Sequence[float],
+    first: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One ReNoised move between the two ᾱ in `ends`: the direction taken, the new point, the last prediction.
+    `first`: see `renoise`."""
     scale, shift = _line(*ends, x.dtype)
 
     def hop(eps: Tensor) -> Tensor:
         return scale * x + shift * eps
 
-    noise, ended = renoise(x, evaluate, hop, weights, first)
+    noise, ended = renoise(x, lambda point: evaluation(point, x, ends), hop, weights, first)
     return noise, hop(noise), ended
 
 

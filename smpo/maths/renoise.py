@@ -1,7 +1,7 @@
 """ReNoise: estimate the direction of a hop at the hop's end, although the end isn't known yet.
 
-Inverting a sampler step is an implicit equation, because the network should be asked at the point one is
-looking for. Garibi et al. (ECCV 2024) iterate, always restarting from the old point x:
+Inverting a sampler step is an implicit equation, because the network's input is the point that is to
+be found. Garibi et al. (ECCV 2024) iterate, always restarting from the old point x:
 
     e_0 = e(x),   e_k = e(hop(x, e_{k-1})),  k = 1 .. K;        direction = Σ w_k e_k,   Σ w_k = 1
 
@@ -24,7 +24,7 @@ def iterate_weights(
 
     average   all equal, 1/(K+1); SmPO with K = 1
     last      only e_K; Garibi et al. without averaging
-    none      K = 0 whatever `refinements` says: plain DDIM inversion
+    none      K = 0 for any `refinements`: plain DDIM inversion
 
     `weights` overrides average and last. Raises ValueError unless it holds K+1 numbers that sum to one.
     """

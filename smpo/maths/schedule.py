@@ -1,4 +1,4 @@
-"""How much noise is in a latent at each timestep, and what a network's output says about it.
+"""How much noise is in a latent at each timestep, and conversions between a network's outputs.
 
 A variance-preserving process mixes a clean latent x0 with noise ε:
 
@@ -186,7 +186,7 @@ class NoiseSchedule:
     def x0(self, model_output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """x̂0 from the network's output: (x_t - √(1-ᾱ_t) ε̂)/√ᾱ_t, or √ᾱ_t x_t - √(1-ᾱ_t) v̂.
 
-        At ᾱ_t = 0 a noise prediction says nothing about x0 and the result isn't finite; v stays finite.
+        At ᾱ_t = 0 a noise prediction has no information on x0 and the result isn't finite; v stays finite.
         """
         signal, noise = self.coefficients(t, x_t)
         if self.prediction == "epsilon":
@@ -218,7 +218,7 @@ def sent(values: Sequence[int], device: torch.device) -> Tensor:
 
 
 def carried(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on `device`. From host to GPU nobody waits; the other way round one has to."""
+    """`x` on `device`. From host to GPU without a wait; from GPU to host with one."""
     return x.to(device, non_blocking=device.type == "cuda")
 
 

@@ -43,7 +43,7 @@ def label_smoothing(p: Tensor, eps: float) -> Tensor:
 
 
 def signed_weight(p: Tensor, gamma: float) -> Tensor:
-    """w = γ(2p-1) = 2α-γ, in [-γ, γ]; 0 when the pair says nothing.
+    """w = γ(2p-1) = 2α-γ, in [-γ, γ]; 0 at p = 1/2.
 
     Signed, so that pairs need no winner-first order: swapping images flips both w and the margin. With
     p = sigmoid(d) it equals γ·tanh(d/2). The official code orders winner first, and uses the weight of a

@@ -16,7 +16,7 @@ from smpo.spec.tree import Node, dotted
 __all__ = ["advise"]
 
 DEEP = 3
-"""More files than this in a chain, and nobody remembers what is set where."""
+"""Files in a chain of `extends` from which on `smpo plan` warns."""
 
 
 def advise(

@@ -2,7 +2,7 @@
 
 A card is one YAML file, `<root>/<folder>/<name>.yaml`, whose stem is its name. Roots are searched in order
 and the first match wins, so a project can put its own card before a built-in one; two cards of one kind and
-name within one root are an error. Files are only read when their name is asked for.
+name within one root are an error. Files are only read when their name is used.
 """
 
 from __future__ import annotations

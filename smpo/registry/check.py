@@ -1,4 +1,4 @@
-"""Whether every card that is installed would work, asked of all of them at once."""
+"""Checks all installed cards at once."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def collecting(registry: Registry) -> Iterator[Registry]:
 
 
 def slot(default: str, *, description: str | None = None) -> Any:
-    """Field of a slot which, when a spec says nothing, holds the card or component of this name."""
+    """Field of a slot whose default is the card or component of this name."""
     return Field(description=description, json_schema_extra={"x-default-use": default})
 
 

@@ -14,6 +14,7 @@ from smpo.registry.component import Component, Registry
 from smpo.registry.slots import Slot, slot_nodes
 from smpo.spec.layers import merge
 from smpo.spec.problems import Note, Problem, SpecProblems, quoted
+from smpo.spec.removed import REMOVED_COMPONENTS
 from smpo.spec.source import Source, Span
 from smpo.spec.tree import Entry, Node, Path, dotted, find, put
 
@@ -45,7 +46,7 @@ class Catalogue:
 
 @dataclass
 class Expander:
-    """Unfolds layers, and remembers what it couldn't: `problems`, and the paths of slots they are about."""
+    """Unfolds layers, and collects `problems` and the paths of the slots that they are about."""
 
     slots: tuple[Slot, ...]
     catalogue: Catalogue
@@ -149,6 +150,8 @@ class Expander:
         return next((slot.kind.noun for slot in self.slots if slot.kind.kind == kind), "") or kind
 
     def _advise(self, kind: str, name: str) -> tuple[str, str | None]:
+        if why := REMOVED_COMPONENTS.get((kind, name)):
+            return why, None
         names = self.catalogue.names(kind)
         label = suggest(name, names) if names else f"no {self._noun(kind)} is installed"
         others = self.catalogue.kinds_of(name)
@@ -231,7 +234,7 @@ class Expander:
 
 
 def _poisoned(settings: Node, key: Span, span: Span, name: str) -> Node:
-    """Keeps the place of a name that means nothing; nobody complains about it a second time."""
+    """Keeps the place of an unknown name without a second problem about it."""
     return replace(settings, data={"use": Entry(key, Node(span, name)), **settings.entries}, fresh=True)
 
 

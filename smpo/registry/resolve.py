@@ -79,7 +79,7 @@ def resolve(
     slots = find_slots(skeleton)
     expander = Expander(slots, have)
     trees = [expander.layer(layer.root) for layer in (*layers, *deltas, *set_layers)]
-    # The document's own place is the file that was asked for, whichever layer its values come from.
+    # The document's own place is the given file, whichever layer its values come from.
     tree = Node(layers[-1].root.span, {})
     for one in trees:
         tree = merge(tree, one)

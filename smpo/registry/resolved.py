@@ -78,9 +78,9 @@ class Resolved(Generic[Spec]):
         return None
 
     def resolved_yaml(self, *, uses: Literal["absolute", "beside"] = "absolute") -> str:
-        """A spec that says everything, with origins as comments. Resolves to the same identity.
+        """A spec with every value, and origins as comments. Resolves to the same identity.
 
-        Local code is named by its absolute path, or, for whoever copies it there, as a file beside the spec.
+        Local code is named by its absolute path, or (`beside`) as a file beside the spec, where the caller copies it.
         """
         data = dict(self._data)
         if self.local_files:

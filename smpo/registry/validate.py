@@ -32,8 +32,8 @@ def check_model(
     """The tree as an instance of `model`. Raises `SpecProblems`.
 
     Types are strict, as in JSON: `"5"` is not a number, `true` is not 1, `5.0` is not a whole number, while 5
-    will do for a float. `known` are problems found before; nothing more is said about places under `silent`,
-    which they cover.
+    will do for a float. `known` are problems found before; places under `silent`, which they cover, get no
+    further problems.
     """
     problems = list(known)
     try:

@@ -22,9 +22,9 @@ __all__ = ["BandedScorer", "banded"]
 log = logging.getLogger(__name__)
 
 ENOUGH = 16
-"""Scores that must be seen before anything is said."""
+"""Scores that must be seen before a warning."""
 SHARE = 0.5
-"""Share of scores outside the band from which on it is said: single odd pictures are normal."""
+"""Share of scores outside the band from which on there is a warning: single odd pictures are normal."""
 
 
 class BandedScorer:
@@ -55,7 +55,7 @@ class BandedScorer:
 
     @property
     def dtype(self) -> Any:
-        """The scorer's own; float32 unless it says otherwise."""
+        """The scorer's own; float32 where it has none."""
         return getattr(self.scorer, "dtype", "float32")
 
     def __call__(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:

@@ -89,7 +89,7 @@ class EnsembleScorer:
 
     @property
     def parts(self) -> tuple[Scorer, ...]:
-        """The members; a store that knows what they say asks only `combined`."""
+        """The members; a store that has their scores calls only `combined`."""
         return tuple(scorer for scorer, _ in self._members)
 
     def combined(self, scores: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class EnsembleScorer:
                 move(device)
 
     def members(self, pictures: Sequence[Picture], prompts: Sequence[str]) -> Tensor:
-        """`[K, N]` float32: what each member says."""
+        """`[K, N]` float32: each member's scores."""
         return torch.stack([scorer(pictures, prompts) for scorer, _ in self._members])
 
     def prefer(self, first: Sequence[Picture], second: Sequence[Picture], prompts: Sequence[str]) -> Tensor:

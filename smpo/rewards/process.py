@@ -20,8 +20,8 @@ The protocol is lines of JSON over stdin and stdout, version 1. smpo speaks firs
     < {"id": 1, "scores": [21.3, ...]}            or {"id": 1, "error": "in words"}
 
 Lines that are not JSON objects are chatter and are ignored; stderr is kept for error messages. When stdin ends, the
-worker should. A worker that dies or stays silent is killed, started anew and asked again; one that answers with an
-error is believed.
+worker should. A worker that dies or stays silent is killed, started anew and sent the same request; an error in its
+answer is final.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _TAIL = 12
 
 
 class ProcessScorer:
-    """A `kinds.Scorer` that asks a worker. It is started at once, because `key` is for it to say."""
+    """A `kinds.Scorer` in a worker process. The worker starts at once, because it computes `key`."""
 
     def __init__(self, worker: WorkerCommand, settings: Mapping[str, Any], runtime: Runtime) -> None:
         self._worker = worker
@@ -195,7 +195,7 @@ class _Gone(Exception):
 
 
 class _Line:
-    """One running worker, and the two threads that listen to it."""
+    """One running worker, and the two threads that read its output."""
 
     def __init__(self, worker: WorkerCommand, only: Mapping[str, str]) -> None:
         kept = {name: value for name, value in os.environ.items() if not _LEFT_OUT.match(name)}
@@ -225,7 +225,7 @@ class _Line:
         self._stdin = self._process.stdin
         _listen(_answers, self._process.stdout, self._answers)
         self._stderr = _listen(_tail, self._process.stderr, self._tail)
-        # Also when nobody closes it: a model in a forgotten process holds a GPU.
+        # Also without a call of `close`: a model in an orphaned process holds a GPU.
         self._end = weakref.finalize(self, _stop, self._process)
 
     def ask(self, question: Mapping[str, Any], timeout: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The time that a run writes down: it agrees with the clock on the wall when the run begins, and never goes backwards.
 
-Wall clocks are set, by people and by time servers, and leap by hours on machines that were suspended or cloned. What a
-run records is read as an order and as durations, so it counts on from its beginning with a clock that nobody sets.
+Wall clocks are set, by people and by time servers, and leap by hours on machines that were suspended or cloned. A run's
+records are an order and durations, so they count from its beginning with a monotonic clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One run on disk: its paths, its state, and who holds it.
 
-`status.json` says how a run went; a file lock, which the system releases when a process dies however it dies,
-says whether it is still going. The lock is the authority: a status of `running` without a lock is an interrupted
+`status.json` holds the state of a run; a file lock, which the system releases when a process dies however it dies,
+shows whether it is still running. The lock is the authority: a status of `running` without a lock is an interrupted
 run.
 """
 
@@ -44,7 +44,7 @@ class Status:
 
 
 class RunFolder:
-    """One run on disk. Whoever got it from `open_run` holds its lock and may change it; others look.
+    """One run on disk. The caller of `open_run` holds its lock and may change it; others only read.
 
     As a context manager it can't be left in the state `running`: an exception closes it as failed, an
     interrupt as stopped, a silent end as done.

@@ -1,6 +1,6 @@
 """A run goes on where it lies, from whatever folder it is named and wherever it was moved.
 
-Paths in specs are relative to the folder that a command is typed in, and so is `runtime.runs`. Somebody who names a
+Paths in specs are relative to the folder that a command is typed in, and so is `runtime.runs`. The name of a
 run's own folder means that folder: its spec, read from elsewhere, would begin another run there.
 """
 

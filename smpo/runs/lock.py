@@ -55,7 +55,7 @@ EXPLANATIONS = (
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "OMP_WAIT_POLICY",
     "SLURM_JOB_ID", "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE",
 )  # fmt: skip
-"""Environment that tells where and how a run happened; two runs that differ here are comparable."""
+"""Environment of a run: place and circumstances; two runs that differ here are comparable."""
 
 _PROCESSOR = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
 """Lines of /proc/cpuinfo, on x86 and on ARM."""
@@ -143,7 +143,7 @@ def git_facts(folder: Path) -> dict[str, Any] | None:
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    # A package installed in a virtual environment may lie inside somebody's repository without belonging to
+    # A package installed in a virtual environment may lie inside a repository without belonging to
     # it.
     if not _git(folder, "ls-files", "--", "."):
         return None
@@ -220,7 +220,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """Output of git, or None when it isn't there, says no, or takes too long. Never takes git's locks."""
+    """Output of git, or None when it is missing, fails, or takes too long. Never takes git's locks."""
     try:
         done = subprocess.run(  # noqa: S603
             ["git", "-C", str(folder), *words],  # noqa: S607

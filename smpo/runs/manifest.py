@@ -1,4 +1,4 @@
-"""The hashes of what a finished run leaves, so that a changed, missing or added file can be told.
+"""The hashes of a finished run's files, by which a changed, missing or added file is found.
 
 `files.json` is written last. It names what doesn't change any more: the model, the evaluation, the specs and the lock.
 Logs and status go on being written, and checkpoints have manifests of their own.

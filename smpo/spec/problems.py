@@ -96,7 +96,7 @@ def _contracted(one: str, other: str) -> bool:
 
 
 def quoted(text: str, *, limit: int = 60) -> str:
-    """What somebody wrote, in backticks, on one line and of bounded length."""
+    """User text in backticks, on one line and of bounded length."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return "`" + "".join(char if char.isprintable() else repr(char)[1:-1] for char in text) + "`"

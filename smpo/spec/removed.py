@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["without"]
+__all__ = ["REMOVED_COMPONENTS", "without"]
+
+REMOVED_COMPONENTS: Mapping[tuple[str, str], str] = {
+    ("inversion", "stale"): "it was removed: write `renoise`, with fewer `steps` for a cheaper inversion",
+    (
+        "inversion",
+        "renoise-stale",
+    ): "it was removed: write `renoise`, with fewer `steps` for a cheaper inversion",
+}
+"""Kind and name of a component or card -> what to write instead."""
 
 
 def without(given: Any, removed: Mapping[str, Any]) -> Any:

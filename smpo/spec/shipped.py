@@ -19,7 +19,7 @@ def shipped_specs() -> dict[str, Path]:
 def find_spec(word: str, folder: Path = Path()) -> Path:
     """A file in `folder`, or a shipped spec by name (`quickstart`) or as in the docs (`experiments/quickstart.yaml`).
 
-    A file goes first. What is neither is returned as a path: the reader of specs says what is wrong with it.
+    A file goes first. Any other word is returned as a path, for which the reader of specs raises an error.
     """
     path = Path(word)
     if (folder / path).exists():

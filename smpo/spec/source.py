@@ -1,7 +1,7 @@
 """Where text was written: a source, and spans of it.
 
 Everything that is read, a file or the text behind `--set`, becomes a `Source`. A `Span` is a stretch of one;
-lines and columns count from 1 and are worked out only when somebody asks.
+lines and columns count from 1 and are computed on first use.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def open_source(path: Path, *, asked_for: Span | None = None) -> Source:
     try:
         if path.is_dir():
             raise refuse(f"`{name}` is a folder, not a spec")
-        with path.open("rb") as file:  # a device has no size; one byte too many tells as well
+        with path.open("rb") as file:  # a device has no size; one byte too many shows it as well
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise refuse(f"`{name}` is too large: a spec has at most {MAX_BYTES:,} bytes")

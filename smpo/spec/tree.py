@@ -26,7 +26,7 @@ class Entry:
 class Node:
     """A scalar, a list or a map, and where it is.
 
-    `fresh` says that the layer which wrote this map named a component, so nothing is inherited into it. `via`
+    `fresh`: the layer which wrote this map named a component, so nothing is inherited into it. `via`
     is the card through which the map was written, if any: a name, or None.
     """
 

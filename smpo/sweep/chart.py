@@ -1,157 +1,186 @@
-"""Small charts as SVG text: points, lines and bars. No plotting library, so a report is one file of some kilobytes."""
+"""A study's charts as SVG, drawn by matplotlib: history, importance, slices, curves at rungs, Pareto front.
+
+Optuna's own charts show finished trials alone; here trials that were pruned are crosses, and trials beyond a limit have
+a colour of their own.
+"""
 
 from __future__ import annotations
 
-import math
+import io
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Axis", "Chart", "bars"]
+from smpo.sweep.space import Param, written
+from smpo.sweep.spec import Goal
+from smpo.sweep.study import Study
+from smpo.sweep.trials import Trial, front
 
-WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 28, 44
-COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
+__all__ = ["charts", "importance", "svg"]
 
-@dataclass
-class Axis:
-    """One direction: numbers, on a logarithmic scale if wanted, or words."""
-
-    label: str
-    log: bool = False
-    words: Sequence[str] = ()
-    marks: Sequence[float] = ()
-    """Where its numbers are written; empty leaves that to the chart."""
-    low: float = math.inf
-    high: float = -math.inf
-
-    def see(self, value: float) -> None:
-        if math.isfinite(value):
-            self.low, self.high = min(self.low, value), max(self.high, value)
-
-    def place(self, value: float) -> float:
-        """0 to 1 along the axis."""
-        low, high, at = self._scaled(self.low), self._scaled(self.high), self._scaled(value)
-        return 0.5 if high <= low else 0.04 + 0.92 * (at - low) / (high - low)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        if self.words:
-            return [(float(index), word) for index, word in enumerate(self.words)]
-        if self.marks:
-            return [(one, f"{one:.4g}") for one in self.marks if self.low <= one <= self.high]
-        if not self.low < self.high:
-            return [(self.low, f"{self.low:.4g}")] if math.isfinite(self.low) else []
-        if self.log:
-            exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            some = [m * 10.0**e for e in exponents for m in ((1,) if len(exponents) > 3 else (1, 2, 5))]
-        else:
-            step = 10 ** math.floor(math.log10((self.high - self.low) / 4))
-            step *= next(m for m in (1, 2, 5, 10) if (self.high - self.low) / (m * step) <= 6)
-            first = math.ceil(self.low / step)
-            some = [k * step for k in range(first, first + 10)]
-        return [(value, f"{value:.4g}") for value in some if self.low <= value <= self.high]
-
-    def _scaled(self, value: float) -> float:
-        return math.log10(value) if self.log and value > 0 else value
+DONE, BEST, INFEASIBLE, PRUNED = "#2b6cb0", "#c05621", "#b83280", "#4a5568"
+MARKS = 12
+"""Whole numbers that are all named below a chart."""
+ENOUGH = 8
+"""Finished trials before importances are worth a picture."""
 
 
-@dataclass
-class Chart:
-    """One picture. Add points and lines, then `svg()`."""
+def importance(study: Study) -> dict[str, float]:
+    """How much of the good results each parameter explains (PED-ANOVA, shares that sum to 1); empty with few trials.
 
-    title: str
-    x: Axis
-    y: Axis
-    _points: list[tuple[float, float, str, str, str]] = field(default_factory=list)
-    _lines: list[tuple[list[tuple[float, float]], str, str]] = field(default_factory=list)
+    For the first objective, among the parameters that every trial has.
+    """
+    import optuna
 
-    def point(self, x: float, y: float, note: str = "", colour: str = COLOURS[0], shape: str = "o") -> None:
-        """`note` is shown when the mouse rests on it; shape `o`, or `x` for what was given up."""
-        if math.isfinite(x) and math.isfinite(y):
-            self.x.see(x)
-            self.y.see(y)
-            self._points.append((x, y, note, colour, shape))
-
-    def line(self, points: Sequence[tuple[float, float]], note: str = "", colour: str = COLOURS[0]) -> None:
-        kept = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-        for x, y in kept:
-            self.x.see(x)
-            self.y.see(y)
-        if kept:
-            self._lines.append((kept, note, colour))
-
-    def svg(self) -> str:
-        if self.x.words:
-            self.x.low, self.x.high = -0.5, len(self.x.words) - 0.5
-        parts = [_head(self.title, WIDTH, HEIGHT)]
-        for value, label in self.y.ticks():
-            at = self._down(value)
-            parts.append(
-                f'<line x1="{_LEFT}" y1="{at:.1f}" x2="{WIDTH - _RIGHT}" y2="{at:.1f}" stroke="#e2e8f0"/>'
-            )
-            parts.append(_text(_LEFT - 6, at + 4, label, anchor="end"))
-        for value, label in self.x.ticks():
-            at = self._across(value)
-            parts.append(
-                f'<line x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{HEIGHT - _BOTTOM}" stroke="#edf2f7"/>'
-            )
-            parts.append(_text(at, HEIGHT - _BOTTOM + 16, label[:18], anchor="middle"))
-        for points, note, colour in self._lines:
-            path = " ".join(f"{self._across(x):.1f},{self._down(y):.1f}" for x, y in points)
-            parts.append(
-                f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4" stroke-opacity="0.7">'
-                f"<title>{escape(note)}</title></polyline>"
-            )
-        for x, y, note, colour, shape in self._points:
-            parts.append(_mark(self._across(x), self._down(y), note, colour, shape))
-        parts.append(_text((WIDTH + _LEFT) / 2, HEIGHT - 8, self.x.label, anchor="middle", colour="#4a5568"))
-        parts.append(
-            f'<text transform="translate(14 {HEIGHT / 2}) rotate(-90)" text-anchor="middle" '
-            f'fill="#4a5568">{escape(self.y.label)}</text>'
-        )
-        return "\n".join([*parts, "</svg>"])
-
-    def _across(self, value: float) -> float:
-        return _LEFT + self.x.place(value) * (WIDTH - _LEFT - _RIGHT)
-
-    def _down(self, value: float) -> float:
-        return HEIGHT - _BOTTOM - self.y.place(value) * (HEIGHT - _TOP - _BOTTOM)
+    done = [trial for trial in study.trials() if trial.state == "done"]
+    names = sorted(param.name for param in study.sweep.space.params)
+    if len(done) < ENOUGH or len({trial.values for trial in done}) < 2 or len(names) < 2:
+        return {}
+    target: Any = None if len(study.sweep.goals) == 1 else lambda trial: trial.values[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            shares = optuna.importance.get_param_importances(study.optuna, params=names, target=target)
+        except (ValueError, RuntimeError):  # all alike
+            return {}
+    return {str(name): float(value) for name, value in shares.items() if value == value}
 
 
-def bars(title: str, values: Mapping[str, float]) -> str:
-    """Shares by name, the largest on top."""
-    row, left = 24, 230
-    height = _TOP + row * len(values) + 12
-    parts = [_head(title, WIDTH, height)]
-    most = max(values.values(), default=1.0) or 1.0
-    for index, (name, value) in enumerate(sorted(values.items(), key=lambda item: -item[1])):
-        top = _TOP + index * row
-        wide = max(1.0, value / most * (WIDTH - left - 70))
-        parts.append(_text(left - 8, top + 15, name[:36], anchor="end"))
-        parts.append(f'<rect x="{left}" y="{top + 3}" width="{wide:.1f}" height="15" fill="{COLOURS[0]}"/>')
-        parts.append(_text(left + wide + 6, top + 15, f"{value:.2f}"))
-    return "\n".join([*parts, "</svg>"])
+def charts(study: Study) -> dict[str, str]:
+    """SVG pictures by name; those for which there is nothing to draw are absent."""
+    trials, sweep = study.trials(), study.sweep
+    goals, found = sweep.goals, dict[str, str]()
+    ended = [trial for trial in trials if trial.finished and trial.values]
+    if not ended:
+        return found
+    for index, goal in enumerate(goals):
+        with _Chart(f"History of {goal.metric}", "trial", goal.metric) as chart:
+            _points(chart.axes, ended, [trial.number for trial in ended], index)
+            _best_so_far(chart.axes, ended, goal, index)
+        found[f"history-{index + 1}" if index else "history"] = chart.svg
+    if shares := importance(study):
+        with _Chart("Importance of parameters", "share", "", height=1.0 + 0.3 * len(shares)) as chart:
+            names = sorted(shares, key=lambda name: shares[name])
+            bars = chart.axes.barh(range(len(names)), [shares[name] for name in names], color=DONE)
+            chart.axes.set_yticks(range(len(names)), [name[:36] for name in names], parse_math=False)
+            chart.axes.bar_label(bars, fmt="%.2f", padding=4)
+            chart.axes.margins(x=0.1)
+        found["importance"] = chart.svg
+    for param in sweep.space.every():
+        if shown := [trial for trial in ended if param.name in trial.params]:
+            with _Chart(param.name, param.name, goals[0].metric) as chart:
+                _slice(chart.axes, param, shown)
+            found[f"slice-{_file(param.name)}"] = chart.svg
+    if any(trial.reports for trial in trials):
+        metric = (sweep.spec.rungs.by if sweep.spec.rungs else sweep.spec.report) or goals[0].metric
+        with _Chart("Reports of trials on their way", "update", metric) as chart:
+            _curves(chart.axes, trials)
+        found["rungs"] = chart.svg
+    if len(goals) == 2:
+        with _Chart("Pareto front", goals[0].metric, goals[1].metric) as chart:
+            done = [trial for trial in ended if trial.state == "done"]
+            _points(chart.axes, done, [trial.values[0] for trial in done], 1)
+            best = sorted(front(trials, goals), key=lambda trial: trial.values[0])
+            chart.axes.plot(*zip(*(trial.values for trial in best), strict=True), "o-", color=BEST)
+        found["pareto"] = chart.svg
+    return found
 
 
-def _head(title: str, width: float, height: float) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="system-ui, sans-serif" font-size="11" fill="#2d3748">'
-        f'<rect width="{width}" height="{height}" fill="white"/>'
-        f'<text x="{_LEFT}" y="16" font-size="13" font-weight="600">{escape(title)}</text>'
-    )
+class _Chart:
+    """One chart: axes to draw on inside the block, its text as `svg` after it."""
+
+    def __init__(self, title: str, x: str, y: str, height: float = 3.2) -> None:
+        from matplotlib.figure import Figure
+
+        self._figure = Figure(figsize=(5.8, height), layout="constrained")
+        self.axes = self._figure.subplots()
+        self.axes.set_title(title[:70], loc="left", fontsize=10, weight="bold", parse_math=False)
+        self.axes.set_xlabel(x[:60], parse_math=False)
+        self.axes.set_ylabel(y[:40], parse_math=False)
+        if x in ("trial", "update"):
+            self.axes.locator_params(axis="x", integer=True)
+        self.axes.grid(color="#e2e8f0")
+        self.axes.set_axisbelow(True)
+        self.axes.spines[["top", "right"]].set_visible(False)
+
+    def __enter__(self) -> _Chart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.svg = svg(self._figure)
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "#2d3748") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+def svg(figure: Any) -> str:
+    """The same figure gives the same text: no date, and ids that don't depend on chance."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "smpo", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "smpo"})
+    return buffer.getvalue()
 
 
-def _mark(x: float, y: float, note: str, colour: str, shape: str) -> str:
-    title = f"<title>{escape(note)}</title>"
-    if shape == "x":
-        return (
-            f'<path d="M{x - 3:.1f},{y - 3:.1f}l6,6m0,-6l-6,6" stroke="{colour}" stroke-width="1.4" fill="none">'
-            f"{title}</path>"
-        )
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="{colour}" fill-opacity="0.75">{title}</circle>'
+def _points(axes: Axes, trials: Sequence[Trial], at: Sequence[float], index: int) -> None:
+    for marker, colour, chosen in (
+        ("x", PRUNED, [trial.state == "pruned" for trial in trials]),
+        ("o", DONE, [trial.state == "done" and trial.feasible for trial in trials]),
+        ("o", INFEASIBLE, [trial.state == "done" and not trial.feasible for trial in trials]),
+    ):
+        shown = [
+            (x, trial.values[index])
+            for x, trial, wanted in zip(at, trials, chosen, strict=True)
+            if wanted and index < len(trial.values)
+        ]
+        if shown:
+            across, up = zip(*shown, strict=True)
+            axes.scatter(across, up, s=24, marker=marker, color=colour, alpha=0.8)
+
+
+def _best_so_far(axes: Axes, trials: Sequence[Trial], goal: Goal, index: int) -> None:
+    numbers, best = list[int](), list[float]()
+    for trial in trials:
+        if trial.state == "done" and trial.feasible:
+            value = trial.values[index]
+            best.append(value if not best or goal.better(value, best[-1]) else best[-1])
+            numbers.append(trial.number)
+    axes.step(numbers, best, where="post", color=BEST)
+
+
+def _slice(axes: Axes, param: Param, trials: Sequence[Trial]) -> None:
+    values = [trial.params[param.name] for trial in trials]
+    if param.form == "choice":
+        words = [written(branch.label) for branch in param.branches]
+        values = [words.index(written(value)) for value in values]
+        axes.set_xticks(range(len(words)), [word[:18] for word in words], parse_math=False)
+        axes.set_xlim(-0.5, len(words) - 0.5)
+    elif param.form == "log":
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if param.high > 500 * param.low else (1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:.4g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    elif param.form == "int":
+        steps = range(int(param.low), int(param.high) + 1, param.step)
+        if len(steps) <= MARKS:
+            axes.set_xticks(steps)
+    _points(axes, trials, [float(value) for value in values], 0)
+
+
+def _curves(axes: Axes, trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        rungs: Mapping[str, float] = trial.attributes.get("rungs") or {}
+        points = sorted((int(step), value) for step, value in (rungs or trial.reports).items())
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, color=DONE if trial.state == "done" else PRUNED, alpha=0.7, linewidth=1.2)
+        if trial.state == "pruned":
+            axes.plot(steps[-1], values[-1], "x", color=PRUNED)
+
+
+def _file(name: str) -> str:
+    return "".join(char if char.isalnum() or char in "-_." else "-" for char in name).strip("-")

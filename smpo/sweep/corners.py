@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from smpo.registry.resolve import Resolved
@@ -79,40 +79,34 @@ def _moved_note(note: Note, space: Space, values: Mapping[str, Any]) -> Note:
     return replace(note, span=place[0] if place else None)
 
 
-def _ways(param: Param) -> Iterator[tuple[Value, tuple[Param, ...]]]:
-    for value, _ in param.bounds():
-        yield value, param.branch(value).params if param.form == "choice" else ()
+def _ways(param: Param, most: int) -> list[dict[str, Value]]:
+    """The corners of one parameter, with those of the branch that each chooses."""
+    return [
+        {param.name: value, **inner}
+        for value, _ in param.bounds()
+        for inner in _combinations(param.branch(value).params if param.form == "choice" else (), most)
+    ]
 
 
 def _combinations(params: tuple[Param, ...], most: int) -> Iterator[dict[str, Value]]:
     """All combinations of corners, at most so many a level."""
-    options: list[list[dict[str, Value]]] = []
-    for param in params:
-        ways = [
-            {param.name: value, **inner}
-            for value, below in _ways(param)
-            for inner in _combinations(below, most)
-        ]
-        options.append(ways[:most])
-    for count, parts in enumerate(product(*options)):
-        if count >= most:
-            return
-        yield {key: value for part in parts for key, value in part.items()}
+    return (
+        _joined(parts) for parts in islice(product(*(_ways(param, most)[:most] for param in params)), most)
+    )
+
+
+def _joined(parts: Iterable[dict[str, Value]]) -> dict[str, Value]:
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _around(params: tuple[Param, ...], count: int) -> Iterator[dict[str, Value]]:
     """Corners in which at most `count` parameters differ from their first."""
-    ways = [
-        [{param.name: v, **inner} for v, below in _ways(param) for inner in _combinations(below, 16)]
-        for param in params
-    ]
-    first = {key: value for way in ways for key, value in way[0].items()}
+    ways = [_ways(param, 16) for param in params]
 
     def with_(changes: Mapping[int, dict[str, Value]]) -> dict[str, Value]:
-        parts = [changes.get(index, way[0]) for index, way in enumerate(ways)]
-        return {key: value for part in parts for key, value in part.items()}
+        return _joined(changes.get(index, way[0]) for index, way in enumerate(ways))
 
-    yield first
+    yield with_({})
     for i, way in enumerate(ways):
         for one in way[1:]:
             if count == 1:

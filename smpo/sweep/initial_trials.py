@@ -1,4 +1,4 @@
-"""The settings that are tried before the sampler is asked: what `first:` gives, and the rest from the spec."""
+"""The settings of the first trials: values under `first:`, and the rest from the spec."""
 
 from __future__ import annotations
 
@@ -27,16 +27,12 @@ def first_values(
         values = reader.read()
         if reader.problems:
             problems += reader.problems
-        elif reader.outside and not given:
-            remarks.append(
-                f"the spec's own setting lies outside the space ({', '.join(reader.outside)}), and is no trial"
-            )
         elif reader.outside:
-            problems.append(
-                sweep.problem(
-                    f"first/{index}", f"{', '.join(reader.outside)}: outside the space, and not given"
-                )
-            )
+            names = ", ".join(reader.outside)
+            if given:
+                problems.append(sweep.problem(f"first/{index}", f"{names}: outside the space, and not given"))
+            else:
+                remarks.append(f"the spec's own setting lies outside the space ({names}), and is no trial")
         else:
             found.append(values)
     if problems:
@@ -86,15 +82,13 @@ class _First:
                     continue
             values[param.name] = value
             if param.form == "choice" and (branch := param.branch(value)).params:
-                # What is given on a branch rests on the branch, not on what the spec had there.
+                # Values on a given branch rest on the branch, not on the spec's own values there.
                 below = data if key is None else self._resolved({param.path: branch.value}, data)
                 self._params(branch.params, values, used, below)
 
     def _inherited(self, param: Param, data: Mapping[str, Any]) -> Any:
         here = _at(data, param.path)
-        if param.form != "choice":
-            return here if param.holds(here) else None
-        if not isinstance(here, Mapping | list):
+        if param.form != "choice" or not isinstance(here, Mapping | list):
             return here if param.holds(here) else None
         for branch in param.branches:
             there = _at(self._resolved({param.path: branch.value}, data), param.path)
@@ -119,11 +113,10 @@ def _without(value: Any, paths: list[str]) -> Any:
     """Plain data without some dotted paths."""
     if not isinstance(value, Mapping):
         return value
-    heads = {path.partition(".")[0]: path.partition(".")[2] for path in paths}
     return {
-        key: _without(one, [rest for path in paths if (rest := path.removeprefix(f"{key}.")) != path])
-        for key, one in value.items()
-        if not (key in heads and not heads[key])
+        key: _without(part, [rest for path in paths if (rest := path.removeprefix(f"{key}.")) != path])
+        for key, part in value.items()
+        if key not in paths
     }
 
 

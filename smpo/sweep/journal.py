@@ -1,8 +1,8 @@
 """Optuna's journal file, made safe against writes that were cut off.
 
 A full disk or a crash of the machine may leave half a line at the end. Optuna's readers pass over it, but the next
-writer would append to it, and the line that results can't be read by anybody, for ever. Here whoever writes next
-removes it first, which loses nothing: its writer was never told that it had been written.
+writer would append to it, and the resulting line could never be read. Here the next writer removes it first, which
+loses nothing: the write never returned.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How a search space is read: what is written under `search:`, checked, every mistake at its line."""
+"""Reads a search space: the map under `search:`, checked, every mistake at its line."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import Any
 
 from smpo.spec.problems import Note, Problem, SpecProblems, nearest, quoted
@@ -31,14 +32,9 @@ def read_space(search: Entry) -> Space:
 class _Reader:
     problems: list[Problem] = field(default_factory=list)
 
-    def fail(
-        self, message: str, span: Span, path: str, label: str = "", help: str | None = None, **more: Any
-    ) -> None:
-        self.problems.append(
-            Problem(
-                message, span, f"sweep.search.{path}" if path else "sweep.search", label, help=help, **more
-            )
-        )
+    def fail(self, message: str, span: Span, path: str, label: str = "", **more: Any) -> None:
+        place = f"sweep.search.{path}" if path else "sweep.search"
+        self.problems.append(Problem(message, span, place, label, **more))
 
     def params(self, search: Entry, name: str, path: str) -> tuple[Param, ...]:
         """`name` and `path` are those of the branch around, with a dot at the end."""
@@ -51,32 +47,24 @@ class _Reader:
                 help="such as `objective.beta: {log: [100, 5000]}`",
             )
             return ()
-        found = [
-            self.param(key, entry, f"{name}{key}", f"{path}{key}")
-            for key, entry in search.node.entries.items()
-        ]
-        return tuple(one for one in found if one is not None)
+        entries = search.node.entries.items()
+        found = (self.param(key, entry, f"{name}{key}", f"{path}{key}") for key, entry in entries)
+        return tuple(param for param in found if param is not None)
 
     def param(self, key: str, entry: Entry, name: str, path: str) -> Param | None:
         node, head = entry.node, path.split(".")[0]
         if head in _LABELS:
-            self.fail(
-                f"`{head}` may not change a result, so there is nothing to search in it", entry.key, name
-            )
+            message = f"`{head}` may not change a result, so there is nothing to search in it"
+            self.fail(message, entry.key, name)
             return None
         if path == "train.seed" or head == "evaluate":
-            what = "the seed" if head == "train" else "`evaluate`"
-            self.fail(
-                f"{what} is the same for all trials, so that they can be compared",
-                entry.key, name, help="`confirm` runs the best on fresh seeds",
-            )  # fmt: skip
+            fixed = "the seed" if head == "train" else "`evaluate`"
+            message = f"{fixed} is the same for all trials, so that they can be compared"
+            self.fail(message, entry.key, name, help="`confirm` runs the best on fresh seeds")
             return None
         if not node.is_map:
-            self.fail(
-                f"`{name}` takes a map with one of {_listed(_FORMS)}, not {quoted(node.written)}",
-                node.span,
-                name,
-            )
+            message = f"`{name}` takes a map with one of {_listed(_FORMS)}, not {quoted(node.written)}"
+            self.fail(message, node.span, name)
             return None
         before = len(self.problems)
         forms: list[Form] = [form for form in _FORMS if form in node.entries]
@@ -88,9 +76,8 @@ class _Reader:
         if len(forms) != 1:
             if len(self.problems) == before:
                 shown = " and ".join(f"`{form}`" for form in forms) if forms else "none"
-                self.fail(
-                    f"`{name}` takes exactly one of {_listed(_FORMS)}, and has {shown}", entry.key, name
-                )
+                message = f"`{name}` takes exactly one of {_listed(_FORMS)}, and has {shown}"
+                self.fail(message, entry.key, name)
             return None
         form = forms[0]
         step = node.entries.get("step")
@@ -109,11 +96,8 @@ class _Reader:
         numbers = [item for item in items if _is_number(item.data)]
         if len(items) != 2 or len(numbers) != 2:
             shown = bounds.node.written if not items else written(plain(bounds.node))
-            self.fail(
-                f"`{form}` takes two numbers, `[lowest, highest]`, not {quoted(shown)}",
-                bounds.node.span,
-                name,
-            )
+            message = f"`{form}` takes two numbers, `[lowest, highest]`, not {quoted(shown)}"
+            self.fail(message, bounds.node.span, name)
             return None
         low, high = (item.data for item in items)
         assert isinstance(low, int | float) and isinstance(high, int | float)
@@ -129,18 +113,17 @@ class _Reader:
             if step is not None:
                 value = step.node.data
                 if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                    self.fail(
-                        f"`step` takes a whole number above 0, not {step.node.written}", step.node.span, name
-                    )
+                    message = f"`step` takes a whole number above 0, not {step.node.written}"
+                    self.fail(message, step.node.span, name)
                     return None
                 by = value
                 if low < high and (high - low) % by:
-                    self.fail(
-                        f"{items[1].written} is not reached from {items[0].written} in steps of {by}",
-                        items[1].span, name, f"{one_number(float(low + (high - low) // by * by))} is",
-                    )  # fmt: skip
-            return Param(name, path, form, entry.key, int(low), int(high), by, items[0].span, items[1].span)
-        return Param(name, path, form, entry.key, float(low), float(high), 1, items[0].span, items[1].span)
+                    message = f"{items[1].written} is not reached from {items[0].written} in steps of {by}"
+                    last = one_number(float(low + (high - low) // by * by))
+                    self.fail(message, items[1].span, name, f"{last} is")
+        number = int if form == "int" else float
+        spans = items[0].span, items[1].span
+        return Param(name, path, form, entry.key, number(low), number(high), by, *spans)
 
     def choice(self, choices: Entry, entry: Entry, name: str, path: str) -> Param | None:
         if not choices.node.items:
@@ -148,11 +131,10 @@ class _Reader:
             self.fail(f"`choice` takes a list of values, not {quoted(shown)}", choices.node.span, name)
             return None
         items = choices.node.items
-        values = [self.value(item) for item in items]
-        labels = _labels(values)
+        values = [_value(item) for item in items]
         branches: list[Branch] = []
-        for item, value, label in zip(items, values, labels, strict=True):
-            twin = next((one for one in branches if one.label == label), None)
+        for item, value, label in zip(items, values, _labels(values), strict=True):
+            twin = next((branch for branch in branches if branch.label == label), None)
             if twin is not None:
                 note = Note("it is here already", twin.span)
                 self.fail(f"`{label}` is listed twice", item.span, name, notes=(note,))
@@ -163,29 +145,24 @@ class _Reader:
                 self.fail("a branch with a `search` of its own says what to `use`", inner.key, name)
             elif inner is not None:
                 params = self.params(inner, f"{name}[{label}].", f"{path}.")
-            branches.append(Branch(label, value, _head(item), params))
+            use = item.entries.get("use")
+            branches.append(Branch(label, value, use.node.span if use is not None else item.span, params))
         return Param(name, path, "choice", entry.key, branches=tuple(branches))
 
-    @staticmethod
-    def value(item: Node) -> Any:
-        if not item.is_map:
-            return plain(item)
-        return {key: plain(one.node) for key, one in item.entries.items() if key != "search"}
-
     def overlaps(self, params: tuple[Param, ...]) -> None:
-        for one in params:
-            for other in params:
-                if other.path.startswith(f"{one.path}."):
-                    self.fail(
-                        f"`{other.path}` is part of `{one.path}`, which is searched as a whole",
-                        other.key, other.name, notes=(Note(f"`{one.path}` is searched here", one.key),),
-                        help="put it under `search` of the choice that it belongs to",
-                    )  # fmt: skip
+        for outer, inner in permutations(params, 2):
+            if inner.path.startswith(f"{outer.path}."):
+                message = f"`{inner.path}` is part of `{outer.path}`, which is searched as a whole"
+                notes = (Note(f"`{outer.path}` is searched here", outer.key),)
+                help = "put it under `search` of the choice that it belongs to"
+                self.fail(message, inner.key, inner.name, notes=notes, help=help)
 
 
-def _head(item: Node) -> Span:
-    use = item.entries.get("use")
-    return use.node.span if use is not None else item.span
+def _value(item: Node) -> Any:
+    """Plain data, without a branch's own search."""
+    if not item.is_map:
+        return plain(item)
+    return {key: plain(entry.node) for key, entry in item.entries.items() if key != "search"}
 
 
 def _labels(values: list[Any]) -> list[Value]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,7 +23,7 @@ __all__ = ["read_sweep"]
 
 
 _FREE = ("train/", "seconds/", "cost/")
-"""Metrics whose names depend on the method; a trial that doesn't report one says so."""
+"""Metrics whose names depend on the method; a trial without one fails with a message."""
 
 
 class _Document(BaseModel):
@@ -73,11 +72,11 @@ def read_sweep(resolved: Resolved[Any], judges: Sequence[str]) -> Sweep:
 
 
 def _clean(problems: Sequence[Problem]) -> list[Problem]:
-    """Every problem once: what the reader of the space said needs no second opinion."""
-    told: dict[tuple[Any, ...], Problem] = {}
-    for one in problems:
-        told.setdefault((one.message, one.path), replace(one))
-    return list(told.values())
+    """Every problem once; the reader of the space may have found it too."""
+    first: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        first.setdefault((problem.message, problem.path), problem)
+    return list(first.values())
 
 
 def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Problem]:
@@ -86,20 +85,17 @@ def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Probl
         known += ["drift/picture", "drift/error", *(f"drift/feature_{judge}" for judge in judges)]
     if held:
         known += [name for name in WATCHED if name.startswith("holdout/")]
-    asked: list[tuple[str, str]] = []
+    wanted: list[tuple[str, str]] = []
     for key in ("maximise", "minimise"):
         given = getattr(sweep.spec, key)
         names = [given] if isinstance(given, str) else list(given or ())
-        asked += [(key if isinstance(given, str) else f"{key}/{i}", name) for i, name in enumerate(names)]
-    problems = []
-    for path, name in asked:
-        if name.startswith(_FREE) or name in known:
-            continue
-        problems.append(_unknown_metric(sweep, path, name, known, judges))
-    for name in sweep.spec.constraints:
-        if not name.startswith(_FREE) and name not in known:
-            problems.append(replace(_unknown_metric(sweep, "constraints", name, known, judges)))
-    return problems
+        wanted += [(key if isinstance(given, str) else f"{key}/{i}", name) for i, name in enumerate(names)]
+    wanted += [("constraints", name) for name in sweep.spec.constraints]
+    return [
+        _unknown_metric(sweep, path, name, known, judges)
+        for path, name in wanted
+        if not name.startswith(_FREE) and name not in known
+    ]
 
 
 def _unknown_metric(
@@ -125,9 +121,8 @@ def _about_rungs(sweep: Sweep, resolved: Resolved[Any]) -> list[Problem]:
         return []
     problems = []
     if resolved.spec.evaluate is None and rungs.prompts != 0:
-        problems.append(
-            sweep.problem("rungs", "rungs are evaluations, and the spec has no `evaluate:` block")
-        )
+        message = "rungs are evaluations, and the spec has no `evaluate:` block"
+        problems.append(sweep.problem("rungs", message))
     if not sweep.space.covers("train.steps"):
         problems += [
             sweep.problem(f"rungs/at/{i}", f"there is no update {at} in a run of {steps}")
@@ -135,16 +130,13 @@ def _about_rungs(sweep: Sweep, resolved: Resolved[Any]) -> list[Problem]:
             if not 0 < at <= steps
         ]
     if rungs.by is None and not sweep.goals[0].metric.startswith("eval/"):
-        problems.append(
-            sweep.problem(
-                "rungs", f"rungs evaluate, and `{sweep.goals[0].metric}` is no figure of an evaluation"
-            )
-        )
+        message = f"rungs evaluate, and `{sweep.goals[0].metric}` is no figure of an evaluation"
+        problems.append(sweep.problem("rungs", message))
     return problems
 
 
 def _about_watched(sweep: Sweep, held: int) -> list[Problem]:
-    """What a pruner looks at has to be there, and has to have a good side."""
+    """A pruner's metric has to be reported, and to have a good side."""
     rungs, problems = sweep.spec.rungs, []
     for path, name in (("rungs/by", rungs.by if rungs else None), ("report", sweep.spec.report)):
         known = [one for one in WATCHED if path == "report" or one.startswith("holdout/")]
@@ -153,21 +145,12 @@ def _about_watched(sweep: Sweep, held: int) -> list[Problem]:
         if name not in known:
             close = nearest(name, known)
             label = f"did you mean `{close}`?" if close else ""
-            problems.append(
-                sweep.problem(
-                    path,
-                    f"a pruner can't compare trials by `{name}`",
-                    label,
-                    f"it is one of {', '.join(known)}",
-                )
-            )
+            message, help = f"a pruner can't compare trials by `{name}`", f"it is one of {', '.join(known)}"
+            problems.append(sweep.problem(path, message, label, help))
         elif name.startswith("holdout/") and not held:
-            problems.append(
-                sweep.problem(
-                    path, f"nothing reports `{name}`: no pairs are held out",
-                    help="`train: {holdout: 500}` keeps some out of training",
-                )
-            )  # fmt: skip
+            message = f"nothing reports `{name}`: no pairs are held out"
+            help = "`train: {holdout: 500}` keeps some out of training"
+            problems.append(sweep.problem(path, message, help=help))
     return problems
 
 

@@ -1,4 +1,4 @@
-"""The search space: what is written under `search:`, checked and with places, and its way to Optuna and back.
+"""The search space under `search:`, checked and with places, and its way to Optuna and back.
 
     objective.beta: {log: [100, 5000]}          float, log scale; `uniform` without
     inversion.steps: {int: [5, 20], step: 5}    whole numbers
@@ -8,7 +8,7 @@
         - use: label
           search: {epsilon: {uniform: [0.0, 0.3]}}    -> the parameter `smoothing[label].epsilon`
 
-A parameter's name tells the branch on which it exists, so that Optuna never sees one name with two distributions.
+A parameter's name has the branch on which it exists, so that no name has two distributions in Optuna.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Suggests(Protocol):
 
 @dataclass(frozen=True)
 class Branch:
-    """One thing to choose. `label` is what Optuna sees, `value` what the setting becomes."""
+    """A choice: `label` is its name in Optuna, `value` the value of the setting."""
 
     label: Value
     value: Any
@@ -81,18 +81,55 @@ class Param:
         on_step = self.form != "int" or (value == int(value) and (value - self.low) % self.step == 0)
         return self.low <= value <= self.high and on_step
 
+    def every(self) -> Iterator[Param]:
+        """This parameter, and those of its branches."""
+        yield self
+        for branch in self.branches:
+            for param in branch.params:
+                yield from param.every()
+
+    def active(self, values: Mapping[str, Value]) -> Iterator[Param]:
+        yield self
+        if self.form == "choice" and self.name in values:
+            for param in self.branch(values[self.name]).params:
+                yield from param.active(values)
+
+    def setting(self, values: Mapping[str, Value]) -> Any:
+        value = values[self.name]
+        if self.form != "choice":
+            return value
+        branch = self.branch(value)
+        inside = dict(branch.value) if branch.params else branch.value
+        for param in branch.params:
+            *steps, last = param.path.removeprefix(f"{self.path}.").split(".")
+            where = inside
+            for step in steps:
+                where[step] = dict(where.get(step) or {})
+                where = where[step]
+            where[last] = param.setting(values)
+        return inside
+
+    def suggest(self, trial: Suggests, values: dict[str, Value]) -> None:
+        """Fill in this parameter, and those of the branch that Optuna chooses."""
+        if self.form == "choice":
+            labels = [branch.label for branch in self.branches]
+            values[self.name] = label = trial.suggest_categorical(self.name, labels)
+            for param in self.branch(label).params:
+                param.suggest(trial, values)
+        elif self.form == "int":
+            values[self.name] = trial.suggest_int(self.name, int(self.low), int(self.high), step=self.step)
+        else:
+            log = self.form == "log"
+            values[self.name] = trial.suggest_float(self.name, self.low, self.high, log=log)
+
     def to_dict(self) -> dict[str, Any]:
         """Its meaning, without places."""
         if self.form == "choice":
-            return {
-                "choice": [
-                    {
-                        "value": one.value,
-                        **({"search": {p.name: p.to_dict() for p in one.params}} if one.params else {}),
-                    }
-                    for one in self.branches
-                ]
-            }
+            choices = []
+            for branch in self.branches:
+                inner = {param.name: param.to_dict() for param in branch.params}
+                choices.append({"value": branch.value, **({"search": inner} if inner else {})})
+            return {"choice": choices}
         step = {"step": self.step} if self.step != 1 else {}
         return {self.form: [self.low, self.high], **step}
 
@@ -111,20 +148,21 @@ class Space:
 
     def every(self) -> Iterator[Param]:
         """All parameters, whatever their branch."""
-        yield from _every(self.params)
+        return (inner for param in self.params for inner in param.every())
 
     def active(self, values: Mapping[str, Value]) -> Iterator[Param]:
         """The parameters that exist under these choices."""
-        yield from _active(self.params, values)
+        return (inner for param in self.params for inner in param.active(values))
 
     def settings(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Values of parameters as values of settings: what `resolve(trial=...)` takes."""
-        return {param.path: _setting(param, values) for param in self.params}
+        return {param.path: param.setting(values) for param in self.params}
 
     def suggest(self, trial: Suggests) -> dict[str, Value]:
-        """Ask Optuna for every parameter that exists on the branches it chooses."""
+        """Optuna's values for every parameter that exists on the branches it chooses."""
         values: dict[str, Value] = {}
-        _suggest(self.params, trial, values)
+        for param in self.params:
+            param.suggest(trial, values)
         return values
 
     def grid(self) -> dict[str, list[Value]] | None:
@@ -167,57 +205,6 @@ def written(value: Any) -> str:
     return format_scalar(value)
 
 
-# ------------------------------------------------------------------------------------------------ values
-
-
 def same(one: Any, other: Any) -> bool:
     """Equal, where `True` is not 1."""
     return bool(one == other) and isinstance(one, bool) is isinstance(other, bool)
-
-
-def _every(params: tuple[Param, ...]) -> Iterator[Param]:
-    for param in params:
-        yield param
-        for branch in param.branches:
-            yield from _every(branch.params)
-
-
-def _active(params: tuple[Param, ...], values: Mapping[str, Value]) -> Iterator[Param]:
-    for param in params:
-        yield param
-        if param.form == "choice" and param.name in values:
-            yield from _active(param.branch(values[param.name]).params, values)
-
-
-def _setting(param: Param, values: Mapping[str, Value]) -> Any:
-    value = values[param.name]
-    if param.form != "choice":
-        return value
-    branch = param.branch(value)
-    if not branch.params:
-        return branch.value
-    inside = dict(branch.value)
-    for one in branch.params:
-        steps = one.path.removeprefix(f"{param.path}.").split(".")
-        where = inside
-        for step in steps[:-1]:
-            where[step] = dict(where.get(step) or {})
-            where = where[step]
-        where[steps[-1]] = _setting(one, values)
-    return inside
-
-
-def _suggest(params: tuple[Param, ...], trial: Suggests, values: dict[str, Value]) -> None:
-    for param in params:
-        if param.form == "choice":
-            labels = [branch.label for branch in param.branches]
-            values[param.name] = label = trial.suggest_categorical(param.name, labels)
-            _suggest(param.branch(label).params, trial, values)
-        elif param.form == "int":
-            values[param.name] = trial.suggest_int(
-                param.name, int(param.low), int(param.high), step=param.step
-            )
-        else:
-            values[param.name] = trial.suggest_float(
-                param.name, param.low, param.high, log=param.form == "log"
-            )

@@ -1,4 +1,4 @@
-"""The `sweep:` block of a spec: what is searched, for what, and how."""
+"""The `sweep:` block of a spec: the space, the objectives, and the way to search."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class SweepSpec(_Block):
     trials: int = Field(50, gt=0)
     """Finished trials, in all; `--trials` overrides it."""
     first: list[dict[str, Any]] = Field([{}])
-    """Settings that are tried before the sampler is asked; what isn't named is as in the spec, so `{}` is the spec."""
+    """Settings of the first trials, before the sampler proposes any; others are as in the spec: `{}` is the spec."""
     constraints: dict[str, Bound] = Field(default_factory=dict)
     """Metrics with limits; a trial beyond them can't be the best."""
     sampler: Sampler = slot("tpe")

@@ -1,4 +1,4 @@
-"""Where studies live: a journal file beside the runs, or a database that many machines share."""
+"""Storages of studies: a journal file beside the runs, or a database that many machines share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from smpo.errors import MachineError, RunError
 
-__all__ = ["open_storage", "shown", "trouble"]
+__all__ = ["first_line", "open_storage", "shown", "trouble"]
 
 
 _PATIENCE = 20.0
@@ -45,7 +45,7 @@ def shown(where: str) -> str:
 
 
 def trouble() -> tuple[type[Exception], ...]:
-    """What a storage raises when it can't be reached, or can't write, just now."""
+    """Errors of a storage that can't be reached, or can't write, just now."""
     from optuna.exceptions import StorageInternalError
 
     found: list[type[Exception]] = [OSError, StorageInternalError]
@@ -73,7 +73,7 @@ def _journal(where: str) -> Any:
         raise RunError(f"{where} can't be opened: {error.strerror or error}") from error
     except (ValueError, KeyError) as error:
         raise RunError(
-            f"{where} is no journal of studies: {_first_line(error)}",
+            f"{where} is no journal of studies: {first_line(error)}",
             help="another file name begins a new one; a database of SQLite is `sqlite:///FILE`",
         ) from error
 
@@ -95,7 +95,7 @@ def _database(where: str) -> Any:
         except Exception as error:
             if isinstance(error, ArgumentError) or time.monotonic() > until:
                 raise RunError(
-                    f"the storage {shown(where)} can't be opened: {_without_password(_first_line(error), where)}",
+                    f"the storage {shown(where)} can't be opened: {_without_password(first_line(error), where)}",
                     help="another process holds it: wait, or use a journal file, which is made for many at once"
                     if "locked" in str(error)
                     else "create the database first, and look at user, password and host",
@@ -118,7 +118,7 @@ def _proxy(where: str) -> Any:
         storage.wait_server_ready(timeout=_PATIENCE)
     except (ConnectionError, ValueError) as error:
         raise RunError(
-            f"nobody answers at {shown(where)}: {_first_line(error)}",
+            f"no proxy answers at {shown(where)}: {first_line(error)}",
             help="the proxy is started beside the database: `optuna.storages.run_grpc_proxy_server`",
         ) from error
     return storage
@@ -137,5 +137,6 @@ def _without_password(text: str, where: str) -> str:
     return text.replace(password, "***") if password else text
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """Of the message; the type's name where there is none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,8 +1,8 @@
-"""One study that any number of processes work on: who takes which trial, and what becomes of those that die.
+"""One study that any number of processes work on: its trials, and the recovery of those whose worker died.
 
-Optuna keeps the trials. It has no notion of who works on one when trials are asked for and told: so each carries the
-name of its worker and a lease, which the worker renews. A trial whose lease ran out, or whose worker is seen to be
-gone, is recorded as failed and put in line again, a bounded number of times.
+Optuna keeps the trials. Its heartbeats work under `study.optimize` on a database alone, not with `ask`, `tell` and a
+journal file: so each trial carries the name of its worker and a lease, which the worker renews. A trial whose lease
+ran out, or whose worker is dead, is recorded as failed and put in line again, a bounded number of times.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ class Study:
     def id(self) -> str:
         return str(self.optuna.study_name)
 
-    # ------------------------------------------------------------------------------------------------ looking
-
     def trials(self) -> list[Trial]:
         """Every trial there is, in order."""
         return [read_trial(one) for one in self.optuna.get_trials(deepcopy=False)]
@@ -64,13 +62,11 @@ class Study:
             recent.append(trial)
         return recent
 
-    # ------------------------------------------------------------------------------------------------ taking
-
     def take(self, wanted: int) -> tuple[Any, dict[str, Any]] | None:
         """A trial for this worker with its values, or None while the study needs no more of them.
 
         Trials that run count as finished until they fail, so there is never one too many. Where no file lock is
-        shared, two workers may still ask at once: then the later trial is withdrawn.
+        shared, two workers may still take one at once: then the later trial is withdrawn.
         """
         with self._lock:
             counts = self.counts()
@@ -89,17 +85,15 @@ class Study:
         return trial, values
 
     def _drawn(self) -> int:
-        """How many settings were drawn: trials that were killed don't count twice, so that the next settings are those
+        """The number of settings drawn: trials that were killed don't count twice, so that the next settings are those
         that a sweep without accidents would have drawn."""
         trials = self.optuna.get_trials(deepcopy=False)
-        anew = sum("again" in one.user_attrs for one in trials)
-        unknown = sum(
-            one.state.is_finished() and not one.params for one in trials
-        )  # killed before they were drawn
-        return int(len(trials) - anew - unknown)
+        again = sum("again" in trial.user_attrs for trial in trials)
+        undrawn = sum(trial.state.is_finished() and not trial.params for trial in trials)
+        return int(len(trials) - again - undrawn)
 
     def renew(self, trial: Any) -> None:
-        """Say that this worker is alive and at it."""
+        """Extend this worker's lease on a trial."""
         trial.set_user_attr("lease", {"worker": self.worker, "until": time.time() + LEASE})
 
     def end(
@@ -110,7 +104,7 @@ class Study:
         reason: str = "",
         values: Sequence[float] | None = None,
     ) -> bool:
-        """Record how a trial ended. False when somebody else has ended it meanwhile."""
+        """Record how a trial ended. False when another worker has ended it meanwhile."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -122,7 +116,7 @@ class Study:
             self.optuna.tell(trial, list(values) if values is not None else None, state=states[state])
         except (UpdateFinishedTrialError, ValueError):
             return False
-        except RuntimeError:  # a grid that has been walked asks a loop to end that isn't Optuna's
+        except RuntimeError:  # a finished grid stops `study.optimize`, which doesn't run here
             return bool(self.sweep.spec.sampler.walks)
         return True
 
@@ -133,9 +127,9 @@ class Study:
             self._again(number, trial.params, attributes, lost=outcome == "lost")
 
     def reap(self, alive: Mapping[str, bool], mine: Collection[int] | None = None) -> list[Trial]:
-        """Take back the trials of dead workers. `alive` tells of workers that can be seen from here; of others only
-        the lease counts. Of this worker's own, those that aren't `mine` any more were lost when the storage was away
-        (None: all are)."""
+        """Take back the trials of dead workers. `alive`: workers of this machine, whether they live; of others only the
+        lease counts. Of this worker's own, those that aren't `mine` any more were lost when the storage was away (None:
+        all are)."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -151,18 +145,14 @@ class Study:
             for one in dead:
                 worker = str(one.user_attrs.get("lease", {}).get("worker", "an unknown one"))
                 storage = self.optuna._storage
+                facts = {"outcome": "lost", "reason": f"its worker ({worker}) is gone", "ended": time.time()}
                 try:
-                    facts = {
-                        "outcome": "lost",
-                        "reason": f"its worker ({worker}) is gone",
-                        "ended": time.time(),
-                    }
                     for name, value in facts.items():
                         storage.set_trial_user_attr(one._trial_id, name, value)
                     self.optuna.tell(one.number, state=TrialState.FAIL)
                 except (UpdateFinishedTrialError, ValueError):
                     continue  # another worker has done it
-                # Killed while it asked, it has only what it was enqueued with.
+                # A trial that was killed before its settings were drawn has only what it was enqueued with.
                 fixed = one.system_attrs.get("fixed_params", {})
                 self._again(one.number, {**fixed, **one.params}, one.user_attrs, lost=True)
                 reaped.append(read_trial(one))
@@ -171,7 +161,7 @@ class Study:
     def _gone(self, trial: Any, alive: Mapping[str, bool], mine: Collection[int] | None) -> bool:
         lease = trial.user_attrs.get("lease")
         if lease is None:
-            # Asked for a moment ago, or by a worker that died in that moment.
+            # Taken a moment ago, or by a worker that died in that moment.
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > LEASE
         if lease["worker"] == self.worker:
@@ -190,7 +180,7 @@ class Study:
 
 
 def unless_taken_back() -> AbstractContextManager[Any]:
-    """What is written inside about a trial is dropped when another worker has ended it meanwhile."""
+    """A context in which writes to a trial are dropped when another worker has ended it meanwhile."""
     from optuna.exceptions import UpdateFinishedTrialError
 
     return suppress(UpdateFinishedTrialError)

@@ -12,19 +12,9 @@ __all__ = ["Counts", "Outcome", "State", "Trial", "front", "read_trial"]
 
 State = Literal["running", "waiting", "done", "pruned", "failed"]
 Outcome = Literal[
-    "done",
-    "reused",
-    "pruned",
-    "diverged",
-    "crashed",
-    "out of memory",
-    "killed",
-    "timed out",
-    "lost",
-    "interrupted",
-    "surplus",
-    "refused",
-]
+    "done", "reused", "pruned", "diverged", "crashed", "out of memory", "killed", "timed out", "lost", "interrupted",
+    "surplus", "refused",
+]  # fmt: skip
 _GIVEN_BACK = ("lost", "interrupted", "surplus")
 """Ends that say nothing about the settings."""
 
@@ -88,14 +78,7 @@ class Counts:
 
 def read_trial(trial: Any) -> Trial:
     """From Optuna's own record."""
-    names = {
-        "RUNNING": "running",
-        "WAITING": "waiting",
-        "COMPLETE": "done",
-        "PRUNED": "pruned",
-        "FAIL": "failed",
-    }
-    state: Any = names[trial.state.name]
+    state: Any = {"COMPLETE": "done", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
     constraints = getattr(trial, "constraints", None) or {}
     params = trial.params or trial.system_attrs.get("fixed_params", {})
     return Trial(
@@ -107,13 +90,9 @@ def read_trial(trial: Any) -> Trial:
 def front(trials: Iterable[Trial], goals: Sequence[Goal]) -> list[Trial]:
     """The best of the feasible trials; with several objectives all that no other beats."""
     done = [trial for trial in trials if trial.state == "done" and trial.feasible]
-    if len(goals) == 1:
-        best: Trial | None = None
-        for one in done:
-            if best is None or goals[0].better(one.values[0], best.values[0]):
-                best = one
-        return [best] if best else []
     signs = [1 if goal.direction == "maximize" else -1 for goal in goals]
+    if len(goals) == 1:
+        return [max(done, key=lambda trial: signs[0] * trial.values[0])] if done else []
     points = [[sign * value for sign, value in zip(signs, one.values, strict=True)] for one in done]
 
     def beaten(mine: list[float]) -> bool:

@@ -1,4 +1,4 @@
-"""Contracts: what every component of a kind promises, as test classes that anybody can inherit.
+"""Contracts: what every component of a kind promises, as test classes to inherit from.
 
     from smpo.testing import SmoothingContract
 

@@ -62,7 +62,7 @@ class ComponentContract:
 
 @lru_cache
 def _heavy_after(module: str, path: tuple[str, ...]) -> str:
-    """Which heavy libraries importing a module brings in, asked of a fresh interpreter."""
+    """Heavy libraries that importing a module loads, in a fresh interpreter."""
     code = (
         f"import sys; sys.path[:] = {list(path)!r}; import importlib; importlib.import_module({module!r}); "
         "print(*(m for m in ('torch', 'transformers', 'diffusers', 'mlflow') if m in sys.modules))"

@@ -15,14 +15,14 @@ __all__ = ["InversionContract"]
 
 
 class _Network:
-    """A network whose prediction is proportional to what it sees, and which counts the rows it was asked about."""
+    """Returns `gain * x`, and counts its rows."""
 
     def __init__(self, gain: float) -> None:
-        self.gain, self.asked = gain, 0
+        self.gain, self.rows = gain, 0
 
     def __call__(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         assert len(x) == len(t) == len(rows)
-        self.asked += len(x)
+        self.rows += len(x)
         return self.gain * x
 
 
@@ -76,7 +76,7 @@ class InversionContract(ComponentContract):
             schedule,
             PositionDraws(0, range(len(every))),
         )
-        paid = sum(network.asked for network in networks.values())
+        paid = sum(network.rows for network in networks.values())
         assert noised.passes == paid
         assert paid / (2 * len(every)) == pytest.approx(component.expected_passes(1000, 40, 979))
 
@@ -85,9 +85,9 @@ class InversionContract(ComponentContract):
     ) -> None:
         t = torch.full((60,), 700)
         component(latents, t, _predictors(networks), schedule, PositionDraws(0, range(30)))
-        asked = {name for name, network in networks.items() if network.asked}
-        assert component.needs_reference == bool(asked & {"reference", "reference_empty"})
-        assert component.needs_unconditional == bool(asked & {"policy_empty", "reference_empty"})
+        used = {name for name, network in networks.items() if network.rows}
+        assert component.needs_reference == bool(used & {"reference", "reference_empty"})
+        assert component.needs_unconditional == bool(used & {"policy_empty", "reference_empty"})
 
     def test_a_pair_does_not_depend_on_its_company(
         self, component: Inversion, schedule: NoiseSchedule, networks: dict[str, _Network], latents: Tensor

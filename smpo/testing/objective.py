@@ -22,7 +22,7 @@ class ObjectiveContract(ComponentContract):
 
     @pytest.fixture
     def predicted(self, component: Objective) -> Predicted:
-        """Predictions near the reference, float64 `[2 * levels * 5, 2, 3, 3]`, shown as the objective asks."""
+        """Predictions near the reference, float64 `[2 * levels * 5, 2, 3, 3]`, for the objective's `sampling`."""
         generator = torch.Generator().manual_seed(0)
         levels = component.levels_per_pair()
         rows = 2 * levels * PAIRS
@@ -50,7 +50,7 @@ class ObjectiveContract(ComponentContract):
 
     @staticmethod
     def see(component: Objective, predicted: Predicted, p: Tensor) -> Predicted:
-        """With the means over the update that the objective asks for, as the engine would add them."""
+        """With the objective's means over the update, as the engine adds them."""
         if not component.needs_means:
             return predicted
         means = {name: value.detach().mean() for name, value in component.batch_means(predicted, p).items()}
@@ -94,7 +94,7 @@ class ObjectiveContract(ComponentContract):
     def test_which_image_comes_first_does_not_matter(
         self, component: Objective, predicted: Predicted, p: Tensor
     ) -> None:
-        """`p` says which is preferred."""
+        """`p` has the preference."""
         if not component.sampling().paired:
             pytest.skip("sees single images")
         seen = self.see(component, predicted, p)

@@ -17,7 +17,7 @@ __all__ = ["RewardContract"]
 
 
 class RewardContract(ComponentContract):
-    """A finite score for each picture, always the same, whoever else is in the batch."""
+    """A finite score for each picture, always the same, whatever else is in the batch."""
 
     @pytest.fixture
     def pictures(self) -> Sequence[Any]:

@@ -27,8 +27,8 @@ _SHOWN = 4
 class Console:
     """Progress of one command.
 
-    `quiet` leaves warnings only. `terminal` overrides the guess whether somebody watches; `every` is the
-    seconds between plain lines of one activity where nobody does.
+    `quiet` leaves warnings only. `terminal` overrides the check for a terminal; `every` is the
+    seconds between plain lines of one activity without one.
     """
 
     def __init__(

@@ -53,8 +53,8 @@ class Point:
 class JsonlTracker:
     """Writes the log. Put it first in a `TrackerGroup`: mirrors read what it has written.
 
-    Raises `NoRecord` where the log can't even be begun: nobody should train for days without one. Later, a disk that
-    refuses is told to `say` once, and lines wait for it; only those that still wait at the end raise `OSError`.
+    Raises `NoRecord` where the log can't be opened: training without a record is refused. Later, the first failure of
+    the disk goes to `say`, and lines wait in memory; lines that still wait at the end raise `OSError`.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
@@ -91,7 +91,7 @@ class JsonlTracker:
         self._clock.not_before(max(map(_time, before), default=0.0))
         earlier = next((event for event in before if event["event"] == "start"), {})
         if info.resumed:
-            # Said before it is done: a crash in between repeats it, which is harmless. `head` tells mirrors
+            # Recorded before it is done: a crash in between repeats it, which is harmless. From `head` mirrors compute
             # how much of what they have read is unchanged.
             head = _split(self._folder / METRICS, info.step, info.logged)[2]
             self._event("rewind", step=info.step, head=head)

@@ -62,7 +62,7 @@ def sync(
     """Send what MLflow has missed of a run that isn't running.
 
     Returns its place: `uri`, `experiment_id`, `run_id`. Safe to repeat: what is there already isn't sent again.
-    A run that was killed without a word is closed as its folder says, or as KILLED. Raises `RunError` when the
+    A run that was killed is closed with its folder's status, or as KILLED. Raises `RunError` when the
     run is live (its tracker does this), has no log, or the store fails.
     """
     store = find_store(runs, uri)
@@ -219,7 +219,7 @@ class MlflowRun:
             self._call("log_batch", self._run, tags=[RunTag(key, value) for key, value in some])
 
     def _log_params(self, values: Mapping[str, Any]) -> None:
-        """Parameters can't change in MLflow: what the first start said stays."""
+        """Parameters can't change in MLflow: those of the first start stay."""
         from mlflow.entities import Param
 
         fresh = {key(name): value for name, value in values.items() if key(name) not in self._params}
@@ -262,8 +262,8 @@ class MlflowRun:
     def _inside(self, file: str) -> Path:
         """A file or folder of the run. Raises `Refused` for anything else.
 
-        A log is a text that came with a folder, perhaps from somebody else: it must not name the files of whoever
-        sends it. Links that lead out of the folder are such names, too.
+        A log is untrusted text that came with a folder: it must not name files outside of it. Links that lead out of
+        the folder are such names, too.
         """
         home, path = self._folder.resolve(), self._folder / file
         parts = [path, *path.rglob("*")] if path.is_dir() else [path]

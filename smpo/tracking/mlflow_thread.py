@@ -25,8 +25,8 @@ def rest(spent: float, every: float, *, failures: int = 0, share: float = SHARE)
     """Seconds until the next look at the log, when the values of the last one took `spent` seconds of processor time.
 
     `every` as a rule: MLflow takes 50 microseconds for a value, so runs of up to 200 values a second stay below `share`
-    by themselves. Faster ones are looked at less and less often, and what they have reported is sent at once: in the
-    end it costs the same, but after training. A destination that is down is asked less and less often, too.
+    by themselves. Faster ones are read less and less often, and what they have reported is sent at once: in the
+    end it costs the same, but after training. A destination that is down gets fewer and fewer requests, too.
     """
     return min(60.0, every * 2**failures) if failures else max(every, spent / share)
 
@@ -35,11 +35,11 @@ class MirrorTracker:
     """A `Mirror` in a thread of its own, as a tracker. It belongs behind a `JsonlTracker` of the same folder.
 
     Metrics are sent every `every` seconds or, where that would take more than `share` of the time, less often (`rest`);
-    pictures, files and the end at once, and all metrics with them. (What pictures cost isn't held against metrics: they
-    are few, and whoever asks for them waits for them to be drawn anyway.)
+    pictures, files and the end at once, and all metrics with them. (The cost of pictures doesn't slow metrics down:
+    they are few, and drawing them takes longer.)
 
-    Nothing here waits for the destination except `finish`, and that at most `grace` seconds; a destination
-    that is known to be down is given one last try. Trouble is said once.
+    Only `finish` waits for the destination, and that at most `grace` seconds; a destination that is known to be down is
+    given one last try. A failure is reported once.
     """
 
     def __init__(

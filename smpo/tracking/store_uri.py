@@ -52,7 +52,7 @@ class Store:
         return without_password(self.uri)
 
     def knock(self) -> None:
-        """Raises `OSError` at once where no server listens; MLflow's client would try for several seconds."""
+        """Raises `OSError` at once without a server; MLflow's client would try for several seconds."""
         parts = urlsplit(self.uri)
         proxied = parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
         if self.is_server and not proxied:

@@ -1,6 +1,6 @@
 """The MLflow run of a whole sweep: trials are its children, and its curves are the sweep's history.
 
-Nothing here can stop a sweep: what MLflow doesn't take is said once, and the study has it anyway.
+An error of MLflow never stops a sweep: it is reported once, and the study has the results anyway.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def ui_command(runs: Path, uri: str | None = None, *, host: str = "127.0.0.1", p
         "--artifacts-destination", str(artefacts),
         "--host", host, "--port", str(port), "--workers", "1",
     )  # fmt: skip
-    # Without this MLflow starts eight processes for evaluation jobs, which nobody asked for.
+    # Without this MLflow starts eight processes for evaluation jobs, which smpo doesn't use.
     environment = {**MLFLOW_ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
     # The server itself must not take the store's address for that of a server to talk to.
     environment.pop("MLFLOW_TRACKING_URI", None)
@@ -115,7 +115,7 @@ def _answers(url: str) -> bool:
 
 
 def _drain(server: subprocess.Popen[bytes]) -> None:
-    """Read what the server says until it ends: a full pipe would stop it."""
+    """Read the server's output until it ends: a full pipe would stop it."""
     if server.stderr is not None:
         for _ in server.stderr:
             pass

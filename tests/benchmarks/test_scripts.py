@@ -20,7 +20,6 @@ QUICK = {
     "plane_fronts": [],
     "quickstart": [],
     "rewards": [],
-    "rho": [],
     "shapes_fronts": [],
     "shapes_inversion": [],
     "side_by_side": ["--mode", "exact", "--options", "--profile"],

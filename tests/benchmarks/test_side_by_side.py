@@ -31,6 +31,7 @@ def test_an_arm_that_computes_something_else_is_not_timed(speed, monkeypatch):
         speed("parity").parity(world, "0.22", 2)
 
 
+@pytest.mark.slow
 def test_in_16_bits_smpo_is_as_near_to_float32_as_the_official_structure(speed):
     world = speed("archs").build("tiny", torch.device("cpu"), 6)
     found = speed("parity").half_parity(world, "0.22", "bf16", 3)

@@ -9,10 +9,10 @@ from smpo.components.inversions import (
     DDIMInversion,
     NoInversion,
     ReNoise,
-    StaleInversion,
 )
 from smpo.kinds import Predictors
 from smpo.maths.draws import PositionDraws
+from smpo.maths.hops import InversionConfig
 from smpo.maths.inversion import invert
 from smpo.maths.schedule import NoiseSchedule
 
@@ -31,7 +31,6 @@ INVERSIONS = [
     ReNoise(steps=5, refinements=3, where="last", skip_first=True, guidance=2.0),
     ReNoise(steps=5, reuse_last=True),
     ReNoise(steps=5, refinements=2, reuse_last=True, guidance=2.0, skip_first=True),
-    StaleInversion(steps=5),
     BlendedInversion(steps=5, fresh=0.3),
     BlendedInversion(steps=5, fresh=0.3, shared=False, where="last"),
     CommonInversion(steps=5),
@@ -107,7 +106,7 @@ def test_a_sample_does_not_depend_on_its_company(inversion):
 def test_guidance_extrapolates_from_the_empty_prompt():
     t, x0 = torch.tensor([300, 300]), latents(1, 1, 2, 2)
     told = DDIMInversion(steps=4, guidance=3.0)(x0, t, networks(), SCHEDULE, PositionDraws(0, [0]))
-    plain = invert(x0, t, Network(0.25 + 3 * (0.3 - 0.25)), SCHEDULE, steps=4, refinements=0)
+    plain = invert(x0, t, Network(0.25 + 3 * (0.3 - 0.25)), SCHEDULE, InversionConfig(steps=4, refinements=0))
     torch.testing.assert_close(told.x_t, plain.x_t)
 
 
@@ -125,7 +124,7 @@ def test_refining_the_last_hop_only():
 
     below = torch.tensor([0, 1, 401, 801]).repeat(2)  # the level from which the last hop starts
     some = t > 1
-    start = invert(x0[some], below[some], Network(0.3), SCHEDULE, steps=5, refinements=0).x_t
+    start = invert(x0[some], below[some], Network(0.3), SCHEDULE, InversionConfig(steps=5, refinements=0)).x_t
     a, b = (SCHEDULE.abar_exact(level[some], start) for level in (below, t))
     there = move(start, 0.3 * start, a, b)
     torch.testing.assert_close(last.x_t[some], move(start, (0.3 * start + 0.3 * there) / 2, a, b))

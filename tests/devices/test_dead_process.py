@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -10,8 +11,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from smpo.app.distributed import launcher as launch
+from smpo.app.distributed import launcher
 from smpo.app.distributed.environment import RankInfo
+from smpo.app.distributed.launcher import launch
 from smpo.app.distributed.liveness import Liveness, RankLost
 from smpo.errors import RunError
 from tests.devices.launching import (
@@ -111,40 +113,56 @@ def test_one_that_dies_before_they_meet_isn_t_waited_for(tmp_path, rank):
     assert f"process {1 - rank} of 2" not in said and "Traceback" not in said
 
 
-TELLS = "import os, time; os.write(int(os.environ['SMPO_PRESENT']), bytes([int(os.environ['RANK'])])); "
-
-
-def team(*programs):
-    team = launch._ProcessGroup()
-    for rank, program in enumerate(programs):
-        told = dict(os.environ) | {"SMPO_PRESENT": str(team.told), "RANK": str(rank)}
-        team.start([sys.executable, "-c", program], told)
-    return team.wait()
-
-
-def test_who_watches_is_left_to_end_by_itself_and_who_only_waits_is_not(capfd):
-    dies = "os.kill(os.getpid(), 9)"
-    saves = TELLS + "time.sleep(1); print('saved', flush=True); raise SystemExit(1)"
-    assert team(saves, TELLS + dies) == 1
-    assert "saved" in capfd.readouterr().out, "it knows, and saves what it has"
-    assert team(saves, f"import os; {dies}") == 1
-    out, err = capfd.readouterr()
-    assert "saved" not in out and err.startswith(
-        "process 1 of 2 was ended by SIGKILL\nhelp: killed, or out of memory?"
+def test_the_code_is_that_of_the_process_that_failed_first(tmp_path, monkeypatch, capfd):
+    """A stand-in for `smpo`: rank 1 ends with 3, rank 0 is still at work and gets SIGTERM."""
+    (tmp_path / "smpo.py").write_text(
+        "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit(3)\ntime.sleep(60)\n"
     )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["smpo"])
+    began = time.monotonic()
+    assert launch([], 2) == 3
+    assert time.monotonic() - began < 30 and capfd.readouterr().err == "", "torch's table and log stay away"
 
 
-def test_who_ends_with_words_gives_the_others_time_for_theirs(capfd, monkeypatch):
-    waits = "import time; time.sleep(1); print('said', flush=True); raise SystemExit(2)"
-    assert team(waits, "raise SystemExit(2)") == 2 and "said" in capfd.readouterr().out
-    monkeypatch.setattr(launch, "WORDS", 0.5)
-    assert team("import time; time.sleep(60)", "raise SystemExit(3)") == 3
+@pytest.mark.parametrize(("grace", "saved"), [(60, True), (1, False)])
+def test_a_survivor_has_time_for_its_checkpoint(tmp_path, monkeypatch, grace, saved):
+    """A stand-in for `smpo`: rank 1 fails, rank 0 ignores SIGTERM and writes a file four seconds later."""
+    (tmp_path / "smpo.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "here = pathlib.Path(__file__)\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    while not here.with_name('ready').exists(): time.sleep(0.05)\n"
+        "    sys.exit(3)\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "here.with_name('ready').touch(); time.sleep(4); here.with_name('saved').touch()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["smpo"])
+    monkeypatch.setattr(launcher, "GRACE", grace)
+    assert launch([], 2) == 3
+    assert (tmp_path / "saved").exists() == saved
 
 
-def test_who_doesn_t_listen_is_killed(monkeypatch):
-    monkeypatch.setattr(launch, "_NOTICE", 0.3)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    assert team(deaf, "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)") == 1
+def test_ctrl_c_reaches_the_processes(tmp_path, monkeypatch):
+    """A stand-in for `smpo` that an interrupt ends with 130."""
+    (tmp_path / "smpo.py").write_text(
+        "import os, pathlib, sys, time\n"
+        "try:\n    pathlib.Path(__file__).with_name(os.environ['RANK']).touch(); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    sys.exit(130)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["smpo"])
+
+    def interrupt():
+        while not all((tmp_path / rank).exists() for rank in "01"):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert launch([], 2) == 130
+    thread.join()
 
 
 @pytest.mark.slow
@@ -191,7 +209,7 @@ def test_torchrun_starts_them_again(tmp_path, alone, words, rank):
 
 @pytest.fixture
 def pair(monkeypatch):
-    """Two roll calls of one process; what they would see of each other is put into the store by hand."""
+    """Two livenesses of one process; what they would see of each other is put into the store by hand."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
     port, calls = free_port(), {}
@@ -220,11 +238,22 @@ def test_errors_that_come_of_an_absence_are_put_down_to_it(pair):
 
 def test_silence_on_another_machine_is_noticed(pair):
     first, second = pair
-    second._here = "elsewhere 1"
-    second._set("who/1", {"who": "elsewhere 1"})
+    second._set("address/1", {"address": "elsewhere 1"})
     with pytest.raises(RankLost, match="process 1 of 2 hasn't been heard of for"), first.watching():
         time.sleep(1.0)
         raise RuntimeError("timeout")
+
+
+def test_a_process_that_waits_inside_a_library_is_ended(pair, monkeypatch, capfd):
+    """As inside NCCL, which no exception reaches."""
+    first, second = pair
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda code: (ended.set(), first._over.set()))
+    with pytest.raises(RunError), second.watching():
+        raise RunError("no room")
+    with first.watching():
+        assert ended.wait(5)
+    assert "error: process 1 of 2 failed: no room, and the others wait for it" in capfd.readouterr().err
 
 
 def test_an_error_of_ones_own_stays_what_it_is(pair):
@@ -259,8 +288,8 @@ def test_they_meet_when_all_are_there(pair):
     first.barrier()
     other.join()
     with second.watching():
-        assert "roll call" in threads()
-    assert "roll call" not in threads(), "its watch is over before the process is"
+        assert "liveness" in threads()
+    assert "liveness" not in threads(), "its watch is over before the process is"
     with pytest.raises(RankLost, match="process 1 of 2 has stopped"), first.watching():
         first.barrier()
 

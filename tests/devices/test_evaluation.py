@@ -16,7 +16,7 @@ SPEC = (
 BATCH = 4
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+@pytest.mark.parametrize("sharding", [pytest.param("none", marks=pytest.mark.slow), "fsdp"])
 def test_two_processes_evaluate_as_one_does(tmp_path, capfd, monkeypatch, sharding):
     """The same weights, first by two processes, then by one that goes on from their last checkpoint."""
     (tmp_path / "small.yaml").write_text(SPEC)

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from smpo.app.run.train import _roll_back
+from smpo.app.run.checkpoint_schedule import roll_back
 from smpo.engine.checkpoints import checkpoint
 from tests.cli.words import SMALL_PLANE
 from tests.devices.launching import SMPO, only_run, ran
@@ -127,5 +127,5 @@ def test_rolling_back_waits_for_the_checkpoint_that_is_being_written(monkeypatch
     )
     rolled = MagicMock()
     rolled.liveness.barrier = lambda: order.append("met")
-    assert _roll_back(rolled, keeper) == 3
+    assert roll_back(rolled, keeper) == 3
     assert order == ["written", "met", "read"]

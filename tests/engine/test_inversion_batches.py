@@ -17,6 +17,7 @@ from smpo.engine.monitoring.metrics import Meter
 from smpo.engine.noise_and_timesteps import StepConfig
 from smpo.engine.step import invert_batch
 from smpo.maths.draws import PositionDraws, stratified
+from smpo.maths.hops import InversionConfig
 from tests.engine.toys import ROUNDING, Quiet, moved, toy_batches, toy_session
 
 
@@ -121,7 +122,7 @@ def test_each_timestep_of_a_walk_finds_what_it_would_find_alone():
     def policy(x, t, rows):
         return session.denoiser.predict(x, t, together.conditioning.take(rows))
 
-    alone = invert(together.x0, together.t, policy, session.denoiser.schedule, steps=6)
+    alone = invert(together.x0, together.t, policy, session.denoiser.schedule, InversionConfig(steps=6))
     torch.testing.assert_close(together.x_t, alone.x_t)
     assert together.passes < 0.7 * alone.passes / len(alone.x_t)
 

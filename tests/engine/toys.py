@@ -84,7 +84,7 @@ def toy_batches(  # type: ignore[no-untyped-def]
             winner, loser = draws.normal("w", (1, 2, 2)) + 0.5, draws.normal("l", (1, 2, 2)) - 0.5
             mean = torch.cat([winner, loser]).to(dtype)
             chance = draws.uniform("p").float() if p is None else torch.full((len(position),), p)
-            cond = Conditioning({"c": draws.uniform("c").float()}).doubled()
+            cond = Conditioning({"c": draws.uniform("c").float().repeat(2)})
             desirable = torch.cat([draws.uniform("one"), draws.uniform("two")]) < 0.8 if single else None
             yield PairBatch(
                 ids=[f"pair-{i}" for i in position.tolist()],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 
+from smpo.evaluation.results.comparison import Judge
 from smpo.evaluation.results.evaluate import SamplingSettings, evaluate
 from smpo.evaluation.results.evaluation import Evaluation
 from smpo.kinds import Prompt
@@ -72,20 +74,24 @@ def dark() -> ToyScorer:
     return ToyScorer("dark-1", lambda picture: -red(picture))  # type: ignore[arg-type]
 
 
+def judges(scorers: Mapping[str, ToyScorer], label_maker: str | None = None, **learned: bool) -> list[Judge]:
+    """All learned unless `learned` says otherwise; `label_maker`: key of the reward that made the labels."""
+    return [Judge(name, s.key, learned.get(name, True), s.key == label_maker) for name, s in scorers.items()]
+
+
 def prompts(count: int = 12) -> list[Prompt]:
     return [Prompt(f"prompt number {k}") for k in range(count)]
 
 
 def evaluation(count: int = 30, **more: object) -> Evaluation:
     """A small evaluation: `judge` is closed-form, `reward` made the labels, both like brightness."""
-    return evaluate(
+    scorers = {"reward": ToyScorer("reward-1", red), "judge": bright()}  # type: ignore[arg-type]
+    found = evaluate(
         ToyModel(),  # type: ignore[arg-type]
         prompts(count),
-        {"reward": ToyScorer("reward-1", red), "judge": bright()},  # type: ignore[arg-type]
+        scorers,  # type: ignore[arg-type]
         settings=more.pop("settings", QUICK),  # type: ignore[arg-type]
-        training_reward="reward-1",
-        learned={"judge": False},
-        prompt_set="toys",
-        role="untouched",
+        judges=judges(scorers, "reward-1", judge=False),
         **more,  # type: ignore[arg-type]
     )
+    return replace(found, prompt_set="toys", role="untouched")

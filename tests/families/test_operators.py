@@ -16,13 +16,13 @@ from torch import nn
 
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import SmPO
-from smpo.engine.monitoring.operators import first_difference
+from smpo.engine.monitoring.operators import first_difference, operators_of
 from smpo.engine.noise_and_timesteps import StepConfig
 from smpo.engine.step import StepOutput, compute_loss, invert_batch, run_policy, run_reference
 from smpo.families import speed
 from smpo.families.lora import Adapter
 from smpo.families.operator_parity import keeping_nothing
-from smpo.kinds import PairBatch
+from smpo.kinds import Conditioning, PairBatch
 from smpo.maths.draws import PositionDraws
 from tests.families.operators import SETTINGS, SMALL, denoiser, inputs, traces
 
@@ -60,6 +60,20 @@ def test_a_linear_projection_that_reads_a_strided_input_would_differ(
     found = traces(denoiser(SMALL["sdxl"], "cpu", "fp32"))
     difference = first_difference(found["policy"], found["reference"])
     assert difference is not None and difference[1].startswith("bmm(")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("arch", SMALL)
+def test_prompts_that_are_a_view_of_others_change_no_operator(arch: str, precision: str) -> None:
+    """A micro-batch of one pair has rows 0 and n of its update's 2n."""
+    one = denoiser(SMALL[arch], "cpu", precision)
+    x, t, about = inputs(one, 4)
+    view = Conditioning({name: rows[::2] for name, rows in about.tensors.items()})
+    assert not view.tensors["text"].is_contiguous()
+    policy = operators_of(lambda: one.predict(x[::2], t[::2], view))
+    with torch.no_grad():
+        reference = operators_of(lambda: one.predict(x[::2], t[::2], view, reference=True))
+    assert first_difference(policy, reference) is None and policy == reference
 
 
 def test_a_policy_in_training_mode_would_differ_in_channels_last() -> None:

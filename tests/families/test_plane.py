@@ -11,6 +11,7 @@ import torch
 from smpo.errors import MachineError, RunError, SmpoError
 from smpo.families.plane import BASE, PlaneDenoiser, load_plane
 from smpo.kinds import Conditioning, Placement
+from smpo.maths.hops import InversionConfig
 from smpo.maths.inversion import denoise, invert
 from smpo.worlds.plane.network import read_network, start_noise
 from smpo.worlds.plane.world import CONDITIONS, condition_of, off_axis, radius
@@ -110,7 +111,7 @@ def test_inversion_comes_back(plane: PlaneDenoiser) -> None:
 
     errors = []
     for refinements in (0, 1):
-        noised = invert(x0, t, predict, plane.schedule, steps=10, refinements=refinements)
+        noised = invert(x0, t, predict, plane.schedule, InversionConfig(steps=10, refinements=refinements))
         back = denoise(noised.x_t, t, predict, plane.schedule, steps=10)
         errors.append(float((back - x0).flatten(1).norm(dim=1).mean()))
     plain, refined = errors

@@ -222,21 +222,6 @@ def test_distributed_data_parallel_sees_all_gradients(
         dist.destroy_process_group()
 
 
-def test_trained_state_goes_out_and_in(sd_folder: Path) -> None:
-    for adapter in (None, LORA):
-        first = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
-        nudge(first)
-        state = copy.deepcopy(first.trainable_state())
-        second = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
-        x, t, cond = micro_batch(first)
-        assert not torch.equal(first.predict(x, t, cond), second.predict(x, t, cond))
-        second.load_trainable_state(state)
-        assert torch.equal(first.predict(x, t, cond), second.predict(x, t, cond))
-    other = load_unet(sd_folder, adapter=Adapter(rank=3), runtime=Runtime())
-    with pytest.raises(RunError, match="not those of this model"):
-        other.load_trainable_state(state)
-
-
 def test_adapters_start_alike_everywhere_and_leave_the_global_generator_alone(sd_folder: Path) -> None:
     torch.manual_seed(7)
     expected = torch.get_rng_state()
@@ -265,6 +250,6 @@ def test_what_can_not_work_is_refused_in_words(sd_folder: Path) -> None:
 
 
 def test_it_is_a_denoiser(sd_folder: Path) -> None:
-    denoiser: Denoiser = load_unet(sd_folder, runtime=Runtime(), train_precision="bf16")
+    denoiser: Denoiser = load_unet(sd_folder, runtime=Runtime(precision="bf16"))
     assert denoiser.latent_shape == (4, 16, 16)
     assert denoiser.schedule.T == 1000 and denoiser.device.type == "cpu"

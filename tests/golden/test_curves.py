@@ -49,6 +49,7 @@ def test_the_curve_is_the_one_that_was_looked_at(world, tmp_path):
     assert not found, "\n".join([*found[:8], AGAIN])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_sums_in_another_order_stay_within_a_fifth_of_the_tolerance(world, tmp_path):
     plain = curve(world, tmp_path / "plain")["curve"]

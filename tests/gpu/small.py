@@ -86,7 +86,6 @@ def state(live: LiveRun) -> TrainState:
         session.optimiser,
         session.average,
         session.scaler,
-        session.inversion,
         session.overflows,
     )
 

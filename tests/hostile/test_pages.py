@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smpo.evaluation.results.comparison import Judge, rank
+from smpo.evaluation.sampling.slots import SamplingSettings
 from smpo.kinds import Prompt
 from tests.browser import CHROMIUM, REQUIRED, browse, in_browser
 from tests.cli.words import SMALL_PLANE, smpo
@@ -120,7 +121,7 @@ def contest():
         prompts,
         [Judge(NASTY[2], "k", True, True)],
         table,
-        settings={"guidance": 3.0, "steps": 10, "images": 1, "seed": 1},
+        settings=SamplingSettings(guidance=3.0, steps=10, images=1, seed=1),
         prompt_set=NASTY[3],
         role=NASTY[1],
     )
@@ -145,9 +146,11 @@ def test_the_comparison_page(tmp_path):
 def test_tables_of_contests_and_ablations_as_markdown(tmp_path):
     """As a forge or MLflow would show them, but with HTML let through: nothing may be left to sanitise."""
     from smpo.evaluation.report import comparison_text as contest_text
-    from smpo.evaluation.report.ablation_text import _grid
+    from smpo.evaluation.report.markdown import markdown_table
 
-    text = contest_text.markdown(contest()) + _grid([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
+    text = contest_text.markdown(contest()) + markdown_table(
+        [{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY]
+    )
     assert_harmless(f"<html>{markdown.markdown(text, extensions=['tables'])}</html>", tmp_path)
 
 
@@ -165,13 +168,11 @@ def test_the_model_card(tmp_path):
 
 
 def test_the_report_of_a_sweep(tmp_path):
-    from smpo.sweep.chart import Axis, Chart, bars
+    from smpo.sweep.chart import _Chart
 
-    chart = Chart(NASTY[0], Axis(NASTY[1], words=NASTY), Axis(NASTY[2]))
-    for number, text in enumerate(NASTY):
-        chart.point(float(number), 1.0, text)
-        chart.line([(0.0, 1.0), (1.0, 2.0)], text)
-    svg = chart.svg() + bars(NASTY[3], dict.fromkeys(NASTY, 0.5))
+    with _Chart(NASTY[0], NASTY[1], NASTY[2]) as chart:
+        chart.axes.set_xticks(range(len(NASTY)), [text[:18] for text in NASTY], parse_math=False)
+    (svg,) = re.findall(r"<svg.*</svg>", chart.svg, re.DOTALL)
     assert_harmless(f"<html><body>{svg}</body></html>", tmp_path)
 
 

@@ -29,7 +29,7 @@ PHASES = {
     "previewing": "smpo.app.evaluate.evaluate:preview",
     "checkpointing": "smpo.engine.checkpoints.writer:write",
     "dropping old checkpoints": "smpo.engine.checkpoints.writer:drop_old",
-    "sampling": "smpo.app.run.cost:_Denoiser.sample",
+    "sampling": "smpo.families.plane:PlaneDenoiser.sample",
     "evaluating": "smpo.app.evaluate.evaluate:evaluate_run",
     "writing the evaluation": "smpo.app.evaluate.evaluate:write_evaluation",
     "saving the model": "smpo.app.run.export:export",

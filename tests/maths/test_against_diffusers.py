@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from torch import Tensor
 
+from smpo.maths.hops import InversionConfig
 from smpo.maths.inversion import ddim_sample, invert
 from smpo.maths.schedule import NoiseSchedule
 
@@ -93,10 +94,9 @@ def test_the_official_loop_on_the_installed_inverse_scheduler(steps: int, renois
         torch.tensor(TIMESTEPS),
         predict,
         schedule,
-        steps=steps,
-        convention="ge_0_22",
-        start="one" if one else "alpha0",
-        refinements=int(renoise),
+        InversionConfig(
+            steps=steps, convention="ge_0_22", start="one" if one else "alpha0", refinements=int(renoise)
+        ),
     )
     torch.testing.assert_close(ours.x_t, torch.cat(ends), atol=1e-13, rtol=1e-13)
 
@@ -112,9 +112,6 @@ def test_float32_tables_move_the_result_by_rounding_only() -> None:
         torch.tensor([999]),
         predict,
         NoiseSchedule.from_config(theirs.config),
-        steps=10,
-        convention="ge_0_22",
-        start="alpha0",
-        combine="none",
+        InversionConfig(steps=10, convention="ge_0_22", start="alpha0", combine="none"),
     )
     torch.testing.assert_close(ours.x_t, x, atol=5e-6, rtol=5e-6)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smpo.maths.hop_plan import shared_passes
-from smpo.maths.hops import expected_passes
+from smpo.maths.hops import InversionConfig, expected_passes
 from smpo.maths.inversion import invert
 from smpo.maths.schedule import NoiseSchedule
 
@@ -32,8 +32,8 @@ def test_sharing_the_way_changes_only_the_price(samples, convention, steps, refi
         return policy(x, t) + 0.1 * torch.sin(x + style[rows])
 
     options = {"convention": convention, "steps": steps, "refinements": refinements, "where": where}
-    alone = invert(x0, t, predict, schedule, **options)
-    shared = invert(x0, t, predict, schedule, images=images, **options)
+    alone = invert(x0, t, predict, schedule, InversionConfig(**options))
+    shared = invert(x0, t, predict, schedule, InversionConfig(**options), images=images)
     torch.testing.assert_close(shared.x_t, alone.x_t, rtol=0, atol=1e-12)
     torch.testing.assert_close(shared.noise, alone.noise, rtol=0, atol=1e-9)
     assert shared.passes <= alone.passes
@@ -43,8 +43,16 @@ def test_sharing_the_way_changes_only_the_price(samples, convention, steps, refi
 
 @given(CONVENTIONS, st.integers(1, 12), st.integers(0, 2), st.sampled_from(["every", "last"]))
 def test_one_level_costs_what_it_always_did(convention, steps, refinements, where) -> None:
-    shared = shared_passes(1, steps, refinements, 1000, convention, 40, 979, where=where)
-    assert shared == expected_passes(steps, refinements, 1000, convention, 40, 979, where=where)
+    shared = shared_passes(
+        InversionConfig(steps, refinements, where=where, convention=convention),
+        1,
+        T=1000,
+        t_min=40,
+        t_max=979,
+    )
+    assert shared == expected_passes(
+        InversionConfig(steps, refinements, where=where, convention=convention), T=1000, t_min=40, t_max=979
+    )
 
 
 @pytest.mark.parametrize("convention", ["exact", "lt_0_22", "ge_0_22"])
@@ -58,29 +66,40 @@ def test_the_announced_price_is_the_mean_of_what_is_paid(levels: int, convention
         ts += [int(1000 * (u + k) / levels) for k in range(levels)]
     x0 = torch.zeros(len(ts), 1)
     paid = invert(
-        x0, torch.tensor(ts), policy, schedule, steps=10, convention=convention, images=images
+        x0,
+        torch.tensor(ts),
+        policy,
+        schedule,
+        InversionConfig(steps=10, convention=convention),
+        images=images,
     ).passes
-    assert paid / len(ts) == pytest.approx(shared_passes(levels, 10, 1, convention=convention), rel=1e-3)
+    assert paid / len(ts) == pytest.approx(
+        shared_passes(InversionConfig(10, 1, convention=convention), levels), rel=1e-3
+    )
 
 
 def test_four_timesteps_a_trajectory_save_more_than_half() -> None:
     """performance.md's c(4) for SDXL since diffusers 0.22: 16.4 F a sample beside 29.9, the 8 F of gradients included;
     strata make the furthest of four go a little further than chance does."""
-    assert 2 * shared_passes(1, 10, 1, convention="ge_0_22") + 8 == pytest.approx(29.92)
-    assert 2 * shared_passes(4, 10, 1, convention="ge_0_22") + 8 == pytest.approx(17.18, abs=0.01)
-    assert 2 * shared_passes(4, 5, 1, convention="ge_0_22") + 8 == pytest.approx(12.8, abs=0.01)
+    assert 2 * shared_passes(InversionConfig(10, 1, convention="ge_0_22"), 1) + 8 == pytest.approx(29.92)
+    assert 2 * shared_passes(InversionConfig(10, 1, convention="ge_0_22"), 4) + 8 == pytest.approx(
+        17.18, abs=0.01
+    )
+    assert 2 * shared_passes(InversionConfig(5, 1, convention="ge_0_22"), 4) + 8 == pytest.approx(
+        12.8, abs=0.01
+    )
 
 
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 5))
 def test_reusing_the_last_prediction_saves_one_a_hop_but_the_first(steps, refinements, levels) -> None:
     """K passes for each of k hops, and one more for the first, instead of (K + 1) k."""
-    full = shared_passes(levels, steps, refinements)
-    reused = shared_passes(levels, steps, refinements, reuse_last=True)
+    full = shared_passes(InversionConfig(steps, refinements), levels)
+    reused = shared_passes(InversionConfig(steps, refinements, reuse_last=True), levels)
     hops = full / (refinements + 1)
     assert full - hops < reused <= full
     if levels == 1:  # every timestep makes a first hop
         assert reused == pytest.approx(full - hops + 1)
-        assert reused == expected_passes(steps, refinements, reuse_last=True)
+        assert reused == expected_passes(InversionConfig(steps, refinements, reuse_last=True))
 
 
 def test_those_that_share_their_way_reuse_what_each_alone_would_have() -> None:
@@ -88,8 +107,10 @@ def test_those_that_share_their_way_reuse_what_each_alone_would_have() -> None:
     x0 = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[images]
     t = torch.tensor([130, 480, 480, 900, 999])
     options = {"steps": 6, "refinements": 2, "reuse_last": True}
-    alone = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, **options)
-    shared = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, images=images, **options)
+    alone = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, InversionConfig(**options))
+    shared = invert(
+        x0, t, lambda x, t, rows: policy(x, t), schedule, InversionConfig(**options), images=images
+    )
     torch.testing.assert_close(shared.x_t, alone.x_t, rtol=0, atol=1e-12)
     assert shared.passes < alone.passes
 
@@ -105,9 +126,7 @@ def test_what_reusing_does_to_the_path_shrinks_with_the_hops() -> None:
                 t,
                 lambda x, t, rows: policy(x, t),
                 schedule,
-                steps=steps,
-                reuse_last=reuse,
-                skip_first=True,
+                InversionConfig(steps=steps, reuse_last=reuse, skip_first=True),
             ).x_t
             for reuse in (False, True)
         )

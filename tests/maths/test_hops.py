@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smpo.maths.hops import expected_passes, forwards_per_hop, grid, itinerary, passes
+from smpo.maths.hops import InversionConfig, expected_passes, forwards_per_hop, grid, itinerary
 
 CONVENTIONS = ["exact", "lt_0_22", "ge_0_22"]
 
@@ -30,7 +30,7 @@ def test_the_grid_is_that_of_both_diffusers_versions(steps: int, levels: list[in
     [(5, "lt_0_22", 7.584), (10, "lt_0_22", 12.76), (5, "ge_0_22", 5.98), (10, "ge_0_22", 10.96)],
 )
 def test_mean_passes_of_the_official_settings(steps: int, convention: str, mean: float) -> None:
-    assert expected_passes(steps, 1, convention=convention) == pytest.approx(mean, abs=0.005)
+    assert expected_passes(InversionConfig(steps, 1, convention=convention)) == pytest.approx(mean, abs=0.005)
 
 
 @given(
@@ -57,11 +57,9 @@ def test_closed_form_equals_brute_force(
         return sum(g < t for g in starts)  # `for g in timesteps if g < t`
 
     counts = [hops(t) * (refinements + 1) for t in range(low, high + 1)]
-    settings = {"convention": convention, "offset": offset, "skip_first": skip_first, "t_max": high}
-    assert expected_passes(steps, refinements, T, t_min=low, **settings) == pytest.approx(
-        sum(counts) / len(counts)
-    )
-    assert passes(steps, refinements, T, **settings) == max(counts) == counts[-1]
+    config = InversionConfig(steps, refinements, convention=convention, offset=offset, skip_first=skip_first)
+    assert expected_passes(config, T, low, high) == pytest.approx(sum(counts) / len(counts))
+    assert expected_passes(config, T, high, high) == max(counts) == counts[-1]
 
 
 def test_samples_only_ever_arrive() -> None:
@@ -70,11 +68,16 @@ def test_samples_only_ever_arrive() -> None:
         assert after == sorted(after)
 
 
+def dearest(steps: int, refinements: int, **settings) -> float:
+    """Passes of a sample at the last timestep."""
+    return expected_passes(InversionConfig(steps, refinements, **settings), t_min=999)
+
+
 def test_refinements_are_paid_unless_they_are_ignored() -> None:
     assert [forwards_per_hop(k, "average") for k in range(3)] == [1, 2, 3]
     assert forwards_per_hop(3, "none") == 1
-    assert passes(10, 1) == 22 and passes(10, 1, skip_first=True) == 20
-    assert passes(10, 1, combine="none") == passes(10, 0) == 11
+    assert dearest(10, 1) == 22 and dearest(10, 1, skip_first=True) == 20
+    assert dearest(10, 1, combine="none") == dearest(10, 0) == 11
 
 
 @pytest.mark.parametrize(
@@ -85,9 +88,9 @@ def test_refinements_are_paid_unless_they_are_ignored() -> None:
         (lambda: grid(1000), "outside 0..999"),
         (lambda: itinerary(5, convention="newest"), "unknown convention"),
         (lambda: itinerary(5, convention="lt_0_22", skip_first=True), "skip_first"),
-        (lambda: passes(5, -1), "negative"),
-        (lambda: passes(5, 1, t_max=1000), "outside 0..999"),
-        (lambda: expected_passes(5, 1, t_min=30, t_max=20), "above"),
+        (lambda: dearest(5, -1), "negative"),
+        (lambda: expected_passes(InversionConfig(5, 1), t_max=1000), "outside 0..999"),
+        (lambda: expected_passes(InversionConfig(5, 1), t_min=30, t_max=20), "above"),
     ],
 )
 def test_impossible_settings_are_refused(call, words: str) -> None:
@@ -110,6 +113,9 @@ def test_quadratic_grids_ascend_from_the_first_level_and_stay_on_the_table(steps
 
 
 def test_spacing_is_for_the_exact_convention() -> None:
-    assert passes(10, 1, spacing="quadratic") == 22 and expected_passes(10, 1, spacing="quadratic") > 13
+    assert (
+        dearest(10, 1, spacing="quadratic") == 22
+        and expected_passes(InversionConfig(10, 1, spacing="quadratic")) > 13
+    )
     with pytest.raises(ValueError, match="exists to reproduce"):
         itinerary(10, convention="lt_0_22", spacing="quadratic")

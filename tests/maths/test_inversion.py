@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from smpo.maths.hops import InversionConfig
 from smpo.maths.inversion import denoise, inversion_steps, invert
 from smpo.maths.losses import denoising_error, dpo, error_gap, implicit_margin, smpo
 from smpo.maths.schedule import NoiseSchedule
@@ -50,13 +51,13 @@ def test_golden_inversions_with_every_step_and_all_timesteps_in_one_batch(golden
         x0 = f64([d["x0_w"], d["x0_l"]]).repeat(len(ts), 1)  # winner and loser at t[0], then at t[1] ...
         t = torch.tensor(ts).repeat_interleave(2)
         log: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for step in inversion_steps(x0, t, policy, schedule, **arguments(*key)):
+        for step in inversion_steps(x0, t, policy, schedule, InversionConfig(**arguments(*key))):
             for i, row in enumerate(step.rows.tolist()):
                 log[row].append(
                     {"from": step.source[i], "to": step.target[i], "model_time": step.time[i]}
                     | {"eps_used": step.noise[i], "x": step.x[i]}
                 )
-        result = invert(x0, t, policy, schedule, **arguments(*key))
+        result = invert(x0, t, policy, schedule, InversionConfig(**arguments(*key)))
         gap = error_gap(result.noise, policy(result.x_t, t), reference(result.x_t, t))
         for k, timestep in enumerate(ts):
             case, rows = cases[timestep], [2 * k, 2 * k + 1]
@@ -91,9 +92,11 @@ def test_many_refinements_reach_the_golden_fixed_point_and_sampling_returns(gold
     x0, t = f64([d["x0_w"], d["x0_l"]]), torch.tensor([473, 473])
     options: dict[str, Any] = {"steps": 10, "refinements": 40, "combine": "last"}
     fixed = d["fixed_point_exact_n10_t473_start_one"]
-    for step, x in zip(inversion_steps(x0, t, policy, schedule, **options), fixed["x_per_step"], strict=True):
+    for step, x in zip(
+        inversion_steps(x0, t, policy, schedule, InversionConfig(**options)), fixed["x_per_step"], strict=True
+    ):
         close(step.x[step.rows.argsort()], x, atol=1e-13)
-    noised = invert(x0, t, policy, schedule, **options)
+    noised = invert(x0, t, policy, schedule, InversionConfig(**options))
     close(noised.x_t, fixed["x_final"], atol=1e-13)
     close(denoise(noised.x_t, t, policy, schedule, steps=10), x0, atol=1e-13)
 
@@ -109,13 +112,13 @@ def test_precision_and_gradients(dtype: torch.dtype, schedule) -> None:
         seen.add((x.dtype, torch.is_grad_enabled()))
         return scale.to(dtype) * policy(x, t)
 
-    noised = invert(x0, torch.tensor([20, 700]), predict, schedule, steps=5)
+    noised = invert(x0, torch.tensor([20, 700]), predict, schedule, InversionConfig(steps=5))
     assert seen == {(dtype, False)} and torch.is_grad_enabled()
     for value in noised[:2]:
         assert value.dtype is torch.float32 and not value.requires_grad
-    next(inversion_steps(x0, torch.tensor([20, 700]), predict, schedule, steps=5))
+    next(inversion_steps(x0, torch.tensor([20, 700]), predict, schedule, InversionConfig(steps=5)))
     assert torch.is_grad_enabled()  # a suspended generator leaves its caller alone
-    exact = invert(x0.double(), torch.tensor([20, 700]), policy, schedule, steps=5)
+    exact = invert(x0.double(), torch.tensor([20, 700]), policy, schedule, InversionConfig(steps=5))
     near = {torch.float16: 1e-2, torch.bfloat16: 8e-2, torch.float32: 1e-5}[dtype]
     torch.testing.assert_close(noised.noise.double(), exact.noise, atol=near, rtol=near)
 
@@ -123,7 +126,7 @@ def test_precision_and_gradients(dtype: torch.dtype, schedule) -> None:
 def test_inputs_are_left_alone(schedule) -> None:
     x0, t = random(3, 2), torch.tensor([5, 500, 0])
     before = x0.clone()
-    invert(x0, t, policy, schedule, steps=5)
+    invert(x0, t, policy, schedule, InversionConfig(steps=5))
     denoise(x0, t, policy, schedule, steps=5)
     assert torch.equal(x0, before)
 
@@ -131,7 +134,7 @@ def test_inputs_are_left_alone(schedule) -> None:
 def test_velocity_inverts_and_samples_through_zero_terminal_snr() -> None:
     schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=True, prediction="v_prediction")
     x0, t = random(2, 3), torch.tensor([999, 400])
-    noised = invert(x0, t, policy, schedule, steps=10, refinements=60, combine="last")
+    noised = invert(x0, t, policy, schedule, InversionConfig(steps=10, refinements=60, combine="last"))
     torch.testing.assert_close(noised.x_t[0], noised.noise[0])  # at ᾱ = 0 a latent is nothing but noise
     back = denoise(noised.x_t, t, policy, schedule, steps=10)
     torch.testing.assert_close(back, x0)
@@ -145,11 +148,11 @@ def test_a_hop_into_pure_noise_leaves_the_image_behind() -> None:
     def knowing(x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         return schedule.target_from_noise(x0, torch.zeros_like(x0), t)
 
-    *_, before, last = inversion_steps(x0, t, knowing, schedule, steps=10, refinements=1)
+    *_, before, last = inversion_steps(x0, t, knowing, schedule, InversionConfig(steps=10, refinements=1))
     signal, noise = schedule.coefficients(before.target, x0)
     torch.testing.assert_close(last.x, (before.x - signal * x0) / noise)
     # From the clean latent in one hop nothing tells image and noise apart: finite, no more.
-    noised = invert(x0, t, knowing, schedule, steps=1, refinements=1, skip_first=True)
+    noised = invert(x0, t, knowing, schedule, InversionConfig(steps=1, refinements=1, skip_first=True))
     assert torch.isfinite(noised.x_t).all() and torch.equal(noised.x_t, noised.noise)
 
 
@@ -166,9 +169,11 @@ def test_a_hop_into_pure_noise_leaves_the_image_behind() -> None:
 )
 def test_impossible_settings_are_refused(options: dict[str, Any], words: str, schedule) -> None:
     with pytest.raises(ValueError, match=words):
-        invert(random(2, 3), torch.tensor([10, 20]), policy, schedule, **({"steps": 5} | options))
+        invert(
+            random(2, 3), torch.tensor([10, 20]), policy, schedule, InversionConfig(**{"steps": 5} | options)
+        )
 
 
 def test_timesteps_must_match_the_batch(schedule) -> None:
     with pytest.raises(ValueError, match="one timestep per sample"):
-        invert(random(2, 3), torch.tensor([10]), policy, schedule, steps=5)
+        invert(random(2, 3), torch.tensor([10]), policy, schedule, InversionConfig(steps=5))

@@ -69,10 +69,6 @@ def test_score_fills_the_cache(run):
     assert run("score", str(SPEC), "--reward", "shapes-judge", *HERE)
 
 
-def test_measure_rho_takes_gradients(run):
-    assert "timesteps_per_pair" in run("measure", "rho", str(SPEC), "--pairs", "4", "--levels", "2", *HERE)
-
-
 def test_the_lock_names_the_card(folder):
     (lock,) = {file.read_text() for file in folder.glob("runs/small/*-1/lock.*")} or {""}
     assert "Pretended GPU" in lock

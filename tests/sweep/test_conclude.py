@@ -16,7 +16,8 @@ from smpo.app.sweep.worker import sweep
 from smpo.errors import RunError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
-from smpo.sweep.report import charts, html, importance, table_csv
+from smpo.sweep.chart import charts, importance
+from smpo.sweep.report import html, table_csv
 from tests.cli.words import smpo
 from tests.sweep.words import SWEEP, Quiet, small, start_fake
 
@@ -116,6 +117,7 @@ def test_the_report_is_one_sound_file(finished):
         "history",
         "importance",
     }
+    assert pictures == charts(ending.study), "the same study gives the same pictures"
     for svg in pictures.values():
         ElementTree.fromstring(svg)
     rows = table_csv(ending.study).splitlines()
@@ -125,7 +127,7 @@ def test_the_report_is_one_sound_file(finished):
 
 def test_the_page_escapes_what_others_wrote(finished):
     _, ending = finished
-    assert "<script>" not in html(ending.study, confirmed=["<script>"])
+    assert "<script>" not in html(ending.study, {}, confirmed=["<script>"])
 
 
 def test_an_estimate_knows_what_was_measured(finished):

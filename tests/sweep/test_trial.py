@@ -152,7 +152,7 @@ def test_remembered_inversions_are_the_very_same(tmp_path):
 def test_known_figures_are_those_of_an_evaluation():
     from smpo.evaluation.results import evaluation as result
 
-    assert FIGURES == result._CURVES
+    assert FIGURES == result.CURVES
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ __all__ = ["STAGES", "Stage", "make"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One maker and what it is told; paths are relative to the work folder."""
+    """One maker and its arguments; paths are relative to the work folder."""
 
     name: str
     maker: str

@@ -136,7 +136,7 @@ def save_pipeline(out: Path, *, vae: Any, unet: Any, text_encoder: Any, tokenize
         # Without a dtype in the call, transformers opens a model in its saved type and diffusers in float32.
         config = fresh / "text_encoder" / "config.json"
         config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
-        for file in fresh.rglob("config.json"):  # the folder it came from is nobody's business
+        for file in fresh.rglob("config.json"):  # without the path of the folder it came from
             text = {k: v for k, v in json.loads(file.read_text()).items() if k != "_name_or_path"}
             file.write_text(json.dumps(text, indent=2, sort_keys=True) + "\n")
         shutil.rmtree(out, ignore_errors=True)

@@ -1,6 +1,6 @@
 """Sample pairs from the base, let the annotators vote, and write Pick-a-Pic v2's columns.
 
-Each row is one vote; a pair in three has three of them. The url of an image says how to draw it again:
+Each row is one vote; a pair in three has three of them. The url of an image has its recipe:
 caption, seed, guidance and steps. Images are JPEG at quality 95 without chroma subsampling (2 kB each).
 
     python -m tools.make_shapes.pairs --steps 800 --seed 2 --out train.parquet

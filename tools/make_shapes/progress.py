@@ -1,4 +1,4 @@
-"""What every maker prints, and how it is asked for: steps, seed, folder."""
+"""Output and arguments that all makers share: steps, seed, folder."""
 
 from __future__ import annotations
 

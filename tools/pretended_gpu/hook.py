@@ -18,7 +18,6 @@ from typing import Any
 BRIDGED = (
     "smpo.engine.loop",
     "smpo.engine.monitoring.metrics",
-    "smpo.engine.gradient_correlation",
     "smpo.rewards.networks.clip_like",
     "smpo.families.unet",
 )

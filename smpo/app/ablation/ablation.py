@@ -1,9 +1,9 @@
 """Run an ablation: every variant with every seed as an ordinary run, then one table, one figure and one parent in
 MLflow.
 
-Seeds are the outer loop, so whoever stops early has whole ablations to compare. A run that was finished before, by this
-ablation or by hand, is read instead of repeated; one that was interrupted goes on; one that fails is noted and the rest
-goes on. Caches are shared as between any runs, and all are judged on the same prompts and seeds.
+Seeds are the outer loop, so an ablation that is stopped early has all variants to compare. A run that was finished
+before, by this ablation or by hand, is read instead of repeated; one that was interrupted goes on; one that fails is
+noted and the rest goes on. Caches are shared as between any runs, and all are judged on the same prompts and seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["AblationResult", "check_machine", "run_ablation"]
 
 @dataclass
 class AblationResult:
-    """What an ablation left behind."""
+    """The result of `run_ablation`."""
 
     folder: Path
     outcome: AblationOutcome
@@ -91,21 +91,16 @@ def run_ablation(ablation: Ablation, console: Console, *, jobs: int = 1) -> Abla
 
 
 def _gather(ablation: Ablation, tasks: list[Task]) -> list[VariantRuns]:
-    """What the runs left in their folders."""
+    """The results in the runs' folders."""
     found = []
     for variant in ablation.variants:
         mine = [task for task in tasks if task.variant is variant]
         done = {task.seed: task.folder for task in mine if task.state == "done" and task.folder is not None}
-        found.append(
-            VariantRuns(
-                variant.name,
-                variant.against,
-                {seed: _json(folder / "evaluation.json") for seed, folder in done.items()},
-                {seed: _json(folder / COST) for seed, folder in done.items() if (folder / COST).exists()},
-                {seed: folder.name for seed, folder in done.items()},
-                {task.seed: task.trouble for task in mine if task.state == "failed"},
-            )
-        )
+        evaluations = {seed: _json(folder / "evaluation.json") for seed, folder in done.items()}
+        costs = {seed: _json(folder / COST) for seed, folder in done.items() if (folder / COST).exists()}
+        folders = {seed: folder.name for seed, folder in done.items()}
+        failures = {task.seed: task.trouble for task in mine if task.state == "failed"}
+        found.append(VariantRuns(variant.name, variant.against, evaluations, costs, folders, failures))
     return found
 
 
@@ -152,9 +147,9 @@ def _info(ablation: Ablation, folder: Path) -> RunInfo:
 
 
 def _digest(ablation: Ablation) -> str:
-    """Names what is compared: the variants' experiments without their seeds, and the seeds."""
-    told = [[variant.name, variant.resolved.identity.group_hash] for variant in ablation.variants]
-    return hashlib.sha256(json.dumps([told, ablation.seeds]).encode()).hexdigest()[:12]
+    """Of the variants' experiments without their seeds, and the seeds."""
+    variants = [[variant.name, variant.resolved.identity.group_hash] for variant in ablation.variants]
+    return hashlib.sha256(json.dumps([variants, ablation.seeds]).encode()).hexdigest()[:12]
 
 
 def _json(path: Path) -> Any:

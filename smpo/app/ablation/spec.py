@@ -72,26 +72,20 @@ class AblationSpec(_Block):
     def _known(self) -> AblationSpec:
         seen: list[str] = []
         for i, variant in enumerate(self.variants):
+            place = f"variants.{i}"
             if variant.name in seen:
-                first = seen.index(variant.name)
-                raise SpecError(
-                    f"variants.{i}.name",
-                    f"two variants are called {quoted(variant.name)}",
-                    related=[f"variants.{first}.name"],
-                )
+                first = f"variants.{seen.index(variant.name)}.name"
+                message = f"two variants are called {quoted(variant.name)}"
+                raise SpecError(f"{place}.name", message, related=[first])
             if variant.name in (_PREVIOUS, _BASE):
-                raise SpecError(
-                    f"variants.{i}.name", f"`{variant.name}` has a meaning of its own after `from`"
-                )
+                raise SpecError(f"{place}.name", f"`{variant.name}` has a meaning of its own after `from`")
             if variant.start not in (_PREVIOUS, _BASE, *seen):
                 close = nearest(variant.start, [*seen, _BASE, _PREVIOUS])
-                raise SpecError(
-                    f"variants.{i}.from",
-                    f"no earlier variant is called {quoted(variant.start)}",
-                    help=f"did you mean `{close}`?"
-                    if close
-                    else "name an earlier variant, `previous` or `base`",
+                help = (
+                    f"did you mean `{close}`?" if close else "name an earlier variant, `previous` or `base`"
                 )
+                message = f"no earlier variant is called {quoted(variant.start)}"
+                raise SpecError(f"{place}.from", message, help=help)
             seen.append(variant.name)
         return self
 
@@ -151,30 +145,15 @@ def read_ablation(
     Raises `SpecProblems` for all that is wrong.
     """
     entry = base.ablation_entry
-    assert entry is not None, "asked only of specs with an ablation"
+    assert entry is not None, "only specs with an ablation come here"
     tree = Node(entry.key, {"ablation": entry})
     block = check_model(tree, _Document).ablation
     if base.spec.evaluate is None:
-        raise SpecProblems(
-            [
-                Problem(
-                    "an ablation compares what its variants' evaluations found, and nothing is evaluated",
-                    entry.key,
-                    "ablation",
-                    help="add an `evaluate:` block",
-                )
-            ]
-        )
+        message = "an ablation compares what its variants' evaluations found, and nothing is evaluated"
+        raise SpecProblems([Problem(message, entry.key, "ablation", help="add an `evaluate:` block")])
     first = base.spec.train.seed
-    ablation = Ablation(
-        base,
-        (),
-        tuple(range(first, first + (seeds or block.seeds))),
-        source,
-        tuple(sets),
-        tuple(extra_roots),
-        no_local_code,
-    )
+    all_seeds = tuple(range(first, first + (seeds or block.seeds)))
+    ablation = Ablation(base, (), all_seeds, source, tuple(sets), tuple(extra_roots), no_local_code)
     problems: list[Problem] = []
     variants: dict[str, Variant] = {}
     for i, one in enumerate(block.variants):
@@ -207,14 +186,9 @@ def _incomparable(variant: Variant, base: Resolved[ExperimentSpec], tree: Node, 
             written = find(tree, ("ablation", "variants", i, "set"))[2].entries
             name = next((name for name in written if name.split(".")[0] == block), block)
             path, key, _ = find(tree, ("ablation", "variants", i, "set", name))
-            found.append(
-                Problem(
-                    f"all variants of an ablation {why}; variant {quoted(variant.name)} changes `{block}`",
-                    key,
-                    ".".join(map(str, path)),
-                    help="change it in the spec itself, for all variants",
-                )
-            )
+            message = f"all variants of an ablation {why}; variant {quoted(variant.name)} changes `{block}`"
+            help = "change it in the spec itself, for all variants"
+            found.append(Problem(message, key, ".".join(map(str, path)), help=help))
     return found
 
 

@@ -1,6 +1,6 @@
 """The runs of an ablation, one after another, by one process or several.
 
-A run's folder is locked by whoever runs it, so each process takes what nobody has; what others hold is looked at again.
+The process that runs a run locks its folder, so each process takes runs that are free, and looks at the others again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Task:
 
 @dataclass
 class AblationRuns:
-    """Goes through the tasks, one after another, leaving those that somebody else is at."""
+    """Works through the tasks, one after another, except those that another process runs."""
 
     ablation: Ablation
     console: Console
@@ -97,32 +97,20 @@ class _Parent:
     parent: str | None
     tags: Mapping[str, str]
 
-    def on_run_start(self, folder: RunFolder) -> None:
-        pass
-
-    def should_prune(
-        self, step: int, resolved: object, live: object, tracker: object, look: object
-    ) -> str | None:
-        return None
+    def on_run_start(self, folder: RunFolder) -> None: ...
+    def should_prune(self, *_: Any, **__: Any) -> None: ...
 
 
 class _Muted:
-    """What a single run says is too much when there are dozens: its bar, and each warning once."""
+    """The console of one run among dozens: no progress, and each warning once."""
 
     def __init__(self, runs: AblationRuns, task: Task) -> None:
         self._runs, self._name = runs, task.variant.name
 
-    def phase(self, title: str) -> None:
-        pass
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        pass
-
-    def step(self, report: StepReport, total: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
+    def phase(self, title: str) -> None: ...
+    def progress(self, label: str, done: int, total: int) -> None: ...
+    def step(self, report: StepReport, total: int) -> None: ...
+    def note(self, text: str) -> None: ...
 
     def warn(self, text: str) -> None:
         if text not in self._runs.warned:
@@ -131,7 +119,7 @@ class _Muted:
 
 
 def finish(runs: AblationRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
-    """Until nothing is undone: first what nobody has, then what others had and let go of."""
+    """Until nothing is undone: first the free tasks, then those that other processes let go of."""
     while True:
         for _ in runs.work():
             pass
@@ -143,16 +131,10 @@ def finish(runs: AblationRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
 @contextlib.contextmanager
 def helpers(ablation: Ablation, parent: str | None, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """More processes at the same ablation; stopped like a person would stop them when the block is left by an error."""
-    request = json.dumps(
-        {
-            "source": str(ablation.source.absolute()),
-            "sets": ablation.sets,
-            "seeds": len(ablation.seeds),
-            "extra_roots": [str(root.absolute()) for root in ablation.extra_roots],
-            "no_local_code": ablation.no_local_code,
-            "parent": parent,
-        }
-    )
+    roots = [str(root.absolute()) for root in ablation.extra_roots]
+    how = {"sets": ablation.sets, "extra_roots": roots, "no_local_code": ablation.no_local_code}
+    source = str(ablation.source.absolute())
+    request = json.dumps({"source": source, "how": how, "seeds": len(ablation.seeds), "parent": parent})
     environment = {**os.environ, "OMP_NUM_THREADS": str(ablation.base.spec.runtime.threads or 1)}
     command = [sys.executable, "-m", "smpo.app.ablation.worker_main", request]
     started = [subprocess.Popen(command, env=environment) for _ in range(count)]  # noqa: S603
@@ -189,25 +171,13 @@ def _said(task: Task) -> str:
 
 
 def help_out(request: Mapping[str, Any]) -> None:
-    """A helper: runs what nobody has, says nothing but warnings, and leaves the table to the one that started it."""
+    """A helper process: runs free tasks, prints only warnings, and leaves the table to the process that started it."""
     from smpo.tracking.console import Console as Terminal
 
-    source, roots = Path(request["source"]), [Path(root) for root in request["extra_roots"]]
-    base = resolve(
-        source,
-        skeleton=ExperimentSpec,
-        sets=request["sets"],
-        extra_roots=roots,
-        no_local_code=request["no_local_code"],
-    )
-    ablation = read_ablation(
-        source,
-        base,
-        sets=request["sets"],
-        seeds=request["seeds"],
-        extra_roots=roots,
-        no_local_code=request["no_local_code"],
-    )
+    source, how = Path(request["source"]), request["how"]
+    how["extra_roots"] = [Path(root) for root in how["extra_roots"]]
+    base = resolve(source, skeleton=ExperimentSpec, **how)
+    ablation = read_ablation(source, base, seeds=request["seeds"], **how)
     tasks = [Task(variant, seed) for seed in ablation.seeds for variant in ablation.variants]
     with Terminal(quiet=True) as console:
         for _ in AblationRuns(ablation, console, request["parent"], tasks).work():

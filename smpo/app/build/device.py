@@ -1,4 +1,4 @@
-"""The device, the threads and the processes that a spec asks for, as they are here."""
+"""The device, the threads and the processes of a spec on this machine."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
 
 
 def _workers(spec: ExperimentSpec) -> int:
-    """Threads for pictures: as the spec says, or an equal share of the CPUs that this machine lets the run use."""
+    """Threads for pictures: `runtime.workers`, or an equal share of the CPUs that this machine lets the run use."""
     if spec.runtime.workers is not None:
         return spec.runtime.workers
     here = int(os.environ.get("LOCAL_WORLD_SIZE", spec.runtime.devices))
@@ -86,13 +86,13 @@ def accelerator_of(runtime: Runtime, say: Callable[[str], None] = lambda text: N
     accelerator = Accelerator(
         cpu=runtime.device == "cpu",
         mixed_precision="no",
-        # All have answered the roll call, so who can't connect now never will: an end, and a launcher's restart.
+        # All processes have reached a barrier: one that can't connect now never will, and the launcher restarts them.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_MEET)],
     )
     if accelerator.num_processes > 1:
         from torch.distributed.distributed_c10d import _set_pg_timeout
 
-        _set_pg_timeout(_WAIT)  # torch has no public way to tell a meeting from what comes after it
+        _set_pg_timeout(_WAIT)  # torch has no public way to set a timeout after the first connection
     if runtime.device == "cuda":
         check_allocator(say)
     return accelerator

@@ -1,12 +1,10 @@
-"""Inverted trajectories that outlive a run, and what the reference said at their ends: trials of a sweep that differ in
-objective, beta, smoothing or learning rate invert the same images to the same noise, when they follow the frozen
-reference, and compare the policy with the same predictions.
+"""Inverted latents, and the reference's predictions for them, cached on disk.
 
-What is kept is filed under everything that shapes it: weights, precision, kernels, the inversion's settings and
-version, the latents, prompts, timesteps and positions of the micro-batch, and seed. So a change of anything is a
-miss, and a hit is what was computed then: bit for bit what this machine would compute, if it is of the same type and
-has the same versions and threads, and else to rounding. In the steady state a visit costs the policy's own passes and
-nothing else: six forwards of an image a pair.
+Trials of a sweep that differ in objective, beta, smoothing or learning rate invert the same images to the same noise
+where the inversion follows the frozen reference, and compare the policy with the same predictions. The cache's key has
+everything that shapes them: weights, precision, kernels, the inversion's settings and version, the latents, prompts,
+timesteps and positions of the micro-batch, and the seed. A hit is bit for bit what this machine would compute, if it
+has the same type, versions and threads, and else equal to rounding.
 """
 
 from __future__ import annotations
@@ -15,13 +13,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from smpo.atomic import inherit_permissions
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Denoiser, Draws, Inversion, PairTable, Predictors, ReferenceCache, Runtime
+from smpo.kinds.live import Invert
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +33,12 @@ __all__ = ["cached_inversion"]
 
 def cached_inversion(
     spec: ExperimentSpec, denoiser: Denoiser, table: PairTable, runtime: Runtime
-) -> tuple[Inversion, ReferenceCache | None]:
-    """The spec's inversion, and what the reference said: both with a memory if `runtime.reuse_inversions` asks for one
-    and the inversion follows the reference."""
+) -> tuple[Invert, ReferenceCache | None]:
+    """The spec's inversion and the cache of the reference's predictions. Both are cached where
+    `runtime.reuse_inversions` is set and the inversion follows the reference; otherwise the cache is None."""
     inversion = spec.inversion
-    wanted = spec.runtime.reuse_inversions and not inversion.stateful
-    if not wanted or getattr(inversion, "by", "") != "reference":
-        return inversion.bind(spec.train.batch), None
+    if not spec.runtime.reuse_inversions or getattr(inversion, "by", "") != "reference":
+        return inversion, None
     about = {
         "weights": denoiser.weights_key,
         "encoders": denoiser.encoder_key,
@@ -55,24 +53,20 @@ def cached_inversion(
         "dropout": spec.train.prompt_dropout,
     }
     known = json.dumps(about, sort_keys=True)
-    return cast(Inversion, _CachedInversion(inversion, runtime.cache / "inverted", known)), _CachedReference(
-        runtime.cache / "referred"
-    )
+    folder = runtime.cache
+    return _CachedInversion(inversion, folder / "inverted", known), _CachedReference(folder / "referred")
 
 
 def _processor(device: str) -> str:
-    """What kernels are chosen for: another card, or another instruction set, rounds in another way."""
+    """The GPU's name, or the CPU's instruction set: kernels are chosen for it, and round differently on another."""
     return str(torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability())
 
 
 class _CachedInversion:
-    """Looks before it inverts. Everything but the call is the inversion's own."""
+    """An inversion whose results are cached in `folder`; `about` is the part of the key that a run has in common."""
 
     def __init__(self, inner: Inversion, folder: Path, about: str) -> None:
         self._inner, self._folder, self._about = inner, folder, about
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def __call__(
         self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
@@ -84,9 +78,9 @@ class _CachedInversion:
             return self._inner(x0, t, predict, schedule, draws)
         key = self._key(x0, t, positions, predict)
         file = _place(self._folder, key)
-        kept = _read(file)
-        if kept is not None and {"x_t", "noise"} <= kept.keys():
-            return Noised(kept["x_t"].to(x0), kept["noise"].to(x0), 0, key)
+        cached = _read(file)
+        if cached is not None and {"x_t", "noise"} <= cached.keys():
+            return Noised(cached["x_t"].to(x0), cached["noise"].to(x0), 0, key)
         noised = self._inner(x0, t, predict, schedule, draws)
         _write(file, {"x_t": noised.x_t, "noise": noised.noise})
         return noised._replace(key=key)
@@ -95,20 +89,20 @@ class _CachedInversion:
         digest = hashlib.sha256(self._about.encode())
         for tensor in (x0.float(), t):
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        shown = [list(x0.shape), positions, list(predict.pictures)]
-        digest.update(json.dumps(shown).encode())
+        names = [list(x0.shape), positions, list(predict.pictures)]
+        digest.update(json.dumps(names).encode())
         return digest.hexdigest()[:40]
 
 
 class _CachedReference:
-    """What the reference said of a micro-batch, under the name of its latents and its place in their window."""
+    """The reference's output for a micro-batch, under the key of its latents and its place in their window."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, key: str) -> Tensor | None:
-        kept = _read(_place(self._folder, key))
-        return None if kept is None else kept.get("output")
+        cached = _read(_place(self._folder, key))
+        return None if cached is None else cached.get("output")
 
     def put(self, key: str, output: Tensor) -> None:
         _write(_place(self._folder, key), {"output": output})
@@ -119,25 +113,25 @@ def _place(folder: Path, key: str) -> Path:
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:
-    """None where nothing is kept, or what is there can't be read."""
+    """None where there is no file, or none that can be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        kept: dict[str, Tensor] = load_file(file)
+        cached: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError):
         return None
-    return kept
+    return cached
 
 
 def _write(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Whole or not at all; a full disk costs time, not the run."""
+    """Write atomically; a full disk is no error."""
     from safetensors.torch import save_file
 
     fresh = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, fresh)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh)
         inherit_permissions(fresh)
         fresh.replace(file)
     except OSError:

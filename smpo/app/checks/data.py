@@ -68,7 +68,7 @@ def audit_data(
 
 
 def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) -> Expected:
-    """Sizes of buckets are those of the spec, or those that it would get by asking for some."""
+    """Sizes of buckets are those of the spec, or those of `data.buckets: {}`."""
     from smpo.data.audit import Expected
     from smpo.data.stream.buckets import bucket_sizes
 

@@ -85,7 +85,7 @@ def rerun(
     earlier: RunFolder, console: Console, *, sets: Sequence[str] = (), anyway: bool = False
 ) -> tuple[Result, Repetition]:
     """Raises `RunError` where this would be another experiment: other pairs, weights, prompts, local code or component
-    versions. `anyway` says so and goes on. `sets` are for `runtime`, which may not change a result.
+    versions. `anyway` makes these warnings. `sets` are for `runtime`, which may not change a result.
     """
     lock = read_lock(earlier.lock_file)
     if not lock:

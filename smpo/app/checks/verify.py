@@ -1,8 +1,8 @@
-"""`smpo verify`: is a finished run still what it says it is?
+"""`smpo verify`: checks a finished run against its records.
 
-Three questions. Are its files those that it wrote? Does this machine compute as the run's did? And does the saved
-model, asked for the same prompts and seeds, get the same scores: bit for bit where nothing differs (processor,
-versions, threads), within the recorded intervals elsewhere?
+Three checks: its files are those that it wrote; this machine computes as the run's did; and the saved model gets the
+same scores on the same prompts and seeds, bit for bit where nothing differs (processor, versions, threads), within the
+recorded intervals elsewhere.
 """
 
 from __future__ import annotations

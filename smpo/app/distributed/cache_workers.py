@@ -1,4 +1,4 @@
-"""The processes of a run as a team that fills caches (`smpo.data.cache.work_split`)."""
+"""The processes of a run share the work of filling caches (`smpo.data.cache.work_split`)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ if TYPE_CHECKING:
 __all__ = ["work_split"]
 
 
-def work_split(accelerator: Any, call: Liveness | None) -> WorkSplit:
-    """Those on the main process's machine work, the others wait. Collective.
+def work_split(accelerator: Any, liveness: Liveness | None) -> WorkSplit:
+    """The processes on the main process's machine work, the others wait. Collective.
 
-    They meet in the roll call, which knows who has failed and says why: in a collective they would wait."""
-    if accelerator.num_processes == 1 or call is None:
+    Barriers are those of `liveness`, which end when a process has failed; a collective would wait for days."""
+    if accelerator.num_processes == 1 or liveness is None:
         return SINGLE_PROCESS
-    meet = call.barrier
     from accelerate.utils import broadcast, gather_object
 
-    def told(numbers: Tensor) -> Tensor:
-        meet()
+    def broadcast_numbers(numbers: Tensor) -> Tensor:
+        liveness.barrier()
         count = broadcast(torch.tensor([len(numbers)], device=accelerator.device))
         if not accelerator.is_main_process:
             numbers = torch.empty(int(count), dtype=torch.int64)
-        found: Tensor = broadcast(numbers.to(accelerator.device)).cpu()
-        return found
+        received: Tensor = broadcast(numbers.to(accelerator.device)).cpu()
+        return received
 
     machines = gather_object([_machine()])
     workers = [rank for rank, machine in enumerate(machines) if machine == machines[0]]
@@ -42,15 +41,15 @@ def work_split(accelerator: Any, call: Liveness | None) -> WorkSplit:
         is_leader=rank == 0,
         share=workers.index(rank) if rank in workers else None,
         shares=len(workers),
-        broadcast=told,
-        barrier=meet,
-        check=call.check,
+        broadcast=broadcast_numbers,
+        barrier=liveness.barrier,
+        check=liveness.check,
     )
 
 
 def _machine() -> str:
-    """Containers may share a name, and virtual machines a kernel's number, but not both."""
-    booted = ""
+    """Containers may share a name, and virtual machines a boot id, but not both."""
+    boot_id = ""
     with suppress(OSError):
-        booted = Path("/proc/sys/kernel/random/boot_id").read_text()
-    return f"{socket.gethostname()} {booted}"
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text()
+    return f"{socket.gethostname()} {boot_id}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from smpo.app.evaluate.judge_names import judge_names
 from smpo.app.evaluate.models import BASE, ModelRef, load_model, sampling_of
@@ -15,8 +15,6 @@ from smpo.errors import RunError
 from smpo.evaluation.results.comparison import Judge, ModelComparison, rank
 from smpo.evaluation.results.drift import Drift, DriftProbe, distances
 from smpo.evaluation.results.evaluate import SamplingSettings, score_model
-from smpo.evaluation.results.evaluation import Evaluation, Judgement
-from smpo.evaluation.results.reward_hacking_panel import RewardHackingReport
 from smpo.evaluation.sampling.picture_cache import BaseCache
 from smpo.evaluation.sampling.slots import spread, spread_numbers
 from smpo.experiment import ExperimentSpec
@@ -34,7 +32,7 @@ __all__ = ["PreparedComparison", "compare_models"]
 
 @dataclass(frozen=True)
 class PreparedComparison:
-    """A contest that was held, and where its pictures are."""
+    """A comparison that was made, and where its pictures are."""
 
     contest: ModelComparison
     resolved: Resolved[ExperimentSpec]
@@ -51,7 +49,7 @@ def compare_models(
     contenders: Sequence[ModelRef],
     progress: Callable[[str, int, int], None],
 ) -> PreparedComparison:
-    """Draw, score and compare; what was drawn or scored before is read. Models are in memory one at a time."""
+    """Draw, score and compare; pictures and scores in the caches are read. Models are in memory one at a time."""
     from smpo.app.build.device import live_runtime
 
     spec, wanted = resolved.spec, resolved.spec.evaluate
@@ -61,169 +59,122 @@ def compare_models(
         )
     runtime = replace(live_runtime(spec), reference=False)
     prompts = spread(wanted.prompts.load(), wanted.limit)
-    told = _told(contenders)
-    loaded = [reward.load(runtime) for reward in wanted.rewards]
-    names = [
-        told.judges.get(scorer.key, name) for scorer, name in zip(loaded, judge_names(resolved), strict=True)
-    ]
-    scorers = dict(zip(names, loaded, strict=True))
-    trained = {key for one in contenders if (key := _label_maker(one)) is not None}
-    judges = [
-        Judge(name, scorers[name].key, reward.learned, scorers[name].key in trained)
-        for name, reward in zip(names, wanted.rewards, strict=True)
-    ]
+    makers = {model.name: _label_maker(model) for model in contenders}
+    judge_by_key, prompt_sets = _recorded_names(contenders)
+    names = judge_names(resolved)
+    scorers: dict[str, Scorer] = {}
+    judges = []
+    for own, reward in zip(names, wanted.rewards, strict=True):
+        scorer = reward.load(runtime)
+        name = judge_by_key.get(scorer.key, own)
+        scorers[name] = scorer
+        judges.append(Judge(name, scorer.key, reward.learned, scorer.key in makers.values()))
     settings = SamplingSettings.of(wanted, batch=spec.runtime.encode_batch)
-    everybody = (ModelRef(BASE, None), *contenders)
+    models = (ModelRef(BASE, None), *contenders)
     scores, caches, drift = {}, {}, {}
-    drawn = tuple(settings.slots(prompts))
-    near = _Nearness(prompts, drawn, scorers, runtime.batch)
-    for one in everybody:
-        denoiser, key = load_model(spec.model, one, runtime)
-        about = {
-            "weights": key,
-            "precision": runtime.precision,
-            **settings.drawing(),
-        }
-        sampling = sampling_of(one)
+    slots = tuple(settings.slots(prompts))
+    measure = _DriftMeter(prompts, slots, scorers, runtime.batch)
+    for model in models:
+        denoiser, weights = load_model(spec.model, model, runtime)
+        sampling = sampling_of(model)
+        about = {"weights": weights, "precision": runtime.precision, **settings.drawing()}
         if prefix := good_prefix(sampling):
             about["prefix"] = prefix
-        caches[one.name] = BaseCache(runtime.cache / "base", json.dumps(about, sort_keys=True))
-        scores[one.name] = score_model(
-            one.name,
+        cache = caches[model.name] = BaseCache(runtime.cache / "base", json.dumps(about, sort_keys=True))
+        scores[model.name] = score_model(
+            model.name,
             prompted(denoiser, sampling),
             prompts,
             scorers,
             settings=settings,
-            cache=caches[one.name],
+            cache=cache,
             progress=progress,
         )
-        if (far := near.measure(denoiser, caches[one.name], good_prefix(sampling))) is not None:
-            drift[one.name] = far
+        drift[model.name] = measure(denoiser, cache, prefix)
         del denoiser
         gc.collect()
     card = resolved.card_of("evaluate.prompts")
+    recorded = prompt_sets.get(tuple(prompt.text for prompt in prompts), wanted.prompts.use)
     contest = rank(
         prompts,
         judges,
         scores,
-        settings={
-            "guidance": wanted.guidance,
-            "steps": wanted.steps,
-            "images": wanted.images,
-            "seed": wanted.seed,
-            **({"sizes": wanted.sizes} if wanted.sizes else {}),
-        },
-        prompt_set=card.name if card else told.sets.get(tuple(p.text for p in prompts), wanted.prompts.use),
+        settings=settings,
+        prompt_set=card.name if card else recorded,
         role=wanted.prompts.role,
-        drift=drift,
+        label_makers=makers,
     )
-    contest = replace(contest, panels=_panels(contest, everybody, caches, near.slots, settings))
-    return PreparedComparison(contest, resolved, everybody, caches, drawn)
+    base = _kept(caches[BASE], measure.slots)
+    evaluations = {
+        name: replace(
+            found, kept_base=base, kept_policy=_kept(caches[name], measure.slots), drift=drift[name]
+        )
+        for name, found in contest.evaluations.items()
+    }
+    return PreparedComparison(replace(contest, evaluations=evaluations), resolved, models, caches, slots)
 
 
-class _Nearness:
-    """Measures how far each model is from the first that is shown to it, the base. One network is in memory at a time,
-    so what the base said is kept."""
+class _DriftMeter:
+    """Distance of each model from the first one measured, the base. One network is in memory at a time, so the base's
+    predictions are kept."""
 
     def __init__(
-        self, prompts: Sequence[Prompt], drawn: Sequence[Slot], scorers: Mapping[str, Scorer], batch: int
+        self, prompts: Sequence[Prompt], slots: Sequence[Slot], scorers: Mapping[str, Scorer], batch: int
     ) -> None:
         chosen = set(spread_numbers(prompts, DRIFT_PROMPTS))
-        self.slots = [slot for slot in drawn if slot.prompt in chosen and slot.image == 0]
+        self.slots = [slot for slot in slots if slot.prompt in chosen and slot.image == 0]
         self._prompts = [prompts[slot.prompt] for slot in self.slots]
         self._scorers, self._batch = scorers, batch
         self._base: tuple[list[Picture], DriftProbe, Tensor] | None = None
 
-    def measure(self, denoiser: Denoiser, cache: BaseCache, prefix: str) -> Drift | None:
+    def __call__(self, denoiser: Denoiser, cache: BaseCache, prefix: str) -> Drift | None:
         """None for the base itself, and for a model whose pictures can't be read."""
-        found = [cache.picture(slot) for slot in self.slots]
-        pictures = [picture for picture in found if picture is not None]
-        if len(pictures) < len(found):
+        pictures = [picture for slot in self.slots if (picture := cache.picture(slot)) is not None]
+        if len(pictures) < len(self.slots):
             return None
         if self._base is None:
             texts, seeds = [slot.text for slot in self.slots], [slot.seed for slot in self.slots]
             probe = DriftProbe.of(denoiser, texts, seeds, pictures, self._batch)
             self._base = pictures, probe, probe.predictions(denoiser)
             return None
-        base, probe, said = self._base
-        errors = (probe.predictions(denoiser, prefix=prefix), said)
+        base, probe, predicted = self._base
+        errors = (probe.predictions(denoiser, prefix=prefix), predicted)
         return distances(self._prompts, self._scorers, pictures, base, errors, passes=probe.passes)
 
 
-@dataclass
-class _Told:
-    """What runs called their judges and prompts: a resolved spec knows components, not the cards they came from."""
-
-    judges: dict[str, str] = field(default_factory=dict)
-    """Scorer key -> name."""
-    sets: dict[tuple[str, ...], str] = field(default_factory=dict)
-    """Texts -> name."""
+def _kept(cache: BaseCache, slots: Sequence[Slot]) -> dict[int, list[Picture]]:
+    """Cached pictures by prompt, for the reward-hacking panels."""
+    return {slot.prompt: [picture] for slot in slots if (picture := cache.picture(slot)) is not None}
 
 
-def _told(contenders: Sequence[ModelRef]) -> _Told:
-    told = _Told()
-    for one in contenders:
-        if one.run is None:
-            continue
+def _recorded_names(models: Sequence[ModelRef]) -> tuple[dict[str, str], dict[tuple[str, ...], str]]:
+    """`(scorer key -> name, prompt texts -> name of their set)` in the runs' evaluations: a resolved spec has
+    components, not the cards they came from."""
+    judges: dict[str, str] = {}
+    sets: dict[tuple[str, ...], str] = {}
+    for model in models:
+        found = _json(model, "evaluation.json")
         try:
-            found = json.loads((one.run.path / "evaluation.json").read_text(encoding="utf-8"))
-            told.judges |= {judgement["key"]: judgement["name"] for judgement in found["judgements"]}
-            told.sets[tuple(prompt["text"] for prompt in found["prompts"])] = found["prompt_set"]
-        except (OSError, ValueError, LookupError, TypeError):
-            continue  # a run that wasn't evaluated, or long ago
-    return told
+            judges |= {judgement["key"]: judgement["name"] for judgement in found["judgements"]}
+            sets[tuple(prompt["text"] for prompt in found["prompts"])] = found["prompt_set"]
+        except (LookupError, TypeError):
+            continue  # no run, a run that wasn't evaluated, or long ago
+    return judges, sets
 
 
-def _panels(
-    contest: ModelComparison,
-    contenders: Sequence[ModelRef],
-    caches: Mapping[str, BaseCache],
-    looked_at: Sequence[Slot],
-    settings: SamplingSettings,
-) -> dict[str, RewardHackingReport]:
-    """What an evaluation of each model alone would say of its gain, from the cached pictures."""
-
-    def kept(model: str) -> dict[int, list[Picture]]:
-        found = {slot.prompt: caches[model].picture(slot) for slot in looked_at}
-        return {number: [picture] for number, picture in found.items() if picture is not None}
-
-    base, panels = kept(contest.base), dict[str, RewardHackingReport]()
-    for one in contenders[1:]:
-        made = _label_maker(one)
-        judgements = tuple(
-            Judgement(
-                name=judge.name,
-                key=judge.key,
-                made_labels=judge.key == made,
-                learned=judge.learned,
-                base=contest.scores[contest.base][judge.name],
-                policy=contest.scores[one.name][judge.name],
-                comparison=(standing := contest.result(one.name, judge.name)).comparison,
-                p_holm=standing.p_holm,
-            )
-            for judge in contest.judges
-        )
-        panels[one.name] = Evaluation(
-            prompts=contest.prompts,
-            judgements=judgements,
-            guidance=settings.guidance,
-            steps=settings.steps,
-            images=settings.images,
-            seed=settings.seed,
-            kept_base=base,
-            kept_policy=kept(one.name),
-            drift=contest.drift.get(one.name),
-            sizes=settings.sizes,
-        ).panel
-    return panels
-
-
-def _label_maker(one: ModelRef) -> str | None:
+def _label_maker(model: ModelRef) -> str | None:
     """The key of the reward that smoothed the labels of a run, from its lock file."""
-    if one.run is None:
+    lock = _json(model, "lock.json")
+    weights = lock.get("weights") if isinstance(lock, dict) else None
+    key = weights.get("reward") if isinstance(weights, dict) else None
+    return key if isinstance(key, str) else None
+
+
+def _json(model: ModelRef, name: str) -> Any:
+    """A file of the model's run; None without a run, or where it can't be read."""
+    if model.run is None:
         return None
     try:
-        key = json.loads(one.run.lock_file.read_text(encoding="utf-8"))["weights"].get("reward")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        return json.loads((model.run.path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return key if isinstance(key, str) else None

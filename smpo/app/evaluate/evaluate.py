@@ -14,6 +14,7 @@ from smpo.app.evaluate.prompt_prefix import good_prefix, prompted
 from smpo.atomic import with_path
 from smpo.engine.monitoring.tracker import Tracker
 from smpo.evaluation.report.grid import before_after, contact_sheet
+from smpo.evaluation.results.comparison import Judge
 from smpo.evaluation.results.drift import Drift, DriftProbe, distances
 from smpo.evaluation.results.evaluate import assist, evaluate
 from smpo.evaluation.results.evaluation import Evaluation
@@ -42,27 +43,30 @@ def evaluate_run(
     """Policy against base on the spec's prompts, by all of its judges, and how far it has gone.
 
     `crew`: processes that call `assist_run` meanwhile. `cheaper` replaces settings of the evaluation, such as `limit`,
-    for looks that don't have to be as exact; they leave distances out.
+    for looks that need less precision; they leave distances out.
     """
     spec, wanted = resolved.spec, _wanted(resolved.spec).model_copy(update=cheaper)
-    judges = _judges(resolved, live, wanted)
+    scorers = _scorers(resolved, live, wanted)
     card = resolved.card_of("evaluate.prompts")
     found = evaluate(
         prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
-        judges,
+        scorers,
         settings=SamplingSettings.of(wanted, batch=spec.runtime.encode_batch),
-        training_reward=live.reward_key,
-        learned={
-            name: reward.learned for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
-        },
+        judges=[
+            Judge(name, scorer.key, reward.learned, scorer.key == live.reward_key)
+            for (name, scorer), reward in zip(scorers.items(), wanted.rewards, strict=True)
+        ],
         base_cache=_base_cache(live, wanted),
+        progress=progress,
+        ranks=crew,
+    )
+    return replace(
+        found,
         prompt_set=card.name if card else wanted.prompts.use,
         role=wanted.prompts.role,
-        progress=progress,
-        crew=crew,
+        drift=None if cheaper else _drift(found, live, scorers),
     )
-    return found if cheaper else replace(found, drift=_drift(found, live, judges))
 
 
 def assist_run(resolved: Resolved[ExperimentSpec], live: LiveRun, crew: SamplingRanks) -> None:
@@ -71,14 +75,14 @@ def assist_run(resolved: Resolved[ExperimentSpec], live: LiveRun, crew: Sampling
     assist(
         prompted(live.session.denoiser, spec.objective.sampling()),
         wanted.prompts.load(),
-        _judges(resolved, live, wanted),
+        _scorers(resolved, live, wanted),
         settings=SamplingSettings.of(wanted, batch=spec.runtime.encode_batch),
         base_cache=_base_cache(live, wanted),
-        crew=crew,
+        ranks=crew,
     )
 
 
-def _judges(resolved: Resolved[ExperimentSpec], live: LiveRun, wanted: EvaluateSpec) -> dict[str, Scorer]:
+def _scorers(resolved: Resolved[ExperimentSpec], live: LiveRun, wanted: EvaluateSpec) -> dict[str, Scorer]:
     return {
         name: reward.load(live.runtime)
         for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
@@ -102,8 +106,8 @@ def _drift(found: Evaluation, live: LiveRun, scorers: Mapping[str, Scorer]) -> D
         return None
     denoiser, prompts = live.session.denoiser, [found.prompts[n] for n in numbers]
     base, policy = ([kept[n][0] for n in numbers] for kept in (found.kept_base, found.kept_policy))
-    todo = slots(found.prompts, images=1, seed=found.seed)
-    seeds = [todo[n].seed for n in numbers]
+    drawn = slots(found.prompts, images=1, seed=found.settings.seed)
+    seeds = [drawn[n].seed for n in numbers]
     probe = DriftProbe.of(denoiser, [p.text for p in prompts], seeds, base, live.runtime.batch)
     try:
         ours = probe.predictions(denoiser, prefix=good_prefix(live.session.objective.sampling()))
@@ -133,31 +137,18 @@ def preview(spec: ExperimentSpec, live: LiveRun) -> Image.Image:
     """The policy on the first few evaluation prompts, always from the same seeds."""
     wanted = _wanted(spec)
     prompts = spread(wanted.prompts.load(), spec.runtime.preview_images)
-    drawn = sample_all(
-        prompted(live.session.denoiser, spec.objective.sampling()),
-        prompts,
-        seed=wanted.seed,
-        guidance=wanted.guidance,
-        steps=wanted.steps,
-        batch=spec.runtime.encode_batch,
-        sizes=wanted.shapes,
-    )
+    settings = replace(SamplingSettings.of(wanted, batch=spec.runtime.encode_batch), images=1)
+    drawn = sample_all(prompted(live.session.denoiser, spec.objective.sampling()), prompts, settings)
     return contact_sheet([images[0] for images in drawn], [prompt.text for prompt in prompts])
 
 
 def _wanted(spec: ExperimentSpec) -> EvaluateSpec:
-    assert spec.evaluate is not None, "asked only of specs that evaluate"
+    assert spec.evaluate is not None, "only specs that evaluate come here"
     return spec.evaluate
 
 
 def _base_cache(live: LiveRun, wanted: EvaluateSpec) -> BaseCache:
-    """Whatever shapes the base's pictures, apart from prompt and seed."""
-    key = json.dumps(
-        {
-            "weights": live.session.denoiser.weights_key,
-            "precision": live.runtime.precision,
-            **SamplingSettings.of(wanted).drawing(),
-        },
-        sort_keys=True,
-    )
+    """By everything that shapes the base's pictures, apart from prompt and seed."""
+    about = {"weights": live.session.denoiser.weights_key, "precision": live.runtime.precision}
+    key = json.dumps(about | SamplingSettings.of(wanted).drawing(), sort_keys=True)
     return BaseCache(live.runtime.cache / "base", key)

@@ -1,8 +1,8 @@
-"""Models that can be compared: found wherever they are, and brought into memory as a denoiser.
+"""Models that can be compared: located, and loaded as a denoiser.
 
-A model is a run, a diffusers folder or hub name, a LoRA (a file, or a folder with one), or weights of the plane; what
-they have in common is the spec that they are judged by: its model slot says which base they are compared with, and
-which family reads them.
+A model is a run, a diffusers folder or hub name, a LoRA (a file, or a folder with one), or weights of the plane. All
+are judged by one spec, whose model slot determines the base that they are compared with, and the family that loads
+them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that takes part: what it is called, and what brings it into memory."""
+    """A model of a comparison: its name, and where its weights are."""
 
     name: str
     weights: str | None
@@ -41,8 +41,8 @@ class ModelRef:
 
 
 def find_models(words: Sequence[str], runs: Path) -> list[ModelRef]:
-    """What each word means: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120` are
-    checkpoints. Raises `RunError`."""
+    """The model of each word: `PATH`, `RUN`, `owner/name`, or `label=` before any of these. `RUN@best` and `RUN@120`
+    are checkpoints. Raises `RunError`."""
     found: list[ModelRef] = []
     for word in words:
         label, _, place = word.rpartition("=")
@@ -122,8 +122,8 @@ def _from_checkpoint(one: ModelRef, checkpoint: Path, runtime: Runtime) -> tuple
 
 
 def sampling_of(one: ModelRef) -> Sampling:
-    """How a run's objective wants its policy to be asked (CSFT puts words before prompts). Models that are no runs, and
-    runs whose spec can't be read any more, are asked plainly."""
+    """How a run's objective draws from its policy (CSFT puts words before prompts). Models that are no runs, and runs
+    whose spec can't be read any more, draw prompts as they are."""
     if one.run is None:
         return Sampling()
     try:
@@ -134,29 +134,22 @@ def sampling_of(one: ModelRef) -> Sampling:
 
 def _find(place: str, runs: Path) -> ModelRef:
     word, at, which = place.rpartition("@")
-    if at and not Path(place).expanduser().exists():
-        return _checkpoint_of(word, which, runs)
     path = Path(place).expanduser()
-    if is_run(path):
-        return model_ref(RunFolder(path))
-    if path.name == "model" and is_run(path.parent):  # what a run saved is that run
-        return model_ref(RunFolder(path.parent))
+    if at and not path.exists():
+        return _checkpoint_of(word, which, runs)
+    for folder in (path, path.parent) if path.name == "model" else (path,):  # a run's saved model is that run
+        if is_run(folder):
+            return model_ref(RunFolder(folder))
     if (path / LORA).exists():
         return ModelRef(path.name, None, lora=path / LORA)
     if path.suffix == ".safetensors" and path.is_file() and _is_lora(path):
         return ModelRef(path.stem, None, lora=path)
-    if (
-        (path / "model_index.json").exists()
-        or (path / "model.safetensors").exists()
-        or path.suffix == ".safetensors"
-    ):
+    inside = (path / "model_index.json", path / "model.safetensors")
+    if path.suffix == ".safetensors" or any(file.exists() for file in inside):
         return ModelRef(path.name, str(path))
-    known = find_runs(runs, spec_hash=place) or [run for run in find_runs(runs) if run.name == place]
-    finished = [run for run in known if run.model.is_dir()]
-    if finished:
-        return model_ref(finished[-1])
-    if known:
-        raise RunError(f"run {known[-1].path} has no model: it is {known[-1].summary()}")
+    if known := _runs(place, runs):
+        finished = [run for run in known if run.model.is_dir()]
+        return model_ref((finished or known)[-1])
     if place.count("/") == 1 and not path.exists() and not place.startswith((".", "/")):
         return ModelRef(place, place)  # a name on the hub
     raise RunError(
@@ -165,17 +158,20 @@ def _find(place: str, runs: Path) -> ModelRef:
     )
 
 
+def _runs(word: str, runs: Path) -> list[RunFolder]:
+    """Runs of this hash, else of this name."""
+    return find_runs(runs, spec_hash=word) or [run for run in find_runs(runs) if run.name == word]
+
+
 def _checkpoint_of(word: str, which: str, runs: Path) -> ModelRef:
     """`which`: `best`, or the number of updates. Raises `RunError`."""
     path = Path(word).expanduser()
-    known = [RunFolder(path)] if is_run(path) else find_runs(runs, spec_hash=word)
-    known = known or [run for run in find_runs(runs) if run.name == word]
+    known = [RunFolder(path)] if is_run(path) else _runs(word, runs)
     if not known:
         raise RunError(f"`{word}` is no run, so it has no checkpoint `{which}`")
     run = known[-1]
-    there = {str(step_of(one)): one for one in checkpoints(run.checkpoints)}
-    best = best_of(run.checkpoints)
-    if best is not None:
+    there = {str(step_of(file)): file for file in checkpoints(run.checkpoints)}
+    if (best := best_of(run.checkpoints)) is not None:
         there["best"] = best[0]
     if which not in there:
         raise RunError(

@@ -1,11 +1,10 @@
-"""`smpo compare`: the page of a contest, and votes that were cast on one as a preference data set."""
+"""`smpo compare`: the page of a comparison, and votes that were cast on one as a preference data set."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from smpo.spec.leaves import leaves
 from smpo.spec.read import read
 from smpo.spec.source import Source
 from smpo.spec.tree import plain
+from smpo.tracking.jsonl import read_metrics
 
 __all__ = ["convert_votes", "write_page"]
 
@@ -38,18 +38,13 @@ def write_page(held: PreparedComparison, file: Path, *, prompts: int, title: str
     chosen = set(spread_numbers(held.contest.prompts, prompts))
     shown = []
     for slot in held.slots:
-        if slot.prompt not in chosen or slot.image:
-            continue
-        pictures = [held.picture(model, slot) for model in held.contest.models]
-        known = [picture for picture in pictures if picture is not None]
-        if len(known) == len(pictures):
-            shown.append(Shown(slot, known))
-    curves: dict[str, Mapping[str, Sequence[tuple[int, float]]]] = {}
-    settings: dict[str, Mapping[str, Any]] = {}
-    for one in held.models:
-        if one.run is not None:
-            curves[one.name] = _curves(one.run.metrics)
-            settings[one.name] = _settings(one.run.resolved)
+        if slot.prompt in chosen and not slot.image:
+            pictures = [p for model in held.contest.models if (p := held.picture(model, slot)) is not None]
+            if len(pictures) == len(held.contest.models):
+                shown.append(Shown(slot, pictures))
+    runs = {model.name: model.run for model in held.models if model.run is not None}
+    curves = {name: _curves(run.metrics) for name, run in runs.items()}
+    settings = {name: _settings(run.resolved) for name, run in runs.items()}
     page = compare_page(held.contest, shown, Background(curves, settings), title=title)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
@@ -97,28 +92,19 @@ def _row(number: int, row: Any) -> dict[str, Any]:
 
 
 def _curves(file: Path) -> dict[str, list[tuple[int, float]]]:
-    found: dict[str, list[tuple[int, float]]] = {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-            for name in CURVES:
-                if isinstance(row.get(name), int | float):
-                    found.setdefault(name, []).append((int(row["step"]), float(row[name])))
-        except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-            continue  # the last line of a run that was killed
-    return found
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for point in read_metrics(file.parent):
+        for name in CURVES:
+            if name in point.values:
+                curves.setdefault(name, []).append((point.step, point.values[name]))
+    return curves
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """The leaves of a run's resolved spec, without what can't change a result."""
+    """The leaves of a run's resolved spec, without blocks that can't change a result."""
     try:
         node = read(Source(file.name, file.read_text(encoding="utf-8"), file))
     except OSError:
         return {}
     data = plain(node) if node is not None else {}
-    told = {key: value for key, value in data.items() if key not in ("runtime", "uses", "tags", "notes")}
-    return leaves(told)
+    return leaves({k: value for k, value in data.items() if k not in ("runtime", "uses", "tags", "notes")})

@@ -1,11 +1,13 @@
-"""A policy that was taught with prefixes is asked with the good one; its base is asked plainly."""
+"""A policy that was trained with prefixes draws prompts with the good one before them; its base draws them plainly."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from smpo.kinds import Denoiser, Sampling
+from smpo.evaluation.sampling.slots import ImageSampler
+from smpo.kinds import Sampling
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -13,28 +15,33 @@ if TYPE_CHECKING:
 __all__ = ["good_prefix", "prompted"]
 
 
-def prompted(denoiser: Denoiser, sampling: Sampling) -> Denoiser:
-    """The denoiser as evaluation should ask it; itself, unless the objective puts words before prompts."""
+def prompted(denoiser: ImageSampler, sampling: Sampling) -> ImageSampler:
+    """The denoiser as evaluation draws with it; itself, unless the objective puts words before prompts."""
     prefix = good_prefix(sampling)
-    return cast(Denoiser, _Prompted(denoiser, prefix)) if prefix else denoiser
+    return _Prompted(denoiser, prefix) if prefix else denoiser
 
 
 def good_prefix(sampling: Sampling) -> str:
-    """What goes before a prompt that this policy is asked; nothing for most."""
+    """The words before each prompt of this policy; none for most."""
     return sampling.prefixes[0] if sampling.prefixes else ""
 
 
+@dataclass(frozen=True)
 class _Prompted:
-    """Everything of a denoiser, with a prefix before what its policy is asked to draw."""
+    """An `ImageSampler` with a prefix before each prompt of its policy."""
 
-    def __init__(self, inner: Denoiser, prefix: str) -> None:
-        self._inner, self._prefix = inner, prefix
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+    inner: ImageSampler
+    prefix: str
 
     def sample(
-        self, prompts: Sequence[str], seeds: Sequence[int], *, reference: bool = False, **how: Any
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        steps: int,
+        reference: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> list[Picture]:
-        asked = prompts if reference else [self._prefix + prompt for prompt in prompts]
-        return self._inner.sample(asked, seeds, reference=reference, **how)
+        words = prompts if reference else [self.prefix + prompt for prompt in prompts]
+        return self.inner.sample(words, seeds, guidance=guidance, steps=steps, reference=reference, size=size)

@@ -1,4 +1,4 @@
-"""What a run will have to score and encode, and how much of it lies in the caches already. No torch."""
+"""Images and prompts that a run has to score and encode, and those in the caches already. No torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from smpo.app.plan.workload import Architecture
-from smpo.data.cache.cache_facts import encoded, load_facts, scored
+from smpo.data.cache.cache_facts import Stored, encoded, load_facts, scored
 from smpo.data.stream.buckets import latents_key
 from smpo.experiment import ExperimentSpec
 
@@ -17,7 +17,7 @@ __all__ = ["CacheUse", "cache_use"]
 
 @dataclass(frozen=True)
 class CacheUse:
-    """Rows of each cache: wanted by this spec, and there. Wanted is at most; None where nobody knows."""
+    """Rows of each cache: wanted by this spec, at most, and stored. None where they can't be known."""
 
     scores: int | None = None
     scores_stored: int = 0
@@ -56,7 +56,7 @@ class CacheUse:
 def cache_use(
     spec: ExperimentSpec, *, rows: int | None, visits: int, network: Architecture | None, side: int | None
 ) -> CacheUse:
-    """`rows`: of the data, if a look tells; `visits`: pairs that training is shown; `side`: the model's resolution."""
+    """`rows`: of the data, if known; `visits`: pairs that training is shown; `side`: the model's resolution."""
     cache, train = Path(spec.runtime.cache), spec.train
     data, model = load_facts(cache, spec.data), load_facts(cache, spec.model)
     pairs = data.get("pairs", rows)
@@ -94,10 +94,10 @@ def cache_use(
         images_stored=latents.rows if latents else 0,
         prompts=prompts,
         prompts_stored=texts.rows if texts else 0,
-        latent_bytes=_each(latents.size, latents.rows)
-        if latents and latents.rows
-        else _moments(network, train.halves),
-        text_bytes=_each(texts.size, texts.rows) if texts and texts.rows else _text(network, train.halves),
+        latent_bytes=_row_bytes(
+            latents, train.halves, 2 * network.latent if network else None
+        ),  # mean and deviation
+        text_bytes=_row_bytes(texts, train.halves, network.text if network else None),
         pairs=pairs,
         buckets=sizes,
         filled=_counted(data.get("buckets"), len(sizes)),
@@ -106,21 +106,15 @@ def cache_use(
 
 
 def _counted(noted: object, sizes: int) -> dict[int, int]:
-    """What a run noted of its buckets: numbers as text, since that is what JSON keeps."""
+    """The buckets that a run counted, whose numbers are text in JSON."""
     if not isinstance(noted, dict):
         return {}
     found = {int(number): int(count) for number, count in noted.items()}
     return found if all(0 <= number < sizes for number in found) else {}
 
 
-def _each(size: int, rows: int) -> int:
-    return -(-size // rows)
-
-
-def _moments(network: Architecture | None, halves: bool) -> int | None:
-    """Mean and standard deviation."""
-    return None if network is None else 2 * (2 if halves else 4) * network.latent
-
-
-def _text(network: Architecture | None, halves: bool) -> int | None:
-    return None if network is None else (2 if halves else 4) * network.text
+def _row_bytes(stored: Stored | None, halves: bool, numbers: int | None) -> int | None:
+    """Of stored rows, else of the network's numbers."""
+    if stored and stored.rows:
+        return -(-stored.size // stored.rows)
+    return None if numbers is None else (2 if halves else 4) * numbers

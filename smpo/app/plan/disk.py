@@ -21,7 +21,7 @@ __all__ = ["DiskUse", "disk_use", "in_gb"]
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes still to be written, at most; None where nobody knows."""
+    """Bytes still to be written, at most; None where they can't be known."""
 
     latents: int | None = None
     prompts: int | None = None
@@ -35,7 +35,7 @@ class DiskUse:
     model: int | None = None
     """The exported folder."""
     downloads: dict[str, float] = field(default_factory=dict)
-    """Slots whose weights are still on the hub, in GB as their cards say."""
+    """Slots whose weights are still on the hub, in GB by their cards."""
     free: int | None = None
     """Where the caches go."""
     short: str | None = None
@@ -64,23 +64,10 @@ def disk_use(
     latents = _times(caches.images_to_encode, caches.latent_bytes)
     prompts = _times(caches.prompts_to_encode, caches.text_bytes)
     inversions = None if network is None else _inversions(spec, network.latent)
-    pictures = (
-        None if facts.resolution is None else round(drawn.samples / 2 * drawn.area * facts.resolution**2 * 3)
-    )
-    checkpoint = None
-    if facts.trainable is not None:
-        each = (
-            4
-            + state_bytes(spec.train.optimiser, None if facts.adapter else network)
-            + 4 * (spec.train.ema is not None)
-        )
-        checkpoint = round(facts.trainable * each)
-    written = _checkpoints(spec)
-    checkpoints = (
-        None
-        if checkpoint is None
-        else checkpoint * min(written, spec.runtime.keep + 1 + (spec.runtime.keep_best is not None))
-    )
+    state = state_bytes(spec.train.optimiser, None if facts.adapter else network)
+    checkpoint = _times(4 + state + 4 * (spec.train.ema is not None), facts.trainable)
+    kept = min(_checkpoints(spec), spec.runtime.keep + 1 + (spec.runtime.keep_best is not None))
+    checkpoints = _times(kept, checkpoint)
     model = None
     if facts.adapter:  # in both layouts, diffusers' and kohya's
         model = None if facts.trainable is None else 2 * 4 * facts.trainable
@@ -91,7 +78,9 @@ def disk_use(
     use = DiskUse(
         latents=latents,
         prompts=prompts,
-        pictures=pictures,
+        pictures=None
+        if facts.resolution is None
+        else round(drawn.samples / 2 * drawn.area * facts.resolution**2 * 3),
         inversions=inversions,
         checkpoints=checkpoints,
         checkpoint=checkpoint,
@@ -132,7 +121,7 @@ def _checkpoints(spec: ExperimentSpec) -> int:
 
 
 def _inversions(spec: ExperimentSpec, latent: int) -> int | None:
-    """Of both images at each visit: the noised latent, its noise and what the reference said of it, in 32 bits."""
+    """Of both images at each visit: the noised latent, its noise and the reference's prediction, in 32 bits."""
     if not spec.runtime.reuse_inversions or getattr(spec.inversion, "by", "") != "reference":
         return None
     visits = spec.train.steps * spec.train.batch * spec.train.timesteps_per_pair

@@ -1,4 +1,4 @@
-"""How often each network is asked, beyond training: samples, scores, looks at held-out pairs. Never imports torch."""
+"""Passes of each network beyond training: samples, scores, looks at held-out pairs. Never imports torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sampled:
     samples: int = 0
     """Of the evaluation, both models together."""
     passes: int = 0
-    """Of the evaluation; to draw, and to see how far the policy has gone."""
+    """Of the evaluation: to draw, and to measure the policy's drift."""
     previews: int = 0
     preview_passes: int = 0
     area: float = 1.0
@@ -109,7 +109,7 @@ def prepared(
 
 @dataclass(frozen=True)
 class Scored:
-    """TFLOP of rewards, and what nobody counted, in words."""
+    """TFLOP of rewards, and the rewards without a count, in words."""
 
     reward: float = 0.0
     """Over the pairs' images that aren't scored yet."""

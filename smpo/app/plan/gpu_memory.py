@@ -14,11 +14,8 @@ are neither gradients nor activations.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +26,7 @@ __all__ = ["CARDS", "GB", "SLACK", "Memory", "adafactor_gb", "memory_of"]
 
 GB = 1e9
 CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)
-"""Sizes in which cards are sold, in GB. None has fewer than so many 10^9 bytes."""
+"""Sizes in which cards are sold, in GB, each of at least so many 10^9 bytes."""
 SLACK = 0.9
 """Share of a card that may be reserved."""
 FRAGMENTS = {"everything": 0.03, "selective": 0.03, "checkpoints": 0.19}
@@ -63,8 +60,8 @@ class Memory:
 
     def __str__(self) -> str:
         fits = "fits no card that is known" if self.card_gb is None else f"fits a {self.card_gb} GB card"
-        told = f"{self.reserved_gb:.3g} GB of device memory (reserved; {self.allocated_gb:.3g} GB allocated)"
-        return f"needs {told}, {fits}"
+        size = f"{self.reserved_gb:.3g} GB of device memory (reserved; {self.allocated_gb:.3g} GB allocated)"
+        return f"needs {size}, {fits}"
 
 
 def memory_of(network: Architecture, work: Workload, micro_batch: int | None = None) -> Memory:
@@ -93,7 +90,7 @@ def memory_of(network: Architecture, work: Workload, micro_batch: int | None = N
 def adafactor_gb(network: Architecture) -> float:
     """Adafactor's state of the whole network: rows and columns of each tensor's last two sides, which of a kernel of
     3 x 3 are two thirds of its numbers."""
-    return float(_counted(network.name)["adafactor"])
+    return float(network.counts["adafactor"])
 
 
 # ---- moments --------------------------------------------------------------------------------------------------------
@@ -111,12 +108,8 @@ def _loss(network: Architecture, work: Workload, micro: int) -> dict[str, float]
         {"casts": min(beside, copies), "activations": each * images + max(beside - copies, 0.0)}
         for each, beside in (forward, backward)
     ]
-    larger: dict[str, float] = max(passes, key=_total)
+    larger: dict[str, float] = max(passes, key=lambda parts: sum(parts.values()))
     return {"training": gradients, **larger}
-
-
-def _total(parts: Mapping[str, float]) -> float:
-    return sum(parts.values())
 
 
 def _inversion(network: Architecture, work: Workload, micro: int) -> dict[str, float]:
@@ -131,19 +124,15 @@ def _inversion(network: Architecture, work: Workload, micro: int) -> dict[str, f
     return {
         "training": _gradients(network, work) if _window(work, micro) < work.share_of_device else 0.0,
         "casts": 2 * network.parameters / GB if whole else 0.0,
-        "activations": rows * _counted(network.name)["plain"][_bits(work)],
+        "activations": rows * network.counts["plain"][_bits(work)],
     }
 
 
 def _lines(network: Architecture, work: Workload) -> list[tuple[float, float]]:
     """`(GB an image, GB beside)` of a forward with gradients, and of its backward."""
-    trained = "whole" if work.trainable is None else "DoRA on attention" if work.dora else _adapter(work)
-    lines = _counted(network.name)[trained][KEPT[work.checkpointing]][_bits(work)]
-    return [(each, beside) for each, beside in lines]
-
-
-def _adapter(work: Workload) -> str:
-    return "LoRA on attention" if work.attention_alone else "LoRA on all layers"
+    adapter = "LoRA on attention" if work.attention_alone else "LoRA on all layers"
+    trained = "whole" if work.trainable is None else "DoRA on attention" if work.dora else adapter
+    return [tuple(line) for line in network.counts[trained][KEPT[work.checkpointing]][_bits(work)]]
 
 
 def _bits(work: Workload) -> str:
@@ -191,13 +180,13 @@ def _stored(network: Architecture, work: Workload) -> float:
     if not work.reference:
         return held
     if work.offloaded:
-        return held + GB * float(_counted(network.name)[f"offloaded {_bits(work)}"])
+        return held + GB * float(network.counts[f"offloaded {_bits(work)}"])
     return held + network.parameters * frozen
 
 
 def _pairs(network: Architecture, work: Workload, micro: int) -> float:
     """An update's pairs are on the device from its start, and a window of them is joined and inverted. An objective
-    with means over the update keeps all that was found."""
+    with means over the update keeps all inversions."""
     share, window = work.share_of_device, _window(work, micro)
     moments = 2 * network.latent + network.text
     visits = work.visits * (3 * network.latent + network.text * (work.visits > 1))
@@ -209,10 +198,3 @@ def _pairs(network: Architecture, work: Workload, micro: int) -> float:
 def _window(work: Workload, micro: int) -> int:
     share = work.share_of_device
     return share if work.window is None else min(max(work.window, micro), share)
-
-
-@lru_cache
-def _counted(name: str) -> dict[str, Any]:
-    told = json.loads(Path(__file__).with_name("activations.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = told["gb_per_image"][name]
-    return found

@@ -1,13 +1,13 @@
-"""What training costs on which GPU: the numbers behind the estimates of `smpo plan`, and where they come from.
+"""The cost of training by GPU: the numbers behind the estimates of `smpo plan`, and their sources.
 
 FLOPs and parameters were counted on meta tensors of the public architectures (benchmarks/costs.py); they are exact for
-these, at these resolutions. Memory is estimated by `smpo.app.plan.gpu_memory`. What share of a GPU's peak is reached is
-not counted: it was read off public results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager
-SDXL on H100 and A100, MosaicML's SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or
-less; the paper's own SDXL run (151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within
-that. No torch here.
+these, at these resolutions. Memory is estimated by `smpo.app.plan.gpu_memory`. The reached share of a GPU's peak is not
+counted: it was read off public results and a roofline model (NVIDIA's MLPerf v4.0 SD2 training, TensorRT and eager SDXL
+on H100 and A100, MosaicML's SD2), for batched, eager, 16-bit training as smpo does it. Expect a quarter more or less;
+the paper's own SDXL run (151 A800-hours, with the waiting of eight GPUs for the slowest pair in it) is met within that.
+No torch here.
 
-Encoders and rewards run in float32 whatever `train.precision` says, a reward unless its own `precision` says otherwise:
+Encoders and rewards run in float32 whatever `train.precision` is, a reward unless its own `precision` is another:
 convolutions in TensorFloat-32, as torch leaves them, matrix products in full. GB are 10^9 bytes throughout. Reading
 image files, text encoders and the optimiser's own arithmetic are not counted.
 """
@@ -19,11 +19,7 @@ from dataclasses import dataclass
 from smpo.app.plan.gpu_memory import SLACK, adafactor_gb, memory_of
 from smpo.app.plan.workload import Architecture, Gpu, Workload
 
-__all__ = [
-    "GpuCost",
-    "estimate",
-    "state_bytes",
-]
+__all__ = ["GpuCost", "estimate", "state_bytes"]
 
 
 FULL_SHARE = 0.6
@@ -85,7 +81,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def state_bytes(optimiser: object, network: Architecture | None = None) -> float:
-    """Bytes of optimiser state for each trained parameter: what the component says, else two float32 moments. With
+    """Bytes of optimiser state for each trained parameter: the component's own, else two float32 moments. With
     `network`, which is trained whole, the shapes of its tensors count, where the state depends on them."""
     if network is not None and getattr(optimiser, "factored", False):
         return adafactor_gb(network) * 1e9 / network.parameters

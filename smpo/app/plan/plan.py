@@ -1,4 +1,4 @@
-"""What a spec amounts to: derived numbers, cost, what it lacks here. Never imports torch.
+"""The plan of a spec: derived numbers, cost, requirements that this machine lacks. Never imports torch.
 
 `smpo run` calls the very function that `smpo plan` prints, so the two cannot disagree.
 """
@@ -10,12 +10,20 @@ from typing import Any, Literal
 
 from smpo.app.plan.cache_use import CacheUse, cache_use
 from smpo.app.plan.disk import DiskUse, disk_use
-from smpo.app.plan.forward_passes import Prepared, diagnosis_passes, prepared, sampled, scored
+from smpo.app.plan.forward_passes import (
+    Prepared,
+    Sampled,
+    Scored,
+    diagnosis_passes,
+    prepared,
+    sampled,
+    scored,
+)  # fmt: skip
 from smpo.app.plan.gpu_memory import Memory, memory_of
 from smpo.app.plan.gpu_time import GpuCost, estimate, state_bytes
 from smpo.app.plan.requirements import MissingRequirement, missing_requirements
 from smpo.app.plan.warnings import spec_warnings
-from smpo.app.plan.workload import GPUS, Workload, known
+from smpo.app.plan.workload import GPUS, Architecture, Workload, known
 from smpo.data.stream.buckets import portions
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import ModelFacts
@@ -87,52 +95,18 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     network = known(facts.parameters, facts.resolution)
     pictures = sampled(spec)
     caches = cache_use(spec, rows=rows, visits=pairs, network=network, side=facts.resolution)
-    gap = None if caches.pairs is None else max(1, caches.pairs - train.holdout) / train.batch
-    inversion, per_pair = _passes(spec, facts, gap)
+    inversion, per_pair = _passes(spec, facts)
     scores = scored(resolved, caches, pictures.samples)
     preparation = prepared(spec, caches, scores.reward, network.encode_tflop if network else None)
     disk = disk_use(resolved, facts, network, caches, pictures)
     lacking = list(missing_requirements(resolved))
     if disk.short:
-        lacking.append(
-            MissingRequirement(
-                "disk", disk.short, "free some space, or point `runtime.cache` at a larger disk"
-            )
-        )
+        remedy = "free some space, or point `runtime.cache` at a larger disk"
+        lacking.append(MissingRequirement("disk", disk.short, remedy))
     costs: list[GpuCost] = []
     memory: Memory | None = None
     if network is not None:
-        work = Workload(
-            pairs=pairs,
-            passes_per_pair=per_pair,
-            encoded=preparation.encoded,
-            sampling_passes=(pictures.passes + pictures.preview_passes) * pictures.area,
-            samples=(pictures.samples + pictures.previews) * pictures.area,
-            diagnosis_passes=diagnosis_passes(spec),
-            scoring_tflop=scores.reward,
-            judging_tflop=scores.judges,
-            micro_batch=micro,
-            levels=spec.objective.levels_per_pair(),
-            share_of_device=share,
-            precision=train.precision,
-            checkpointing=runtime.gradient_checkpointing,
-            trainable=facts.trainable or 0 if facts.adapter else None,
-            average=train.ema is not None,
-            state_bytes=state_bytes(train.optimiser, None if facts.adapter else network),
-            reference=spec.needs_reference,
-            offloaded=runtime.offload_reference and spec.needs_reference and not facts.adapter,
-            dora=facts.adapter and facts.wide,
-            shadow=runtime.shadow_weights and not facts.adapter,
-            window=runtime.window,
-            inverts=_follows(spec) if inversion else None,
-            inversion_rows=runtime.inversion_batch,
-            means=spec.objective.needs_means,
-            attention_alone=facts.attention_alone,
-            visits=spec.objective.levels_per_pair() * train.timesteps_per_pair,
-            processes=runtime.devices,
-            sharded=runtime.sharding == "fsdp",
-            scoring_16=getattr(spec.reward, "precision", "fp32") != "fp32",
-        )
+        work = _workload(spec, facts, network, per_pair, inversion > 0, pictures, preparation, scores)
         costs = [estimate(network, work, gpu) for gpu in GPUS]
         memory = memory_of(network, work)
     tflop = facts.forward_tflop or (network.forward_tflop if network else None)
@@ -165,9 +139,56 @@ def make_plan(resolved: Resolved[ExperimentSpec]) -> Plan:
         warnings=[
             *spec_warnings(resolved),
             *_needless(spec, caches, pairs),
-            *spec.inversion.warnings(gap),
             *disk.warnings,
         ],
+    )
+
+
+def _workload(
+    spec: ExperimentSpec,
+    facts: ModelFacts,
+    network: Architecture,
+    passes_per_pair: float,
+    inverts: bool,
+    pictures: Sampled,
+    preparation: Prepared,
+    scores: Scored,
+) -> Workload:
+    train, runtime, objective = spec.train, spec.runtime, spec.objective
+    whole, share = not facts.adapter, train.batch // runtime.devices
+    followed: Literal["policy", "reference"] = (
+        "reference" if getattr(spec.inversion, "by", "policy") == "reference" else "policy"
+    )
+    return Workload(
+        pairs=train.steps * train.batch,
+        passes_per_pair=passes_per_pair,
+        encoded=preparation.encoded,
+        sampling_passes=(pictures.passes + pictures.preview_passes) * pictures.area,
+        samples=(pictures.samples + pictures.previews) * pictures.area,
+        diagnosis_passes=diagnosis_passes(spec),
+        scoring_tflop=scores.reward,
+        judging_tflop=scores.judges,
+        micro_batch=min(runtime.micro_batch or share, share),
+        levels=objective.levels_per_pair(),
+        share_of_device=share,
+        precision=train.precision,
+        checkpointing=runtime.gradient_checkpointing,
+        trainable=None if whole else facts.trainable or 0,
+        average=train.ema is not None,
+        state_bytes=state_bytes(train.optimiser, network if whole else None),
+        reference=spec.needs_reference,
+        offloaded=runtime.offload_reference and spec.needs_reference and whole,
+        dora=facts.adapter and facts.wide,
+        shadow=runtime.shadow_weights and whole,
+        window=runtime.window,
+        inverts=followed if inverts else None,
+        inversion_rows=runtime.inversion_batch,
+        means=objective.needs_means,
+        attention_alone=facts.attention_alone,
+        visits=objective.levels_per_pair() * train.timesteps_per_pair,
+        processes=runtime.devices,
+        sharded=runtime.sharding == "fsdp",
+        scoring_16=getattr(spec.reward, "precision", "fp32") != "fp32",
     )
 
 
@@ -175,34 +196,25 @@ def _needless(spec: ExperimentSpec, caches: CacheUse, visits: int) -> list[str]:
     """Scores of pairs that are never visited."""
     if spec.scores != "all" or caches.scores_complete or caches.pairs is None or 2 * visits > caches.pairs:
         return []
+    way = ""
     if not spec.objective.sampling().paired:
-        why, way = f"`objective: {spec.objective.use}` draws single images by the labels of all pairs", ""
+        why = f"`objective: {spec.objective.use}` draws single images by the labels of all pairs"
     else:
         why = f"smoothing `{spec.smoothing.use}` measures scores by their range over all pairs"
-        ranged = {"low", "high"} <= type(spec.smoothing).model_fields.keys()
-        way = "; set `smoothing.low` and `smoothing.high` to score only what is visited" if ranged else ""
-        if (
-            ranged
-            and spec.reward is not None
-            and "pickscore" in str(getattr(spec.reward, "weights", "")).lower()
-        ):
-            way += " (the card `pickscore-likelihood` has those of the official code)"
+        if {"low", "high"} <= type(spec.smoothing).model_fields.keys():
+            way = "; set `smoothing.low` and `smoothing.high` to score only what is visited"
+            if "pickscore" in str(getattr(spec.reward, "weights", "")).lower():
+                way += " (the card `pickscore-likelihood` has those of the official code)"
     return [f"all {caches.pairs:,} pairs are scored though training makes {visits:,} visits: {why}{way}"]
 
 
-def _follows(spec: ExperimentSpec) -> Literal["policy", "reference"]:
-    """The network that the inversion asks."""
-    return "reference" if getattr(spec.inversion, "by", "policy") == "reference" else "policy"
-
-
-def _passes(spec: ExperimentSpec, facts: ModelFacts, gap: float | None) -> tuple[float, float]:
+def _passes(spec: ExperimentSpec, facts: ModelFacts) -> tuple[float, float]:
     """Network passes an image that the inversion takes, and forwards a pair in all: for each of its images and levels
-    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means.
-    `gap`: updates between two visits of a pair, where that is known."""
+    the inversion's, three of the policy (a backward counts as two), the reference's, and the extra one for means."""
     train, objective = spec.train, spec.objective
     timesteps = facts.timesteps or 1000
     t_max = timesteps - 1 if train.t_max is None else train.t_max
     levels = objective.levels_per_pair() * train.timesteps_per_pair
-    inversion = spec.inversion.mean_passes(timesteps, train.t_min, t_max, levels, gap)
+    inversion = spec.inversion.expected_passes(timesteps, train.t_min, t_max, levels)
     others = objective.needs_reference + objective.needs_means
     return inversion, 2 * levels * (inversion + 3 + others)

@@ -1,4 +1,4 @@
-"""What a spec needs and this machine doesn't have: weights, data, packages, folders. Never imports torch."""
+"""Requirements of a spec that this machine lacks: weights, data, packages, folders. Never imports torch."""
 
 from __future__ import annotations
 

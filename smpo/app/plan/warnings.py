@@ -1,4 +1,4 @@
-"""What a careful reader would ask about a sound spec. Never imports torch."""
+"""Warnings about a sound spec. Never imports torch."""
 
 from __future__ import annotations
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 __all__ = ["ARCHITECTURES", "GPUS", "Architecture", "Gpu", "Workload", "known"]
 
@@ -30,22 +33,25 @@ class Architecture:
     """Of a GPU's 16-bit peak that is reached with several pairs at once."""
     share_of_one: float
     """... and with a single pair at a time, when the host can't launch kernels fast enough."""
+    counts: Mapping[str, Any] = field(repr=False, compare=False)
+    """GB of a pass: of an image, and beside (`activations.json`, by `benchmarks/memory.py --count`)."""
 
 
+_COUNTS = json.loads(Path(__file__).with_name("activations.json").read_text(encoding="utf-8"))["gb_per_image"]
 ARCHITECTURES = (
     Architecture(
         "SD 1.5 at 512 px", 859_520_964, 512, 0.8033, 1.117, 2.51, encoders_gb=0.83, latent=4 * 64 * 64, text=77 * 768,
-        share=0.29, share_of_one=0.18,
+        share=0.29, share_of_one=0.18, counts=_COUNTS["SD 1.5 at 512 px"],
     ),
     Architecture(
         "SDXL at 1024 px", 2_567_463_684, 1024, 6.7612, 4.879, 10.47, encoders_gb=3.61,
         latent=4 * 128 * 128, text=77 * 2048 + 1280,
-        share=0.36, share_of_one=0.28,
+        share=0.36, share_of_one=0.28, counts=_COUNTS["SDXL at 1024 px"],
     ),
     Architecture(
         "SDXL at 512 px", 2_567_463_684, 512, 1.5888, 1.117, 2.51, encoders_gb=3.61,
         latent=4 * 64 * 64, text=77 * 2048 + 1280,
-        share=0.33, share_of_one=0.22,
+        share=0.33, share_of_one=0.22, counts=_COUNTS["SDXL at 512 px"],
     ),
 )  # fmt: skip
 
@@ -72,7 +78,7 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Workload:
-    """What a spec asks of the network."""
+    """The work of a spec for the network."""
 
     pairs: int
     passes_per_pair: float
@@ -90,7 +96,7 @@ class Workload:
     """Of all judges, over the samples."""
     micro_batch: int
     levels: int
-    """Timesteps at which a pair is looked at in one loss: so many times its activations are held."""
+    """Timesteps of a pair in one loss: so many times its activations are held."""
     share_of_device: int
     """Pairs a device takes per update; micro-batches divide it."""
     precision: Literal["fp32", "bf16", "fp16"]
@@ -118,7 +124,7 @@ class Workload:
     attention_alone: bool = True
     """Whether an adapter sits on attention layers alone."""
     visits: int = 1
-    """Timesteps at which a pair is looked at in an update."""
+    """Timesteps of a pair in an update."""
     processes: int = 1
     sharded: bool = False
     """Processes hold a part each of what belongs to training."""

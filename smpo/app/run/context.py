@@ -1,4 +1,4 @@
-"""One attempt at an experiment: what is run, where, and who is told."""
+"""One attempt at an experiment: the spec, its folder, its live objects, and its tracker."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ class RunContext:
 
         session = self.live.session
         return TrainState(
-            self.parameters, session.optimiser, session.average, session.scaler, session.inversion,
-            session.overflows,
+            self.parameters, session.optimiser, session.average, session.scaler, session.overflows
         )  # fmt: skip
 
     @property
@@ -81,7 +80,7 @@ class RunContext:
         facts = self.cost.state_dict()
         if unwritten := getattr(self.tracker, "unwritten", ""):
             facts["unwritten"] = unwritten
-        with suppress(OSError):  # a log that isn't there, or a disk that is full: trackers tell
+        with suppress(OSError):  # a log that isn't there, or a full disk, is the tracker's to report
             fsync(self.folder.metrics)
             facts["log"] = self.folder.metrics.stat().st_size
         return facts

@@ -5,8 +5,8 @@
         with ledger("invert"): ...          # not counted as `train`: phases never overlap, so they add up
 
 A *pass* is one picture once through the network, forwards; a backward is counted by itself, and costs about two.
-The ledger is kept in the run's folder (`cost.json`) and in each checkpoint, and a resumed run adds to what its
-checkpoint says: what a killed process did after that is done again, and counts once.
+The ledger is kept in the run's folder (`cost.json`) and in each checkpoint, and a resumed run adds to its checkpoint's:
+work of a killed process after that is done again, and counts once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smpo.app.run.energy import EnergyMeter
 from smpo.engine.monitoring.tracker import StepReport
-from smpo.kinds import Denoiser, Inversion, Objective
+from smpo.kinds import Objective
 
 if TYPE_CHECKING:
     from smpo.engine.loop import Session
@@ -87,7 +88,7 @@ class CostMeter:
 
     @property
     def training_passes(self) -> float:
-        """Everything that training asked of the networks; a backward counts as two."""
+        """All passes of training; a backward counts as two."""
         beside = sum(self.passes.get(name, 0.0) for name in ("sample", "diagnose"))
         return self.forwards - beside + 2 * self.backwards
 
@@ -129,11 +130,37 @@ class CostMeter:
         self.pictures += pictures
 
     def instrument(self, session: Session) -> None:
-        """From now on inversions and samples of this session are timed and counted. Again where it has got others."""
-        if not isinstance(session.inversion, _Inversion):
-            session.inversion = _Inversion(session.inversion, session.denoiser.device.type, self)  # type: ignore[assignment]
-        if not isinstance(session.denoiser, _Denoiser):
-            session.denoiser = _Denoiser(session.denoiser, self)
+        """Time the inversions of `session`, and count the samples of its denoiser."""
+        session.inverting = partial(self._inverting, session.denoiser.device.type)
+        sample = session.denoiser.sample
+
+        @wraps(sample)
+        def counted(
+            prompts: Sequence[str], seeds: Sequence[int], *, guidance: float, steps: int, **how: Any
+        ) -> list[Picture]:
+            with self("sample"):
+                pictures = sample(prompts, seeds, guidance=guidance, steps=steps, **how)
+            self.add_samples(len(pictures), steps=steps, guidance=guidance)
+            return pictures
+
+        session.denoiser.sample = counted  # type: ignore[method-assign]
+
+    @contextmanager
+    def _inverting(self, device: str) -> Iterator[None]:
+        """Kernels on a GPU are only queued here: events on the device take the time, and are read after the update."""
+        if device != "cuda":
+            with self("invert"):
+                yield
+            return
+        import torch
+
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        try:
+            yield
+        finally:
+            ended.record()
+            self.queued.append((began, ended))
 
     def measure(self, session: Session) -> None:
         """FLOPs of one forward pass of one picture, counted by torch on a row of the first batch."""
@@ -148,8 +175,8 @@ class CostMeter:
             self.flop_per_pass = float(counter.get_total_flops()) or None
 
     def load(self, folder: RunFolder, kept: Mapping[str, Any]) -> None:
-        """Add what was done before: what the checkpoint says, whose facts are `kept`, else what an interrupted part of
-        the run has written."""
+        """Add earlier costs: those in the checkpoint's facts `kept`, else those that an interrupted part of the run has
+        written."""
         self._joined = True
         # What was damaged meanwhile costs its figures, not the run.
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -172,8 +199,8 @@ class CostMeter:
 
     @contextmanager
     def closing(self, folder: RunFolder) -> Iterator[None]:
-        """However the block is left, the sum is written. What ended it is said, and not that this couldn't be written
-        either."""
+        """However the block is left, write the sum. An error of the block is raised, and not one of writing after
+        it."""
         try:
             yield
         except BaseException:
@@ -250,66 +277,6 @@ class CostMeter:
             *([f"overflow   {self.skipped:,} attempts at updates, repeated"] if self.skipped else []),
             *([f"energy     {', '.join(joules)}, whatever else ran there included"] if joules else []),
         ]
-
-
-class _Inversion:
-    """An inversion that keeps the time."""
-
-    def __init__(self, inner: Inversion, device: str, ledger: CostMeter) -> None:
-        self._inner, self._device, self._ledger = inner, device, ledger
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        if self._device == "cuda":
-            return self._queued(*arguments, **named)
-        with self._ledger("invert"):
-            return self._inner(*arguments, **named)
-
-    def _queued(self, *arguments: Any, **named: Any) -> Any:
-        """A kernel that was only queued has taken no time yet: the device notes the time itself, and is asked when the
-        update is over and it has nothing to do."""
-        import torch
-
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
-        try:
-            return self._inner(*arguments, **named)
-        finally:
-            ended.record()
-            self._ledger.queued.append((began, ended))
-
-
-class _Denoiser:
-    """A denoiser whose samples are counted; everything else, assignments too, goes to the one inside."""
-
-    def __init__(self, inner: Denoiser, ledger: CostMeter) -> None:
-        object.__setattr__(self, "_inner", inner)
-        object.__setattr__(self, "_ledger", ledger)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._inner, name, value)
-
-    def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        guidance: float,
-        steps: int,
-        **how: Any,
-    ) -> list[Picture]:
-        ledger: CostMeter = self._ledger
-        with ledger("sample"):
-            pictures: list[Picture] = self._inner.sample(
-                prompts, seeds, guidance=guidance, steps=steps, **how
-            )
-        ledger.add_samples(len(pictures), steps=steps, guidance=guidance)
-        return pictures
 
 
 def _forget_peak() -> None:

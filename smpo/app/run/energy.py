@@ -1,4 +1,4 @@
-"""Joules, where the device tells them: NVIDIA's counter of the GPU in use, and the processor's own (RAPL).
+"""Joules, where the device counts them: NVIDIA's counter of the GPU in use, and the processor's own (RAPL).
 
 Counters count everything that the device does, other people's work included, and RAPL's start again from zero every
 half an hour or so: `tick` must be called more often than that. Where nothing can be read (no counter, no right to read
@@ -33,7 +33,7 @@ class EnergyMeter:
                 self.joules[device] = 0.0
 
     def tick(self) -> None:
-        """Read again. A counter that can't be read any more has said all that it will."""
+        """Read the counters. One that can't be read any more is dropped."""
         for counter in list(self._counters):
             device, read, wraps, before = counter
             try:

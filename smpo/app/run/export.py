@@ -1,4 +1,4 @@
-"""The result of a run: a folder that others load, with a card that tells how it came to be."""
+"""The result of a run: a folder that others load, with its model card."""
 
 from __future__ import annotations
 

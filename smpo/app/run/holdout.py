@@ -1,4 +1,4 @@
-"""Looks at the held-out pairs during a run."""
+"""Metrics of the held-out pairs during a run."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class HoldoutMonitor:
     every: int
     steps: int
     spend: Callable[[int], None]
-    """Told how many network passes a look took."""
+    """Receives the number of network passes of an evaluation."""
     _known: dict[int, Tensor] = field(default_factory=dict)
-    """The errors after the last update that was looked at: who asks twice, computes once."""
+    """The errors after the last evaluated update, computed once."""
 
     def due(self, step: int) -> bool:
         return step % self.every == 0 or step == self.steps
@@ -66,7 +66,8 @@ def diagnosis(
     note: Callable[[str], None],
     spend: Callable[[int], None],
 ) -> HoldoutMonitor | None:
-    """What to look at, or None when nothing is held out. Call it before the first update."""
+    """The monitor, or None when nothing is held out. Call it before the first update: until then the policy is the
+    reference, and its errors are the base's."""
     import torch
 
     from smpo.engine.monitoring.holdout import Holdout

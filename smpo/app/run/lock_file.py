@@ -64,9 +64,9 @@ def arithmetic() -> dict[str, Any]:
 
 
 def prompts_digest(prompts: list[Prompt]) -> str:
-    """What is asked of both models, in order, whatever file it came from."""
-    told = [[prompt.text, prompt.group] for prompt in prompts]
-    return hashlib.sha256(json.dumps(told, ensure_ascii=True).encode()).hexdigest()[:32]
+    """The digest of the prompts in order, whatever file they came from."""
+    texts = [[prompt.text, prompt.group] for prompt in prompts]
+    return hashlib.sha256(json.dumps(texts, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
 def compare_locks(

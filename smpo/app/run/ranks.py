@@ -1,8 +1,8 @@
 """A run of several processes, as each of them sees it.
 
-The same command is started several times, by `smpo run --devices`, torchrun, accelerate or Slurm. The main process does
-what a run of one process does and is the only one that speaks, plans, opens the folder and reports to trackers. The
-others wait for its word and then train along; they read the *resolved* spec, so that nothing is resolved twice.
+`smpo run --devices`, torchrun, accelerate or Slurm starts the same command several times. The main process does what a
+run of one process does, and is the only one that prints, plans, opens the folder and logs to trackers. The others wait
+for the folder, load the *resolved* spec from it, and train along.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def require_single_process(place: RankInfo | None, what: str, instead: str) -> None:
-    """Raise `MachineError` where a launcher has started several of what is meant to be one."""
+    """Raises `MachineError` where a launcher has started several processes of `what`, which takes one."""
     if place is not None and place.world > 1:
         raise MachineError(
             f"{place.launcher} started {place.world} processes, and {what} is the work of one",
@@ -44,15 +44,12 @@ def require_single_process(place: RankInfo | None, what: str, instead: str) -> N
 
 @contextmanager
 def abort_on_error(place: RankInfo | None) -> Iterator[None]:
-    """Around everything that the main process does before there is a run: whatever ends it ends the others too."""
+    """Around everything that the main process does before there is a run: an error ends the other processes too."""
     try:
         yield
-    except BaseException as error:
+    except BaseException:
         if place is not None:
-            finished = isinstance(error, RunExists) and place.restarts > 0
-            Liveness(place).abort_all(
-                0 if finished else error.exit_code if isinstance(error, SmpoError) else 1
-            )
+            Liveness(place).abort_all()
         raise
 
 
@@ -65,7 +62,7 @@ def run_rank0(
     again: bool = False,
     resume: bool = False,
 ) -> Result:
-    """The main process: opens the run, says so, and does it. After a restart by the launcher it goes on by itself."""
+    """The main process: opens the run's folder, publishes it, and works. After a restart by the launcher it resumes."""
     spec, restarted = resolved.spec, place.restarts > 0
     try:
         with abort_on_error(place):
@@ -83,27 +80,28 @@ def run_rank0(
         console.note("all was done when the processes were started again")
         return Result(error.folder)
     with folder:
-        call = Liveness(place)  # kept: the store may live in this process
-        call.begin(folder.path, resumed=folder.resumed)
+        liveness = Liveness(place)
+        liveness.begin(folder.path, resumed=folder.resumed)
         try:
-            with call.watching():
-                result = work(resolved, folder, console, call=call)
+            with liveness.watching():
+                result = work(resolved, folder, console, liveness=liveness)
                 shutdown_process_group()
         finally:
-            call.wait_for_all()
+            liveness.wait_for_all()
     return result
 
 
-def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_code: bool = False) -> int:
-    """Any other process: waits for the main one and trains along. Returns the code to end with. Raises `MachineError`
-    where this machine doesn't see the run's folder."""
+def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_code: bool = False) -> None:
+    """Any other process: trains along with the main one. Raises `MachineError` where this machine doesn't see the run's
+    folder, and errors that no process before it reports: otherwise the exit code of the main process counts, and this
+    one ends with 0, lest the launcher terminate the main process while it reports."""
     from smpo.tracking.console import Console as Terminal
 
-    call = Liveness(place)
-    said = call.receive_run()
-    if isinstance(said, int):
-        return said
-    path, resumed = said
+    liveness = Liveness(place)
+    published = liveness.receive_run()
+    if published is None:
+        return
+    path, resumed = published
     if not (path / "resolved.yaml").is_file():
         raise MachineError(
             f"{place} doesn't find the run's folder {path} on its machine",
@@ -114,29 +112,24 @@ def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_cod
     )
     with Terminal(quiet=True, stream=open(os.devnull, "w", encoding="utf-8")) as console:  # noqa: PTH123
         try:
-            with call.watching():
-                work(resolved, RunFolder(path, resumed=resumed), console, main=False, call=call)
+            with liveness.watching():
+                work(resolved, RunFolder(path, resumed=resumed), console, main=False, liveness=liveness)
                 shutdown_process_group()
-        except KeyboardInterrupt as stop:
-            return int(getattr(stop, "exit_code", 130))
-        except SmpoError as error:
-            if call.error_reported_elsewhere():
-                return error.exit_code
-            raise
-    return 0
+        except KeyboardInterrupt:
+            return
+        except SmpoError:
+            if not liveness.error_reported_elsewhere():
+                raise
 
 
 def shutdown_process_group() -> None:
-    """Say good-bye to the other processes: one that just ends while they still work may be aborted by its threads.
+    """Destroy the process group before Python ends.
 
-    gloo's threads let go of the last tensors they sent when Python lets them run, and one that is refused since the
-    interpreter is already going aborts the process (`terminate called without an active exception`).
+    gloo's threads release the last tensors that they sent when Python lets them run; a thread that is refused because
+    the interpreter ends aborts the process (`terminate called without an active exception`).
     """
     import torch.distributed as dist
 
     if dist.is_initialized():
         dist.destroy_process_group()
-        time.sleep(_REST)
-
-
-_REST = 0.05  # seconds in which Python is free for them
+        time.sleep(0.05)  # Python is free for those threads

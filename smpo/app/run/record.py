@@ -69,7 +69,7 @@ class _Ending:
 
 @contextmanager
 def finishing(tracker: Tracker) -> Iterator[_Ending]:
-    """However the block is left, the tracker is told: an error is `failed`, an interrupt `stopped`."""
+    """However the block is left, finish the tracker: an error is `failed`, an interrupt `stopped`."""
     ending = _Ending()
     try:
         yield ending
@@ -84,7 +84,7 @@ def finishing(tracker: Tracker) -> Iterator[_Ending]:
 
 
 def info(run: RunContext) -> RunInfo:
-    """What the tracker is told at the start."""
+    """The run's facts for the tracker."""
     spec, identity, folder = run.spec, run.resolved.identity, run.folder
     return RunInfo(
         name=spec.name,

@@ -73,7 +73,7 @@ def run(
 
 def work(
     resolved: Resolved[ExperimentSpec], folder: RunFolder, console: Console, *, main: bool = True,
-    overseer: TrialHook | None = None, expected: Expected | None = None, call: Liveness | None = None,
+    overseer: TrialHook | None = None, expected: Expected | None = None, liveness: Liveness | None = None,
 ) -> Result:  # fmt: skip
     """The run itself, in an opened folder. Processes other than the main one train along and record nothing."""
     from smpo.app.build.build import build_run, unshard
@@ -92,12 +92,20 @@ def work(
         with clock("prepare"):
             live = build_run(
                 resolved.spec, report=report, progress=console.progress, say=console.warn, clock=clock,
-                call=call,
+                liveness=liveness,
             )  # fmt: skip
         session = live.session
         clock.instrument(session)
         attempt = RunContext(
-            resolved, folder, live, tracker, console, clock, is_main=main, trial_hook=overseer, liveness=call
+            resolved,
+            folder,
+            live,
+            tracker,
+            console,
+            clock,
+            is_main=main,
+            trial_hook=overseer,
+            liveness=liveness,
         )
         start, facts = restore(
             folder.checkpoints, attempt.state, spec_hash=folder.spec_hash, say=console.warn, writes=main

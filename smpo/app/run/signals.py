@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
@@ -29,22 +29,28 @@ def terminable() -> Iterator[None]:
     """Inside the block SIGTERM raises `Terminated`, so that whatever was begun is ended in order. Does nothing outside
     the main thread."""
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = {one: signal.signal(one, hear) for one in _heeded()}
+    earlier = {number: signal.signal(number, handle) for number in _heeded()}
     try:
         yield
     finally:
-        for one, handler in earlier.items():
-            signal.signal(one, handler)
+        _restore(earlier)
+
+
+def _restore(earlier: Mapping[Any, Any]) -> None:
+    """Signals that were ignored meanwhile stay so: after the loss of a process the others' SIGTERM is (`Liveness`)."""
+    for number, handler in earlier.items():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _heeded() -> list[signal.Signals]:
-    """Of the signals that end a process, those that this one isn't meant to ignore."""
+    """Of the signals that end a process, those that it doesn't ignore already, as `nohup` makes it."""
     return [one for one in _ENDS if signal.getsignal(one) is not signal.SIG_IGN]
 
 
@@ -59,7 +65,7 @@ def any_rank_interrupted(wish: bool, accelerator: Any) -> bool:
 
 
 class Interrupt:
-    """Inside the block, signals are remembered instead of raised. Does nothing outside the main thread.
+    """Inside the block, signals set a flag and raise nothing. Does nothing outside the main thread.
 
     `busy`: whether an update could be broken off right now; None where it must not be, because other processes would
     wait for it.
@@ -80,8 +86,7 @@ class Interrupt:
     ) -> None:
         if signal.SIGALRM in self._earlier:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for one, handler in self._earlier.items():
-            signal.signal(one, handler)
+        _restore(self._earlier)
 
     def wanted(self, accelerator: Any) -> bool:
         """Whether to stop now; all processes of a run give the same answer, so that none waits for the others."""
@@ -103,6 +108,6 @@ class Interrupt:
         )
 
     def _insist(self, number: int, frame: FrameType | None) -> None:
-        """The notice is running out. Asked again and again, until an update is at work: writing isn't broken off."""
+        """The notice is running out. Called twice a second until an update is at work: writing isn't broken off."""
         if self._busy is not None and self._busy():
             raise Terminated

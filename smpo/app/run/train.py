@@ -1,197 +1,144 @@
-"""The training of a run: after each update, what was seen is written down, and it is decided how to go on."""
+"""The training of a run, update by update: log, evaluate the held-out pairs, warn, checkpoint, prune, preview."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from smpo.app.run.checkpoint_schedule import (
+    CheckpointSchedule,
+    checkpoint_on_error,
+    checkpoint_writer,
+    roll_back,
+)
 from smpo.app.run.context import RunContext
 from smpo.app.run.nan_policy import updates
 from smpo.app.run.signals import Interrupt
 from smpo.app.run.trial_hook import Pruned
-from smpo.engine.checkpoints.files import SCORE
-from smpo.errors import RunError, Terminated
 
 if TYPE_CHECKING:
     from smpo.app.run.holdout import HoldoutMonitor
-    from smpo.engine.checkpoints.writer import CheckpointWriter
+    from smpo.engine.monitoring.tracker import StepReport
 
 __all__ = ["train"]
 
 
 def train(run: RunContext) -> None:
-    """The updates that are still to be done. Raises `Pruned`, `NonFiniteLoss`, and KeyboardInterrupt after a
-    checkpoint when the run was asked to stop."""
-    from smpo.app.run.holdout import diagnosis
-    from smpo.engine.monitoring.alerts import RunawayInversion, WinnerDrop
-    from smpo.engine.overflow import in_words
-
-    spec, session, runtime = run.spec, run.live.session, run.spec.runtime
-    tracker, console, clock, alarm = run.tracker, run.console, run.cost, RunawayInversion()
-
+    """The updates that are still to be done. Raises `Pruned`, `NonFiniteLoss`, and after a checkpoint KeyboardInterrupt
+    where the run was interrupted."""
+    session, console, done = run.live.session, run.console, run.start
     if run.start < session.steps:
         console.phase("training")
-    look = None
-    if run.is_main and (run.start < session.steps or run.trial_hook is not None):
-        look = diagnosis(spec, run.live, run.folder, run.start, console.note, clock.add_holdout_passes)
-    winners = WinnerDrop() if look is None else WinnerDrop(memory=2)
-    drawn = spec.inversion.max_steps() == 0  # only then do the training errors tell
-    every, done = runtime.checkpoint_every or 0, run.start
-    saved = run.start // every if every else 0
+    holdout = _holdout(run)
+    warnings = _Warnings(run, holdout)
     busy = (lambda: session.busy) if session.accelerator.num_processes == 1 else None
     with (
-        _checkpoint_writer(run) as keeper,
+        checkpoint_writer(run) as writer,
         Interrupt(console.note, busy) as interrupt,
-        _checkpoint_on_error(run, keeper) as tried,
+        checkpoint_on_error(run, writer) as tried,
     ):
-        if run.writes_checkpoint and runtime.on_nan == "roll-back" and run.start == 0:
-            keeper.save(0, run.state)  # where to return to before there is another
-        if run.is_main and run.start:
-            keeper.prune(run.start)
-        _after_update(run, run.start, look)
-        for report in updates(run, back=partial(_roll_back, run, keeper)):
-            done, final = report.step, report.step == session.steps
-            if report.step % runtime.log_every == 0 or final:
-                tracker.metrics(
-                    {f"train/{k}": v for k, v in report.metrics.items()}
-                    | {"train/pairs_per_second": report.pairs / report.seconds},
-                    report.step,
-                )
-            clock.update(report, session.objective)
-            console.step(report, session.steps)
-            if run.folder.held:
-                run.folder.update(report.step)
-            score: dict[str, float] = {}
-            fallen = winners.watch(report.metrics) if look is None and drawn else None
-            if look is not None and look.due(report.step):
-                with clock("diagnose"):
-                    found = look.metrics(report.step)
-                tracker.metrics({f"holdout/{name}": value for name, value in found.items()}, report.step)
-                fallen = winners.watch(found)
-                score = _score(run, keeper, report.step, found)
-            if report.skipped:
-                console.note(in_words(report))
-            for message in (alarm.watch(report.metrics["tau_squared"]), fallen):
-                if message:
-                    console.warn(message)
-            due = every and report.step // every > saved
+        checkpoints = CheckpointSchedule(run, writer, tried)
+        _after_update(run, run.start, holdout)
+        for report in updates(run, back=partial(roll_back, run, writer)):
+            done = report.step
+            _log(run, report)
+            evaluated = _evaluate_holdout(run, holdout, done)
+            score = checkpoints.score(done, evaluated)
+            warnings.check(report, evaluated)
             stop = interrupt.wanted(session.accelerator)
-            if run.writes_checkpoint and run.any_rank(bool(due or final or stop or score)):
-                tried.append(report.step)
-                keeper.save(report.step, run.state, {**run.facts(), **score}, must=final or stop)
-                saved = report.step // every if every else 0
-            if stop and not final:
-                console.note(f"stopped after update {report.step}; `--resume` goes on from there")
+            checkpoints.save_if_due(done, score, stop=stop)
+            if stop and done < session.steps:
+                console.note(f"stopped after update {done}; `--resume` goes on from there")
                 raise interrupt.reason()
-            _after_update(run, report.step, look)
-    if (overflows := session.overflows).skipped:
-        advice = "; `--set train.precision=bf16` needs no loss scale" if overflows.many else ""
-        (console.warn if overflows.many else console.note)(overflows.sentence + advice)
-    if run.writes_checkpoint and done < session.steps:  # the last ones were left out
-        keeper.save(session.steps, run.state, run.facts(), must=True)
+            _after_update(run, done, holdout)
+    warnings.overflows()
+    if run.writes_checkpoint and done < session.steps:  # `runtime.on_nan` left the last updates out
+        writer.save(session.steps, run.state, run.facts(), must=True)
 
 
-@contextmanager
-def _checkpoint_on_error(run: RunContext, keeper: CheckpointWriter) -> Iterator[list[int]]:
-    """An error, or a notice that ran out, leaves a checkpoint of the last whole update: no finished one is lost.
+def _holdout(run: RunContext) -> HoldoutMonitor | None:
+    from smpo.app.run.holdout import diagnosis
 
-    Of several processes the main one writes it, or the first that is left: all hold the same state. Only a sharded one
-    takes all of them, and is written when all have failed in the same way. Yields the updates of which a checkpoint was
-    tried: what the disk refused once isn't tried again.
-    """
-    from smpo.engine.monitoring.alerts import NonFiniteLoss
-
-    session = run.live.session
-    tried = [run.start]
-    try:
-        yield tried
-    except Pruned:
-        raise
-    except (Exception, Terminated) as error:
-        if run.liveness is not None:
-            if isinstance(error, Terminated):
-                raise  # whoever terminates several processes does so to all
-            run.liveness.first_dead_rank()
-        if run.live.sharded and not isinstance(error, NonFiniteLoss):
-            raise
-        writes = (
-            run.writes_checkpoint
-            if run.liveness is None or run.live.sharded
-            else run.liveness.is_first_alive()
+    if run.is_main and (run.start < run.live.session.steps or run.trial_hook is not None):
+        return diagnosis(
+            run.spec, run.live, run.folder, run.start, run.console.note, run.cost.add_holdout_passes
         )
-        whole = session.applied
-        if writes and whole is not None and whole > max(tried) and not run.any_rank(not _finite(run)):
-            session.discard_gradients()
-            try:
-                keeper.save(whole, run.state, run.facts(), must=True)
-            except RunError as refused:
-                run.console.warn(refused.message)
-            else:
-                run.console.note(f"there is a checkpoint of update {whole}; `--resume` goes on from it")
-        raise
+    return None
 
 
-def _finite(run: RunContext) -> bool:
-    from smpo.engine.sharding import local_shard
-
-    return all(bool(local_shard(one).isfinite().all()) for one in run.parameters.values())
-
-
-def _roll_back(run: RunContext, keeper: CheckpointWriter) -> int:
-    """Restore the last checkpoint; returns the updates that it holds."""
-    from smpo.engine.checkpoints.checkpoint import restore
-
-    keeper.wait()
-    if run.liveness is not None:
-        run.liveness.barrier()  # the main process may have been writing the newest checkpoint until now
-    found = restore(
-        run.folder.checkpoints, run.state, spec_hash=run.resolved.identity.spec_hash,
-        say=run.console.warn, writes=run.is_main,
-    )  # fmt: skip
-    run.live.on_weights_changed()
-    return found.step
+def _log(run: RunContext, report: StepReport) -> None:
+    session = run.live.session
+    if report.step % run.spec.runtime.log_every == 0 or report.step == session.steps:
+        metrics = {f"train/{name}": value for name, value in report.metrics.items()}
+        metrics["train/pairs_per_second"] = report.pairs / report.seconds
+        run.tracker.metrics(metrics, report.step)
+    run.cost.update(report, session.objective)
+    run.console.step(report, session.steps)
+    if run.folder.held:
+        run.folder.update(report.step)
 
 
-def _after_update(run: RunContext, step: int, look: HoldoutMonitor | None) -> None:
-    """What follows an update, behind its checkpoint. Whoever goes on from a checkpoint begins with this, lest it be
-    missing."""
+def _evaluate_holdout(run: RunContext, holdout: HoldoutMonitor | None, step: int) -> Mapping[str, float]:
+    """Metrics of the held-out pairs; empty where they aren't due."""
+    if holdout is None or not holdout.due(step):
+        return {}
+    with run.cost("diagnose"):
+        metrics = holdout.metrics(step)
+    run.tracker.metrics({f"holdout/{name}": value for name, value in metrics.items()}, step)
+    return metrics
+
+
+class _Warnings:
+    """Warnings about inversions that run away, winners that lose likelihood, and fp16 that overflows."""
+
+    def __init__(self, run: RunContext, holdout: HoldoutMonitor | None) -> None:
+        from smpo.engine.monitoring.alerts import RunawayInversion, WinnerDrop
+
+        self._console, self._overflows = run.console, run.live.session.overflows
+        self._inversion = RunawayInversion()
+        self._winners = WinnerDrop() if holdout is None else WinnerDrop(memory=2)
+        # Errors of training pairs are comparable only where their noise is drawn and not inverted.
+        self._watch_training = holdout is None and run.spec.inversion.max_steps() == 0
+
+    def check(self, report: StepReport, evaluated: Mapping[str, float]) -> None:
+        from smpo.engine.overflow import in_words
+
+        if report.skipped:
+            self._console.note(in_words(report))
+        observed = report.metrics if self._watch_training else evaluated
+        dropped = self._winners.watch(observed) if observed else None
+        for message in (self._inversion.watch(report.metrics["tau_squared"]), dropped):
+            if message:
+                self._console.warn(message)
+
+    def overflows(self) -> None:
+        """The summary after the last update."""
+        if not self._overflows.skipped:
+            return
+        if self._overflows.many:
+            self._console.warn(
+                self._overflows.sentence + "; `--set train.precision=bf16` needs no loss scale"
+            )
+        else:
+            self._console.note(self._overflows.sentence)
+
+
+def _after_update(run: RunContext, step: int, holdout: HoldoutMonitor | None) -> None:
+    """Pruning and preview, after the checkpoint of an update. A resumed run begins with them: the process before it may
+    have ended between the two."""
     if run.trial_hook is not None and step:
         with run.cost("rungs"):
-            reason = run.trial_hook.should_prune(step, run.resolved, run.live, run.tracker, look)
+            reason = run.trial_hook.should_prune(step, run.resolved, run.live, run.tracker, holdout)
         if reason:
             raise Pruned(reason)
     if step < run.live.session.steps:
         _preview(run, step)
 
 
-def _checkpoint_writer(run: RunContext) -> CheckpointWriter:
-    from smpo.engine.checkpoints.writer import CheckpointWriter
-
-    return CheckpointWriter(
-        run.folder.checkpoints,
-        keep=run.spec.runtime.keep,
-        spec_hash=run.resolved.identity.spec_hash,
-        say=run.console.warn,
-        background=run.spec.runtime.background_checkpoints,
-        writes=run.is_main or not run.live.sharded,
-    )
-
-
-def _score(
-    run: RunContext, keeper: CheckpointWriter, step: int, found: Mapping[str, float]
-) -> dict[str, float]:
-    """What a checkpoint is called good by, where it is the best so far and that is worth one."""
-    name = run.spec.runtime.keep_best
-    if name is None or name not in found or not keeper.is_better(step, found[name]):
-        return {}
-    run.console.note(f"the best of held-out {name} so far: {found[name]:.4g}, after update {step}")
-    return {SCORE: found[name]}
-
-
 def _preview(run: RunContext, step: int) -> None:
-    """A grid of the same few prompts and seeds, so that one can watch them change; where one is due."""
+    """Log a grid of samples for a few fixed prompts and seeds, where it is due."""
     every = run.spec.runtime.preview_every
     if not every or step % every or run.spec.evaluate is None or not run.writes_checkpoint:
         return

@@ -19,7 +19,7 @@ __all__ = ["Pruned", "TrialHook"]
 
 
 class Pruned(RunError):
-    """The sweep that a run belongs to saw no hope in it."""
+    """The sweep that a run belongs to has pruned it."""
 
 
 class TrialHook(Protocol):
@@ -41,5 +41,5 @@ class TrialHook(Protocol):
         tracker: Tracker,
         look: HoldoutMonitor | None,
     ) -> str | None:
-        """Asked after each update: why to give up, or None to go on. `look` sees the held-out pairs, if any are."""
+        """After each update: the reason to prune, or None. `look` has the metrics of held-out pairs, if any are."""
         ...

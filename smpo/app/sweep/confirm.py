@@ -47,25 +47,21 @@ def confirm_best(
             }  # fmt: skip
             runs.append((f"{label} fresh {seed}", {**own, **confirm.set, **fresh}, tags))
     screen.note(f"{len(runs)} runs on {confirm.seeds} fresh seeds: the best, and the spec as it stands")
+    tracking = spec.runtime.tracking
     parent = SweepRun(
-        prepared.runs,
-        spec.runtime.tracking,
-        name=prepared.name,
-        study=study.id,
-        role="confirmation",
-        say=screen.warn,
+        prepared.runs, tracking, name=prepared.name, study=study.id, role="confirmation", say=screen.warn
     )
     results = coordinator.perform(runs, parent.id)
     parent.status("done")
     figures: dict[str, list[Mapping[str, float]]] = {}
     for label in settings:
         for seed in range(confirm.seeds):
-            found = results.get(f"{label} fresh {seed}", {})
-            one = figures_of(Path(found["folder"])) if found.get("folder") else {}
-            if not all(math.isfinite(one.get(goal.metric, math.nan)) for goal in prepared.sweep.goals):
-                reason = found.get("message") or "no metric"
+            answer = results.get(f"{label} fresh {seed}", {})
+            known = figures_of(Path(answer["folder"])) if answer.get("folder") else {}
+            if not all(math.isfinite(known.get(goal.metric, math.nan)) for goal in prepared.sweep.goals):
+                reason = answer.get("message") or "no metric"
                 screen.warn(f"{label} on fresh seed {seed} gave no result: {reason}")
-            figures.setdefault(label, []).append(one)
+            figures.setdefault(label, []).append(known)
     first, *others = (
         _summary(goal, index, winners, figures) for index, goal in enumerate(prepared.sweep.goals)
     )
@@ -75,7 +71,7 @@ def confirm_best(
 def _summary(
     goal: Goal, index: int, winners: Sequence[Trial], figures: Mapping[str, Sequence[Mapping[str, float]]]
 ) -> dict[str, Any]:
-    """What fresh seeds say about one objective."""
+    """One objective on fresh seeds."""
     sign = 1.0 if goal.direction == "maximize" else -1.0
     scores = {label: [one.get(goal.metric, math.nan) for one in runs] for label, runs in figures.items()}
     default = scores["default"]
@@ -99,22 +95,21 @@ def _summary(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval over seeds (Student's t); the interval is infinite where one seed says nothing."""
+    """Mean and 95 % interval over seeds (Student's t); the interval of one seed is infinite."""
     from scipy import stats
 
-    kept = [value for value in values if math.isfinite(value)]
-    if not kept:
-        return math.nan, -math.inf, math.inf
-    mean = sum(kept) / len(kept)
-    if len(kept) < 2:
+    finite = [value for value in values if math.isfinite(value)]
+    count = len(finite)
+    mean = sum(finite) / count if finite else math.nan
+    if count < 2:
         return mean, -math.inf, math.inf
-    spread = math.sqrt(sum((value - mean) ** 2 for value in kept) / (len(kept) - 1) / len(kept))
-    half = float(stats.t.ppf(0.975, len(kept) - 1)) * spread
+    spread = math.sqrt(sum((value - mean) ** 2 for value in finite) / (count - 1) / count)
+    half = float(stats.t.ppf(0.975, count - 1)) * spread
     return mean, mean - half, mean + half
 
 
 def confirmed_lines(found: Mapping[str, Any]) -> list[str]:
-    """What fresh seeds said, in sentences."""
+    """The confirmation in sentences."""
     lines = []
     for goal in (found, *found.get("others", ())):
         for point in goal.get("points", ()):

@@ -1,4 +1,4 @@
-"""What a sweep tells: how it is going, and what a call of it came to."""
+"""The progress of a sweep, for a screen, and the result of a call of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Why = Literal["finished", "interrupted", "timeout", "gpu hours", "failures"]
 
 @dataclass(frozen=True)
 class Running:
-    """A trial on its way, for the screen."""
+    """A trial on its way."""
 
     number: int
     params: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Running:
 
 
 class SweepDisplay(Protocol):
-    """Who is told how a sweep is going."""
+    """A screen that shows a sweep."""
 
     def note(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
@@ -39,7 +39,7 @@ class SweepDisplay(Protocol):
 
 @dataclass
 class SweepResult:
-    """What a call of `sweep` came to."""
+    """The result of a call of `sweep`."""
 
     why: Why
     study: Study

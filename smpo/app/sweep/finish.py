@@ -1,4 +1,4 @@
-"""The end of a sweep: the best is confirmed, reported, and written as a spec that says where it comes from."""
+"""The end of a sweep: the best is confirmed, reported, and written as a spec with its origin in comments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import resolve
 from smpo.spec.emit import emit
 from smpo.spec.problems import SpecProblems
-from smpo.sweep.report import charts, html, table_csv
+from smpo.sweep.chart import charts
+from smpo.sweep.report import html, table_csv
 from smpo.sweep.space import written
 from smpo.sweep.trials import Trial
 
@@ -65,34 +66,31 @@ def _write_best(
 ) -> list[Path]:
     """The spec of the best trial, of a front the best by its first objective; and all of a front, beside the report."""
     prepared, goal = ending.prepared, ending.prepared.sweep.goals[0]
-    winner = winners[0]
-    for one in winners:
-        winner = one if goal.better(one.values[0], winner.values[0]) else winner
+    sign = 1 if goal.direction == "maximize" else -1
+    winner = max(winners, key=lambda trial: sign * trial.values[0])
     text, files = best_spec(ending, winner), list[Path]()
-    for one in winners if len(winners) > 1 else ():
-        file = prepared.folder / "front" / f"trial-{one.number}.yaml"
+    for trial in winners if len(winners) > 1 else ():
+        file = prepared.folder / "front" / f"trial-{trial.number}.yaml"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(best_spec(ending, one), encoding="utf-8")
+        file.write_text(best_spec(ending, trial), encoding="utf-8")
         files.append(file)
     kept = prepared.folder / f"{prepared.name}-best.yaml"
     kept.write_text(text, encoding="utf-8")
     beside = wanted or Path("experiments") / f"{prepared.name}-best.yaml"
     try:
-        if beside.exists() and not _as_written(beside, prepared):
-            screen.warn(
-                f"{beside} isn't as a sweep has written it, and is left alone; the best spec is {kept}"
-            )
-            return [kept, *files]
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        if not beside.exists() or _as_written(beside, prepared):
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8")
+            return [beside, *files]
+        why = "isn't as a sweep has written it, and is left alone"
     except OSError as error:
-        screen.warn(f"{beside} could not be written ({error.strerror}); the best spec is {kept}")
-        return [kept, *files]
-    return [beside, *files]
+        why = f"could not be written ({error.strerror})"
+    screen.warn(f"{beside} {why}; the best spec is {kept}")
+    return [kept, *files]
 
 
 def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
-    """Whether a best spec still means what its head says: what a person has changed isn't written over."""
+    """Whether a best spec still has the hash in its head: a file that a person has changed isn't written over."""
     try:
         head = re.search(r"^# spec ([0-9a-f]+) ", file.read_text(encoding="utf-8"), re.MULTILINE)
         found = resolve(
@@ -105,22 +103,19 @@ def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
 
 
 def best_spec(ending: SweepResult, winner: Trial) -> str:
-    """A spec that says everything and runs by itself; comments tell where each value comes from."""
+    """A complete spec, which runs by itself, with the origin of each value in comments."""
     prepared, study = ending.prepared, ending.study
     settings = prepared.sweep.space.settings(winner.params)
     resolved = prepared.at(settings)
     data = resolved.spec.model_dump(mode="json", by_alias=True)
     # Where it ran is not what was found: machine settings stay only if the spec's files say so.
-    runtime = {
+    data["runtime"] = {
         key: value
         for key, value in data.pop("runtime").items()
         if not resolved.origins.get(f"runtime.{key}", "default").startswith(("default", "--set"))
     }
-    data = {
-        "name": f"{prepared.name}-best"[:80],
-        **{key: one for key, one in data.items() if one and key != "name"},
-    }
-    data |= {"runtime": runtime} if runtime else {}
+    name = f"{prepared.name}-best"[:80]
+    data = {"name": name, **{key: value for key, value in data.items() if value and key != "name"}}
     if prepared.resolved.local_files:
         data = {"uses": [one.path.as_posix() for one in prepared.resolved.local_files], **data}
     comments = {
@@ -148,9 +143,10 @@ def write_report(ending: SweepResult) -> list[Path]:
     """The HTML page and the table of trials; charts beside them."""
     folder, study = ending.prepared.folder, ending.study
     (folder / "charts").mkdir(parents=True, exist_ok=True)
-    for name, svg in charts(study).items():
+    pictures = charts(study)
+    for name, svg in pictures.items():
         (folder / "charts" / f"{name}.svg").write_text(svg, encoding="utf-8")
     page, table = folder / "report.html", folder / "trials.csv"
-    page.write_text(html(study, confirmed=confirmed_lines(ending.confirmed)), encoding="utf-8")
+    page.write_text(html(study, pictures, confirmed=confirmed_lines(ending.confirmed)), encoding="utf-8")
     table.write_text(table_csv(study), encoding="utf-8")
     return [page, table]

@@ -1,4 +1,4 @@
-"""How a trial ended, in the study's words: from its exit code, its answer and its metrics."""
+"""The end of a trial: from its exit code, its answer and its metrics."""
 
 from __future__ import annotations
 
@@ -19,26 +19,24 @@ __all__ = ["figures_of", "record"]
 
 
 def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepared: ResolvedSweep) -> None:
-    """Tell the study: done, pruned, failed with its reason, or given back to be tried again."""
+    """Record a trial in the study: done, pruned, failed with its reason, or given back to be tried again."""
     state, message = str(answer.get("state", "")), str(answer.get("message", ""))
-    trial, retries = job.trial, prepared.sweep.spec.retries
+    trial, retries, log = job.trial, prepared.sweep.spec.retries, f"(log: logs/{job.log.name})"
     trial.set_user_attr("seconds", round(time.monotonic() - job.began, 2))
     folder = Path(answer["folder"]) if answer.get("folder") else None
     if folder is not None:
         trial.set_user_attr("run", f"{folder.parent.name}/{folder.name}")
     if state in ("done", "reused") and folder is not None:
-        _complete(job, folder, "done" if state == "done" else "reused", study, prepared)
+        _complete(trial, folder, "done" if state == "done" else "reused", study, prepared)
     elif state == "pruned":
         study.end(trial, "pruned", "pruned", message)
     elif state == "diverged" and len(prepared.sweep.goals) == 1:
         # For the sampler it is a bad result, not an accident: pruned trials count as worse than all others.
         study.end(trial, "pruned", "diverged", message)
     elif state in ("diverged", "crashed", "out of memory", "refused"):
-        study.end(trial, "failed", state, f"{message} (log: logs/{job.log.name})")  # type: ignore[arg-type]
+        study.end(trial, "failed", state, f"{message} {log}")  # type: ignore[arg-type]
     elif job.overdue is not None:
-        study.end(
-            trial, "failed", "timed out", f"took longer than {job.overdue:.0f} s (log: logs/{job.log.name})"
-        )
+        study.end(trial, "failed", "timed out", f"took longer than {job.overdue:.0f} s {log}")
     elif state == "stopped" or job.asked_to_stop:
         study.give_back(trial, "interrupted", message or "stopped")
     elif int(trial.user_attrs.get("tries", 0)) < retries:
@@ -48,28 +46,28 @@ def record(job: Job, code: int, answer: Mapping[str, Any], study: Study, prepare
 
 
 def _complete(
-    job: Job, folder: Path, outcome: Literal["done", "reused"], study: Study, prepared: ResolvedSweep
+    trial: Any, folder: Path, outcome: Literal["done", "reused"], study: Study, prepared: ResolvedSweep
 ) -> None:
     spec, goals, figures = prepared.sweep.spec, prepared.sweep.goals, figures_of(folder)
     missing = [goal.metric for goal in goals if goal.metric not in figures]
     if missing:
-        study.end(job.trial, "failed", "crashed", f"the run did not report `{missing[0]}`")
+        study.end(trial, "failed", "crashed", f"the run did not report `{missing[0]}`")
         return
     values = [figures[goal.metric] for goal in goals]
     if not all(map(math.isfinite, values)):
-        study.end(job.trial, "failed", "diverged", "the objective is not a finite number")
+        study.end(trial, "failed", "diverged", "the objective is not a finite number")
         return
     kept = {
         name: value
         for name, value in figures.items()
         if name.startswith(("eval/", "drift/", "holdout/", "seconds/", "cost/"))
     }
-    job.trial.set_user_attr("metrics", kept)
+    trial.set_user_attr("metrics", kept)
     for name, bound in spec.constraints.items():
         value = figures.get(name, math.inf)
         excess = value - bound.max if bound.max is not None else (bound.min or 0.0) - value
-        job.trial.set_constraint(name, excess if math.isfinite(excess) else 1e30)
-    study.end(job.trial, "done", outcome, "", values)
+        trial.set_constraint(name, excess if math.isfinite(excess) else 1e30)
+    study.end(trial, "done", outcome, "", values)
     if outcome == "done":  # a finished trial is never resumed
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     if spec.keep == "best":
@@ -96,10 +94,5 @@ def figures_of(folder: Path) -> dict[str, float]:
 def _ended(code: int) -> str:
     if code >= 0:
         return f"its process ended with status {code} and no word"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = str(-code)
-    return f"its process was killed by {name}" + (
-        " (perhaps for its memory)" if -code == signal.SIGKILL else ""
-    )
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    return f"its process was killed by {name}" + " (perhaps for its memory)" * (-code == signal.SIGKILL)

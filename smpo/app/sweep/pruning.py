@@ -24,8 +24,6 @@ def follow(job: Job, sweep: Sweep) -> None:
         job.step = max(job.step, point.step)
         if job.trial is None:
             continue
-        if point.step in job.order.rungs and any(name.startswith("rung/") for name in point.values):
-            continue
         metric = sweep.spec.report
         if metric in point.values and sweep.spec.prune and not job.order.rungs:
             _report(job, sweep, point.step, point.values[str(metric)])

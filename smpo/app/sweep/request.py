@@ -1,4 +1,4 @@
-"""What is asked of a sweep, and the sweep once it is known to be sound: everything is checked, nothing is run."""
+"""The request for a sweep, and the sweep once it is known to be sound: everything is checked, nothing is run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ResolvedSweep", "SweepRequest", "resolve_sweep"]
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What the command line asks for."""
+    """The arguments of the command line."""
 
     spec: Path
     sets: tuple[str, ...] = ()
@@ -42,6 +42,13 @@ class SweepRequest:
     storage: str | None = None
     fork: bool | None = None
     """Whether to fork trials from a server; None decides by the device."""
+
+    def at(self, settings: Mapping[str, Any]) -> Resolved[ExperimentSpec]:
+        """The spec with these settings on top."""
+        return resolve(
+            self.spec, skeleton=ExperimentSpec, sets=self.sets, trial=settings, extra_roots=self.roots,
+            no_local_code=self.no_local_code,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,28 +90,18 @@ class ResolvedSweep:
 
     @property
     def wanted(self) -> int:
-        asked = self.request.trials or self.sweep.spec.trials
+        trials = self.request.trials or self.sweep.spec.trials
         grid = self.sweep.space.grid() if self.sweep.spec.sampler.walks else None
-        return asked if grid is None else min(asked, math.prod(map(len, grid.values())))
+        return trials if grid is None else min(trials, math.prod(map(len, grid.values())))
 
     def at(self, settings: Mapping[str, Any]) -> Resolved[ExperimentSpec]:
         """The spec with these settings on top."""
-        wish = self.request
-        return resolve(
-            wish.spec, skeleton=ExperimentSpec, sets=wish.sets, trial=settings, extra_roots=wish.roots,
-            no_local_code=wish.no_local_code,
-        )  # fmt: skip
+        return self.request.at(settings)
 
 
-def resolve_sweep(wish: SweepRequest) -> ResolvedSweep:
+def resolve_sweep(request: SweepRequest) -> ResolvedSweep:
     """Read and check everything: the block, every corner of the space, the first trials. Runs nothing."""
-
-    def at(settings: Mapping[str, Any]) -> Resolved[ExperimentSpec]:
-        return resolve(
-            wish.spec, skeleton=ExperimentSpec, sets=wish.sets, trial=settings, extra_roots=wish.roots,
-            no_local_code=wish.no_local_code,
-        )  # fmt: skip
-
+    at = request.at
     resolved = at({})
     found = read_sweep(resolved, judge_names(resolved))
     corners = check_corners(found.space, at)
@@ -126,4 +123,4 @@ def resolve_sweep(wish: SweepRequest) -> ResolvedSweep:
             "a trial of a sweep runs on one device",
             help="`runtime.devices: 1`, and `--jobs` for as many trials at once as there are devices",
         )
-    return ResolvedSweep(wish, resolved, found, corners, first, remarks)
+    return ResolvedSweep(request, resolved, found, corners, first, remarks)

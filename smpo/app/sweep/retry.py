@@ -1,4 +1,4 @@
-"""A storage that is away, or a disk that is full, is waited for; trials go on meanwhile."""
+"""Outages of the storage, and full disks: a sweep waits for their end while its trials go on."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import time
 from types import TracebackType
 
 from smpo.app.sweep.display import SweepDisplay
-from smpo.sweep.storage import trouble
+from smpo.sweep.storage import first_line, trouble
 
 __all__ = ["RetryOutages"]
 
 _OUTAGE = 600.0
-"""Seconds for which nothing has to answer."""
+"""Seconds of an outage after which its error is raised."""
 _PAUSE = 1.0
 
 
 class RetryOutages:
-    """Around whatever is tried again and again: swallows trouble for ten minutes, then lets it through."""
+    """A context for work that is repeated: swallows errors of the storage for ten minutes, then raises them.
+
+    Optuna retries nothing itself: `RDBStorage` raises at once, and so does the journal on a full disk.
+    """
 
     def __init__(self, screen: SweepDisplay) -> None:
         self._screen = screen
@@ -38,8 +41,7 @@ class RetryOutages:
             return False
         if self._since is None:
             self._since = now
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._screen.warn(f"the sweep has to wait ({reason}); it tries for ten minutes")
+            self._screen.warn(f"the sweep has to wait ({first_line(error)}); it tries for ten minutes")
         if now - self._since > _OUTAGE:
             return False
         time.sleep(_PAUSE)

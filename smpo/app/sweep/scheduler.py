@@ -1,4 +1,4 @@
-"""Looks after the processes of one call of `smpo sweep`: begins trials, watches them, records how they ended."""
+"""The processes of one call of `smpo sweep`: trials are begun, watched, and their ends recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.app.sweep.display import Running, SweepDisplay, SweepResult, Why
+from smpo.app.sweep.display import SweepDisplay, SweepResult, Why
 from smpo.app.sweep.outcome import record
 from smpo.app.sweep.pruning import follow
 from smpo.app.sweep.request import ResolvedSweep
@@ -52,7 +52,7 @@ class SweepScheduler:
         self._changed = True
         self._patience = RetryOutages(screen)
         self._presence, self._wish = presence, prepared.request
-        self._results: dict[str, dict[str, Any]] = {}
+        self._results: dict[str, Mapping[str, Any]] = {}
         self._launcher = Launcher(prepared, starter, screen.warn)
         self.parent = open_parent(prepared, study, screen)
 
@@ -62,8 +62,6 @@ class SweepScheduler:
             if job.child is not None and job.child.poll() is None:
                 job.child.kill()
         self._launcher.close()
-
-    # ------------------------------------------------------------------------------------------ the loop
 
     def run(self) -> SweepResult:
         why: Why | None = None
@@ -131,14 +129,12 @@ class SweepScheduler:
             )
         trial.set_user_attr("spec", resolved.identity.spec_hash)
         tags = {
-            "smpo.study": self.study.id,
-            "smpo.sweep": self.study.id,
-            "smpo.trial": str(trial.number),
+            "smpo.study": self.study.id, "smpo.sweep": self.study.id, "smpo.trial": str(trial.number),
             "smpo.title": f"trial {trial.number}",
             **{f"smpo.param.{name}": str(value) for name, value in params.items()},
-        }
+        }  # fmt: skip
         job = self._launcher.job(
-            f"trial-{trial.number}", settings, resolved, tags, parent=self.parent.id, taken=self._slots
+            f"trial-{trial.number}", settings, resolved, tags, parent=self.parent.id, taken=self._slots()
         )
         job.trial, job.params = trial, params
         self._start(job)
@@ -148,11 +144,8 @@ class SweepScheduler:
         if job not in self.jobs:
             self.jobs.append(job)
 
-    @property
     def _slots(self) -> set[int]:
         return {job.slot for job in self.jobs}
-
-    # ------------------------------------------------------------------------------------------ one job
 
     def _poll(self, job: Job) -> None:
         if job.child is None:  # its settings are being run elsewhere
@@ -170,7 +163,7 @@ class SweepScheduler:
             self._ended(job, code, read_json(Path(job.order.answer)))
 
     def _enforce_timeout(self, job: Job) -> None:
-        """A trial that takes too long is asked to end, and then made to."""
+        """A trial that takes too long gets SIGTERM, and SIGKILL later."""
         limit, spent = self._wish.trial_timeout, time.monotonic() - job.began
         if limit is None or job.child is None or spent < limit:
             return
@@ -187,17 +180,11 @@ class SweepScheduler:
         if job.trial is not None:
             with unless_taken_back():
                 record(job, code, answer, self.study, self.prepared)
-        self.jobs.remove(job)  # only now: had the study not answered, it would be told again
+        self.jobs.remove(job)  # only now: with the storage away, the end is recorded at the next look
         self._changed = True
         if job.trial is None:
-            self._results[job.label] = {
-                "state": str(answer.get("state", "")), "message": str(answer.get("message", "")),
-                "folder": answer.get("folder"), "code": code,
-            }  # fmt: skip
+            self._results[job.label] = answer
             return
-        self._tell_parent()
-
-    def _tell_parent(self) -> None:
         trials = self.study.trials()
         counts, best = self.study.counts(trials), self.study.best(trials)
         figures: dict[str, float] = {
@@ -206,8 +193,6 @@ class SweepScheduler:
         if best and len(self.prepared.sweep.goals) == 1:
             figures[f"best/{self.prepared.sweep.goals[0].metric}"] = best[0].values[0]
         self.parent.metrics(figures, counts.finished + counts.failed)
-
-    # ------------------------------------------------------------------------------------------ around it
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
@@ -229,46 +214,37 @@ class SweepScheduler:
         if now - self._last_shown < _LOOK:
             return
         self._last_shown = now
-        running = [
-            Running(
-                job.trial.number if job.trial is not None else -1, job.params, job.step, job.steps,
-                now - job.began, dict(job.reports), job.label,
-            )
-            for job in self.jobs
-        ]  # fmt: skip
+        running = [job.running(now) for job in self.jobs]
         trials = self.study.trials()
         self.screen.show(trials, running, self.study.counts(trials))
 
     def _stop(self) -> None:
-        """Ask all to stop with a checkpoint; whoever doesn't in time is killed. Their settings are tried again."""
+        """Stop all trials with a checkpoint, and kill those that take too long. Their settings are tried again."""
         self.screen.note("stopping: trials write a checkpoint; the same command goes on from there")
         for job in self.jobs:
             job.asked_to_stop = True
             if job.child is not None:
                 job.child.terminate()
         until = time.monotonic() + _GRACE
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             while self.jobs and time.monotonic() < until:
                 for job in list(self.jobs):
                     if job.child is None:
                         self.jobs.remove(job)
-                        if job.trial is not None:
-                            with contextlib.suppress(*trouble()):
-                                self.study.give_back(job.trial, "interrupted", "stopped")
+                        self._give_back(job, "stopped")
                     else:
                         with contextlib.suppress(*trouble()):
                             self._poll(job)
                 time.sleep(_TICK)
-        except KeyboardInterrupt:
-            pass
         for job in self.jobs:
             if job.child is not None:
                 job.child.kill()
-            if job.trial is not None:
-                with contextlib.suppress(*trouble()):  # then its lease runs out
-                    self.study.give_back(job.trial, "interrupted", "killed while stopping")
+            self._give_back(job, "killed while stopping")
 
-    # ------------------------------------------------------------------------------------------ other runs
+    def _give_back(self, job: Job, reason: str) -> None:
+        if job.trial is not None:
+            with contextlib.suppress(*trouble()):  # with the storage away its lease runs out
+                self.study.give_back(job.trial, "interrupted", reason)
 
     def perform(
         self, runs: Sequence[tuple[str, Mapping[str, Any], dict[str, str]]], parent: str | None
@@ -280,7 +256,7 @@ class SweepScheduler:
                 label, settings, tags = waiting.pop(0)
                 job = self._launcher.job(
                     label, settings, self.prepared.at(settings), tags,
-                    parent=parent, taken=self._slots, watched=False,
+                    parent=parent, taken=self._slots(), watched=False,
                 )  # fmt: skip
                 job.label = label
                 self._start(job)

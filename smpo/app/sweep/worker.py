@@ -1,7 +1,7 @@
-"""`smpo sweep`: trials of a study, each a run in its own process, until there are as many as were asked for.
+"""`smpo sweep`: trials of a study, each a run in its own process, until there are as many as wanted.
 
-One process looks after `jobs` trials at once: it takes settings from the study, starts a process for each, answers at
-rungs, and tells the study how each ended. Any number of such processes may work on one study, on any machine that
+One process manages `jobs` trials at once: it takes settings from the study, starts a process for each, answers at
+rungs, and records in the study how each ended. Any number of such processes may work on one study, on any machine that
 reaches its storage; each also takes back the trials of those that died.
 """
 
@@ -21,7 +21,7 @@ from smpo.app.sweep.study import open_prepared, say_what
 from smpo.app.sweep.workers.forkserver import Starter
 from smpo.app.sweep.workers.locks import WorkerLocks
 from smpo.errors import RunError
-from smpo.sweep.storage import trouble
+from smpo.sweep.storage import first_line, trouble
 
 __all__ = ["sweep"]
 
@@ -33,44 +33,36 @@ def sweep(
     *,
     starter: Starter | None = None,
 ) -> SweepResult:
-    """Work on the study until it has what was wished for; interrupted, it can be called again and goes on.
+    """Work on the study until it has the wanted trials; interrupted, it can be called again and goes on.
 
     `then` is called with a finished study while trials can still be started; `starter` takes the place of what starts
     their processes.
     """
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    with _in_words(prepared):
-        return _work(prepared, screen, then, starter, worker)
-
-
-def _work(
-    prepared: ResolvedSweep, screen: SweepDisplay, then: Callable[[SweepResult, SweepScheduler], None] | None,
-    starter: Starter | None, worker: str,
-) -> SweepResult:  # fmt: skip
-    study, created = open_prepared(prepared, worker=worker)
-    say_what(prepared, study, created, screen)
-    with _terminated_is_interrupted(), WorkerLocks(prepared.folder / "workers", worker) as presence:
-        coordinator = SweepScheduler(prepared, study, presence, screen, starter)
-        try:
-            ending = coordinator.run()
-            if then is not None and ending.why == "finished":
-                then(ending, coordinator)
-            return ending
-        finally:
-            coordinator.close()
+    with _reachable(prepared):
+        study, created = open_prepared(prepared, worker=worker)
+        say_what(prepared, study, created, screen)
+        with _terminated_is_interrupted(), WorkerLocks(prepared.folder / "workers", worker) as locks:
+            scheduler = SweepScheduler(prepared, study, locks, screen, starter)
+            try:
+                result = scheduler.run()
+                if then is not None and result.why == "finished":
+                    then(result, scheduler)
+                return result
+            finally:
+                scheduler.close()
 
 
 @contextlib.contextmanager
-def _in_words(prepared: ResolvedSweep) -> Iterator[None]:
-    """A storage that stays away, in a sentence."""
+def _reachable(prepared: ResolvedSweep) -> Iterator[None]:
+    """An outage of the storage that doesn't end becomes a `RunError`."""
     try:
         yield
     except trouble() as error:
-        if isinstance(error, OSError):  # the disk's own words are plain enough
+        if isinstance(error, OSError):  # its message is plain
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"the study in {prepared.storage_shown} can't be reached: {reason}",
+            f"the study in {prepared.storage_shown} can't be reached: {first_line(error)}",
             help="nothing that ended is lost, and what runs leaves a checkpoint; the same command goes on",
         ) from error
 
@@ -79,11 +71,11 @@ def _in_words(prepared: ResolvedSweep) -> Iterator[None]:
 def _terminated_is_interrupted() -> Iterator[None]:
     """A batch system's SIGTERM is a polite Ctrl-C."""
 
-    def raise_it(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     try:
-        earlier = signal.signal(signal.SIGTERM, raise_it)
+        earlier = signal.signal(signal.SIGTERM, interrupt)
     except ValueError:  # not the main thread
         yield
         return

@@ -1,4 +1,4 @@
-"""Commands that ask whether all is well: rerun, verify, doctor."""
+"""Commands that check a machine or a run: rerun, verify, doctor."""
 
 from __future__ import annotations
 

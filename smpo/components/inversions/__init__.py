@@ -2,6 +2,5 @@
 
 from smpo.components.inversions.mixed import BlendedInversion, CommonInversion
 from smpo.components.inversions.published import DDIMInversion, NoInversion, ReNoise
-from smpo.components.inversions.stale import StaleInversion
 
-__all__ = ["BlendedInversion", "CommonInversion", "DDIMInversion", "NoInversion", "ReNoise", "StaleInversion"]
+__all__ = ["BlendedInversion", "CommonInversion", "DDIMInversion", "NoInversion", "ReNoise"]

@@ -74,7 +74,7 @@ class DDIMInversion(DDIMInversionBase):
 
 @register
 class ReNoise(RefinedInversion):
-    """ReNoise inversion: each hop is corrected by asking the network again where it arrived.
+    """ReNoise inversion: each hop is corrected by running the network again at the point of arrival.
 
     Garibi et al. 2024 (arXiv:2403.14602). SmPO takes one correction at every hop and averages the two predictions.
     """

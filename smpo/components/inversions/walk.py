@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predict, Predictors
 from smpo.maths.hop_plan import shared_passes
-from smpo.maths.hops import Combine, Convention, Spacing, Where
+from smpo.maths.hops import Convention, InversionConfig, Spacing, Where
 from smpo.spec.identity import Neutral
 from smpo.spec.removed import without
 
@@ -46,21 +47,6 @@ class DDIMInversionBase(Inversion):
     alphas: Annotated[Literal["exact", "float16"], Neutral("exact")] = "exact"
     """`float16` rounds alpha-bar before the target noise is made of it, as the official code does."""
 
-    def _refinements(self) -> int:
-        return 0
-
-    def _combine(self) -> Combine:
-        return "none"
-
-    def _weights(self) -> list[float] | None:
-        return None
-
-    def _where(self) -> Where:
-        return "every"
-
-    def _reuse_last(self) -> bool:
-        return False
-
     @property
     def needs_reference(self) -> bool:
         return self.by == "reference"
@@ -74,25 +60,22 @@ class DDIMInversionBase(Inversion):
     ) -> Noised:
         from smpo.maths.inversion import invert
 
-        noised = invert(x0, t, self.followed(predict), schedule, **self.options(len(x0), predict))
+        images = _images(len(x0), predict.levels)
+        noised = invert(x0, t, self.followed(predict), schedule, self.config(), images)
         return noised._replace(passes=noised.passes * self.networks())
 
-    def options(self, rows: int, predict: Predictors) -> dict[str, Any]:
-        """The settings of the walk as `smpo.maths.inversion.invert` calls them."""
-        return {
-            "steps": self.steps,
-            "refinements": self._refinements(),
-            "combine": self._combine(),
-            "weights": self._weights(),
-            "where": self._where(),
-            "start": self.start,
-            "convention": self.convention,
-            "skip_first": self.skip_first,
-            "spacing": self.spacing,
-            "half_alphas": self.alphas == "float16",
-            "images": _images(rows, predict.levels),
-            "reuse_last": self._reuse_last(),
-        }
+    def config(self) -> InversionConfig:
+        """The settings as `smpo.maths.inversion.invert` takes them."""
+        return InversionConfig(
+            self.steps,
+            refinements=0,
+            combine="none",
+            start=self.start,
+            convention=self.convention,
+            skip_first=self.skip_first,
+            spacing=self.spacing,
+            half_alphas=self.alphas == "float16",
+        )
 
     def followed(self, predict: Predictors) -> Predict:
         """The network whose path is taken, with guidance if there is any."""
@@ -114,20 +97,7 @@ class DDIMInversionBase(Inversion):
         return 2 if self.needs_unconditional else 1
 
     def expected_passes(self, timesteps: int, t_min: int, t_max: int, levels: int = 1) -> float:
-        return self.networks() * shared_passes(
-            levels,
-            self.steps,
-            self._refinements(),
-            timesteps,
-            self.convention,
-            t_min,
-            t_max,
-            combine=self._combine(),
-            skip_first=self.skip_first,
-            where=self._where(),
-            spacing=self.spacing,
-            reuse_last=self._reuse_last(),
-        )
+        return self.networks() * shared_passes(self.config(), levels, timesteps, t_min, t_max)
 
     @model_validator(mode="before")
     @classmethod
@@ -188,20 +158,11 @@ class RefinedInversion(DDIMInversionBase):
             )
         return self
 
-    def _refinements(self) -> int:
-        return self.refinements
-
-    def _combine(self) -> Combine:
-        return self.combine
-
-    def _weights(self) -> list[float] | None:
-        return self.weights
-
-    def _where(self) -> Where:
-        return self.where
-
-    def _reuse_last(self) -> bool:
-        return self.reuse_last
+    def config(self) -> InversionConfig:
+        return replace(
+            super().config(), refinements=self.refinements, combine=self.combine, weights=self.weights,
+            where=self.where, reuse_last=self.reuse_last,
+        )  # fmt: skip
 
 
 def _images(rows: int, levels: int) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""What objectives share: words for doubts, and reading a pair from the side that p prefers."""
+"""Functions that objectives share: texts of warnings, and a pair seen from the image that p prefers."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def of_the_preferred(
 
 
 def inverts(inversion: Inversion) -> bool:
-    """Whether noise is found by asking a network, not drawn."""
+    """Whether noise comes from a network's inversion and not from a random generator."""
     return inversion.max_steps() > 0

@@ -38,7 +38,8 @@ class ClipPreference(NetworkReward):
     file: Annotated[str | None, Neutral(None)] = None
     """A checkpoint in open_clip's layout, as HPSv2's is; the architecture is then the processor's."""
     pictures: Annotated[Literal["processor", "openai", "whole"], Neutral("processor")] = "processor"
-    """How pictures are laid out: as the processor says, as OpenAI's package does, or whole and padded, as HPSv2's."""
+    """How pictures are laid out: as the processor's configuration has it, as OpenAI's package does, or whole and
+    padded, as HPSv2's."""
     antialias: Annotated[bool, Neutral(True)] = True
     """For `whole`: shrink tensors smoothly, as torchvision does since 0.17; false is how it was before."""
 

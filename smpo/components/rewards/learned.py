@@ -37,8 +37,8 @@ class NetworkReward(Learned):
     """A learned reward whose network smpo itself runs."""
 
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Neutral("fp32")] = "fp32"
-    """Precision of the network. 16 bits take half the memory, and a fraction of the time on a GPU; scores move by what
-    docs/performance.md says, and are kept apart from those in float32."""
+    """Precision of the network. 16 bits take half the memory, and a fraction of the time on a GPU; docs/performance.md
+    has the change of scores; they are cached apart from those in float32."""
 
 
 TEXTS = ("*.json", "*.txt")

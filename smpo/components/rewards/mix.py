@@ -24,7 +24,7 @@ class Mix(Reward):
         vote   Σ w [r > centre] / Σ w,  half a vote at the centre itself
 
     Ranks and votes are against a population that is fixed beforehand, because a score may not depend on what else is
-    in the batch. docs/rewards.md says what they are for pairs.
+    in the batch. docs/rewards.md defines them for pairs.
     """
 
     use: Literal["mix"] = "mix"

@@ -18,7 +18,7 @@ __all__ = ["MPS"]
 
 @register
 class MPS(NetworkReward):
-    """MPS: a CLIP whose picture is read in the light of those words of the prompt that a condition asks for.
+    """MPS: a CLIP whose picture is read in the light of those words of the prompt that a condition selects.
 
         score = exp(logit_scale) · cos(picture after cross-attention, prompt)
 

@@ -4,7 +4,7 @@ book      every row as it lies there
 images    every image once
 groups    rows that belong together
 looks     which images look alike though their bytes differ
-findings  what is said, and how it is shown
+findings  findings with examples, and how they are shown
 labels    unusable rows, ties, pairs in several rows
 copies    the same pictures in other bytes
 crops     what is cut away, with buckets and without

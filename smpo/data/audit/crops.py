@@ -30,7 +30,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Crops:
-    """`used`: whether the spec asks for buckets; else they are what `data.buckets: {}` would bring."""
+    """`used`: whether the spec has `data.buckets`; else the buckets are those of `data.buckets: {}`."""
 
     used: bool
     lost: float

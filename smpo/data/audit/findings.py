@@ -1,4 +1,4 @@
-"""What an audit says: findings with examples, and the whole of it."""
+"""The result of an audit: findings with examples, and the report that holds them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Example:
     where: str
     prompt: str
     images: tuple[str, ...] = ()
-    """Content ids; the preferred one first, where somebody preferred one."""
+    """Content ids; the preferred one first, where there is a preference."""
     note: str = ""
     preferred: bool = False
     """Whether the first image was preferred."""

@@ -25,7 +25,7 @@ _FILED = struct.Struct(f"<16s4q{COPY}s")
 
 
 class Images:
-    """Images numbered in the order in which they are met. All are added before the first is asked for."""
+    """Images numbered in the order in which they are met. All are added before the first is read."""
 
     def __init__(self) -> None:
         self._numbers, self._sizes = Interner(16), Growing(np.int32, (2,))

@@ -16,7 +16,7 @@ __all__ = ["charts_of", "vote_noise"]
 
 
 def vote_noise(book: AuditRows, rows: Array, pairs: Groups) -> dict[str, Any]:
-    """How often one person's vote is wrong, if everybody errs equally often on every pair: two votes on a pair then
+    """How often one person's vote is wrong, if all annotators err equally often on every pair: two votes on a pair then
     disagree with probability d = 2 e (1 - e)."""
     share, votes = book.share[rows], book.votes[rows]
     counts = np.where((votes > 1) | (share != 0.5), votes, 0)  # a tie is no vote for either

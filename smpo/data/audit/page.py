@@ -1,6 +1,6 @@
 """One HTML file that needs nothing else: no script, no font, no address; pictures lie in it as small PNGs.
 
-Prompts, file names and notes are strangers' text: all is escaped, and a content policy in the page forbids scripts and
+Prompts, file names and notes are untrusted text: all is escaped, and a content policy in the page forbids scripts and
 fetches besides. Pictures are drawn anew from pixels, never copied as bytes.
 """
 

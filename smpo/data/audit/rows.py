@@ -71,7 +71,7 @@ class Row:
 @dataclass
 class AuditRows:
     """Rows in storage order, in columns `[N]`: numbers of the part, of the row in it, of the caption, of both images
-    (-1 where there is none), the share of `votes` that went to the first (NaN where nothing sensible is said), and
+    (-1 where there is none), the share of `votes` that went to the first (NaN where the row has no usable label), and
     the number of the defect in `REASONS`, 0 for a sound row."""
 
     part: Array
@@ -87,7 +87,7 @@ class AuditRows:
     name: Callable[[int], str]
     """The id of an image, by its number."""
     sizes: Array
-    """`[I, 2]` width and height of images; 0 where nobody could look."""
+    """`[I, 2]` width and height of images; 0 where an image can't be read."""
     parts: list[dict[str, Any]] = field(default_factory=list)
     details: dict[int, str] = field(default_factory=dict)
     """Words on the first few rows of each defect."""
@@ -174,7 +174,7 @@ class _Writer:
 def read_audit_rows(
     source: Source, *, cache: Path | None = None, progress: Progress | None = None
 ) -> AuditRows:
-    """Read everything; what is remembered of the files isn't decoded again."""
+    """Read everything; files whose index is stored aren't decoded again."""
     writer, images = _Writer(), Images()
     parts: list[dict[str, Any]] = []
     details: dict[int, str] = {}

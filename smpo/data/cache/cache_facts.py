@@ -1,4 +1,4 @@
-"""What the caches hold already, asked of their sqlite files: for `smpo plan`, which loads no torch.
+"""The content of the caches, read from their sqlite files: for `smpo plan`, which loads no torch.
 
 Scores and latents are filed under keys that are made from the content of weights and files, and making them takes as
 long as reading these. So a run notes which keys a recipe led to (`note`), and a plan looks them up. A recipe whose
@@ -32,7 +32,7 @@ class Stored:
 
 
 def save_facts(cache: Path, recipe: BaseModel, facts: Mapping[str, Any]) -> None:
-    """Remember what a recipe led to."""
+    """Store the facts of a recipe's data."""
     cache.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(cache / "recipes.db", timeout=60)) as database, database:
         database.execute(_TABLE)

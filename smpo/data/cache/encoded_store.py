@@ -35,8 +35,8 @@ SECONDS = 30
 class EncodedStore:
     """Rows of named tensors under text ids, filed under `key` in a folder of their own below `folder`.
 
-    `dtype` is how large float rows are stored and read (float32, or float16 for half the disk and memory): whoever
-    computes with them casts them, once and on the device. Any number of processes may read and fill a store at once. A
+    `dtype` is how large float rows are stored and read (float32, or float16 for half the disk and memory); they
+    are cast once, on the device. Any number of processes may read and fill a store at once. A
     kill loses what was encoded since the last shard. Many short runs leave many small shards; they are put together."""
 
     def __init__(

@@ -33,7 +33,7 @@ _WALKS = ("inverted", "referred")
 @dataclass(frozen=True)
 class Entry:
     """What lies under one key. `rows` are images, prompts, scores, rows of data, or (inverted, referred)
-    groups of pairs; `key` says of what."""
+    groups of pairs; `key` identifies their source."""
 
     kind: str
     path: Path
@@ -85,7 +85,7 @@ def entries(cache: Path) -> list[Entry]:
 
 
 def verify(cache: Path, progress: Callable[[str, int, int], None] | None = None) -> Iterator[Damage]:
-    """Compare every file with what its index says was written. Reads everything once."""
+    """Compare every file with its index. Reads everything once."""
     for kind in _ENCODED:
         for folder in _stores(cache / kind):
             yield from _verify_store(kind, folder, progress)
@@ -105,7 +105,7 @@ def discard(damage: Damage) -> None:
             index.execute("DELETE FROM place WHERE shard = ?", (damage.shard,))
             index.execute("DELETE FROM shard WHERE id = ?", (damage.shard,))
         damage.path.unlink(missing_ok=True)
-    elif damage.kind in _ENCODED:  # without its index, nobody knows which row is where
+    elif damage.kind in _ENCODED:  # without its index the places of rows are lost
         with _held(damage.path):
             _empty(damage.path)
     else:
@@ -245,7 +245,7 @@ def _parquet_rows(file: Path, *, whole: bool = False) -> int | None:
 
 
 def _unsound(file: Path) -> str:
-    """What sqlite says of the file's health; nothing when it is well."""
+    """sqlite's report on the file's integrity; empty for a sound file."""
     found = _all(file, "PRAGMA integrity_check(1)")
     if found is None:
         return "not a database"
@@ -256,7 +256,7 @@ def _all(file: Path, question: str, *values: Any) -> list[tuple[Any, ...]] | Non
     """Rows, or None where it isn't a database.
 
     A database in a folder that may only be read can't make the files beside it that it works with; that is no
-    damage. It is opened as one that nobody changes.
+    damage. It is opened as immutable.
     """
     for how in ("mode=ro", "mode=ro&immutable=1"):
         try:

@@ -1,4 +1,4 @@
-"""Asking a scorer for what isn't stored yet, a batch at a time, and writing it down."""
+"""Compute scores that aren't stored yet, a batch at a time, and store them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def commit(
     """Score some (image, prompt), whose `inputs` are given, and write the scores down, all or none, with how that was
     done (`provenance`, as JSON).
 
-    An ensemble's score is made of what its members said before; only what is missing of that is asked. Raises
+    An ensemble's score is computed from stored scores of its members; only missing ones are computed. Raises
     `RunError` for a score that isn't a finite number.
     """
     parts: Sequence[Scorer] = getattr(scorer, "parts", ())
@@ -66,7 +66,7 @@ def _known(
     inputs: Sequence[Inputs],
     provenance: str | None,
 ) -> list[float | None]:
-    """What a member of an ensemble says of some (image, prompt). What it wasn't asked before is kept as its own."""
+    """An ensemble member's scores of some (image, prompt). New ones are stored under the member's own key."""
     owed = [place for place, names in enumerate(asked) if stored(database, scorer.key, *names) is None]
     if owed:
         commit(

@@ -109,7 +109,7 @@ class ScoreTable:
         return winner, loser, stats
 
     def provenance(self, key: str) -> list[dict[str, Any]]:
-        """How scores of this scorer were made: what `ensure` was told each time it computed some, oldest first."""
+        """How scores of this scorer were made: `ensure`'s `provenance` at each computation, oldest first."""
         with closing(self._connect()) as database:
             found = database.execute(
                 "SELECT facts, since FROM provenance WHERE scorer = ? ORDER BY since", (key,)

@@ -1,4 +1,4 @@
-"""Rows of named tensors in files that are only ever added, and an index that says which row is where.
+"""Rows of named tensors in files that are only ever added, and an index of the rows' places.
 
 Shards are safetensors, mapped rather than read. The index is sqlite and knows what size and digest each shard
 had; a shard that no longer agrees is thrown away, so that its rows are missing and not wrong."""
@@ -32,10 +32,10 @@ SMALL_SHARDS = 16
 """So many shards of less than a quarter of the usual size are put together."""
 
 KNOWN_ROWS = 500_000
-"""Places of rows that are remembered rather than looked up."""
+"""Places of rows that are kept in memory."""
 
-# AUTOINCREMENT: the number of a discarded shard must not come to mean another one in a process that
-# still remembers it.
+# AUTOINCREMENT: the number of a discarded shard must not become another shard's while a process still
+# has it in memory.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS shard (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class ShardGone(Exception):
-    """What this process remembers of the index is older than what another one has made of it."""
+    """This process's copy of the index is older than another process's changes."""
 
 
 class Shards:
@@ -67,7 +67,7 @@ class Shards:
         self._places: dict[str, tuple[int, int]] = {}
         self._mapped: OrderedDict[int, dict[str, Tensor]] = OrderedDict()
         self._sound: set[int] = set()
-        # Not `lock`: whoever only reads shouldn't wait for one who encodes for hours.
+        # Not `lock`: a reader shouldn't wait for a process that encodes for hours.
         with FileLock(folder / "opening"), closing(self._connect()) as index:
             # No write-ahead log: with one, reading writes a file too, which a full disk refuses in the middle of
             # training; and it doesn't work on the file systems that several machines share.
@@ -169,7 +169,7 @@ class Shards:
         self._sound.add(shard)
 
     def merge(self, largest: int) -> None:
-        """Put small shards together, up to `largest` bytes each; whoever calls holds `lock`.
+        """Put small shards together, up to `largest` bytes each; the caller holds `lock`.
 
         First the new file with all its rows, then the old ones go: a kill in between leaves shards without rows, which
         go the next time. Rows of a damaged one are missing afterwards, not wrong."""

@@ -1,8 +1,8 @@
 """Processes that fill a cache together.
 
-The first of them finds what is missing and tells the others; each takes whole batches of it, those that one process
-would make, so on machines of one type the same shapes go through the same kernels, and rows are the same to the last
-bit whichever process computed them.
+The first of them finds what is missing and sends it to the others; each takes whole batches of it, those that one
+process would make, so on machines of one type the same shapes go through the same kernels, and rows are the same to the
+last bit whichever process computed them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WorkSplit:
     same order, those that have no share in the work too."""
 
     is_leader: bool
-    """Whether this is the process that says what is missing."""
+    """Whether this is the process that finds what is missing."""
     share: int | None
     """This process's share, from 0; None for one that only waits: on another machine, where it can't write to the
     cache's database (sqlite's write-ahead log doesn't work over a network)."""
@@ -35,7 +35,7 @@ class WorkSplit:
     barrier: Callable[[], None]
     """Returns when all have called it. Raises where one won't."""
     check: Callable[[], None]
-    """Raises where another process has failed; for between batches, as nobody is waited for there."""
+    """Raises where another process has failed; called between batches, where no process waits for another."""
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Pairs that are kept out of training, to ask from time to time what the policy prefers.
+"""Pairs that are kept out of training, on which the policy's preferences are measured from time to time.
 
 Chosen by the hash of a pair's id, so all seeds and methods hold out the same ones, and adding data moves few. Pairs
 that share an image with a held-out one are left out of training too: images recur in many pairs of Pick-a-Pic.

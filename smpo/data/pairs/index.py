@@ -174,8 +174,8 @@ def _opened(kept: Path) -> pq.ParquetFile:
 
 
 def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A few thousand rows at a time, since small row groups cost more than their rows; fewer at first, so that whoever
-    wants only some rows has no more than twice as many read."""
+    """A few thousand rows at a time, since small row groups cost more than their rows; fewer at first, so that a
+    caller of few rows reads no more than twice as many."""
     waiting: list[pa.RecordBatch] = []
     done = 0
     for batch in batches:

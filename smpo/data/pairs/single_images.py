@@ -33,7 +33,7 @@ class Single:
 class Singles:
     """Desirable and undesirable images of `rows`, to be drawn in the proportion `share` : 1 - `share`.
 
-    `p` `[M]` says which side of a pair was preferred; nobody is in a tie."""
+    `p` `[M]`: above 1/2 the first image of a pair is preferred, below it the second; at 1/2 neither."""
 
     def __init__(self, table: PairTable, p: Tensor, rows: Sequence[int], share: float) -> None:
         chances = p.tolist()

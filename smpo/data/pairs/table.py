@@ -34,7 +34,7 @@ SCHEMA = 1
 """Part of the digest: raise it when the same files would give other pairs."""
 
 PORTION = 10_000
-"""Pairs that are told in Python's own objects at once."""
+"""Pairs that are converted to Python's own objects at once."""
 
 
 class VoteTable:
@@ -136,7 +136,7 @@ def read_pairs(
     """Read, check, count and merge.
 
     `limit` keeps the first so many pairs and stops reading there. `verify="lazy"` decodes images only when
-    they are used. `cache` is the folder that remembers what each file holds. `report` receives counts and
+    they are used. `cache` is the folder of the files' indexes. `report` receives counts and
     every defect, as JSON, also when reading fails. Raises `MachineError` when the data isn't there or isn't
     of this schema, `RunError` when more than `max_broken` of the rows are defective or no pair is left."""
     began = time.monotonic()

@@ -1,7 +1,7 @@
 """Rows to pairs: votes of several people on the same two images are counted together, ties are settled.
 
-People are asked about the same pair more than once, and disagree. Merging keeps what they said as a share of
-votes, which smoothings can use, instead of training on a pair in both directions.
+Several people vote on the same pair, and disagree. Merging keeps their votes as a share, which smoothings can use,
+instead of training on a pair in both directions.
 
 Rows come in batches and are counted in columns of numbers, without an object for each: a million pairs fit beside a
 model on any machine that trains one (benchmarks/load_data.py)."""
@@ -30,8 +30,8 @@ class Counted:
 
     `prompt`, `winner`, `loser` `[M]` int32: indices into `prompts` and `images`; `share` `[M]` float64 in
     [0.5, 1]; `votes` `[M]` int32; `repeat` `[M]` int32 numbers pairs that are the same but for their votes
-    (`separate`). `images` `[I]` ids as 16 raw bytes; `places` `[I, 4]` int64: the part, and three numbers that the
-    source understands; `sizes` `[I, 2]` int32: width and height, 0 where nobody looked."""
+    (`separate`). `images` `[I]` ids as 16 raw bytes; `places` `[I, 4]` int64: the part, and three numbers of the
+    source; `sizes` `[I, 2]` int32: width and height, 0 where unknown."""
 
     prompts: Any
     images: Array
@@ -49,7 +49,7 @@ class Counted:
 class VoteCounter:
     """Collects votes in storage order. `cast` is called with sound rows only.
 
-    With a `limit`, reading may stop before the first vote on a pair that would exceed it (`full` tells), so a
+    With a `limit`, reading may stop before the first vote on a pair that would exceed it (`full`), so a
     limited table costs a limited read; later votes on its pairs are then not counted."""
 
     def __init__(self, *, ties: Ties, votes: Votes, limit: int | None) -> None:

@@ -126,7 +126,7 @@ def grouped(
 
 
 def of_ranking(ranks: Sequence[Any], which: Which) -> Iterator[tuple[int, int, Stated]]:
-    """Pairs of places in a ranking, and what it says of each; smaller is better."""
+    """Pairs of places in a ranking, and the label of each; smaller is better."""
     if any(isinstance(rank, bool) or not isinstance(rank, int | float) for rank in ranks):
         yield 0, 1, Stated(None, defect="no_label", detail=f"ranking {list(ranks)}"[:80])
         return

@@ -13,9 +13,8 @@ __all__ = ["fetch_data"]
 def fetch_data(
     repo: str, revision: str | None, patterns: Sequence[str], *, setting: str = "data.path"
 ) -> Path:
-    """The folder of a snapshot. What lies in the cache isn't asked for again when a commit is pinned, or when there is
-    no network. Raises `MachineError` in words for what is gone, gated or out of reach; `setting` takes a
-    copy instead."""
+    """The folder of a snapshot. A cached snapshot causes no request when a commit is pinned, or without a network.
+    Raises `MachineError` in words for what is gone, gated or out of reach; `setting` takes a copy instead."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,

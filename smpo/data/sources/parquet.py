@@ -39,7 +39,7 @@ def find_files(path: Path | str, split: str | None = None) -> list[AnyFile]:
     name).
 
     `split` chooses among files called `train.parquet`, `train-00000.parquet` or `train-00000-of-00645-….parquet`. A
-    folder that holds several splits must be asked for one: else evaluation pairs would be trained on. Raises
+    folder of several splits needs a `split`: else evaluation pairs would be trained on. Raises
     `MachineError`."""
     found: Sequence[AnyFile] = remote_files(path, ".parquet") if isinstance(path, str) else _here(path)
     if len(found) == 1 and (isinstance(path, str) or path == found[0]):

@@ -104,7 +104,7 @@ class ParquetPairs(Source):
 def stated_by_pickapic(values: Mapping[str, Any]) -> Stated:
     """`label_0` and `label_1`, checked against `best_image_uid` where there is one."""
     stated = of_labels(values["label_0"], values["label_1"])
-    # Ties have has_label False and labels of a half each, so that column alone condemns nobody.
+    # Ties have has_label False and labels of a half each, so that column alone marks no defect.
     if stated.share is None:
         told = {name: values.get(name) for name in ("label_0", "label_1", "has_label")}
         return Stated(None, defect=stated.defect, detail=", ".join(f"{k} {v}" for k, v in told.items()))

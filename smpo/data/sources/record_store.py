@@ -31,7 +31,7 @@ class RecordStore:
         self._folder = tempfile.TemporaryDirectory(prefix="smpo-spool-")
         self._lock = threading.Lock()
         self._file = sqlite3.connect(Path(self._folder.name) / "shown.db", check_same_thread=False)
-        self._file.execute("PRAGMA journal_mode=OFF")  # nobody reads it after a crash
+        self._file.execute("PRAGMA journal_mode=OFF")  # the file is of no use after a crash
         self._file.execute("PRAGMA synchronous=OFF")
         self._file.execute(_TABLE)
         self._size, coming = 0, iter(statements)
@@ -82,7 +82,7 @@ class RecordStore:
 
 
 def _row(one: Shown) -> tuple[Any, ...]:
-    """Texts as bytes: strangers' JSON holds halves of characters, which sqlite refuses."""
+    """Texts as bytes: JSON may hold lone surrogates, which sqlite refuses."""
     prompt = one.prompt.encode("utf-8", "surrogatepass") if isinstance(one.prompt, str) else None
     first, second = (name.encode("utf-8", "surrogatepass") for name in one.images)
     said = one.stated

@@ -1,6 +1,6 @@
 """Rows in JSON, JSON lines or parquet, pictures in a folder beside them.
 
-Paths come from strangers: one that is absolute or climbs out of the folder is a defect, not a file to open.
+Paths are untrusted: one that is absolute or leaves the folder is a defect and isn't opened.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _listed(stream: TextIO) -> Iterator[Any]:
     while more and not text.strip():
         text = more = stream.read(CHUNK)
     if not text.lstrip().startswith("["):
-        yield [json.loads(text + stream.read())]  # no object: whoever reads this says so
+        yield [json.loads(text + stream.read())]  # no object: the reader raises
         return
     at, size, comma, empty = text.index("[") + 1, CHUNK, False, True
     while True:
@@ -105,12 +105,12 @@ def _listed(stream: TextIO) -> Iterator[Any]:
 
 
 class FolderPairs(Source):
-    """`annotations` name pictures under `images`; `interpret` says what a record states, and `layouts` which entries
-    its records have, for each layout that it understands.
+    """`annotations` name pictures under `images`; `interpret` reads a record, and `layouts` lists the entries
+    of records, for each layout that it understands.
 
     A part's digest covers its annotations, and size and time of every picture that they name: hashing the pictures
-    themselves would mean reading them all each time. Whoever changes a picture and puts its clock back is found out
-    when the picture is used: its content is compared then."""
+    themselves would mean reading them all each time. A picture that changed under an old
+    time stamp is noticed when it is used: its content is compared then."""
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
 """Files that lie elsewhere and are read where they lie: `hf://`, `s3://`, `gs://`, `https://` and whatever else fsspec
-knows. Nothing is copied to disk; of a file, the blocks that are asked for are fetched.
+knows. Nothing is copied to disk; of a file, the blocks that are read are fetched.
 
-What stands for the content is what the server says of it (ETag, checksum, or size and time), since hashing would fetch
-everything once more. Whoever serves other bytes under the same ETag is found out when a picture is used: its content is
-compared then.
+The server's description stands for the content (ETag, checksum, or size and time), since hashing would fetch everything
+once more. Other bytes under the same ETag are noticed when a picture is used: its content is compared then.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def is_url(place: str) -> bool:
 
 
 def needed(url: str) -> None:
-    """Raises `MachineError` for an address that needs a package which isn't installed. Asks no network."""
+    """Raises `MachineError` for an address that needs a package which isn't installed. Sends no request."""
     _system(_protocol(url))
 
 
@@ -75,7 +74,7 @@ class RemoteFile:
         )
 
     def digest(self) -> str:
-        """Of what the server says of the file; of its bytes where it says nothing that changes with them. Raises
+        """Of the server's description of the file; of its bytes where no part of that changes with them. Raises
         `MachineError`."""
         try:
             info = _tried(lambda: self._system.info(self.path))
@@ -130,7 +129,7 @@ class Stream(io.RawIOBase):
         return _tried(attempt)
 
     def at(self, offset: int, size: int) -> bytes:
-        """Bytes from a place on; several threads may ask."""
+        """Bytes from a place on. Thread-safe."""
         with self._lock:
             self.seek(offset)
             return self.read(size)
@@ -223,8 +222,8 @@ def _system(protocol: str) -> Any:
 
 
 def _tried(attempt: Callable[[], T]) -> T:
-    """Libraries behind fsspec raise what they like; a file that isn't there, or may not be read, is not asked for
-    again. Raises `OSError`."""
+    """Libraries behind fsspec raise errors of many types; a file that is missing or forbidden causes no second request.
+    Raises `OSError`."""
     for number in range(TRIES):
         try:
             return attempt()

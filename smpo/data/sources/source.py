@@ -44,9 +44,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Stated:
-    """What a row says of its two pictures: `share` of `votes` went to the first; `defect` is why it can't be used.
+    """A row's label of its two pictures: `share` of `votes` went to the first; `defect` is why it can't be used.
 
-    `share` is None where nothing sensible is said."""
+    `share` is None without a usable label."""
 
     share: float | None
     votes: int = 1
@@ -78,7 +78,7 @@ class Source(ABC):
 
     pictures: Pictures
     reading: str = ""
-    """How rows are read (columns, rules): part of the name under which a part's index is remembered."""
+    """How rows are read (columns, rules): part of the name under which a part's index is stored."""
     settings: dict[str, Any]
     """For the data report."""
 
@@ -87,7 +87,7 @@ class Source(ABC):
 
     @abstractmethod
     def parts(self) -> Iterator[Part]:
-        """In reading order. A part may be hashed when it is asked for, not before."""
+        """In reading order. A part may be hashed when it is reached, not before."""
 
     @abstractmethod
     def claims(self, part: int) -> Iterator[list[Claim]]:
@@ -107,7 +107,7 @@ def part_name(file: AnyFile, root: Path | str) -> str:
 
 def file_digest(file: AnyFile) -> str:
     """SHA-256 of the whole file. Size and time stamp would be quicker, and wrong after a copy or an edit. Of a file
-    that lies elsewhere, of what its server says of it."""
+    that lies elsewhere, of its server's description."""
     if isinstance(file, RemoteFile):
         return file.digest()
     with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""WebDataset tars: files of one sample share the name before the first dot, what follows says what they are.
+"""WebDataset tars: files of one sample share the name before the first dot; the rest of the name is their kind.
 
 Members are read where they lie, by offset and length; nothing is ever unpacked, so no name in an archive can reach the
 disk. Links and devices in an archive are passed over.

@@ -1,4 +1,4 @@
-"""Rows of images and prompts as the encoders made them: asked of the caches, computed where they lack."""
+"""Rows of images and prompts as the encoders made them: read from the caches, computed where missing."""
 
 from __future__ import annotations
 

@@ -42,8 +42,7 @@ __all__ = ["PairLoader", "Sample", "Shown", "Stream"]
 
 
 class PairLoader:
-    """Micro-batches by update number. Holds no place in the stream, so any update can be asked for, in any
-    order.
+    """Micro-batches by update number. Holds no place in the stream, so updates can be read in any order.
 
     `p` `[M]` is the smoothed probability of each pair of the table; `rows` are those that are trained on, all
     unless told. `cache` is the folder of encoded rows; `dtype` how large ones are stored there. `encode_batch`

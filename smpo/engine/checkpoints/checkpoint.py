@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, checked on reading, without pickle.
 
 A checkpoint is a folder `step-00000120/` with `weights.safetensors` (trained parameters), `average.safetensors` (the
-moving average, when there is one), `inversion.safetensors` (what the inversion remembers, if it does),
+moving average, when there is one),
 `optimiser.safetensors` + `optimiser.json`, `scaler.json` (fp16), and `manifest.json`, which is written last and holds
 the SHA-256 of the others. The last good one is deleted only when the next one stands.
 """

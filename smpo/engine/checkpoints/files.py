@@ -73,7 +73,7 @@ def best_of(folder: Path, step: int | None = None) -> tuple[Path, float] | None:
 
 def drop_old(folder: Path, keep: int, step: int | None = None) -> list[Path]:
     """Of those up to `step`, delete all but the newest `keep` and the best; returns those that are gone. The manifest
-    goes first: what is half deleted isn't a checkpoint, and whoever comes next deletes the rest."""
+    goes first: a half deleted folder isn't a checkpoint, and the next call deletes the rest."""
     best = best_of(folder, step)
     old = [path for path in checkpoints(folder, step)[:-keep] if best is None or path != best[0]]
     for path in old:

@@ -35,8 +35,6 @@ class TrainState:
     average: ExponentialMovingAverage | None = None
     scaler: torch.amp.GradScaler | None = None
     """Of fp16 losses: its scale, and the updates since it last overflowed."""
-    inversion: object = None
-    """One that remembers has `state` and `load_state` (`smpo.kinds.Inversion.for_run`)."""
     overflows: Overflows | None = None
     """Counts of fp16's skipped attempts."""
 
@@ -60,8 +58,6 @@ def snapshot(state: TrainState, *, copy: bool = False) -> Snapshot:
     plain: dict[str, Any] = {}
     if state.average is not None:
         tensors["average"] = {name: _kept(t, copy) for name, t in state.average.shadow.items()}
-    if (remembered := getattr(state.inversion, "state", None)) is not None and (memory := remembered()):
-        tensors["inversion"] = {name: _kept(t, copy) for name, t in memory.items()}
     if state.optimiser is not None:
         tensors["optimiser"] = {}
         plain["optimiser"] = _extract_tensors(state.optimiser.state_dict(), "", tensors["optimiser"], copy)
@@ -82,8 +78,6 @@ def load_snapshot(state: TrainState, kept: Snapshot) -> None:
             parameter.copy_(distribute_like(parameter, kept.tensors["weights"][name]))
     if state.average is not None:
         state.average.load(kept.tensors["average"])
-    if (remember := getattr(state.inversion, "load_state", None)) is not None and "inversion" in kept.tensors:
-        remember(kept.tensors["inversion"])
     if state.optimiser is not None:
         found = _restore_tensors(kept.plain["optimiser"], kept.tensors["optimiser"])
         trained = [p for group in state.optimiser.param_groups for p in group["params"]]

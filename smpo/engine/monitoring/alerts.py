@@ -146,8 +146,8 @@ class RunawayInversion:
 class WinnerDrop:
     """Watches whether the policy denoises the *preferred* images worse than the reference does.
 
-    A preference loss only asks for a difference: it can be won by making losers unlikely and winners a little less
-    unlikely, and the policy then forgets what good images look like (likelihood displacement). Watched is
+    A preference loss sees only a difference: making losers unlikely and winners a little less unlikely lowers it, and
+    the policy then draws worse images (likelihood displacement). Watched is
     the gap as a share of the reference's error, averaged over about `memory` updates. Show it errors on drawn noise:
     on inverted noise the network that was followed is right by construction, and every change looks like a loss.
     """

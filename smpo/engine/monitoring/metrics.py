@@ -28,7 +28,7 @@ class Meter:
     `margin/t...` is the margin towards the side that p prefers, over the pairs whose timestep lies in that quarter of
     the range; a quarter that no pair fell into isn't reported.
 
-    `reference_passes`, with a memory of the reference (`recalled`): the share of images about which it was asked.
+    `reference_passes`, with a cache of the reference (`recalled`): the share of images for which it ran.
     """
 
     def __init__(self, accelerator: Any, settings: StepConfig, *, recalled: bool = False) -> None:

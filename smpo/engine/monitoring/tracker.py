@@ -1,8 +1,6 @@
-"""What a run tells the world, and who may listen.
+"""The protocol of trackers, and a group of them that can't stop a run that has begun (`TrackerGroup`).
 
-The protocol lives here, low in the package, and its implementations in `smpo.tracking`: training knows that
-somebody listens, never who. Tests listen with a list. Trackers are called on the main process only, and
-whatever they do, they cannot stop a run that has begun: that is the promise of `TrackerGroup`.
+Implementations are in `smpo.tracking`. Trackers are called on the main process only.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Ending", "NoRecord", "NullTracker", "RunInfo", "StepReport", "Tracker", "TrackerGroup"]
 
 Ending = Literal["done", "failed", "stopped", "pruned"]
-"""How a run ended: by itself, by an error, by a person or signal, by a sweep that saw no hope in it."""
+"""How a run ended: by itself, by an error, by a person or signal, by its sweep."""
 
 PATIENCE = 5
 """Failures in a row after which a tracker isn't called any more."""
@@ -32,7 +30,7 @@ class NoRecord(RunError):
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Which run this is, for whoever keeps a record of it.
+    """The identity of a run, for trackers.
 
     `name` is the experiment, `run_id` our own name of the run inside it (`<spec hash>-<attempt>`), `folder`
     where it lives. `params` are the resolved leaves of the spec, flattened to dotted names. `step` is where a
@@ -110,7 +108,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Listens to nothing: for processes other than the main one, and for tests of something else."""
+    """Logs nothing: for processes other than the main one, and for tests."""
 
     def start(self, info: RunInfo) -> None:
         pass
@@ -144,10 +142,9 @@ class TrackerGroup:
     """Several trackers as one, none of which can raise into training.
 
     A tracker that raises is named once through `say` and called again next time, since a full disk or a lost
-    network may come back; after a few failures in a row it is left alone, and only told the end, so that its
-    run isn't shown as running for ever. One that can't even start is left alone altogether, unless it says by
-    `NoRecord` that without it there should be no run. Interrupts pass through: they are a person's wish, not a
-    tracker's failure.
+    network may come back; after `PATIENCE` failures in a row only its `finish` is called, so that its run isn't shown
+    as running for ever. One that can't even start isn't called again; its `NoRecord` ends the run. Interrupts pass
+    through.
     """
 
     def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None] | None = None) -> None:

@@ -29,7 +29,7 @@ from smpo.evaluation.report.comparison_text import (
     remarks,
     table,
     wins_by_category,
-)
+)  # fmt: skip
 from smpo.evaluation.results.comparison import ModelComparison
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ POINTS = 200
 
 @dataclass(frozen=True)
 class Shown:
-    """A prompt on the page: its slot, and a picture of every model in the contest's order."""
+    """A prompt on the page: its slot, and a picture of every model in the comparison's order."""
 
     slot: Slot
     pictures: Sequence[Picture]
@@ -55,7 +55,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Background:
-    """What is known of models that are runs: curves by model and metric, settings by model."""
+    """Of models that are runs: curves by model and metric, settings by model."""
 
     curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -89,21 +89,22 @@ def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
     prompts = []
     small = True
     votable = not isinstance(shown[0].pictures[0], np.ndarray)
-    for one in shown:
+    for entry in shown:
         places = []
-        for picture in one.pictures:
-            uri, side = _uri(picture, one.slot)
+        for picture in entry.pictures:
+            uri, side = _uri(picture)
             small = small and side <= 128
             places.append(uris.setdefault(uri, len(uris)))
-        prompt, place = contest.prompts[one.slot.prompt], (one.slot.prompt, one.slot.image)
+        slot = entry.slot
+        prompt, place = contest.prompts[slot.prompt], (slot.prompt, slot.image)
         prompts.append(
             {
                 "text": prompt.text,
                 "category": prompt.category,
-                "seed": str(one.slot.seed),
+                "seed": str(slot.seed),
                 "pictures": places,
                 "scores": [
-                    [_number(contest.scores[model][judge.name][place]) for model in contest.models]
+                    [_number(contest.scores(model, judge.name)[place]) for model in contest.models]
                     for judge in contest.judges
                 ],
             }
@@ -121,16 +122,12 @@ def _data(contest: ModelComparison, shown: Sequence[Shown]) -> dict[str, Any]:
     }
 
 
-def _uri(picture: Picture, slot: Slot) -> tuple[str, int]:
+def _uri(picture: Picture) -> tuple[str, int]:
     """`(data URI, longer side)`."""
     image = _point(picture) if isinstance(picture, np.ndarray) else picture.convert("RGB")
     side, buffer = max(image.size), io.BytesIO()
-    if side <= LOSSLESS:
-        image.save(buffer, format="PNG", optimize=True)
-        kind = "png"
-    else:
-        image.save(buffer, format="JPEG", quality=92)
-        kind = "jpeg"
+    kind, how = ("png", {"optimize": True}) if side <= LOSSLESS else ("jpeg", {"quality": 92})
+    image.save(buffer, format=kind, **how)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", side
 
 
@@ -150,7 +147,7 @@ def _point(point: np.ndarray[Any, Any]) -> Image.Image:
 
 def _head(contest: ModelComparison, shown: Sequence[Shown]) -> list[str]:
     few = ""
-    if len(shown) < len(contest.prompts) * int(contest.settings.get("images", 1)):
+    if len(shown) < len(contest.prompts) * contest.settings.images:
         few = f"{len(shown)} pictures a model are shown, evenly over the prompts; scores and intervals are over all. "
     return [about(contest), few + " ".join(remarks(contest))]
 
@@ -165,7 +162,10 @@ def _scores(contest: ModelComparison) -> str:
             ("wins by category", wins_by_category(contest, judge.name)),
         ):
             if rows:
-                parts.append(_table([{title: row["model"], **dict(list(row.items())[1:])} for row in rows]))
+                named = (
+                    {title if key == "model" else key: cell for key, cell in row.items()} for row in rows
+                )
+                parts.append(_table(list(named)))
     if far := distances(contest):
         parts.append("<h2>distance from the base</h2>" + _table(far))
     parts += [
@@ -193,60 +193,50 @@ def _curves(curves: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> 
 def _chart(name: str, lines: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str:
     """One metric over updates, a line a model."""
     width, height, left, bottom = 380, 200, 62, 24
-    finite = [(s, v) for _, points in lines for s, v in points if math.isfinite(v)]
-    if not finite:
+    known = [(i, [(s, v) for s, v in points if math.isfinite(v)]) for i, points in lines]
+    steps, values = (
+        [s for _, points in known for s, _ in points],
+        [v for _, points in known for _, v in points],
+    )
+    if not steps:
         return ""
-    steps, values = [s for s, _ in finite], [v for _, v in finite]
-    low, high = min(values), max(values)
+    low, high, first, last = min(values), max(values), min(steps), max(steps)
     pad = 0.05 * (high - low or abs(high) or 1.0)
-    low, high, last, first = low - pad, high + pad, max(steps), min(steps)
+    low, high = low - pad, high + pad
 
     def at(step: float, value: float) -> str:
         x = left + (step - first) / (last - first or 1) * (width - left - 8)
         return f"{x:.1f},{(high - value) / (high - low) * (height - bottom - 8) + 8:.1f}"
 
-    drawn = []
-    for i, points in lines:
-        kept = _thin([(s, v) for s, v in points if math.isfinite(v)])
-        drawn.append(
-            f'<polyline fill="none" stroke="{_colour(i)}" stroke-width="1.5" '
-            f'points="{" ".join(at(s, v) for s, v in kept)}"/>'
-        )
-    marks = [
-        f'<text x="{left - 6}" y="{y}" text-anchor="end">{value:.3g}</text>'
-        for y, value in ((14, high), (height - bottom, low))
+    drawn = [
+        f'<polyline fill="none" stroke="{_colour(i)}" stroke-width="1.5" '
+        f'points="{" ".join(at(s, v) for s, v in _thin(points))}"/>'
+        for i, points in known
     ]
-    marks += [
-        f'<text x="{x}" y="{height - 6}" text-anchor="{anchor}">{step}</text>'
-        for x, step, anchor in ((left, first, "start"), (width - 8, last, "end"))
-    ]
+    marks = [(left - 6, 14, "end", f"{high:.3g}"), (left - 6, height - bottom, "end", f"{low:.3g}")]
+    marks += [(left, height - 6, "start", f"{first}"), (width - 8, height - 6, "end", f"{last}")]
+    drawn += [f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in marks]
     return (
         f'<figure><figcaption>{html.escape(name)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{html.escape(name)}" font-size="11" fill="#63676d">'
         f'<rect x="{left}" y="8" width="{width - left - 8}" height="{height - bottom - 8}" fill="#f5f6f8"/>'
-        f"{''.join(drawn)}{''.join(marks)}</svg></figure>"
+        f"{''.join(drawn)}</svg></figure>"
     )
 
 
 def _specs(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """The settings in which runs differ; then how many are the same."""
+    """The settings in which runs differ, and the number of those that are the same; of one run all settings."""
     if not settings:
         return '<p class="quiet">None of these models is a run with a spec.</p>'
     paths = sorted({path for leaves in settings.values() for path in leaves})
-    differing = [
-        path for path in paths if len({repr(leaves.get(path, "–")) for leaves in settings.values()}) > 1
-    ]
     rows = [
         {"setting": path, **{model: str(leaves.get(path, "–")) for model, leaves in settings.items()}}
-        for path in differing
+        for path in paths
+        if len(settings) == 1 or len({repr(leaves.get(path, "–")) for leaves in settings.values()}) > 1
     ]
     if len(settings) == 1:
-        rows = [
-            {"setting": path, next(iter(settings)): str(next(iter(settings.values()))[path])}
-            for path in paths
-        ]
         return _table(rows, "left")
-    same = f'<p class="quiet">{len(paths) - len(differing)} other settings are the same.</p>'
+    same = f'<p class="quiet">{len(paths) - len(rows)} other settings are the same.</p>'
     return (_table(rows, "left") if rows else "<p>No setting differs.</p>") + same
 
 

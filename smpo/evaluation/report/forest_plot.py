@@ -1,102 +1,58 @@
-"""A figure of an ablation: a panel a judge, a line a variant, with the interval over prompts and seeds and a dot a
-seed."""
+"""A figure of an ablation: a panel a judge and figure, a line a variant, with the interval over prompts and seeds and a
+dot a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from smpo.evaluation.report.scatter import rendered
 from smpo.evaluation.results.ablation import AblationOutcome
-from smpo.evaluation.statistics.over_seeds import Estimate
 
 __all__ = ["forest"]
 
-INK, QUIET, RULE, PAPER = "#1a1a1a", "#6b6b6b", "#e2e2e2", "#ffffff"
-ALL, OVER_PROMPTS, DOT = "#1f4e79", "#7fa8cf", "#d07a28"
-LABEL, PANEL, ROW, GAP, TOP = 250, 300, 34, 36, 96
-SCALE = 2
-"""Drawn so much larger than laid out, for screens with fine pixels."""
+ALL, OVER_PROMPTS, DOT, INK = "#1f4e79", "#7fa8cf", "#d07a28", "#6b6b6b"
 
 
 def forest(outcome: AblationOutcome) -> Image.Image:
     """Gain on the base and win rate over it, by every judge."""
-    panels: list[tuple[str, float, list[Estimate | None]]] = []
-    for judge in outcome.judges:
-        found = [next((v for v in row.verdicts if v.judge == judge), None) for row in outcome.rows]
-        panels.append((f"{judge}: gain", 0.0, [v.against_base.gain if v else None for v in found]))
-        panels.append((f"{judge}: win rate", 0.5, [v.against_base.win_rate if v else None for v in found]))
-    width = LABEL + len(panels) * (PANEL + GAP) + GAP
-    height = TOP + ROW * len(outcome.rows) + 60
-    canvas = Image.new("RGB", (width * SCALE, height * SCALE), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    _text(draw, (GAP / 2, 12), outcome.name, INK, 18)
-    _text(draw, (GAP / 2, 38), _legend(outcome), QUIET, 12)
-    for place, row in enumerate(outcome.rows):
-        middle = TOP + ROW * (place + 0.5)
-        _text(draw, (GAP / 2, middle), row.name if len(row.name) < 32 else f"{row.name[:31]}…", INK, 13, "lm")
-    for place, (title, zero, estimates) in enumerate(panels):
-        _panel(draw, LABEL + place * (PANEL + GAP), title, zero, estimates)
-    return canvas
+    from matplotlib.figure import Figure
 
-
-def _panel(
-    draw: ImageDraw.ImageDraw, left: float, title: str, zero: float, estimates: Sequence[Estimate | None]
-) -> None:
-    known = [estimate for estimate in estimates if estimate is not None]
-    values = [zero, *(v for e in known for v in (e.low, e.high, *e.by_seed))]
-    low, high = min(values), max(values)
-    edge = 0.06 * (high - low or 1.0)
-    low, high = low - edge, high + edge
-    bottom = TOP + ROW * len(estimates)
-
-    def at(value: float) -> float:
-        return left + (value - low) / (high - low) * PANEL
-
-    _text(draw, (left, TOP - 24), title, INK, 13)
-    for tick in _ticks(low, high):
-        _line(draw, (at(tick), TOP, at(tick), bottom), RULE, 1)
-        _text(draw, (at(tick), bottom + 8), f"{tick:g}", QUIET, 11, "ma")
-    _line(draw, (at(zero), TOP, at(zero), bottom), QUIET, 1)
-    for place, estimate in enumerate(estimates):
-        if estimate is None:
-            continue
-        y = TOP + ROW * (place + 0.5)
-        _line(draw, (at(estimate.low), y, at(estimate.high), y), ALL, 2)
-        _line(draw, (at(estimate.prompts[0]), y, at(estimate.prompts[1]), y), OVER_PROMPTS, 6)
-        for one in estimate.by_seed:
-            _dot(draw, at(one), y + 9, 2, DOT)
-        _dot(draw, at(estimate.value), y, 4, ALL)
-
-
-def _legend(outcome: AblationOutcome) -> str:
+    panels = [
+        (judge, figure, no_difference)
+        for judge in outcome.judges
+        for figure, no_difference in (("gain", 0.0), ("win rate", 0.5))
+    ]
+    size = (2.5 + 3.2 * len(panels), 1.7 + 0.36 * len(outcome.rows))
+    picture = Figure(figsize=size, dpi=150, layout="constrained")
     seeds = sorted({len(row.seeds) for row in outcome.rows})
     count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return (
+    note = (
         f"{outcome.prompts:,} {outcome.role} prompts, {count} seeds. Thin line: 95 % over prompts and seeds; "
         "thick: over prompts alone; small dots: seeds. Grey line: no difference from the base."
     )
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    import math
-
-    step = 10 ** math.floor(math.log10((high - low) / 3))
-    step *= next(factor for factor in (5, 2, 1) if (high - low) / (factor * step) >= 3)
-    return [round(k * step, 10) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _text(
-    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fill: str, size: int, anchor: str = "la"
-) -> None:
-    font = ImageFont.load_default(size=size * SCALE)
-    draw.text((at[0] * SCALE, at[1] * SCALE), text, fill, font, anchor=anchor)
-
-
-def _line(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], fill: str, width: int) -> None:
-    draw.line([SCALE * v for v in box], fill, width * SCALE)
-
-
-def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill: str) -> None:
-    r = radius * SCALE
-    draw.ellipse((x * SCALE - r, y * SCALE - r, x * SCALE + r, y * SCALE + r), fill)
+    head = "\n".join([outcome.name, *textwrap.wrap(note, round(13 * size[0]))])
+    picture.suptitle(head, x=0.01, ha="left", fontsize=10, parse_math=False)
+    axes_of = picture.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (judge, figure, no_difference) in zip(axes_of, panels, strict=True):
+        axes.set_title(f"{judge}: {figure}", fontsize=10, parse_math=False)
+        axes.axvline(no_difference, color=INK, linewidth=1)
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        axes.locator_params(axis="x", nbins=5)
+        axes.spines[["left", "right", "top"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        for y, row in enumerate(outcome.rows):
+            if (verdict := row.verdict(judge)) is None:
+                continue
+            contrast = verdict.against_base
+            estimate = contrast.gain if figure == "gain" else contrast.win_rate
+            axes.plot(estimate.prompts, (y, y), color=OVER_PROMPTS, linewidth=5, solid_capstyle="butt")
+            axes.plot((estimate.low, estimate.high), (y, y), color=ALL, linewidth=1.5)
+            axes.plot(estimate.value, y, "o", color=ALL, markersize=6)
+            axes.plot(estimate.by_seed, [y + 0.3] * len(estimate.by_seed), "o", color=DOT, markersize=3)
+    names = [textwrap.shorten(row.name, 32, placeholder="…") or row.name[:32] for row in outcome.rows]
+    axes_of[0].set_yticks(range(len(names)), names, parse_math=False)
+    axes_of[0].set_ylim(len(names) - 0.4, -0.6)
+    return rendered(picture)

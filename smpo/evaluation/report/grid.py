@@ -1,7 +1,7 @@
 """The picture people look at first: base beside policy, on prompts that were not picked to flatter.
 
-Rows are taken evenly over the sorted gains of one judge, from the largest gain to the largest loss, and the
-picture says so. A grid of favourites would prove that somebody had patience.
+Rows are taken evenly over the sorted gains of one judge, from the largest gain to the largest loss, as a line of the
+picture states. A grid of favourites would prove nothing but patience.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from smpo.errors import RunError
 from smpo.evaluation.report.scatter import point_sheet, scatter
-from smpo.evaluation.results.evaluation import Evaluation, decimals, percent
+from smpo.evaluation.results.evaluation import Evaluation
+from smpo.evaluation.results.format import decimals, share
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["before_after", "chosen_prompts", "contact_sheet"]
 
 SIDE = 192
-"""Pixels of a picture's longer edge in the grid. Small pictures are enlarged without smoothing: their pixels
-show."""
+"""Pixels of a picture's longer edge in the grid. Small pictures are enlarged without smoothing: their pixels show."""
 GAP = 16
 CAPTION = 270
 CELL = 2 * (SIDE + GAP) + CAPTION
@@ -54,8 +54,7 @@ def before_after(
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Image.Image:
-    """Pictures of one model with their prompts, row by row: a preview while training. Points share one
-    frame."""
+    """Pictures of one model with their prompts, row by row: a preview while training. Points share one frame."""
     if not pictures:
         raise RunError("there are no pictures to lay out")
     if isinstance(pictures[0], np.ndarray):
@@ -74,8 +73,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str]) -> Image
 
 
 def chosen_prompts(evaluation: Evaluation, reward: str | None = None, rows: int = 8) -> list[int]:
-    """Numbers of the prompts to show, largest gain first, both extremes included; among those with kept
-    pictures."""
+    """Numbers of the prompts to show, largest gain first, both extremes included; among those with kept pictures."""
     judge = evaluation.judgement(reward)
     gains = judge.policy[:, 0] - judge.base[:, 0]  # of the first image, which is the one that is shown
     kept = [p for p in evaluation.kept_policy if p in evaluation.kept_base and np.isfinite(gains[p])]
@@ -153,7 +151,8 @@ def _caption(
         colour = BETTER if gain > 0 else WORSE if gain < 0 else QUIET
         name = judge.name if len(judge.name) <= 14 else judge.name[:13] + "…"
         draw.text((x, y), name + "*" * judge.made_labels, QUIET, _font(13))
-        digits = decimals(judge.comparison)
+        c = judge.comparison
+        digits = decimals(c.gain, c.gain_low, c.gain_high)
         for stop, value, sign, ink in zip(
             stops, (base, policy, gain), ("", "", "+"), (QUIET, QUIET, colour), strict=True
         ):
@@ -166,11 +165,9 @@ def _win_rates(evaluation: Evaluation) -> list[str]:
     lines = []
     for judge in evaluation.judgements:
         c = judge.comparison
-        if c.win_rate is not None and c.win_rate_low is not None and c.win_rate_high is not None:
-            lines.append(
-                f"{judge.name}{'*' if judge.made_labels else ''}: wins {percent(c.win_rate)} % "
-                f"[{percent(c.win_rate_low)}, {percent(c.win_rate_high)}] of {c.prompts:,} prompts"
-            )
+        if c.win_rate is not None:
+            wins = share(c.win_rate, c.win_rate_low, c.win_rate_high)
+            lines.append(f"{judge.name}{'*' * judge.made_labels}: wins {wins} of {c.prompts:,} prompts")
     if any(judge.made_labels for judge in evaluation.judgements):
         lines.append("* made the training labels")
     return lines

@@ -1,15 +1,12 @@
-"""The model card: what a stranger needs to load the weights, believe the numbers, and know their limits.
+"""The model card: how to load the weights, their evaluation, data and settings, and their limits.
 
-Front matter follows what diffusers' training scripts write (library, tags, base model, data sets, licence),
-so that the Hub files the model where people look; the body is a template of ours (`card.md.jinja`). Every
-value that is put into the body is escaped unless the template says otherwise: prompts, names and settings are
-other people's text.
+Front matter follows diffusers' training scripts (library, tags, base model, data sets, licence), so that the Hub's
+filters find the model; the body is a template (`card.md.jinja`). Every value in the body is escaped unless a filter of
+the template exempts it: prompts, names and settings are other people's text.
 """
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from smpo.atomic import with_path
+from smpo.evaluation.report.markdown import escaped
 from smpo.evaluation.results.evaluation import COLUMNS, Evaluation
 
-__all__ = ["CardFacts", "harmless", "markdown", "model_card", "write_card"]
+__all__ = ["CardFacts", "model_card", "write_card"]
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """`owner/name`. The Hub refuses a card whose base model or data set is a path or a word."""
@@ -33,10 +31,6 @@ LICENCES = {
 }
 """The Hub's names of licences, which are single small words. What has none goes by `other` and its own name."""
 
-SPECIAL = re.compile(r"([\\`*_\[\]{}#|~$!])")
-LONGEST = 400
-"""Characters of one value; settings can hold whole documents."""
-
 LIMITATIONS = (
     "It inherits the limits of its base model and the biases of the people whose preferences it learnt.",
     "Rewards are stand-ins for human judgement: a higher score is not the same as a better picture.",
@@ -46,13 +40,13 @@ LIMITATIONS = (
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What is known about a finished run. Unknown things stay empty and are left out of the card."""
+    """Facts about a finished run. Unknown ones stay empty and are left out of the card."""
 
     name: str
     method: str
     """The objective's short name, `smpo`; becomes a tag."""
     parts: Mapping[str, tuple[str, str]]
-    """What the method is made of: a part -> its component's name, and what that does in a sentence or two."""
+    """Parts of the method: a part -> its component's name, and its description in a sentence or two."""
     spec_hash: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Dotted path -> value."""
@@ -107,22 +101,6 @@ def model_card(facts: CardFacts, evaluation: Evaluation | None = None) -> str:
     return f"---\n{data.to_yaml(line_break=chr(10))}\n---\n{_body(facts, evaluation)}\n"
 
 
-def markdown(value: Any) -> str:
-    """A value as one line of harmless markdown: no HTML, no markup, no table cells of its own, not
-    endless."""
-    text = value if isinstance(value, str) else _words(value)
-    text = " ".join(text.split())
-    if len(text) > LONGEST:
-        text = text[: LONGEST - 1] + "…"
-    return SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
-
-
-def harmless(text: str) -> str:
-    """A line for tables that people also read as plain text: no HTML, no cells and no links of its own."""
-    line = " ".join(html.escape(text, quote=False).replace("|", "/").split())
-    return line.replace("](", "]\\(").replace("![", "!\\[")
-
-
 def _on_the_hub(facts: CardFacts, names: Iterable[str]) -> Iterator[str]:
     return (name for name in names if HUB_NAME.fullmatch(name) and name not in facts.here)
 
@@ -161,12 +139,11 @@ def _body(facts: CardFacts, evaluation: Evaluation | None) -> str:
 
 
 def _findings(evaluation: Evaluation) -> dict[str, Any]:
-    """What the template says about the evaluation. Our own sentences name rewards in backticks: they stay
-    code."""
+    """The evaluation's part of the template. Rewards in backticks stay code."""
     c = evaluation.judgement().comparison
     name = f" of `{_code(evaluation.prompt_set)}`" if evaluation.prompt_set else ""
-    role = f" (role: {markdown(evaluation.role)})" if evaluation.role else ""
-    sizes = ", ".join(f"{width} × {height}" for height, width in evaluation.sizes)
+    role = f" (role: {escaped(evaluation.role)})" if evaluation.role else ""
+    sizes = ", ".join(f"{width} × {height}" for height, width in evaluation.settings.sizes)
     independent = c.clusters == c.prompts
     return {
         "headline": _Plain(_sentence(evaluation.headline())),
@@ -174,9 +151,9 @@ def _findings(evaluation: Evaluation) -> dict[str, Any]:
         "prompts": _Plain(name + role),
         "sizes": _Plain(f" ({sizes} pixels)" if sizes else ""),
         "clusters": f"{c.prompts:,}" + ("" if independent else f" prompts in {c.clusters:,} clusters"),
-        "columns": _Plain(" | ".join(map(markdown, COLUMNS))),
+        "columns": _Plain(" | ".join(map(escaped, COLUMNS))),
         "rule": _Plain("---|" * len(COLUMNS)),
-        "rows": [_Plain(" | ".join(markdown(row[name]) for name in COLUMNS)) for row in evaluation.table()],
+        "rows": [_Plain(" | ".join(escaped(row[name]) for name in COLUMNS)) for row in evaluation.table()],
         "starred": any(judgement.made_labels for judgement in evaluation.judgements),
     }
 
@@ -188,12 +165,11 @@ class _Plain(str):
 
 
 def _final(value: Any) -> str:
-    return value if isinstance(value, _Plain) else markdown(value)
+    return value if isinstance(value, _Plain) else escaped(value)
 
 
 def _code(value: Any) -> _Plain:
-    """Text for between backticks: markup has no meaning there, but a backtick would end it and a bar the
-    cell."""
+    """Text for between backticks: markup has no meaning there, but a backtick would end it and a bar the cell."""
     return _Plain(" ".join(str(value).replace("`", "'").replace("|", "/").split()))
 
 
@@ -209,16 +185,8 @@ def _sentence(text: str) -> str:
 
 def _edge(part: str) -> str:
     """Escaped, with the spaces at its ends."""
-    inner = markdown(part) if part.strip() else ""
+    inner = escaped(part) if part.strip() else ""
     return " " * part.startswith(" ") + inner + " " * (part.endswith(" ") and bool(inner))
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
 
 
 def _flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,5 +1,4 @@
-"""What an ablation found, as data: a row a variant, a verdict a judge. `outcome_text` says it, `ablation` works it
-out."""
+"""The outcome of an ablation as data: a row a variant, a verdict a judge, over training seeds."""
 
 from __future__ import annotations
 
@@ -24,22 +23,12 @@ class Cost:
     tflop: float | None
     peak_bytes: float
     joules: float | None = None
-    """Of all devices that tell; the whole run, evaluation included."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "seconds": self.seconds,
-            "passes": self.passes,
-            "pairs": self.pairs,
-            "tflop": self.tflop,
-            "peak_bytes": self.peak_bytes,
-            "joules": self.joules,
-        }
+    """Of all devices that report it; the whole run, evaluation included."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One judge's view of a variant."""
+    """One judge's view of a variant. p-values are adjusted by Holm."""
 
     judge: str
     made_labels: bool
@@ -48,29 +37,13 @@ class Verdict:
     mean_base: float
     median_base: float
     against_base: Contrast
-    p_base: float | None
-    """Holm-adjusted."""
+    p_base_holm: float | None
     against_variant: Contrast | None
-    p_variant: float | None
-    points_per_compute: float | None
+    p_variant_holm: float | None
+    win_points_per_million_passes: float | None
     """Points of win rate above one half that a million passes bought."""
     doubt: int = 0
-    """0 for a formula, 1 for a learned judge, 2 for one that made this variant's labels, as in `result.Judgement`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "judge": self.judge,
-            "made_labels": self.made_labels,
-            "mean": self.mean,
-            "median": self.median,
-            "mean_base": self.mean_base,
-            "median_base": self.median_base,
-            "against_base": self.against_base.to_dict(),
-            "p_base_holm": self.p_base,
-            "against_variant": self.against_variant.to_dict() if self.against_variant else None,
-            "p_variant_holm": self.p_variant,
-            "win_points_per_million_passes": self.points_per_compute,
-        }
+    """As `Judgement.doubt`."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +69,18 @@ class Row:
     cost: Cost | None
     verdicts: tuple[Verdict, ...]
     drift: tuple[DriftStat, ...] = ()
-    """How far its policies have gone."""
+    """Distances of its policies from the base."""
+
+    def verdict(self, judge: str | None) -> Verdict | None:
+        return next((verdict for verdict in self.verdicts if verdict.judge == judge), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON, verdicts under `judges`."""
+        data = asdict(self)
+        data["judges"] = data.pop("verdicts")
+        for judge in data["judges"]:
+            del judge["doubt"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -113,7 +97,7 @@ class AblationOutcome:
     def believed(self) -> str | None:
         """The judge to look at first: the least doubtful over all variants, the first listed among equals."""
         doubts = {
-            judge: max((v.doubt for row in self.rows for v in row.verdicts if v.judge == judge), default=0)
+            judge: max((v.doubt for row in self.rows if (v := row.verdict(judge))), default=0)
             for judge in self.judges
         }
         return min(doubts, key=lambda judge: doubts[judge], default=None)
@@ -125,19 +109,7 @@ class AblationOutcome:
             "prompts": self.prompts,
             "role": self.role,
             "judges": list(self.judges),
-            "variants": [
-                {
-                    "name": row.name,
-                    "against": row.against,
-                    "seeds": list(row.seeds),
-                    "failures": {str(seed): why for seed, why in row.failures.items()},
-                    "folders": {str(seed): folder for seed, folder in row.folders.items()},
-                    "cost": row.cost.to_dict() if row.cost else None,
-                    "judges": [verdict.to_dict() for verdict in row.verdicts],
-                    "drift": [asdict(far) for far in row.drift],
-                }
-                for row in self.rows
-            ],
+            "variants": [row.to_dict() for row in self.rows],
         }
 
     def metrics(self) -> dict[str, float]:
@@ -145,14 +117,11 @@ class AblationOutcome:
         found: dict[str, float] = {}
         for row in self.rows:
             for verdict in row.verdicts:
-                rate, gain = verdict.against_base.win_rate, verdict.against_base.gain
-                head = f"ablation/{row.name}/{verdict.judge}"
-                found |= {
-                    f"{head}/win_rate": rate.value,
-                    f"{head}/win_rate_low": rate.low,
-                    f"{head}/gain": gain.value,
-                }
-            for far in row.drift:
-                name = far.name.replace(" (", "_").rstrip(")")
-                found[f"ablation/{row.name}/drift/{name}"] = far.mean
+                rate, head = verdict.against_base.win_rate, f"ablation/{row.name}/{verdict.judge}"
+                found[f"{head}/win_rate"] = rate.value
+                found[f"{head}/win_rate_low"] = rate.low
+                found[f"{head}/gain"] = verdict.against_base.gain.value
+            for distance in row.drift:
+                name = distance.name.replace(" (", "_").rstrip(")")
+                found[f"ablation/{row.name}/drift/{name}"] = distance.mean
         return found

@@ -1,7 +1,7 @@
 """An ablation's table from its runs: variants over seeds, each against the base model and against the variant it builds
 on.
 
-`tabulate` works on what runs left in their folders (`evaluation.json`, `cost.json`), so a table can be made again, or
+`tabulate` works on the files in the runs' folders (`evaluation.json`, `cost.json`), so a table can be made again, or
 made of half an ablation. Holm's correction is over all of a table's questions of one sort: every variant and judge
 against the base, and, apart from that, every variant and judge against the variant before.
 """
@@ -26,7 +26,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class VariantRuns:
-    """The finished runs of a variant: for each seed, what its evaluation and its ledger say."""
+    """The finished runs of a variant: by seed, the content of `evaluation.json` and of `cost.json`."""
 
     name: str
     against: str | None
@@ -35,6 +35,15 @@ class VariantRuns:
     folders: Mapping[int, str] = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)
 
+    def scores(self, judge: str, seeds: Sequence[int]) -> tuple[Scores, Scores]:
+        """`(policy [S, P], base [S, P])`, means over images."""
+        sides: dict[str, list[Scores]] = {"policy": [], "base": []}
+        for seed in seeds:
+            judgement = _judgement(self.evaluations[seed], judge)
+            for side, rows in sides.items():
+                rows.append(np.array(judgement[side], dtype=np.float64).mean(axis=1))  # None becomes NaN
+        return np.array(sides["policy"]), np.array(sides["base"])
+
 
 def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> AblationOutcome:
     """The table of these runs. Seeds that only one of two variants has finished are left out of their comparison."""
@@ -42,20 +51,23 @@ def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> Ablat
     judges = tuple(judgement["name"] for judgement in known[0]["judgements"]) if known else ()
     by_name = {variant.name: variant for variant in variants}
     rows = [_row(variant, by_name.get(variant.against or ""), judges) for variant in variants]
-    for sort in ("base", "variant"):
-        places = [(i, k) for i, row in enumerate(rows) for k in range(len(row.verdicts))]
-        raw = [_raw(rows[i].verdicts[k], sort) for i, k in places]
-        for (i, k), p in zip(places, holm(raw), strict=True):
-            verdicts = list(rows[i].verdicts)
-            one = verdicts[k]
-            verdicts[k] = replace(one, p_base=p) if sort == "base" else replace(one, p_variant=p)
-            rows[i] = replace(rows[i], verdicts=tuple(verdicts))
+    verdicts = [verdict for row in rows for verdict in row.verdicts]
+    base = iter(holm([v.against_base.p_value for v in verdicts]))
+    variant = iter(holm([v.against_variant.p_value if v.against_variant else None for v in verdicts]))
     return AblationOutcome(
         name=name,
         judges=judges,
         prompts=len(known[0]["prompts"]) if known else 0,
         role=str(known[0]["role"]) if known else "",
-        rows=tuple(rows),
+        rows=tuple(
+            replace(
+                row,
+                verdicts=tuple(
+                    replace(v, p_base_holm=next(base), p_variant_holm=next(variant)) for v in row.verdicts
+                ),
+            )
+            for row in rows
+        ),
         complete=all(len(variant.evaluations) == seeds for variant in variants),
     )
 
@@ -63,17 +75,20 @@ def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> Ablat
 def _row(variant: VariantRuns, other: VariantRuns | None, judges: Sequence[str]) -> Row:
     seeds = tuple(sorted(variant.evaluations))
     cost = _cost([variant.costs[seed] for seed in seeds if seed in variant.costs])
+    both = tuple(seed for seed in seeds if other is not None and seed in other.evaluations)
     verdicts = []
     for judge in judges if seeds else ():
-        policy, base, groups, found = _scores(variant, judge, seeds)
-        made = bool(found["made_labels"])
+        policy, base = variant.scores(judge, seeds)
+        last = variant.evaluations[seeds[-1]]
+        judgement, made = _judgement(last, judge), bool(_judgement(last, judge)["made_labels"])
+        prompts = variant.evaluations[seeds[0]]["prompts"]
+        groups = [prompt["group"] or f"text: {prompt['text']}" for prompt in prompts]
         on_base = contrast(policy, base, groups)
         if on_base is None:
             continue
         on_variant = None
-        both = tuple(seed for seed in seeds if other is not None and seed in other.evaluations)
         if other is not None and both:
-            on_variant = contrast(_scores(variant, judge, both)[0], _scores(other, judge, both)[0], groups)
+            on_variant = contrast(variant.scores(judge, both)[0], other.scores(judge, both)[0], groups)
         points = None
         if cost is not None and cost.passes:
             points = 100 * (on_base.win_rate.value - 0.5) / (cost.passes / 1e6)
@@ -86,11 +101,11 @@ def _row(variant: VariantRuns, other: VariantRuns | None, judges: Sequence[str])
                 mean_base=float(np.nanmean(base)),
                 median_base=float(np.nanmean(np.nanmedian(base, axis=1))),
                 against_base=on_base,
-                p_base=None,
+                p_base_holm=None,
                 against_variant=on_variant,
-                p_variant=None,
-                points_per_compute=points,
-                doubt=bool(found.get("learned", True)) * (1 + made),
+                p_variant_holm=None,
+                win_points_per_million_passes=points,
+                doubt=bool(judgement.get("learned", True)) * (1 + made),
             )
         )
     drift = _drift([variant.evaluations[seed] for seed in seeds])
@@ -99,41 +114,27 @@ def _row(variant: VariantRuns, other: VariantRuns | None, judges: Sequence[str])
     )
 
 
-def _scores(
-    variant: VariantRuns, judge: str, seeds: Sequence[int]
-) -> tuple[Scores, Scores, list[str], Mapping[str, Any]]:
-    """`(policy [S, P], base [S, P], cluster of each prompt, what is said of the judge)`."""
-    sides: dict[str, list[Scores]] = {"policy": [], "base": []}
-    found: Mapping[str, Any] = {}
-    for seed in seeds:
-        found = next(one for one in variant.evaluations[seed]["judgements"] if one["name"] == judge)
-        for side, rows in sides.items():
-            images = np.array(found[side], dtype=np.float64)  # None becomes NaN
-            rows.append(images.mean(axis=1))
-    prompts = variant.evaluations[seeds[0]]["prompts"]
-    groups = [prompt["group"] or f"text: {prompt['text']}" for prompt in prompts]
-    return np.array(sides["policy"]), np.array(sides["base"]), groups, found
+def _judgement(evaluation: Mapping[str, Any], judge: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(one for one in evaluation["judgements"] if one["name"] == judge)
+    return found
 
 
 def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost | None:
     if not ledgers:
         return None
-    seconds = [one["seconds"].get("train", 0.0) + one["seconds"].get("invert", 0.0) for one in ledgers]
-    flops = [one["training_tflop"] for one in ledgers]
-    joules = [float(sum(told.values())) for one in ledgers if (told := one.get("joules"))]
+    flops = [ledger["training_tflop"] for ledger in ledgers]
+    joules = [float(sum(known.values())) for ledger in ledgers if (known := ledger.get("joules"))]
+    seconds = [
+        ledger["seconds"].get("train", 0.0) + ledger["seconds"].get("invert", 0.0) for ledger in ledgers
+    ]
     return Cost(
         seconds=float(np.mean(seconds)),
-        passes=float(np.mean([one["training_passes"] for one in ledgers])),
-        pairs=float(np.mean([one["pairs"] for one in ledgers])),
+        passes=float(np.mean([ledger["training_passes"] for ledger in ledgers])),
+        pairs=float(np.mean([ledger["pairs"] for ledger in ledgers])),
         tflop=float(np.mean(flops)) if all(flop is not None for flop in flops) else None,
-        peak_bytes=float(max(one["peak_bytes"] for one in ledgers)),
+        peak_bytes=float(max(ledger["peak_bytes"] for ledger in ledgers)),
         joules=float(np.mean(joules)) if len(joules) == len(ledgers) else None,
     )
-
-
-def _raw(verdict: Verdict, sort: str) -> float | None:
-    found = verdict.against_base if sort == "base" else verdict.against_variant
-    return found.p_value if found is not None else None
 
 
 def _drift(evaluations: Sequence[Mapping[str, Any]]) -> tuple[DriftStat, ...]:
@@ -145,8 +146,8 @@ def _drift(evaluations: Sequence[Mapping[str, Any]]) -> tuple[DriftStat, ...]:
         }
         for evaluation in evaluations
     ]
-    names = [name for name in (measured[0] if measured else {}) if all(name in one for one in measured)]
-    values = {name: np.array([one[name] for one in measured], dtype=np.float64) for name in names}
+    names = [name for name in (measured[0] if measured else {}) if all(name in run for run in measured)]
+    values = {name: np.array([run[name] for run in measured], dtype=np.float64) for name in names}
     return tuple(
         DriftStat(name, float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else None)
         for name, v in values.items()

@@ -1,4 +1,4 @@
-"""Whether two evaluations of one model say the same: score by score, and in what they conclude.
+"""Whether two evaluations of one model agree: score by score, and in their conclusions.
 
 Pictures are matched by what they were drawn from, their text and seed, so an evaluation of fewer prompts can be
 compared with one of all. Two computers rarely agree to the last bit; a conclusion is confirmed when the new gain and
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from smpo.errors import RunError
+from smpo.evaluation.results.evaluation import clusters
 from smpo.evaluation.sampling.slots import slots
 from smpo.evaluation.statistics.paired import Comparison, compare
 from smpo.kinds import Prompt
@@ -26,17 +27,17 @@ MODELS = ("base", "policy")
 
 @dataclass(frozen=True)
 class Table:
-    """What was judged: `scores[judge][model][prompt][image]`, None where there was no finite score."""
+    """Scores `[judge][model][prompt][image]`, None where there was no finite score."""
 
     prompts: Sequence[Prompt]
     images: int
     seed: int
     scores: Mapping[str, Mapping[str, Sequence[Sequence[float | None]]]]
     keys: Mapping[str, str]
-    """What a judge really is, by the name it had: a card's name is lost when a resolved spec is run again."""
+    """Name -> scorer key, which identifies a judge: a card's name is lost when a resolved spec is run again."""
 
     def named(self, key: str) -> str | None:
-        """What the judge with this key is called here."""
+        """The name of the judge with this key."""
         return next((name for name, found in self.keys.items() if found == key and name in self.scores), None)
 
     def by_picture(self, judge: str, model: str) -> dict[tuple[str, int], float]:
@@ -96,12 +97,11 @@ def recorded(evaluation: Any) -> Table:
         settings = evaluation["settings"]
         prompts = [Prompt(str(p["text"]), str(p["group"]), str(p["category"])) for p in evaluation["prompts"]]
         images, seed = int(settings["images"]), int(settings["seed"])
-        keys = {str(judge["name"]): str(judge["key"]) for judge in evaluation["judgements"]}
+        judges = {str(judge["name"]): judge for judge in evaluation["judgements"]}
+        keys = {name: str(judge["key"]) for name, judge in judges.items()}
         scores = {
-            str(judge["name"]): {
-                model: [[_score(x) for x in row] for row in judge[model]] for model in MODELS
-            }
-            for judge in evaluation["judgements"]
+            name: {model: [[_score(x) for x in row] for row in judge[model]] for model in MODELS}
+            for name, judge in judges.items()
         }
     except (LookupError, TypeError, ValueError) as error:
         raise RunError(f"the recorded evaluation can't be read: {type(error).__name__} {error}") from error
@@ -128,7 +128,7 @@ def _agreement(judge: str, same: str, before: Table, now: Table) -> Agreement:
     rows = {prompt: keys for prompt, keys in rows.items() if len(keys) == before.images}
     pictures = [key for keys in rows.values() for key in keys]
     gaps = {model: [_gap(old[model][key], new[model][key]) for key in pictures] for model in MODELS}
-    groups = [before.prompts[number].group or f"text: {before.prompts[number].text}" for number in rows]
+    groups = clusters([before.prompts[number] for number in rows])
 
     def means(scores: Mapping[tuple[str, int], float]) -> list[float]:
         return [float(np.mean([scores[key] for key in keys])) for keys in rows.values()]

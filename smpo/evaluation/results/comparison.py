@@ -1,34 +1,38 @@
 """Any number of models on the same prompts and seeds: each against the base, by every judge, with one correction.
 
-`rank` compares scores that were drawn and cached elsewhere (`smpo.app.evaluate.compare`). What comes back knows no
-files and prints nothing; `contest_text` says it.
+`rank` compares scores that were drawn and cached elsewhere. A run against its base is the case of one model
+(`smpo.evaluation.results.evaluate`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smpo.errors import RunError
 from smpo.evaluation.results.drift import Drift
-from smpo.evaluation.results.reward_hacking_panel import RewardHackingReport
-from smpo.evaluation.statistics.paired import Comparison, compare, holm
+from smpo.evaluation.results.evaluation import (
+    Evaluation,
+    Judgement,
+    Scores,
+    clusters,
+    json_prompts,
+    json_scores,
+)
+from smpo.evaluation.results.reward_hacking import RewardHackingReport
+from smpo.evaluation.sampling.generate import SamplingSettings
+from smpo.evaluation.statistics.paired import compare, holm
 from smpo.kinds import Prompt
 
-__all__ = ["Judge", "ModelComparison", "PairwiseResult", "rank"]
-
-Scores = NDArray[np.float64]
-CATEGORIES = 24
-"""More categories than this are names, not categories."""
+__all__ = ["Judge", "ModelComparison", "rank"]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Who scores. `made_labels`: for these models' training, as far as is known."""
+    """A reward that scores pictures. `made_labels`: for the training of one of these models, as far as is known."""
 
     name: str
     key: str
@@ -37,69 +41,74 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class PairwiseResult:
-    """One model by one judge, against the base."""
-
-    model: str
-    judge: str
-    comparison: Comparison
-    p_holm: float | None
-    categories: Mapping[str, Comparison]
-
-
-@dataclass(frozen=True)
 class ModelComparison:
-    """Scores of all models, `[P, I]` for each model and judge, and what they say."""
+    """Models against one base on the same prompts and seeds: an `Evaluation` each."""
 
-    prompts: tuple[Prompt, ...]
-    models: tuple[str, ...]
-    """The base first."""
+    base: str
+    evaluations: Mapping[str, Evaluation]
     judges: tuple[Judge, ...]
-    scores: Mapping[str, Mapping[str, Scores]]
-    results: tuple[PairwiseResult, ...]
-    settings: Mapping[str, Any]
-    prompt_set: str = ""
-    role: str = ""
-    drift: Mapping[str, Drift] = field(default_factory=dict)
-    """How far each model is from the base, where that was measured."""
-    panels: Mapping[str, RewardHackingReport] = field(default_factory=dict)
-    """Whether a model's gain is one in pictures or in its reward alone, where pictures could be looked at."""
 
     @property
-    def base(self) -> str:
-        return self.models[0]
+    def models(self) -> tuple[str, ...]:
+        """The base first."""
+        return (self.base, *self.evaluations)
 
     @property
-    def groups(self) -> list[str]:
-        return clusters(self.prompts)
+    def first(self) -> Evaluation:
+        """Prompts, settings and the base's scores are the same in all."""
+        return next(iter(self.evaluations.values()))
 
-    def result(self, model: str, judge: str) -> PairwiseResult:
-        return next(one for one in self.results if (one.model, one.judge) == (model, judge))
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        return self.first.prompts
+
+    @property
+    def settings(self) -> SamplingSettings:
+        return self.first.settings
+
+    @property
+    def prompt_set(self) -> str:
+        return self.first.prompt_set
+
+    @property
+    def role(self) -> str:
+        return self.first.role
+
+    @property
+    def drift(self) -> dict[str, Drift]:
+        """Distance of each model from the base, where that was measured."""
+        return {model: found.drift for model, found in self.evaluations.items() if found.drift is not None}
+
+    @property
+    def panels(self) -> dict[str, RewardHackingReport]:
+        return {model: found.panel for model, found in self.evaluations.items()}
+
+    def judgement(self, model: str, judge: str) -> Judgement:
+        return self.evaluations[model].judgement(judge)
+
+    def scores(self, model: str, judge: str) -> Scores:
+        """`[P, I]`."""
+        return self.first.judgement(judge).base if model == self.base else self.judgement(model, judge).policy
 
     def believed(self) -> Judge:
         """The judge to look at first: a formula before a learned one, one that made no labels before one that did."""
         return min(self.judges, key=lambda judge: judge.learned * (1 + judge.made_labels))
 
-    def against(self, model: str, other: str, judge: str) -> Comparison:
-        """Any two models, without a correction: a question somebody asks, not a table."""
-        ours, theirs = self.scores[model][judge], self.scores[other][judge]
-        return compare(ours.mean(axis=1), theirs.mean(axis=1), self.groups)
-
     def agreement(self) -> list[dict[str, Any]]:
         """For every two judges: the share of prompts on which they prefer the same side, over all models."""
         rows = []
-        for i, first in enumerate(self.judges):
-            for second in self.judges[i + 1 :]:
-                signs = [
-                    [np.sign(self._gains(model, judge.name)) for judge in (first, second)]
-                    for model in self.models[1:]
-                ]
-                ours, theirs = (np.concatenate([pair[side] for pair in signs]) for side in (0, 1))
+        gains = {
+            judge.name: np.concatenate(
+                [self.judgement(model, judge.name).gains for model in self.evaluations]
+            )
+            for judge in self.judges
+        }
+        for i, first in enumerate(gains):
+            for second in list(gains)[i + 1 :]:
+                ours, theirs = np.sign(gains[first]), np.sign(gains[second])
                 decided = (ours != 0) & (theirs != 0) & np.isfinite(ours) & np.isfinite(theirs)
                 share = float((ours == theirs)[decided].mean()) if decided.any() else None
-                rows.append(
-                    {"judges": [first.name, second.name], "agree": share, "prompts": int(decided.sum())}
-                )
+                rows.append({"judges": [first, second], "agree": share, "prompts": int(decided.sum())})
         return rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,32 +116,32 @@ class ModelComparison:
         return {
             "prompt_set": self.prompt_set,
             "role": self.role,
-            "settings": dict(self.settings),
+            "settings": self.settings.to_dict(),
             "base": self.base,
             "models": list(self.models),
             "judges": [vars(judge) for judge in self.judges],
-            "prompts": [{"text": p.text, "group": p.group, "category": p.category} for p in self.prompts],
+            "prompts": json_prompts(self.prompts),
             "standings": [
                 {
-                    "model": one.model,
-                    "judge": one.judge,
-                    "comparison": one.comparison.to_dict(),
-                    "p_holm": one.p_holm,
-                    "categories": {name: c.to_dict() for name, c in one.categories.items()},
+                    "model": model,
+                    "judge": judgement.name,
+                    "comparison": judgement.comparison.to_dict(),
+                    "p_holm": judgement.p_holm,
+                    "categories": {
+                        name: c.to_dict() for name, c in evaluation.by_category[judgement.name].items()
+                    },
                 }
-                for one in self.results
+                for model, evaluation in self.evaluations.items()
+                for judgement in evaluation.judgements
             ],
             "agreement": self.agreement(),
             "drift": {model: drift.to_dict() for model, drift in self.drift.items()},
             "goodhart": {model: panel.to_dict() for model, panel in self.panels.items()},
             "scores": {
-                model: {judge: _plain(rows) for judge, rows in by_judge.items()}
-                for model, by_judge in self.scores.items()
+                model: {judge.name: json_scores(self.scores(model, judge.name)) for judge in self.judges}
+                for model in self.models
             },
         }
-
-    def _gains(self, model: str, judge: str) -> Scores:
-        return np.asarray((self.scores[model][judge] - self.scores[self.base][judge]).mean(axis=1))
 
 
 def rank(
@@ -140,50 +149,37 @@ def rank(
     judges: Sequence[Judge],
     scores: Mapping[str, Mapping[str, Scores]],
     *,
-    settings: Mapping[str, Any],
+    settings: SamplingSettings,
     prompt_set: str = "",
     role: str = "",
-    drift: Mapping[str, Drift] | None = None,
+    label_makers: Mapping[str, str | None] | None = None,
 ) -> ModelComparison:
-    """Compare every model with the first. Holm's correction is over all models and judges together."""
-    base, *others = scores
-    groups = clusters(prompts)
-    raw: list[tuple[str, str, Comparison, dict[str, Comparison]]] = []
-    for model in others:
-        for judge in judges:
-            ours, theirs = (scores[name][judge.name].mean(axis=1) for name in (model, base))
-            named = {prompt.category for prompt in prompts}
-            parts: dict[str, Comparison] = {}
-            for category in sorted(named) if 1 < len(named) <= CATEGORIES else ():
-                rows = [i for i, prompt in enumerate(prompts) if prompt.category == category]
-                parts[category] = compare(ours[rows], theirs[rows], [groups[i] for i in rows])
-            raw.append((model, judge.name, compare(ours, theirs, groups), parts))
-    adjusted = holm([comparison.p_value for _, _, comparison, _ in raw])
-    standings = tuple(
-        PairwiseResult(model, judge, comparison, p, parts)
-        for (model, judge, comparison, parts), p in zip(raw, adjusted, strict=True)
-    )
-    if not prompts or not judges or not others:
+    """Compare every model with the first. Holm's correction is over all models and judges together.
+
+    `scores`: model -> judge -> `[P, I]`. `label_makers`: model -> key of the reward that made its training labels;
+    None takes each judge's `made_labels` for all models. Raises `RunError` without prompts, judges or models.
+    """
+    base, *models = scores
+    if not prompts or not judges or not models:
         raise RunError(
-            f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(others)} models"
+            f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(models)} models"
         )
-    return ModelComparison(
-        tuple(prompts),
-        tuple(scores),
-        tuple(judges),
-        scores,
-        standings,
-        settings,
-        prompt_set,
-        role,
-        drift or {},
-    )
-
-
-def clusters(prompts: Sequence[Prompt]) -> list[str]:
-    """Prompts that aren't independent of each other; one text twice is one cluster."""
-    return [prompt.group or f"text: {prompt.text}" for prompt in prompts]
-
-
-def _plain(scores: Scores) -> list[list[float | None]]:
-    return [[value if np.isfinite(value) else None for value in row] for row in scores.tolist()]
+    groups, means = clusters(prompts), {judge.name: scores[base][judge.name].mean(axis=1) for judge in judges}
+    comparisons = [
+        compare(scores[model][judge.name].mean(axis=1), means[judge.name], groups)
+        for model in models
+        for judge in judges
+    ]
+    pairs = zip(comparisons, holm([c.p_value for c in comparisons]), strict=True)
+    evaluations = {}
+    for model in models:
+        judgements = []
+        for judge in judges:
+            comparison, p = next(pairs)
+            made = judge.made_labels if label_makers is None else judge.key == label_makers[model]
+            ours, theirs = scores[model][judge.name], scores[base][judge.name]
+            judgements.append(
+                Judgement(judge.name, judge.key, made, judge.learned, theirs, ours, comparison, p)
+            )
+        evaluations[model] = Evaluation(tuple(prompts), tuple(judgements), settings, prompt_set, role)
+    return ModelComparison(base, evaluations, tuple(judges))

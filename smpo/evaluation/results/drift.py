@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from smpo.evaluation.statistics.intervals import mean_interval
+from smpo.evaluation.statistics.intervals import cluster_codes, mean_interval
 from smpo.kinds import DRIFT_TIMESTEPS, Conditioning, Denoiser, Placement, Prompt, Scorer
 
 if TYPE_CHECKING:
@@ -32,14 +32,9 @@ if TYPE_CHECKING:
     from smpo.kinds import Picture
 
 __all__ = [
-    "Distance",
-    "Drift",
-    "DriftProbe",
-    "distances",
-    "error_distances",
-    "feature_distances",
-    "picture_distances",
-]
+    "SIDE", "Distance", "Drift", "DriftProbe", "distances", "error_distances", "feature_distances",
+    "picture_distances", "pixels",
+]  # fmt: skip
 
 Floats = NDArray[np.float64]
 SIDE = 64
@@ -64,6 +59,16 @@ class Distance:
     def name(self) -> str:
         return f"{self.kind} ({self.by})" if self.by else self.kind
 
+    def short(self) -> str:
+        half = None if self.low is None or self.high is None else (self.high - self.low) / 2
+        return f"{self.value:.3g}" + ("" if half is None else f" ± {half:.1g}")
+
+    def __str__(self) -> str:
+        bounds = (
+            "" if self.low is None or self.high is None else f" [{max(0.0, self.low):.2g}, {self.high:.2g}]"
+        )
+        return f"{self.value:.3g}{bounds}"
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -80,19 +85,18 @@ class Drift:
 
     def cells(self) -> dict[str, str]:
         """A column a distance; ± is half of its 95 % interval."""
-        return {one.name: _short(one) for one in self.distances}
+        return {one.name: one.short() for one in self.distances}
 
     def sentence(self) -> str:
-        told = ", ".join(f"{one.name} {_span(one)}" for one in self.distances)
-        return f"{told} on {self.prompts} prompts"
+        return f"{', '.join(f'{one.name} {one}' for one in self.distances)} on {self.prompts} prompts"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"distances": [asdict(one) for one in self.distances]}
+        return asdict(self) | {"distances": [asdict(one) for one in self.distances]}  # a list, as in JSON
 
 
 @dataclass(frozen=True)
 class DriftProbe:
-    """Noisy latents of the base's own pictures: what a network is asked about. The same for every network."""
+    """Noisy latents of the base's own pictures, the same for every network."""
 
     texts: tuple[str, ...]
     x0: Tensor
@@ -110,25 +114,23 @@ class DriftProbe:
         import torch
 
         parts = [
-            denoiser.encode_pictures(some, [Placement()] * len(some))
+            denoiser.encode_pictures(part, [Placement()] * len(part))
             for start in range(0, len(pictures), batch)
-            if (some := pictures[start : start + batch])
+            if (part := pictures[start : start + batch])
         ]
-        rows = {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+        rows = {name: torch.cat([encoded[name].cpu() for encoded in parts]) for name in parts[0]}
         x0 = rows.pop("mean")
         rows.pop("std")
         return cls(tuple(texts), x0, rows, tuple(seeds), batch)
 
     @property
     def passes(self) -> int:
-        """What one network costs."""
+        """Of one network."""
         return len(self.x0) * DRIFT_TIMESTEPS
 
     def predictions(self, denoiser: Denoiser, *, reference: bool = False, prefix: str = "") -> Tensor:
-        """`[N, T, C, H, W]` float32 on the CPU: the noise that this network sees.
-
-        `prefix`: what this network was taught to see before a prompt (CSFT's policies).
-        """
+        """`[N, T, C, H, W]` float32 on the CPU: the noise that this network predicts. `prefix` goes before each prompt
+        (CSFT's policies)."""
         import torch
 
         from smpo.maths.draws import PositionDraws
@@ -137,12 +139,12 @@ class DriftProbe:
         found = []
         with torch.no_grad():
             for start in range(0, len(self.x0), self.batch):
-                some = slice(start, start + self.batch)
-                x0 = self.x0[some].to(device)
-                rows = denoiser.encode_prompts([prefix + text for text in self.texts[some]])
-                images = {name: value[some] for name, value in self.rows.items()}
+                rows_of = slice(start, start + self.batch)
+                x0 = self.x0[rows_of].to(device)
+                rows = denoiser.encode_prompts([prefix + text for text in self.texts[rows_of]])
+                images = {name: value[rows_of] for name, value in self.rows.items()}
                 cond = Conditioning(rows).merged(images).to(device)
-                draws = PositionDraws(_SEED, self.positions[some], device)
+                draws = PositionDraws(_SEED, self.positions[rows_of], device)
                 levels = []
                 for t in _timesteps(len(schedule.alphas_cumprod)):
                     times = torch.full((len(x0),), t, device=device, dtype=torch.long)
@@ -181,7 +183,7 @@ def picture_distances(policy: Sequence[Picture], base: Sequence[Picture]) -> Flo
             for side in (policy, base)
         )
         return np.asarray(np.linalg.norm(ours - theirs, axis=1))
-    both = zip(*(map(_pixels, cast("Sequence[Image.Image]", side)) for side in (policy, base)), strict=True)
+    both = zip(*(map(pixels, cast("Sequence[Image.Image]", side)) for side in (policy, base)), strict=True)
     return np.array([np.sqrt(np.square(ours - theirs).mean()) for ours, theirs in both])  # sizes may vary
 
 
@@ -197,8 +199,7 @@ def distances(
 
     A prompt without a finite distance is left out of that distance.
     """
-    codes = {group: code for code, group in enumerate(dict.fromkeys(p.group or p.text for p in prompts))}
-    clusters = np.array([codes[prompt.group or prompt.text] for prompt in prompts], dtype=np.intp)
+    groups = [prompt.group or prompt.text for prompt in prompts]
     rows = [("picture", "", picture_distances(policy, base))]
     rows += [("feature", name, values) for name, values in feature_distances(scorers, policy, base).items()]
     if errors is not None:
@@ -207,8 +208,8 @@ def distances(
     for kind, by, values in rows:
         finite = np.isfinite(values)
         if finite.any():
-            known = np.unique(clusters[finite], return_inverse=True)[1]
-            found.append(Distance(kind, by, *mean_interval(values[finite], known)))
+            codes = cluster_codes([group for group, keep in zip(groups, finite, strict=True) if keep])
+            found.append(Distance(kind, by, *mean_interval(values[finite], codes)))
     return Drift(tuple(found), len(prompts), passes)
 
 
@@ -222,22 +223,12 @@ def _unit(rows: NDArray[Any]) -> Floats:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float64)
 
 
-def _pixels(picture: Image.Image) -> Floats:
+def pixels(picture: Image.Image, size: tuple[int, int] | None = None) -> Floats:
+    """`[H, W, 3]` from 0 to 1; without a `size` reduced to `SIDE` where a side is longer."""
     from PIL import Image
 
-    small = picture.convert("RGB")
-    if max(small.size) > SIDE:
-        small = small.resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float64) / 255
-
-
-def _short(one: Distance) -> str:
-    if one.low is None or one.high is None:
-        return f"{one.value:.3g}"
-    return f"{one.value:.3g} ± {(one.high - one.low) / 2:.1g}"
-
-
-def _span(one: Distance) -> str:
-    if one.low is None or one.high is None:
-        return f"{one.value:.3g}"
-    return f"{one.value:.3g} [{max(0.0, one.low):.2g}, {one.high:.2g}]"
+    rgb = picture.convert("RGB")
+    size = size or (rgb.size if max(rgb.size) <= SIDE else (SIDE, SIDE))
+    if rgb.size != size:
+        rgb = rgb.resize(size, Image.Resampling.BOX)
+    return np.asarray(rgb, dtype=np.float64) / 255

@@ -1,132 +1,91 @@
 """Compare a trained policy with the base it started from: the same prompts, the same seeds, every judge.
 
-Pictures stream through in batches: drawn, scored by every judge, and let go of, except those of a subset that
-is kept for the before/after grid. What comes back is an `Evaluation`; nothing is printed, written or tracked
-here.
+Pictures stream through in batches: drawn, scored by every judge, and dropped, except those of a subset that is kept
+for the before/after grid. The result is an `Evaluation`; nothing is printed, written or tracked here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from smpo.errors import RunError
-from smpo.evaluation.results.evaluation import Evaluation, Judgement
-from smpo.evaluation.sampling.generate import (
-    Generation,
-    Progress,
-    SamplingRanks,
-    SamplingSettings,
-    SavedImages,
-    Scores,
-)
+from smpo.evaluation.results.comparison import Judge, rank
+from smpo.evaluation.results.evaluation import Evaluation
+from smpo.evaluation.sampling.generate import Generation, Progress, SamplingRanks, SavedImages, Scores
 from smpo.evaluation.sampling.picture_cache import BaseCache
-from smpo.evaluation.sampling.slots import spread, spread_numbers
-from smpo.evaluation.statistics.paired import compare, holm
-from smpo.kinds import Denoiser, Prompt, Scorer
+from smpo.evaluation.sampling.slots import ImageSampler, SamplingSettings, spread, spread_numbers
+from smpo.kinds import Prompt, Scorer
 
 __all__ = ["SamplingSettings", "assist", "evaluate", "score_model"]
 
 
 def evaluate(
-    denoiser: Denoiser,
+    denoiser: ImageSampler,
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     *,
     settings: SamplingSettings,
-    training_reward: str | None = None,
-    learned: Mapping[str, bool] | None = None,
+    judges: Sequence[Judge] = (),
     base_cache: BaseCache | None = None,
-    prompt_set: str = "",
-    role: str = "",
     progress: Progress | None = None,
-    crew: SamplingRanks | None = None,
+    ranks: SamplingRanks | None = None,
 ) -> Evaluation:
     """Draw, score and compare.
 
-    `scorers`: judges by the name they get in tables. `training_reward`: the `key` of the scorer that smoothed
-    or made the training labels; a judge with that key is marked, and a warning says so when there is no
-    other. `learned`: name -> False for closed-form judges, which are believed first. `base_cache`: where the
-    base's pictures and scores are taken from and put; its key must name everything that shapes the base's
-    pictures except prompt and seed. `prompt_set`, `role`: what the prompts are called and may be used for;
-    they are only reported. `crew`: other processes, which call `assist` with the same words; needs a `base_cache`
-    that all of them share.
+    `scorers`: by the names of `judges`, which say whether they are learned and made the labels; without `judges` all
+    are learned and none did. `base_cache`: where the base's pictures and scores are taken from and put; its key must
+    name everything that shapes the base's pictures except prompt and seed. `ranks`: other processes, which call
+    `assist` with the same arguments; needs a `base_cache` that all of them share.
 
-    Raises `RunError` without prompts or judges, and when a judge returns something other than one score a
-    picture.
+    Raises `RunError` without prompts or judges, and when a judge returns something other than one score a picture.
     """
     prompts = spread(prompts, settings.limit)
     (base, kept_base, reused), (policy, kept_policy, _) = _both(
-        denoiser, prompts, scorers, settings, base_cache, crew, progress
+        denoiser, prompts, scorers, settings, base_cache, ranks, progress
     )
-    groups = [prompt.group or f"text: {prompt.text}" for prompt in prompts]  # one text twice is one cluster
-    comparisons = {
-        name: compare(policy[name].mean(axis=1), base[name].mean(axis=1), groups) for name in scorers
-    }
-    adjusted = holm([comparisons[name].p_value for name in scorers])
-    judgements = [
-        Judgement(
-            name=name,
-            key=scorer.key,
-            made_labels=training_reward is not None and scorer.key == training_reward,
-            learned=(learned or {}).get(name, True),
-            base=base[name],
-            policy=policy[name],
-            comparison=comparisons[name],
-            p_holm=p_holm,
-        )
-        for (name, scorer), p_holm in zip(scorers.items(), adjusted, strict=True)
-    ]
-    return Evaluation(
-        prompts=tuple(prompts),
-        judgements=tuple(judgements),
-        guidance=settings.guidance,
-        steps=settings.steps,
-        images=settings.images,
-        seed=settings.seed,
-        prompt_set=prompt_set,
-        role=role,
-        kept_base=kept_base,
-        kept_policy=kept_policy,
-        reused=reused,
-        sizes=settings.sizes,
-    )
+    judges = judges or [Judge(name, scorer.key, True, False) for name, scorer in scorers.items()]
+    found = rank(prompts, judges, {"base": base, "policy": policy}, settings=settings)
+    return replace(found.first, kept_base=kept_base, kept_policy=kept_policy, reused=reused)
 
 
 def assist(
-    denoiser: Denoiser,
+    denoiser: ImageSampler,
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     *,
     settings: SamplingSettings,
     base_cache: BaseCache,
-    crew: SamplingRanks,
+    ranks: SamplingRanks,
 ) -> None:
-    """Draw and score this process's batches of an evaluation that another process of the crew makes."""
-    _both(denoiser, spread(prompts, settings.limit), scorers, settings, base_cache, crew, None)
+    """Draw and score this process's batches of an evaluation that the first process makes."""
+    _both(denoiser, spread(prompts, settings.limit), scorers, settings, base_cache, ranks, None)
 
 
 def _both(
-    denoiser: Denoiser,
+    denoiser: ImageSampler,
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     settings: SamplingSettings,
     base_cache: BaseCache | None,
-    crew: SamplingRanks | None,
+    ranks: SamplingRanks | None,
     progress: Progress | None,
 ) -> tuple[tuple[Scores, SavedImages, int], tuple[Scores, SavedImages, int]]:
-    """Base and policy: `(scores, kept pictures, how many the cache spared us)`."""
+    """Base and policy, each as `Generation.run` returns it."""
     if not prompts or not scorers:
         raise RunError(f"nothing to evaluate: {len(prompts)} prompts and {len(scorers)} judges")
-    todo = settings.slots(prompts)
     keep = set(spread_numbers(prompts, settings.keep))
-    drawing = Generation(denoiser, scorers, settings, todo, keep, len(prompts), progress, crew)
-    base = drawing.run("base", base_cache)
-    return base, drawing.run("policy", None if crew is None else BaseCache(crew.folder, "policy"))
+    caches = {"base": base_cache, "policy": None if ranks is None else BaseCache(ranks.folder, "policy")}
+    base, policy = (
+        Generation(model, denoiser, prompts, scorers, settings, keep, cache, progress, ranks).run()
+        for model, cache in caches.items()
+    )
+    return base, policy
 
 
 def score_model(
     name: str,
-    denoiser: Denoiser,
+    denoiser: ImageSampler,
     prompts: Sequence[Prompt],
     scorers: Mapping[str, Scorer],
     *,
@@ -138,13 +97,9 @@ def score_model(
 
     Every picture is in the cache afterwards.
     """
-    todo = settings.slots(prompts)
 
-    def said(_: str, done: int, total: int) -> None:
+    def named(_: str, done: int, total: int) -> None:
         if progress is not None:
             progress(name, done, total)
 
-    scores, _, _ = Generation(denoiser, scorers, settings, todo, set(), len(prompts), said).run(
-        "policy", cache
-    )
-    return scores
+    return Generation("policy", denoiser, prompts, scorers, settings, set(), cache, named).run()[0]

@@ -1,14 +1,13 @@
-"""What an evaluation found, and how to say it: a dictionary for files, numbers for curves, rows for the
-console.
+"""The result of an evaluation: a dictionary for files, numbers for curves, rows for tables.
 
-Every figure that is shown carries its interval, and every judge says whether it made the training labels: a
-reward that rises because it was optimised is not evidence that pictures got better.
+Every figure that is shown has its interval, and every judge a mark if it made the training labels: a reward that rises
+because it was optimised is not evidence that pictures got better.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,23 +16,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smpo.evaluation.results.drift import Drift
-from smpo.evaluation.results.reward_hacking import reward_hacking
-from smpo.evaluation.results.reward_hacking_panel import RewardHackingReport
-from smpo.evaluation.statistics.paired import Comparison
+from smpo.evaluation.results.format import decimals, interval, number, p_value, percent, share
+from smpo.evaluation.results.reward_hacking import RewardHackingReport, reward_hacking
+from smpo.evaluation.sampling.generate import SamplingSettings
+from smpo.evaluation.statistics.paired import Comparison, compare
 from smpo.kinds import Prompt
 
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = ["COLUMNS", "Evaluation", "Judgement", "decimals", "percent"]
+__all__ = [
+    "COLUMNS",
+    "CURVES",
+    "Evaluation",
+    "Judgement",
+    "Scores",
+    "clusters",
+    "json_prompts",
+    "json_scores",
+]
 
+Scores = NDArray[np.float64]
 COLUMNS = ("reward", "base", "policy", "gain [95 %]", "win rate [95 %]", "p (Holm)")
 """The keys of the rows of `Evaluation.table`, in order."""
-
-_CURVES = (
+CATEGORIES = 24
+"""More categories than this are names, not categories."""
+CURVES = (
     "win_rate", "win_rate_low", "win_rate_high", "mean_base", "mean_policy", "median_base", "median_policy",
     "gain", "gain_low", "gain_high", "p_value",
 )  # fmt: skip
+"""Figures of each judge in `Evaluation.metrics`."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +56,28 @@ class Judgement:
     key: str
     made_labels: bool
     learned: bool
-    base: NDArray[np.float64]
-    policy: NDArray[np.float64]
+    base: Scores
+    policy: Scores
     comparison: Comparison
     p_holm: float | None
-    """The p-value adjusted for the number of judges."""
+    """The p-value adjusted for the number of judges and models."""
 
     @property
-    def gains(self) -> NDArray[np.float64]:
+    def gains(self) -> Scores:
         """Policy minus base, a prompt: `[P]`."""
         return np.asarray(self.policy.mean(axis=1) - self.base.mean(axis=1), dtype=np.float64)
 
     @property
     def doubt(self) -> int:
         """0 for a formula, which is what is wanted rather than a stand-in for it, even if it made the labels;
-        1 for a learned judge, 2 for a learned judge that made the labels and so was optimised, flaws
-        included.
-        """
+        1 for a learned judge, 2 for a learned judge that made the labels and so was optimised, flaws included."""
         return self.learned * (1 + self.made_labels)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "key": self.key,
-            "made_labels": self.made_labels,
-            "learned": self.learned,
+        return vars(self) | {
             "comparison": self.comparison.to_dict(),
-            "p_holm": self.p_holm,
-            "base": _plain(self.base),
-            "policy": _plain(self.policy),
+            "base": json_scores(self.base),
+            "policy": json_scores(self.policy),
         }
 
 
@@ -82,10 +87,7 @@ class Evaluation:
 
     prompts: tuple[Prompt, ...]
     judgements: tuple[Judgement, ...]
-    guidance: float
-    steps: int
-    images: int
-    seed: int
+    settings: SamplingSettings
     prompt_set: str = ""
     role: str = ""
     kept_base: Mapping[int, list[Picture]] = field(default_factory=dict)
@@ -94,9 +96,7 @@ class Evaluation:
     reused: int = 0
     """Pictures of the base that came from the cache."""
     drift: Drift | None = None
-    """How far the policy has gone, if that was measured."""
-    sizes: tuple[tuple[int, int], ...] = ()
-    """Heights and widths of the pictures; none for the model's own."""
+    """Distance of the policy from its base, if that was measured."""
 
     def judgement(self, name: str | None = None) -> Judgement:
         """The named judge's, or that of the least doubtful judge, the first listed among equals."""
@@ -105,8 +105,29 @@ class Evaluation:
         return min(self.judgements, key=lambda judgement: judgement.doubt)
 
     @cached_property
+    def by_category(self) -> dict[str, dict[str, Comparison]]:
+        """Judge -> category -> comparison over its prompts; empty with one category, or with too many."""
+        rows: dict[str, list[int]] = {}
+        for i, prompt in enumerate(self.prompts):
+            rows.setdefault(prompt.category, []).append(i)
+        if not 1 < len(rows) <= CATEGORIES:
+            return {judge.name: {} for judge in self.judgements}
+        groups = clusters(self.prompts)
+        return {
+            judge.name: {
+                name: compare(
+                    judge.policy.mean(axis=1)[rows[name]],
+                    judge.base.mean(axis=1)[rows[name]],
+                    [groups[i] for i in rows[name]],
+                )
+                for name in sorted(rows)
+            }
+            for judge in self.judgements
+        }
+
+    @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What a careful reader should know before believing the numbers."""
+        """Limits of these figures."""
         found = []
         made = [j for j in self.judgements if j.made_labels]
         others = [j for j in self.judgements if not j.made_labels]
@@ -115,10 +136,11 @@ class Evaluation:
                 f"the only judge, `{made[0].name}`, also made the training labels: its gain shows that it "
                 "was optimised, not that pictures are better; list another reward under `evaluate.rewards`"
             )
-        hacked = [j.name for j in others if j.comparison.verdict == "worse"]
+        hacked = [f"`{j.name}`" for j in others if j.comparison.verdict == "worse"]
         if any(j.comparison.verdict == "better" for j in made) and hacked:
+            names = " and ".join([", ".join(hacked[:-1]), hacked[-1]] if hacked[1:] else hacked)
             found.append(
-                f"`{made[0].name}`, which made the labels, went up while {_listed(hacked)} went down: "
+                f"`{made[0].name}`, which made the labels, went up while {names} went down: "
                 "a sign of reward hacking; look at the pictures"
             )
         if self.role in ("training", "tuning"):
@@ -133,49 +155,49 @@ class Evaluation:
         return reward_hacking(self)
 
     def headline(self) -> str:
-        """The result in a sentence or two, by the judge that is believed first."""
+        """The result in a sentence or two, by the least doubtful judge."""
         judge = self.judgement()
         c = judge.comparison
         if c.win_rate is None or c.win_rate_low is None or c.win_rate_high is None:
             return f"Nothing can be said: `{judge.name}` has no finite scores of both models on any prompt."
-        interval = f"95 % interval {percent(c.win_rate_low)} to {percent(c.win_rate_high)}"
         prompts = f"{c.prompts:,} {self.role} prompts" if self.role else f"{c.prompts:,} prompts"
-        on = f"{percent(c.win_rate)} % of {prompts} ({interval})"
+        on = f"{percent(c.win_rate)} % of {prompts} "
+        on += f"(95 % interval {percent(c.win_rate_low)} to {percent(c.win_rate_high)})"
         by = f"judged by `{judge.name}`" + (", which also made the training labels" * judge.made_labels)
         if c.verdict == "better":
             return f"The policy beats its base on {on}, {by}."
         if c.verdict == "worse":
             return f"The policy is worse than its base: it wins on only {on}, {by}."
+        needed = c.prompts_needed(0.02)
+        size: int = 10 ** max(0, len(str(needed)) - 2)
         return (
             f"No difference is resolved: the policy wins on {on}, {by}. "
-            f"About {_rounded(c.prompts_needed(0.02)):,} such prompts would settle it to ±2 points."
+            f"About {math.ceil(needed / size) * size:,} such prompts would settle it to ±2 points."
         )
 
     def metrics(self) -> dict[str, float]:
-        """`eval/<reward>/<figure>`, for curves and run tables. Figures that don't exist are absent, not
-        NaN."""
-        found = {}
-        for judgement in self.judgements:
-            for name in _CURVES:
-                value = getattr(judgement.comparison, name)
-                if value is not None:
-                    found[f"eval/{judgement.name}/{name}"] = float(value)
+        """`eval/<reward>/<figure>`, for curves and run tables. Figures that don't exist are absent, not NaN."""
+        found = {
+            f"eval/{judgement.name}/{name}": float(value)
+            for judgement in self.judgements
+            for name in CURVES
+            if (value := getattr(judgement.comparison, name)) is not None
+        }
         return found | self.panel.metrics() | (self.drift.metrics() if self.drift else {})
 
     def table(self) -> list[dict[str, str]]:
-        """A row a judge, under `COLUMNS`; means over prompts. A star marks the reward that made the
-        labels."""
+        """A row a judge, under `COLUMNS`; means over prompts. A star marks the reward that made the labels."""
         rows = []
         for judgement in self.judgements:
-            c, p = judgement.comparison, judgement.p_holm
-            digits = decimals(c)
+            c = judgement.comparison
+            digits = decimals(c.gain, c.gain_low, c.gain_high)
             cells = (
-                judgement.name + ("*" if judgement.made_labels else ""),
-                _number(c.mean_base, digits),
-                _number(c.mean_policy, digits),
-                _interval(c.gain, c.gain_low, c.gain_high, f"+.{digits}f"),
-                _shares(c),
-                "–" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}",
+                judgement.name + "*" * judgement.made_labels,
+                number(c.mean_base, digits),
+                number(c.mean_policy, digits),
+                interval(c.gain, c.gain_low, c.gain_high, digits),
+                share(c.win_rate, c.win_rate_low, c.win_rate_high),
+                p_value(judgement.p_holm),
             )
             rows.append(dict(zip(COLUMNS, cells, strict=True)))
         return rows
@@ -185,63 +207,27 @@ class Evaluation:
         return {
             "prompt_set": self.prompt_set,
             "role": self.role,
-            "settings": {
-                "guidance": self.guidance,
-                "steps": self.steps,
-                "images": self.images,
-                "seed": self.seed,
-                **({"sizes": [[width, height] for height, width in self.sizes]} if self.sizes else {}),
-            },
+            "settings": self.settings.to_dict(),
             "headline": self.headline(),
             "warnings": list(self.warnings),
             "goodhart": self.panel.to_dict(),
             "drift": self.drift.to_dict() if self.drift else None,
-            "prompts": [{"text": p.text, "group": p.group, "category": p.category} for p in self.prompts],
+            "prompts": json_prompts(self.prompts),
             "judgements": [judgement.to_dict() for judgement in self.judgements],
             "kept": sorted(self.kept_policy),
             "reused": self.reused,
         }
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def clusters(prompts: Sequence[Prompt]) -> list[str]:
+    """The cluster of each prompt: its group, else its text, so that one text twice is one cluster."""
+    return [prompt.group or f"text: {prompt.text}" for prompt in prompts]
 
 
-def decimals(c: Comparison) -> int:
-    """As many decimals as give the gain's interval two figures: more would be noise, fewer would hide it."""
-    width = abs(c.gain_high - c.gain_low) / 2 if c.gain_high is not None and c.gain_low is not None else 0.0
-    width = width or abs(c.gain or 0.0) or 1.0
-    return max(0, min(8, 1 - math.floor(math.log10(width))))
+def json_prompts(prompts: Sequence[Prompt]) -> list[dict[str, str]]:
+    return [{"text": p.text, "group": p.group, "category": p.category} for p in prompts]
 
 
-def _plain(scores: NDArray[np.float64]) -> list[list[float | None]]:
+def json_scores(scores: Scores) -> list[list[float | None]]:
+    """None where a score isn't finite."""
     return [[value if math.isfinite(value) else None for value in row] for row in scores.tolist()]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(value: float | None, low: float | None, high: float | None, form: str) -> str:
-    if value is None:
-        return "–"
-    return (
-        f"{value:{form}} [" + ("–" if low is None or high is None else f"{low:{form}}, {high:{form}}") + "]"
-    )
-
-
-def _shares(c: Comparison) -> str:
-    if c.win_rate is None or c.win_rate_low is None or c.win_rate_high is None:
-        return "–"
-    return f"{percent(c.win_rate)} % [{percent(c.win_rate_low)}, {percent(c.win_rate_high)}]"
-
-
-def _rounded(count: int) -> int:
-    """Two figures of a rough number."""
-    size: int = 10 ** max(0, len(str(count)) - 2)
-    return math.ceil(count / size) * size
-
-
-def _listed(names: list[str]) -> str:
-    quoted = [f"`{name}`" for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

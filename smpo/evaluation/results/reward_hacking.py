@@ -1,6 +1,6 @@
-"""Did pictures get better, or did the reward get fooled? What an optimised reward says against everything else.
+"""Did pictures get better, or did the reward get fooled? An optimised reward's gain against everything else.
 
-Gauges that no reward looks at are read on pairs of pictures, policy and base at the same prompt and seed:
+Proxies that no reward looks at are computed on pairs of pictures, policy and base at the same prompt and seed:
 
 * saturation: mean of max(RGB) - min(RGB); preference tuning likes it garish;
 * high-frequency energy: share of the power above a quarter of the sampling rate; grids of hacked rewards live there;
@@ -14,41 +14,83 @@ words; it looks at numbers only, so it ends with what to look at.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from smpo.evaluation.results.reward_hacking_panel import Proxy, RewardHackingReport
+from smpo.evaluation.results.drift import SIDE, pixels
 from smpo.evaluation.statistics.intervals import mean_interval
 
 if TYPE_CHECKING:
     from smpo.evaluation.results.evaluation import Evaluation, Judgement
     from smpo.kinds import Picture
 
-__all__ = ["reward_hacking"]
+__all__ = ["ALARM", "Proxy", "RewardHackingReport", "reward_hacking"]
 
 Floats = NDArray[np.float64]
-SIDE = 64
+ALARM = 0.25
+"""A proxy that has moved by more than this share, surely, is named in the verdict."""
 SMALL = 0.1
 """Standard deviations of the base's scores: a judge that fell by less, though surely, is a price and no proof."""
 
 
+@dataclass(frozen=True)
+class Proxy:
+    """A quantity that no reward measures: its means, and the relative change with its 95 % interval over prompts."""
+
+    name: str
+    base: float
+    policy: float
+    change: float | None
+    low: float | None
+    high: float | None
+    pictures: int
+
+    @property
+    def moved(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > ALARM or self.high < -ALARM)
+
+
+@dataclass(frozen=True)
+class RewardHackingReport:
+    """Proxies, the judges' gains side by side, and the verdict."""
+
+    optimised: str | None
+    """The judge that made the labels, if it is one of the judges."""
+    gains: Mapping[str, float | None]
+    """Gain by judge, in standard deviations of the base's scores, so that judges can be compared."""
+    gap: float | None
+    """Gain of the optimised judge minus the mean of the others', in the same unit."""
+    proxies: tuple[Proxy, ...]
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As files of results have it, where proxies are `gauges`."""
+        return {"gauges" if name == "proxies" else name: value for name, value in asdict(self).items()}
+
+    def metrics(self) -> dict[str, float]:
+        found = {f"goodhart/{proxy.name}": proxy.change for proxy in self.proxies if proxy.change is not None}
+        if self.gap is not None:
+            found["goodhart/gap"] = self.gap
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
 def reward_hacking(evaluation: Evaluation) -> RewardHackingReport:
-    """The panel of an evaluation, from its scores and the pictures that were kept."""
+    """The report of an evaluation, from its scores and the pictures that were kept."""
     gains = {judgement.name: _standardised(judgement) for judgement in evaluation.judgements}
     made = next((judgement for judgement in evaluation.judgements if judgement.made_labels), None)
     others = [judgement for judgement in evaluation.judgements if not judgement.made_labels]
-    gap = None
-    if made is not None and (told := [g for one in others if (g := gains[one.name]) is not None]):
-        ours = gains[made.name]
-        gap = None if ours is None else ours - float(np.mean(told))
-    gauges = _gauges(evaluation.kept_base, evaluation.kept_policy) + _measured(evaluation)
-    return RewardHackingReport(
-        made.name if made else None, gains, gap, gauges, _verdict(made, others, gains, gauges)
-    )
+    known = [gain for judge in others if (gain := gains[judge.name]) is not None]
+    ours = gains[made.name] if made is not None else None
+    gap = ours - float(np.mean(known)) if ours is not None and known else None
+    proxies = _proxies(evaluation.kept_base, evaluation.kept_policy) + _measured(evaluation)
+    verdict = " ".join([_about_judges(made, others, gains), *_about_proxies(proxies)])
+    return RewardHackingReport(made.name if made else None, gains, gap, proxies, verdict)
 
 
 def _standardised(judgement: Judgement) -> float | None:
@@ -58,10 +100,10 @@ def _standardised(judgement: Judgement) -> float | None:
     return None if gain is None or spread == 0 else gain / spread
 
 
-def _gauges(
+def _proxies(
     base: Mapping[int, Sequence[Picture]], policy: Mapping[int, Sequence[Picture]]
 ) -> tuple[Proxy, ...]:
-    """Over the prompts of which both kept a picture: their first images."""
+    """Over the first images of the prompts of which both kept a picture."""
     prompts = [number for number in base if number in policy]
     if len(prompts) < 2:
         return ()
@@ -76,27 +118,34 @@ def _gauges(
         return (_absolute("drift", drift), _compared("diversity", _spread(first), _spread(second)))
     images = [cast("list[Image.Image]", side) for side in (before, after)]
     sizes = {picture.size for side in images for picture in side}
-    one = next(iter(sizes)) if len(sizes) == 1 else (SIDE + 1, 0)
-    small = one if max(one) <= SIDE else (SIDE, SIDE)
-    grey = [np.stack([_pixels(p, small) for p in side]) for side in images]  # [N, S, S, 3]
-    drift = np.sqrt(np.square(grey[1] - grey[0]).mean(axis=(1, 2, 3)))
-    flat = [side.reshape(len(side), -1) for side in grey]
+    common = sizes.pop() if len(sizes) == 1 else (SIDE, SIDE)
+    size = common if max(common) <= SIDE else (SIDE, SIDE)
+    small = [np.stack([pixels(p, size) for p in side]) for side in images]  # [N, S, S, 3]
     return (
         _compared("saturation", *(np.array([_saturation(p) for p in side]) for side in images)),
         _compared("high frequencies", *(np.array([_high(p) for p in side]) for side in images)),
-        _absolute("drift", drift),
-        _compared("diversity", *(_spread(side) for side in flat)),
+        _absolute("drift", np.sqrt(np.square(small[1] - small[0]).mean(axis=(1, 2, 3)))),
+        _compared("diversity", *(_spread(side.reshape(len(side), -1)) for side in small)),
     )
 
 
 def _measured(evaluation: Evaluation) -> tuple[Proxy, ...]:
-    """Distances for which the networks or a judge's embedding had to be asked."""
+    """Distances that need the networks or a judge's embedding."""
     drift = evaluation.drift
-    found = [one for one in drift.distances if one.kind != "picture"] if drift else []
-    names = [f"{one.kind} drift" + (f" ({one.by})" if one.by else "") for one in found]
+    if drift is None:
+        return ()
     return tuple(
-        Proxy(name, 0.0, one.value, None, None, None, drift.prompts if drift else 0)
-        for name, one in zip(names, found, strict=True)
+        Proxy(
+            f"{one.kind} drift" + f" ({one.by})" * bool(one.by),
+            0.0,
+            one.value,
+            None,
+            None,
+            None,
+            drift.prompts,
+        )
+        for one in drift.distances
+        if one.kind != "picture"
     )
 
 
@@ -108,7 +157,7 @@ def _compared(name: str, base: Floats, policy: Floats) -> Proxy:
 
 
 def _absolute(name: str, values: Floats) -> Proxy:
-    """The base is at no distance from itself, so there is no ratio: only how far."""
+    """The base is at no distance from itself, so there is a distance and no ratio."""
     return Proxy(name, 0.0, float(values.mean()), None, None, None, len(values))
 
 
@@ -117,16 +166,8 @@ def _spread(rows: Floats) -> Floats:
     return np.asarray(np.linalg.norm(rows - np.roll(rows, len(rows) // 2 or 1, axis=0), axis=1))
 
 
-def _pixels(picture: Image.Image, size: tuple[int, int]) -> Floats:
-    """All of one size, so that pictures of different prompts can be compared."""
-    small = picture.convert("RGB")
-    if small.size != size:
-        small = small.resize(size, Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float64) / 255
-
-
 def _saturation(picture: Image.Image) -> float:
-    rgb = np.asarray(picture.convert("RGB"), dtype=np.float64) / 255
+    rgb = pixels(picture, picture.size)
     return float((rgb.max(axis=2) - rgb.min(axis=2)).mean())
 
 
@@ -139,56 +180,41 @@ def _high(picture: Image.Image) -> float:
     return float(power[np.hypot(across, down) > 0.25].sum()) / total if total > 0 else 0.0
 
 
-def _verdict(
-    made: Judgement | None,
-    others: Sequence[Judgement],
-    gains: Mapping[str, float | None],
-    gauges: Sequence[Proxy],
+def _about_judges(
+    made: Judgement | None, others: Sequence[Judgement], gains: Mapping[str, float | None]
 ) -> str:
-    parts = []
     if made is None:
-        parts.append("No judge here made the training labels, so there is nothing to have been gamed.")
-    elif made.comparison.verdict != "better":
-        parts.append(f"`{made.name}`, which made the labels, did not rise: there is no gain to be doubted.")
-    elif not others:
-        parts.append(
-            f"`{made.name}` rose and also made the labels, and nobody else was asked: it may have been gamed."
-        )
-    else:
-        ups = [one.name for one in others if one.comparison.verdict == "better"]
-        downs = [one.name for one in others if one.comparison.verdict == "worse"]
-        if downs:
-            little = all((gain := gains[name]) is not None and gain > -SMALL for name in downs)
-            parts.append(
-                f"`{made.name}`, which made the labels, rose{_sized(gains[made.name])} while "
-                + " and ".join(f"`{name}` fell{_sized(gains[name])}" for name in downs)
-                + (": a small price so far; watch it." if little else ": suspect it was gamed.")
-            )
-        elif ups:
-            parts.append(
-                f"`{made.name}`, which made the labels, rose, and so did {_named(ups)}: the gain carries over."
-            )
-        else:
-            parts.append(
-                f"`{made.name}`, which made the labels, rose; the other judges show no resolved change either way."
-            )
+        return "No judge here made the training labels, so there is nothing to have been gamed."
+    if made.comparison.verdict != "better":
+        return f"`{made.name}`, which made the labels, did not rise: there is no gain to be doubted."
+    if not others:
+        return f"`{made.name}` rose and also made the labels, and there is no other judge: it may have been gamed."
+    ups = [judge.name for judge in others if judge.comparison.verdict == "better"]
+    downs = [judge.name for judge in others if judge.comparison.verdict == "worse"]
+    rose = f"`{made.name}`, which made the labels, rose"
+    if downs:
+        little = all((gain := gains[name]) is not None and gain > -SMALL for name in downs)
+        fell = " and ".join(f"`{name}` fell{_sized(gains[name])}" for name in downs)
+        end = ": a small price so far; watch it." if little else ": suspect it was gamed."
+        return f"{rose}{_sized(gains[made.name])} while {fell}{end}"
+    if ups:
+        return f"{rose}, and so did {' and '.join(f'`{name}`' for name in ups)}: the gain carries over."
+    return f"{rose}; the other judges show no resolved change either way."
+
+
+def _about_proxies(proxies: Sequence[Proxy]) -> list[str]:
     words = {"saturation": "colours", "high frequencies": "fine patterns", "diversity": "pictures"}
-    for gauge in gauges:
-        if gauge.moved and gauge.change is not None:
-            way = f"{'+' if gauge.change > 0 else '-'}{100 * abs(gauge.change):.0f} %"
-            hint = (
-                "they have become alike" if gauge.name == "diversity" and gauge.change < 0 else "look at them"
-            )
-            parts.append(f"{gauge.name} {way}: {words[gauge.name]} changed, {hint}.")
-    if gauges and not any(gauge.moved for gauge in gauges):
-        counted = ", ".join(gauge.name for gauge in gauges if gauge.change is not None)
-        parts.append(f"No alarm from {counted} on {gauges[0].pictures} pictures." if counted else "")
-    return " ".join(part for part in parts if part)
+    moved = [proxy for proxy in proxies if proxy.moved]
+    counted = ", ".join(proxy.name for proxy in proxies if proxy.change is not None)
+    if not moved:
+        return [f"No alarm from {counted} on {proxies[0].pictures} pictures."] if counted else []
+    parts = []
+    for proxy in moved:
+        change = proxy.change or 0.0
+        hint = "they have become alike" if proxy.name == "diversity" and change < 0 else "look at them"
+        parts.append(f"{proxy.name} {100 * change:+.0f} %: {words[proxy.name]} changed, {hint}.")
+    return parts
 
 
 def _sized(gain: float | None) -> str:
     return "" if gain is None else f" by {abs(gain):.2g} standard deviations"
-
-
-def _named(names: Sequence[str]) -> str:
-    return " and ".join(f"`{name}`" for name in names)

@@ -8,7 +8,7 @@ files of a cache, exactly as the base's reach the next run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from smpo.errors import RunError
 from smpo.evaluation.sampling.picture_cache import BaseCache
-from smpo.evaluation.sampling.slots import Slot, batches, sample_slots, slots
-from smpo.kinds import Denoiser, Prompt, Scorer
+from smpo.evaluation.sampling.slots import ImageSampler, SamplingSettings, Slot, batches, draw
+from smpo.kinds import Prompt, Scorer
 
 if TYPE_CHECKING:
-    from smpo.experiment import EvaluateSpec
     from smpo.kinds import Picture
 
 __all__ = ["Generation", "Progress", "SamplingRanks", "SamplingSettings", "SavedImages", "Scores"]
@@ -30,8 +29,6 @@ Progress = Callable[[str, int, int], None]
 """`progress("base" | "policy", pictures done, pictures in all)`."""
 Scores = dict[str, NDArray[np.float64]]
 SavedImages = dict[int, list["Picture"]]
-_Kept = dict[int, dict[int, "Picture"]]
-"""By prompt and image."""
 Part = tuple[list[Slot], "list[Picture] | None"]
 """A batch, and its pictures where they are drawn already."""
 
@@ -52,132 +49,94 @@ class SamplingRanks:
     """Pictures that the others have drawn, as the first one knows when it is done."""
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How pictures are drawn. All but `batch` and `keep` decide which pictures they are."""
-
-    guidance: float = 7.5
-    steps: int = 50
-    images: int = 1
-    """Images a prompt; their scores are averaged before prompts are compared."""
-    seed: int = 1000
-    limit: int | None = None
-    """Use only so many prompts, evenly over the set."""
-    batch: int = 32
-    keep: int = 64
-    """Prompts whose pictures are kept, evenly over the set; points are small and all kept."""
-    sizes: tuple[tuple[int, int], ...] = ()
-    """Heights and widths; none for the model's own."""
-
-    @classmethod
-    def of(cls, spec: EvaluateSpec, *, batch: int = 32) -> SamplingSettings:
-        """The settings that a spec's `evaluate` block asks for."""
-        return cls(spec.guidance, spec.steps, spec.images, spec.seed, spec.limit, batch, sizes=spec.shapes)
-
-    def slots(self, prompts: Sequence[Prompt]) -> list[Slot]:
-        """The pictures of these prompts."""
-        return slots(prompts, images=self.images, seed=self.seed, sizes=self.sizes)
-
-    def drawing(self) -> dict[str, Any]:
-        """What decides, beside model, prompt and seed, what a picture looks like: for the keys of caches."""
-        sized = {"sizes": [list(size) for size in self.sizes]} if self.sizes else {}
-        return {"guidance": self.guidance, "steps": self.steps, **sized}
-
-
-@dataclass(frozen=True)
+@dataclass
 class Generation:
-    """One pass over all slots with one of the two models."""
+    """One pass over all slots with one model; scores and kept pictures fill as it goes."""
 
-    denoiser: Denoiser
+    model: str
+    """`base` draws from the denoiser's reference."""
+    denoiser: ImageSampler
+    prompts: Sequence[Prompt]
     scorers: Mapping[str, Scorer]
     settings: SamplingSettings
-    todo: Sequence[Slot]
     keep: set[int]
-    prompts: int
-    progress: Progress | None
+    """Numbers of the prompts whose pictures are kept."""
+    cache: BaseCache | None = None
+    progress: Progress | None = None
     ranks: SamplingRanks | None = None
+    scores: Scores = field(init=False)
+    """By judge, `[P, I]`."""
+    kept: dict[int, dict[int, Picture]] = field(init=False, default_factory=dict)
+    """By prompt and image."""
 
-    def run(self, model: str, cache: BaseCache | None) -> tuple[Scores, SavedImages, int]:
-        """`(scores by judge [P, I], kept pictures by prompt, how many pictures the cache spared us)`."""
-        scores: Scores = {
-            name: np.full((self.prompts, self.settings.images), np.nan) for name in self.scorers
-        }
-        kept: dict[int, dict[int, Picture]] = {}
-        done, stored, missing = 0, list[tuple[Slot, "Picture"]](), list(self.todo)
-        if cache is not None:
-            done, stored, missing = self._look_up(cache, self.todo, scores, kept)
-        reused, parts = len(self.todo) - len(missing), self._parts(stored, missing)
-        if self.ranks is None or cache is None:
-            self._do(model, parts, cache, scores, kept, done)
+    def run(self) -> tuple[Scores, SavedImages, int]:
+        """`(scores by judge [P, I], kept pictures by prompt, number of pictures that came from the cache)`."""
+        shape = (len(self.prompts), self.settings.images)
+        self.scores = {name: np.full(shape, np.nan) for name in self.scorers}
+        slots = self.settings.slots(self.prompts)
+        done, stored, missing = self._look_up(slots)
+        parts = self._parts(stored, missing)
+        if self.ranks is None or self.cache is None:
+            self._draw_and_score(parts, done, len(slots))
         else:
-            self._share(self.ranks, model, parts, cache, scores, kept, done)
+            self._share(self.ranks, self.cache, parts, done, len(slots))
         # Cached pictures come before drawn ones, so the images of a prompt need not have arrived in order.
-        ordered = {prompt: [kept[prompt][image] for image in sorted(kept[prompt])] for prompt in sorted(kept)}
-        return scores, ordered, reused
+        ordered = {
+            prompt: [images[k] for k in sorted(images)] for prompt, images in sorted(self.kept.items())
+        }
+        return self.scores, ordered, len(slots) - len(missing)
 
     def _share(
-        self,
-        crew: SamplingRanks,
-        model: str,
-        parts: list[Part],
-        cache: BaseCache,
-        scores: Scores,
-        kept: _Kept,
-        done: int,
+        self, ranks: SamplingRanks, cache: BaseCache, parts: list[Part], done: int, total: int
     ) -> None:
-        """This process's batches. The first one also takes in what the others have left in the cache, and does what it
-        doesn't find there."""
-        crew.barrier()  # nobody writes before all have looked, lest they deal differently
-        self._do(model, parts[crew.rank :: crew.world], cache, scores, kept, done, crew.world)
-        crew.barrier()
-        if crew.rank:
+        """This process's batches. The first process also reads the others' from the cache, and draws those that
+        aren't there."""
+        ranks.barrier()  # no process writes before all have looked, lest they deal differently
+        self._draw_and_score(parts[ranks.rank :: ranks.world], done, total, ranks.world)
+        ranks.barrier()
+        if ranks.rank:
             return
         cache.read()
-        rest = [part for number, part in enumerate(parts) if number % crew.world]
-        theirs = [slot for part, _ in rest for slot in part]
-        _, stored, missing = self._look_up(cache, theirs, scores, kept)
-        crew.drawn += sum(len(part) for part, pictures in rest if pictures is None) - len(missing)
-        done = len(self.todo) - len(stored) - len(missing)
-        self._do(model, self._parts(stored, missing), cache, scores, kept, done)
+        rest = [part for number, part in enumerate(parts) if number % ranks.world]
+        _, stored, missing = self._look_up([slot for part, _ in rest for slot in part])
+        ranks.drawn += sum(len(part) for part, pictures in rest if pictures is None) - len(missing)
+        self._draw_and_score(self._parts(stored, missing), total - len(stored) - len(missing), total)
 
-    def _do(
-        self, model: str, parts: Sequence[Part], cache: BaseCache | None, scores: Scores, kept: _Kept, done: int,
-        of_how_many: int = 1,
-    ) -> None:  # fmt: skip
-        """Draw what isn't drawn, and score. `of_how_many` processes do as much as this one does."""
+    def _draw_and_score(self, parts: Sequence[Part], done: int, total: int, processes: int = 1) -> None:
+        """`processes` do as much as this one does, which counts for the progress."""
         for part, drawn in parts:
             if self.ranks is not None:
                 self.ranks.check()
-            pictures = self._draw(part, reference=model == "base") if drawn is None else drawn
+            pictures = drawn or draw(self.denoiser, part, self.settings, reference=self.model == "base")
             texts = [slot.text for slot in part]
             columns = {name: _score(name, scorer, pictures, texts) for name, scorer in self.scorers.items()}
             for place, (slot, picture) in enumerate(zip(part, pictures, strict=True)):
                 for name, column in columns.items():
-                    scores[name][slot.prompt, slot.image] = column[place]
+                    self.scores[name][slot.prompt, slot.image] = column[place]
                 if slot.prompt in self.keep or isinstance(picture, np.ndarray):
-                    kept.setdefault(slot.prompt, {})[slot.image] = picture
-            if cache is not None:
+                    self.kept.setdefault(slot.prompt, {})[slot.image] = picture
+            if self.cache is not None:
                 keyed = {scorer.key: columns[name] for name, scorer in self.scorers.items()}
-                cache.write(part, pictures, keyed)
-            done = min(done + len(part) * of_how_many, len(self.todo))
+                self.cache.write(part, pictures, keyed)
+            done = min(done + len(part) * processes, total)
             if self.progress is not None:
-                self.progress(model, done, len(self.todo))
+                self.progress(self.model, done, total)
 
-    def _look_up(
-        self, cache: BaseCache, todo: Sequence[Slot], scores: Scores, kept: _Kept
-    ) -> tuple[int, list[tuple[Slot, Picture]], list[Slot]]:
-        """Fill in what is known. `(how many that finished, stored pictures to score, slots to draw)`."""
+    def _look_up(self, slots: Sequence[Slot]) -> tuple[int, list[tuple[Slot, Picture]], list[Slot]]:
+        """Fill in what the cache has: `(number of finished slots, stored pictures to score, slots to draw)`."""
         finished, stored, missing = 0, list[tuple[Slot, "Picture"]](), list[Slot]()
-        for slot in todo:
-            known = cache.scores(slot)
+        if self.cache is None:
+            return 0, [], list(slots)
+        for slot in slots:
+            known = self.cache.scores(slot)
             complete = all(scorer.key in known for scorer in self.scorers.values())
             wanted = slot.prompt in self.keep
-            picture = cache.point(slot) if complete and not wanted else cache.picture(slot)
+            picture = self.cache.point(slot) if complete and not wanted else self.cache.picture(slot)
             if complete and (picture is not None or not wanted):
                 for name, scorer in self.scorers.items():
-                    scores[name][slot.prompt, slot.image] = known[scorer.key]
+                    self.scores[name][slot.prompt, slot.image] = known[scorer.key]
                 if picture is not None:
-                    kept.setdefault(slot.prompt, {})[slot.image] = picture
+                    self.kept.setdefault(slot.prompt, {})[slot.image] = picture
                 finished += 1
             elif picture is not None:
                 stored.append((slot, picture))
@@ -193,20 +152,9 @@ class Generation:
             (part, None) for part in batches(missing, size)
         ]
 
-    def _draw(self, part: Sequence[Slot], *, reference: bool) -> list[Picture]:
-        ((_, pictures),) = sample_slots(
-            self.denoiser,
-            part,
-            guidance=self.settings.guidance,
-            steps=self.settings.steps,
-            batch=len(part),
-            reference=reference,
-        )
-        return pictures
-
 
 def _score(name: str, scorer: Scorer, pictures: Sequence[Any], texts: Sequence[str]) -> list[float]:
-    """One float a picture; NaN is let through, and counted later."""
+    """One float a picture, NaN included."""
     scores: Any = scorer(pictures, texts).tolist()
     flat = isinstance(scores, list) and not any(isinstance(score, list) for score in scores)
     if not flat or len(scores) != len(pictures):

@@ -1,10 +1,9 @@
 """Pictures and scores of the base on disk, so that the next run with the same base draws only its policy.
 
-The caller's `key` says whose pictures these are (weights, precision, sampler, guidance, steps). Inside, a
-picture is found by its seed and text, and a score by the scorer's key, so other limits, more images and new
-judges reuse what is there. Nothing is ever overwritten: a batch of new rows becomes a new file, named by its
-content, and two runs that fill the cache at once at worst write the same row twice. Files that can't be read
-count as absent.
+The caller's `key` names the model and how it samples (weights, precision, sampler, guidance, steps). Inside, a picture
+is found by its seed and text, and a score by the scorer's key, so other limits, more images and new judges reuse them.
+Nothing is ever overwritten: a batch of new rows becomes a new file, named by its content, and two runs that fill the
+cache at once at worst write the same row twice. Files that can't be read count as absent.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ __all__ = ["BaseCache"]
 
 
 class BaseCache:
-    """What one base drew for one way of sampling. Layout: `<folder>/<hash of key>/{<hash>.json,
-    <seed>.png}`."""
+    """Pictures of one base for one way of sampling. Layout: `<folder>/<hash of key>/{<hash>.json, <seed>.png}`."""
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:24]
@@ -40,16 +38,16 @@ class BaseCache:
         self.read()
 
     def read(self) -> None:
-        """Take in what the disk has; again when others have written."""
+        """Read the files; again when other processes have written."""
         for file in sorted(self.folder.glob("*.json")):
             try:
                 content = file.read_bytes()
                 if file.stem != _name(content):
                     continue  # altered since it was written
                 for row in json.loads(content):
-                    self._remember(row)
+                    self._add(row)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue  # half a file, or somebody else's: what it held is drawn again
+                continue  # half a file, or a foreign one: its pictures are drawn again
 
     def scores(self, slot: Slot) -> Mapping[str, float]:
         """Scorer key -> score, as far as known."""
@@ -76,8 +74,7 @@ class BaseCache:
     def write(
         self, slots: Sequence[Slot], pictures: Sequence[Picture], scores: Mapping[str, Sequence[float]]
     ) -> None:
-        """Add a batch: `scores` maps a scorer's key to one score a slot. Scores that aren't finite are left
-        out."""
+        """Add a batch: `scores` maps a scorer's key to one score a slot. Scores that aren't finite are left out."""
         rows: list[dict[str, Any]] = []
         for place, (slot, picture) in enumerate(zip(slots, pictures, strict=True)):
             found = {key: float(column[place]) for key, column in scores.items()}
@@ -91,11 +88,11 @@ class BaseCache:
             elif not self._file(slot).exists():
                 self._put(self._file(slot), picture)
             rows.append(row)
-            self._remember(row)
+            self._add(row)
         content = json.dumps(rows).encode()
         self._put(self.folder / f"{_name(content)}.json", content)
 
-    def _remember(self, row: Mapping[str, Any]) -> None:
+    def _add(self, row: Mapping[str, Any]) -> None:
         place = (str(row["text"]), int(row["seed"]))
         self._scores.setdefault(place, {}).update(row["scores"])
         if "point" in row:

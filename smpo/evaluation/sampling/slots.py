@@ -1,9 +1,8 @@
 """Draw pictures from a model so that two models, or the same model twice, can be compared picture by picture.
 
-Every picture has its own seed, a hash of (first seed, the prompt's text and group, how often that prompt came
-before, image number). So it doesn't matter how many prompts are drawn, in which batches, or on how many
-devices: the same prompt starts from the same noise, and a difference between two pictures is a difference
-between two models.
+Every picture has its own seed, a hash of (first seed, the prompt's text and group, how often that prompt came before,
+image number). So it doesn't matter how many prompts are drawn, in which batches, or on how many devices: the same
+prompt starts from the same noise, and a difference between two pictures is a difference between two models.
 """
 
 from __future__ import annotations
@@ -11,22 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smpo.errors import RunError
-from smpo.kinds import Denoiser, Prompt
+from smpo.kinds import Prompt
 
 if TYPE_CHECKING:
+    from smpo.experiment import EvaluateSpec
     from smpo.kinds import Picture
 
 __all__ = [
+    "ImageSampler",
+    "SamplingSettings",
     "Slot",
     "batches",
-    "picture_seed",
+    "draw",
     "sample_all",
-    "sample_slots",
     "slots",
     "spread",
     "spread_numbers",
@@ -45,9 +46,59 @@ class Slot:
     """Height and width; None for the model's own."""
 
 
-def picture_seed(seed: int, prompt: Prompt, repeat: int, image: int) -> int:
-    """48 bits: what every generator takes, and what JSON readers with floating-point numbers can't garble."""
-    return _hash(seed, prompt.text, prompt.group, repeat, image)
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How pictures are drawn. All but `batch` and `keep` decide which pictures they are."""
+
+    guidance: float = 7.5
+    steps: int = 50
+    images: int = 1
+    """Images a prompt; their scores are averaged before prompts are compared."""
+    seed: int = 1000
+    limit: int | None = None
+    """Use only so many prompts, evenly over the set."""
+    batch: int = 32
+    keep: int = 64
+    """Prompts whose pictures are kept, evenly over the set; points are small and all kept."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Heights and widths; none for the model's own."""
+
+    @classmethod
+    def of(cls, spec: EvaluateSpec, *, batch: int = 32) -> SamplingSettings:
+        """The settings of a spec's `evaluate` block."""
+        return cls(spec.guidance, spec.steps, spec.images, spec.seed, spec.limit, batch, sizes=spec.shapes)
+
+    def slots(self, prompts: Sequence[Prompt]) -> list[Slot]:
+        """The pictures of these prompts."""
+        return slots(prompts, images=self.images, seed=self.seed, sizes=self.sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that results were obtained with, as files of results hold them; sizes as width and height."""
+        sized = {"sizes": [[width, height] for height, width in self.sizes]} if self.sizes else {}
+        shown = {name: getattr(self, name) for name in ("guidance", "steps", "images", "seed")}
+        return shown | sized
+
+    def drawing(self) -> dict[str, Any]:
+        """Everything that shapes a picture, beside model, prompt and seed: for the keys of caches."""
+        sized = {"sizes": [list(size) for size in self.sizes]} if self.sizes else {}
+        return {"guidance": self.guidance, "steps": self.steps, **sized}
+
+
+class ImageSampler(Protocol):
+    """The part of a denoiser that an evaluation draws with."""
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        guidance: float,
+        steps: int,
+        reference: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> list[Picture]:
+        """A picture for each prompt and seed; `reference` draws from the frozen base, `size` is height and width."""
+        ...
 
 
 def slots(
@@ -65,19 +116,18 @@ def slots(
 
     return [
         Slot(
-            number, image, prompt.text, picture_seed(seed, prompt, repeat, image), size(prompt, repeat, image)
+            number, k, prompt.text, _hash(seed, prompt.text, prompt.group, repeat, k), size(prompt, repeat, k)
         )
         for number, (prompt, repeat) in enumerate(_repeats(prompts))
-        for image in range(images)
+        for k in range(images)
     ]
 
 
 def spread(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
     """At most `limit` prompts, in their order: the same share of every category, by lot within it.
 
-    The lot is a hash of the prompt, so a larger limit only adds prompts. Every k-th prompt would be simpler,
-    but sets come in patterns (eight conditions in turn, four wordings of each scene), and k may fall in step
-    with one.
+    The lot is a hash of the prompt, so a larger limit only adds prompts. Every k-th prompt would be simpler, but sets
+    come in patterns (eight conditions in turn, four wordings of each scene), and k may fall in step with one.
     """
     return [prompts[number] for number in spread_numbers(prompts, limit)]
 
@@ -98,33 +148,6 @@ def spread_numbers(prompts: Sequence[Prompt], limit: int | None) -> list[int]:
     return sorted(number for _, _, number in sorted(order)[:limit])
 
 
-def sample_slots(
-    denoiser: Denoiser,
-    todo: Sequence[Slot],
-    *,
-    guidance: float,
-    steps: int,
-    batch: int,
-    reference: bool = False,
-) -> Iterator[tuple[list[Slot], list[Picture]]]:
-    """Draw the slots in batches, yielding each batch as it is done, so that nobody must hold them all.
-
-    A batch is of one size, so slots of several sizes come out of order."""
-    for part in batches(todo, batch):
-        sized: dict[str, Any] = {} if part[0].size is None else {"size": part[0].size}
-        pictures = denoiser.sample(
-            [slot.text for slot in part],
-            [slot.seed for slot in part],
-            guidance=guidance,
-            steps=steps,
-            reference=reference,
-            **sized,
-        )
-        if len(pictures) != len(part):
-            raise RunError(f"the model drew {len(pictures)} pictures for {len(part)} prompts")
-        yield part, pictures
-
-
 def batches(todo: Sequence[Slot], batch: int) -> Iterator[list[Slot]]:
     """At most `batch` slots each, of one size."""
     for size in dict.fromkeys(slot.size for slot in todo):
@@ -133,37 +156,34 @@ def batches(todo: Sequence[Slot], batch: int) -> Iterator[list[Slot]]:
             yield alike[start : start + batch]
 
 
-def sample_all(
-    denoiser: Denoiser,
-    prompts: Sequence[Prompt],
-    *,
-    images: int = 1,
-    seed: int = 1000,
-    guidance: float,
-    steps: int,
-    batch: int = 32,
-    sizes: Sequence[tuple[int, int]] = (),
-    reference: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[list[Picture]]:
-    """`images` pictures of every prompt, all in memory: `[P][images]`. `progress(done, total)` counts
-    pictures.
+def draw(
+    model: ImageSampler, batch: Sequence[Slot], settings: SamplingSettings, *, reference: bool = False
+) -> list[Picture]:
+    """The pictures of slots of one size. `reference` draws from the frozen base. Raises `RunError` when some are
+    missing."""
+    sized: dict[str, Any] = {} if batch[0].size is None else {"size": batch[0].size}
+    pictures = model.sample(
+        [slot.text for slot in batch],
+        [slot.seed for slot in batch],
+        guidance=settings.guidance,
+        steps=settings.steps,
+        reference=reference,
+        **sized,
+    )
+    if len(pictures) != len(batch):
+        raise RunError(f"the model drew {len(pictures)} pictures for {len(batch)} prompts")
+    return pictures
 
-    `reference=True` draws from the frozen base. For many large pictures use `sample_slots` and let go of
-    them.
-    """
-    todo = slots(prompts, images=images, seed=seed, sizes=sizes)
+
+def sample_all(
+    model: ImageSampler, prompts: Sequence[Prompt], settings: SamplingSettings
+) -> list[list[Picture]]:
+    """`settings.images` pictures of every prompt, all in memory: `[P][images]`."""
     drawn: list[dict[int, Picture]] = [{} for _ in prompts]
-    done = 0
-    for part, pictures in sample_slots(
-        denoiser, todo, guidance=guidance, steps=steps, batch=batch, reference=reference
-    ):
-        for slot, picture in zip(part, pictures, strict=True):
+    for part in batches(settings.slots(prompts), settings.batch):
+        for slot, picture in zip(part, draw(model, part, settings), strict=True):
             drawn[slot.prompt][slot.image] = picture
-        done += len(part)
-        if progress is not None:
-            progress(done, len(todo))
-    return [[found[image] for image in range(images)] for found in drawn]
+    return [[images[number] for number in range(settings.images)] for images in drawn]
 
 
 def _repeats(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, int]]:

@@ -1,17 +1,17 @@
 """95 % intervals for a mean and a share over prompts, some of which belong together.
 
-Prompts of one *cluster* tend to agree, so clusters, not prompts, are what is independent. With one prompt a
-cluster everything reduces to the textbook: the t interval and Wilson's interval. Closed forms, so the same
-scores always give the same figures; the tests simulate their coverage, down to three clusters of unequal
-size.
+Prompts of one *cluster* tend to agree, so clusters, not prompts, are what is independent. With one prompt a cluster
+everything reduces to the textbook: the t interval and Wilson's interval. Closed forms, so the same scores always give
+the same figures; the tests simulate their coverage, down to three clusters of unequal size.
 
-Sources: Bell & McCaffrey 2002 and Imbens & Kolesár 2016 (CR2 variance and its degrees of freedom); Wilson
-1927; Korn & Graubard 1998 and Dean & Pagano 2015 (effective sample size in an interval for a share).
+Sources: Bell & McCaffrey 2002 and Imbens & Kolesár 2016 (CR2 variance and its degrees of freedom); Wilson 1927; Korn &
+Graubard 1998 and Dean & Pagano 2015 (effective sample size in an interval for a share).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from scipy import special
 
 from smpo.errors import RunError
 
-__all__ = ["LEVEL", "Codes", "Floats", "mean_interval", "prompts_needed", "share_interval"]
+__all__ = ["LEVEL", "Codes", "Floats", "cluster_codes", "mean_interval", "prompts_needed", "share_interval"]
 
 LEVEL = 0.95
 
@@ -28,9 +28,14 @@ Codes = NDArray[np.intp]
 """The cluster of each value, numbered from 0 without gaps."""
 
 
+def cluster_codes(groups: Sequence[Hashable]) -> Codes:
+    """Clusters as integers from 0, in order of appearance."""
+    seen: dict[Hashable, int] = {}
+    return np.array([seen.setdefault(group, len(seen)) for group in groups], dtype=np.intp)
+
+
 def mean_interval(values: Floats, codes: Codes) -> tuple[float, float | None, float | None]:
-    """`(mean, low, high)` of `values [n]` whose clusters are `codes [n]`; None when there is one cluster
-    only.
+    """`(mean, low, high)` of `values [n]` whose clusters are `codes [n]`; None when there is one cluster only.
 
         mean +- t(df) sqrt(V),   V = sum_g u_g^2 / (1 - n_g/n) / n^2,   u_g = sum_{i in g} (x_i - mean)
 
@@ -48,11 +53,10 @@ def share_interval(
 ) -> tuple[float, float, float, float]:
     """`(share, low, high, design effect)` of `wins [n]` in {0, 1/2, 1}: Wilson's interval at an effective n.
 
-    The effective n is n over the design effect (CR2 variance over the variance of independent prompts, at
-    least 1), times (t(n-1) / t(df))^2 for few clusters. When all prompts won or all lost, wins don't show how
-    clusters agree; the values `like [n]` (the gains) are asked instead, and if they are constant too, a
-    cluster counts as one prompt. Ties would allow a narrower interval; it is kept at the width for wins and
-    losses.
+    The effective n is n over the design effect (CR2 variance over the variance of independent prompts, at least 1),
+    times (t(n-1) / t(df))^2 for few clusters. When all prompts won or all lost, wins don't show how clusters agree; the
+    values `like [n]` (the gains) count instead, and if they are constant too, a cluster counts as one prompt. Ties
+    would allow a narrower interval; it is kept at the width for wins and losses.
     """
     n, clusters = len(wins), int(codes.max()) + 1
     share, variance, freedom = _cluster_mean(wins, codes)
@@ -74,18 +78,17 @@ def prompts_needed(effect: float = 0.02, *, win_rate: float = 0.5, design_effect
     if not 0 < effect < 0.5:
         raise RunError(f"an effect is a share between 0 and 0.5, such as 0.02, not {effect}")
     z = float(special.ndtri((1 + LEVEL) / 2))
-    # Near 0 and 1 the variance of a share vanishes, but nobody knows beforehand that it will stay there.
+    # Near 0 and 1 the variance of a share vanishes, but it isn't known beforehand that it stays there.
     spread = max(win_rate * (1 - win_rate), effect * (1 - effect))
     return math.ceil(z**2 * spread / effect**2 * design_effect)
 
 
 def _cluster_mean(values: Floats, codes: Codes) -> tuple[float, float | None, float]:
-    """`(mean, CR2 variance of the mean, degrees of freedom)`; the variance is None with fewer than two
-    clusters.
+    """`(mean, CR2 variance of the mean, degrees of freedom)`; the variance is None with fewer than two clusters.
 
-    With weights `a_g = 1 / (n sqrt(1 - n_g/n))`, V is the squared length of the vector `a_g u_g`. Were all
-    values independent with variance 1, that vector would have covariance `M = a_g a_h (n_g [g = h] - n_g n_h
-    / n)`, and V is matched to a chi-square: df = tr(M)^2 / tr(M^2).
+    With weights `a_g = 1 / (n sqrt(1 - n_g/n))`, V is the squared length of the vector `a_g u_g`. Were all values
+    independent with variance 1, that vector would have covariance `M = a_g a_h (n_g [g = h] - n_g n_h / n)`, and V is
+    matched to a chi-square: df = tr(M)^2 / tr(M^2).
     """
     n = len(values)
     mean = float(values.mean())

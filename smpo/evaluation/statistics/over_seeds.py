@@ -1,6 +1,6 @@
-"""Two models over several training seeds, on the same prompts: what can be said about the *method*.
+"""Two models over several training seeds, on the same prompts: a comparison of *methods*, not of runs.
 
-A win rate over prompts of one training run says nothing about the next run. Scores are crossed here, seeds `[S]` by
+A win rate over prompts of one training run doesn't hold for the next run. Scores are crossed here, seeds `[S]` by
 prompts `[P]`, and both are sampled from something larger. The two uncertainties are worked out separately (over
 prompts, in clusters, with all seeds pooled; over seeds, from their means) and their half-widths added in quadrature:
 
@@ -8,15 +8,14 @@ prompts, in clusters, with all seeds pooled; over seeds, from their means) and t
 
 which keeps the lopsidedness of Wilson's interval near 0 and 1 (Zou & Donner 2008 combine intervals so). The noise of
 single scores enters both parts, so the interval errs on the wide side; the tests simulate its coverage. With one seed
-the second part is unknown, and the result says so.
+the second part is unknown, and None.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,9 +61,6 @@ class Contrast:
     """Share of prompts on which the first scores higher, a tie counting half; averaged over seeds."""
     p_value: float | None
     """Two-sided, of "the mean gain is zero", over prompts and seeds. None with one seed: compare prompts instead."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def contrast(ours: ArrayLike, theirs: ArrayLike, groups: Sequence[Hashable]) -> Contrast | None:

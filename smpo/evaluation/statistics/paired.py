@@ -1,14 +1,12 @@
-"""Is the policy better than its base, and how sure can we be? Paired comparison on the same prompts and
-seeds.
+"""Is the policy better than its base, and how surely? Paired comparison on the same prompts and seeds.
 
-One number a prompt goes in for each model (the mean over its images); the unit of everything here is the
-prompt. Prompts of one cluster (`Prompt.group`: wordings of one scene, draws of one condition) are not
-independent; see `intervals`.
+One number a prompt goes in for each model (the mean over its images); the unit of everything here is the prompt.
+Prompts of one cluster (`Prompt.group`: wordings of one scene, draws of one condition) are not independent; see
+`intervals`.
 
 All intervals are 95 % over prompts of *one training run*. They say nothing about another training seed.
 
-Sources: Pratt 1959 (zeros in Wilcoxon's signed ranks); Rosner, Glynn & Lee 2006 (signed ranks in clusters);
-Holm 1979.
+Sources: Pratt 1959 (zeros in Wilcoxon's signed ranks); Rosner, Glynn & Lee 2006 (signed ranks in clusters); Holm 1979.
 """
 
 from __future__ import annotations
@@ -22,7 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from smpo.errors import RunError
-from smpo.evaluation.statistics.intervals import Codes, Floats, mean_interval, prompts_needed, share_interval
+from smpo.evaluation.statistics.intervals import (
+    Codes,
+    Floats,
+    cluster_codes,
+    mean_interval,
+    prompts_needed,
+    share_interval,
+)
 
 __all__ = ["Comparison", "compare", "holm", "sign_flip_p_value"]
 
@@ -32,34 +37,32 @@ RESAMPLES = 9_999
 
 @dataclass(frozen=True)
 class Comparison:
-    """What paired scores say about policy and base. None means that these data can't tell; `notes` say
-    why."""
+    """Policy and base by paired scores. None: these data don't determine the figure; `notes` give the reason."""
 
-    prompts: int
+    prompts: int = 0
     """Prompts that were compared."""
-    clusters: int
-    dropped: int
+    clusters: int = 0
+    dropped: int = 0
     """Prompts without a finite score from both models; they are left out of everything else."""
-    wins: int
-    ties: int
-    losses: int
-    mean_base: float | None
-    mean_policy: float | None
-    median_base: float | None
-    median_policy: float | None
-    gain: float | None
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+    mean_base: float | None = None
+    mean_policy: float | None = None
+    median_base: float | None = None
+    median_policy: float | None = None
+    gain: float | None = None
     """Mean over prompts of policy minus base."""
-    gain_low: float | None
-    gain_high: float | None
-    win_rate: float | None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    win_rate: float | None = None
     """Share of prompts on which the policy scores higher; a tie is half a win."""
-    win_rate_low: float | None
-    win_rate_high: float | None
-    p_value: float | None
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    p_value: float | None = None
     """Two-sided, of "the gains are symmetric about zero" (signed ranks)."""
-    design_effect: float
-    """How many times more prompts the win rate needs because prompts of a cluster agree; 1 without
-    clusters."""
+    design_effect: float = 1.0
+    """How many times more prompts the win rate needs because prompts of a cluster agree; 1 without clusters."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -83,10 +86,9 @@ class Comparison:
 def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | None = None) -> Comparison:
     """Compare two models that were given the same prompts and seeds.
 
-    `policy`, `base`: `[P]`, one score a prompt. `groups`: `[P]`, the cluster of each prompt; None makes every
-    prompt its own. Prompts with a NaN or infinite score are dropped and counted, never averaged over in
-    silence. No prompts, one prompt, one cluster, nothing but ties: all give a `Comparison` with None where
-    nothing can be said.
+    `policy`, `base`: `[P]`, one score a prompt. `groups`: `[P]`, the cluster of each prompt; None makes every prompt
+    its own. Prompts with a NaN or infinite score are dropped and counted, never averaged over in silence. No prompts,
+    one prompt, one cluster, nothing but ties: all give a `Comparison`, with None for undetermined figures.
     """
     after: Floats = np.asarray(policy, dtype=np.float64)
     before: Floats = np.asarray(base, dtype=np.float64)
@@ -99,11 +101,11 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
     finite = np.isfinite(after) & np.isfinite(before)
     dropped = int((~finite).sum())
     after, before = after[finite], before[finite]
-    codes = _codes([name for name, keep in zip(named, finite, strict=True) if keep])
+    codes = cluster_codes([name for name, keep in zip(named, finite, strict=True) if keep])
     n, clusters = after.size, int(codes.max(initial=-1)) + 1
     notes = [f"{dropped} of {n + dropped} prompts have no finite score and are left out"] if dropped else []
     if n == 0:
-        return _nothing(dropped, (*notes, "no prompt could be compared"))
+        return Comparison(dropped=dropped, notes=(*notes, "no prompt could be compared"))
 
     gains = after - before
     ups, downs = int((gains > 0).sum()), int((gains < 0).sum())
@@ -125,15 +127,6 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
         gain=gain, gain_low=gain_low, gain_high=gain_high,
         win_rate=rate, win_rate_low=rate_low, win_rate_high=rate_high,
         p_value=sign_flip_p_value(gains, codes), design_effect=effect, notes=tuple(notes),
-    )  # fmt: skip
-
-
-def _nothing(dropped: int, notes: tuple[str, ...]) -> Comparison:
-    return Comparison(
-        prompts=0, clusters=0, dropped=dropped, wins=0, ties=0, losses=0,
-        mean_base=None, mean_policy=None, median_base=None, median_policy=None,
-        gain=None, gain_low=None, gain_high=None, win_rate=None, win_rate_low=None, win_rate_high=None,
-        p_value=None, design_effect=1.0, notes=notes,
     )  # fmt: skip
 
 
@@ -187,9 +180,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[place] = largest
     return adjusted
-
-
-def _codes(groups: Sequence[Hashable]) -> Codes:
-    """Clusters as integers from 0, in order of appearance."""
-    seen: dict[Hashable, int] = {}
-    return np.array([seen.setdefault(group, len(seen)) for group in groups], dtype=np.intp)

@@ -20,9 +20,8 @@ _TRACES = ("_name_or_path", "name_or_path", "_commit_hash")
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into, which takes the place of `folder` when the block ends well.
 
-    After an error `folder` is as it was. What stood there before goes only once the new one is complete, and
-    only if it is a saved model: anything else is somebody's mistyped path, and raises `RunError`. What a process left
-    that was killed in here goes too.
+    After an error `folder` is as it was. Its earlier content is deleted once the new one is complete. Raises `RunError`
+    where that isn't a saved model: the path may be mistyped. Leftovers of a killed process are deleted too.
     """
     if folder.exists() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in _MARKS):
         raise RunError(f"{folder} exists and is not a saved model", help="choose a new or an empty folder")
@@ -32,7 +31,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def without_paths(folder: Path) -> None:
-    """Take out of all JSON files where the parts were loaded from: nobody's business, and never the same."""
+    """Remove from all JSON files the paths that the parts were loaded from."""
     for path in sorted(folder.rglob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and any(key in content for key in _TRACES):

@@ -2,7 +2,7 @@
 
 A file in the original layout has the weights of UNet, VAE and text encoders under names of its own, and neither
 configuration nor tokenizer. Which model it is shows in the names; the sizes of the text encoders show in the shapes.
-No weights are read here: a safetensors header tells names and shapes.
+No weights are read here: a safetensors header has names and shapes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Layout:
     name: str
     pipeline: str
     repository: str
-    """Whose configurations and tokenizers fit, when nothing else is told."""
+    """Its configurations and tokenizers are the default."""
     revision: str
     encoders: Mapping[str, tuple[str, str]]
     mark: str
@@ -121,8 +121,8 @@ def layout_of(shapes: Shapes, file: Path) -> Layout:
 def text_config(shapes: Shapes, layout: Layout, part: str, ids: Mapping[str, int]) -> dict[str, Any]:
     """The configuration of a text encoder, from the shapes of its weights.
 
-    All CLIP text models have heads of 64; OpenAI's use the quick GELU, OpenCLIP's the exact one. SD 2 listens to the
-    last layer but one, so the last is left out. `ids`: begin, end and padding tokens of the tokenizer.
+    All CLIP text models have heads of 64; OpenAI's use the quick GELU, OpenCLIP's the exact one. SD 2 reads the last
+    layer but one, so the last is left out. `ids`: begin, end and padding tokens of the tokenizer.
     """
     prefix, cls = layout.encoders[part]
     ours = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}

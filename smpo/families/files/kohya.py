@@ -4,8 +4,8 @@
 
 Modules of SD 1 and 2 are called as in diffusers, those of SDXL as in its authors' code (`input_blocks_4_1_…`), because
 kohya's scripts train each on that UNet. Text encoders would be `lora_te_…`, with two of them `lora_te1_…` and
-`lora_te2_…`; smpo trains none. The header says what tools sort and label files by: the `ss_` names of kohya's scripts
-and ModelSpec (github.com/Stability-AI/ModelSpec).
+`lora_te2_…`; smpo trains none. Tools sort and label files by the header: the `ss_` names of kohya's scripts and
+ModelSpec (github.com/Stability-AI/ModelSpec).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""How a stranger opens the base of an adapter in plain diffusers: the same weights, autoencoder and noise schedule.
+"""Python lines that load the base of an adapter in plain diffusers: the same weights, autoencoder and noise schedule.
 
-An adapter's folder has none of these. Whoever opens the base without an autoencoder from elsewhere, or as a network
-that predicts noise when this one was told to predict velocity, draws other pictures, or none.
+An adapter's folder has none of these, and another autoencoder or prediction type gives other pictures, or none.
 """
 
 from __future__ import annotations

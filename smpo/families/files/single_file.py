@@ -2,8 +2,8 @@
 
 diffusers converts the weights (`from_single_file`); what the file lacks is laid out for it first: configurations and
 tokenizers. They come from a folder or hub repository in the diffusers layout (`config`; its weights aren't needed), or,
-with the original YAML at hand, from that and from the shapes in the file, so that only the tokenizer is wanted from
-elsewhere and no hub is asked.
+with the original YAML at hand, from that and from the shapes in the file, so that only the tokenizer is needed from
+elsewhere, and no hub.
 
 The folder is filed in the cache by content, in the precision of the file. Everything after it (variants, the reference
 that is fetched later, keys of caches) sees a folder like any other.

@@ -1,4 +1,4 @@
-"""LAION's aesthetic predictor: how much people like a picture, whatever was asked for.
+"""LAION's aesthetic predictor: how much people like a picture, independent of the prompt.
 
     score = MLP(v / |v|),  v = CLIP's projected image embedding
 

@@ -52,7 +52,7 @@ class _Block(nn.Module):
 
 @dataclass(frozen=True)
 class BertShape:
-    """What `med_config.json` says; `seen` is the width of the picture's tokens."""
+    """The values of `med_config.json`; `seen` is the width of the picture's tokens."""
 
     vocabulary: int = 30524
     width: int = 768

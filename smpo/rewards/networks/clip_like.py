@@ -64,7 +64,7 @@ _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 class ClipScorer(NetworkScorer):
-    """A `kinds.Scorer` round a CLIPModel, in float32 or as `precision` says; cosines are always taken in float32.
+    """A `kinds.Scorer` round a CLIPModel, in float32 or in `precision`; cosines are always taken in float32.
 
     Prompts are padded to the full length, not to the longest in the batch: causal attention makes that the
     same score, and it doesn't depend on the neighbours. `words` is done to a prompt before it is split.
@@ -161,9 +161,9 @@ def load_clip_scorer(
 
     `processor` is where tokenizer and preprocessing lie, if elsewhere (PickScore's are those of
     `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`). `revision` is of the weights. `file` is a checkpoint in open_clip's
-    layout, for which `processor` gives the architecture too. `pictures`: laid out as the processor says, as OpenAI's
-    package does (`ShortSide`), or whole, as HPS does (`WholePicture`, for which `antialias` is). `precision` is that of
-    both towers. Raises `MachineError` when something isn't here or doesn't fit.
+    layout, for which `processor` gives the architecture too. `pictures`: laid out by the processor's configuration, as
+    OpenAI's package does (`ShortSide`), or whole, as HPS does (`WholePicture`, for which `antialias` is). `precision`
+    is that of both towers. Raises `MachineError` when something isn't here or doesn't fit.
     """
     from transformers import CLIPModel
 
@@ -220,7 +220,7 @@ def load_tokenizer(folder: Path, *, rows: int | None = None) -> Any:
 
 
 def preprocessing_of(folder: Path) -> ClipPreprocessing:
-    """What a CLIP folder says about pictures. Raises `RunError` when it says nothing."""
+    """A CLIP folder's preprocessing of pictures. Raises `RunError` when the folder has none."""
     config = _processor_config(folder)
     with readable("the image processor", folder):
         layout = ClipPreprocessing.from_config(config)

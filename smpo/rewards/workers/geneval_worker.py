@@ -1,13 +1,13 @@
 """GenEval (Ghosh et al. 2023, arXiv:2310.11513), by its own script, for `smpo.rewards.process`.
 
 The script needs mmdet 2.27, open_clip, clip_benchmark and a GPU, so it lives in an environment of its own. What its
-README installs is all that is needed; where it lies, the machine's file says:
+README installs is all that is needed; the machine's file names its place:
 
     [geneval]
     python = "~/venvs/geneval/bin/python"
     environment = {GENEVAL = "~/geneval", GENEVAL_DETECTOR = "~/geneval/detector"}
 
-A score is 1 where the script finds what the prompt asks for, else 0. What a prompt asks for stands in the published
+A score is 1 where the script finds the prompt's objects, else 0. The objects of a prompt are listed in the published
 `prompts/evaluation_metadata.jsonl` (or GENEVAL_METADATA). GenEval's overall figure is the mean of the six tasks' means.
 """
 

@@ -68,7 +68,7 @@ class Votes:
 def collect_votes(
     first: Floats, second: Floats, conditions: Ints, rng: np.random.Generator, *, most: int = 3
 ) -> Votes:
-    """Ask one to `most` different annotators about each pair. `first`, `second` `[P, 2]`; `conditions`
+    """Votes of one to `most` different annotators on each pair. `first`, `second` `[P, 2]`; `conditions`
     `[P]`."""
     pairs, people = len(conditions), len(ANNOTATORS)
     order = rng.permuted(np.tile(np.arange(people), (pairs, 1)), axis=1)  # [P, people]

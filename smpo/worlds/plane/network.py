@@ -1,4 +1,4 @@
-"""The plane's denoiser: a residual MLP over points, and the sampler that everybody shares.
+"""The plane's denoiser: a residual MLP over points, and its sampler.
 
     h_0     = W x + T(t) + C(condition)
     h_{k+1} = h_k + W_k silu(h_k)          k = 0, 1, 2
@@ -51,7 +51,7 @@ def schedule() -> NoiseSchedule:
 
 
 _LARGEST = 4096
-"""No axis of a network of points is longer; a file that asks for more is none of ours."""
+"""No axis of a network of points is longer; a file with a longer one is refused."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PlaneNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """`x` `[N, 2, 1, 1]`, `t` and `condition` `[N]` integers -> `[N, 2, 1, 1]`."""
-        # Samplers and inversions ask for many points at one time: a quarter of the work is done once for all.
+        # Samplers and inversions pass many points with one timestep: a quarter of the work is done once for all.
         seen, which = t.unique(return_inverse=True)
         angle = seen[:, None].to(self.waves.dtype) * self.waves
         time = self.time(torch.cat([angle.sin(), angle.cos()], dim=1))

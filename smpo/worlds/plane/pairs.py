@@ -1,7 +1,7 @@
-"""The plane's preference pairs: two base samples for one prompt, and what annotators said about them.
+"""The plane's preference pairs: two base samples for one prompt, and annotators' votes on them.
 
 The file is safetensors: `first`, `second` `[P, 2]` float32, `condition` `[P]` and `votes` `[P, 3]` (for the
-first, for the second, for neither) uint8; its header tells how it was made.
+first, for the second, for neither) uint8; its header has its parameters.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def read_plane_pairs(
 ) -> PlanePairs:
     """The table in a file that `write_pairs` wrote; `limit` takes the first so many pairs that would be kept.
 
-    Every person asked is a row, as in Pick-a-Pic; a vote for neither counts half for each point. A pair is a
+    Every vote is a row, as in Pick-a-Pic; a vote for neither counts half for each point. A pair is a
     tie when both points got equally much; it is dropped, or kept with share 0.5. Rows of dropped pairs are
     counted by reason in the table's report, and the pairs are listed in the file `report`. Raises
     MachineError when `path` isn't there.

@@ -1,4 +1,4 @@
-"""Judges of points in closed form: the reward that labels follow, and a watch for what nobody asked for."""
+"""Judges of points in closed form: the reward that labels follow, and a measure of side effects."""
 
 from __future__ import annotations
 

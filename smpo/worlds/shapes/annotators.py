@@ -81,7 +81,7 @@ def collect_votes(
     n: int,
     generator: np.random.Generator,
 ) -> list[Vote]:
-    """Ask n different people about a pair."""
+    """Votes of n different annotators on a pair."""
     votes = []
     for index in generator.choice(len(people), size=n, replace=False):
         person = people[int(index)]

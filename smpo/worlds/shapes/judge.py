@@ -1,4 +1,4 @@
-"""An independent judge: looks at pixels, knows no network, and says how well a picture meets its prompt.
+"""An independent judge: scores from pixels alone, without a network, how well a picture meets its prompt.
 
 Formula, with every part in [0, 1] and smooth:
 

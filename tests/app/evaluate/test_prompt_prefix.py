@@ -5,9 +5,7 @@ from smpo.components.objectives import ConditionalFineTuning, SmPO
 
 
 class Recorder:
-    latent_shape = (1, 2, 3)
-
-    def sample(self, prompts, seeds, *, guidance, steps, reference=False):
+    def sample(self, prompts, seeds, *, guidance, steps, reference=False, size=None):
         return [(prompt, reference) for prompt in prompts]
 
 
@@ -17,7 +15,6 @@ def test_the_policy_is_asked_with_the_good_prefix_and_the_base_plainly():
     how = {"guidance": 1.0, "steps": 2}
     assert asked.sample(["a"], [1], **how) == [("fine a", False)]
     assert asked.sample(["a"], [1], reference=True, **how) == [("a", True)]
-    assert asked.latent_shape == (1, 2, 3)
     assert prompted(inner, SmPO().sampling()) is inner
     assert good_prefix(ConditionalFineTuning(good="fine ").sampling()) == "fine "
     assert good_prefix(SmPO().sampling()) == ""

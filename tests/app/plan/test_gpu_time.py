@@ -211,6 +211,25 @@ def test_sdxl_is_planned_in_full_without_its_weights(planned):
     assert {one.where for one in plan.missing} >= {"model", "data", "reward", "evaluate.prompts"}
 
 
+def test_no_hours_for_a_gpu_on_which_not_even_one_pair_fits(planned, capfd):
+    """SDXL trained whole with AdamW needs more than 24 GB for its weights alone."""
+    words = ["runtime.device=cpu", "train.optimiser=adamw"]
+    plan = planned("sdxl_smpo", *words)
+    small = next(cost for cost in plan.gpus if cost.gpu == "24 GB (RTX 4090)")
+    assert small.largest_micro_batch is None
+    sets = [word for one in words for word in ("-s", one)]
+    lines = smpo(capfd, "plan", HERE / "experiments" / "sdxl_smpo.yaml", *sets).out.splitlines()
+    (line,) = (line for line in lines if line.startswith(small.gpu))
+    rest = line.removeprefix(small.gpu).split()
+    assert (
+        rest[:5] == ["–"] * 5
+        and rest[5] == f"{small.memory_gb:.0f}"
+        and "too large even for one pair" in line
+    )
+    (line,) = (line for line in lines if line.startswith("H200"))
+    assert "–" not in line
+
+
 def test_a_ablation_is_added_up(planned, capfd):
     """Variants may be many times as long as the spec that they vary: 40 levels a pair, or 2,000 updates of 2,048."""
     words = ["plan", HERE / "experiments" / "paper_sdxl.yaml", "-s", "runtime.device=cpu"]

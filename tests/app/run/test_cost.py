@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from smpo.app.run.cost import COST, CostMeter, _Inversion
+from smpo.app.run.cost import COST, CostMeter
 from smpo.app.run.energy import EnergyMeter
 from smpo.components.objectives import DiffusionDPO, SupervisedFineTuning
 from smpo.engine.monitoring.tracker import StepReport
@@ -167,7 +167,8 @@ def test_inversions_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: log.append("wait"))
     ledger = CostMeter()
     with ledger("train"):
-        assert _Inversion(lambda x: log.append("invert") or x, "cuda", ledger)(7) == 7
+        with ledger._inverting("cuda"):
+            log.append("invert")
         assert log == ["record", "invert", "record"] and "invert" not in ledger.seconds
         ledger.update(StepReport(1, {"passes": 7.0}, 1.0, 16), DiffusionDPO())
         time.sleep(0.3)

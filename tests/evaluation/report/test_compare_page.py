@@ -12,7 +12,7 @@ from smpo.app.evaluate.page import convert_votes
 from smpo.errors import RunError
 from smpo.evaluation.report.compare_page import Background, Shown, compare_page
 from smpo.evaluation.results.comparison import Judge, rank
-from smpo.evaluation.sampling.slots import slots
+from smpo.evaluation.sampling.slots import SamplingSettings, slots
 from smpo.kinds import Prompt
 from tests.browser import browse, in_browser
 from tests.cli.words import smpo
@@ -36,7 +36,7 @@ def page(count: int = 6, side: int = 32) -> str:
         prompts,
         [Judge("judge", "j", False, False), Judge("reward", "r", True, True)],
         scores,
-        settings={"guidance": 3.0, "steps": 10, "images": 1, "seed": 1},
+        settings=SamplingSettings(guidance=3.0, steps=10, images=1, seed=1),
         prompt_set="toys",
         role="untouched",
     )
@@ -131,7 +131,7 @@ def test_a_spec_trains_on_blind_votes(tmp_path, monkeypatch, capfd):
     captions = ["a red circle on a black background", "a blue star on a white background"]
     prompts = [Prompt(text, group=text) for text in captions]
     scores = {name: {"judge": np.full((2, 1), value)} for name, value in (("base", 0.0), ("ours", 1.0))}
-    how = {"guidance": 2.0, "steps": 4, "images": 1, "seed": 0}
+    how = SamplingSettings(guidance=2.0, steps=4, images=1, seed=0)
     held = rank(prompts, [Judge("judge", "j", False, False)], scores, settings=how)
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(4)]

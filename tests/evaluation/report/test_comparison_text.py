@@ -4,6 +4,7 @@ import numpy as np
 
 from smpo.evaluation.report.comparison_text import categories, markdown, wins_by_category
 from smpo.evaluation.results.comparison import Judge, rank
+from smpo.evaluation.sampling.slots import SamplingSettings
 from smpo.kinds import Prompt
 
 
@@ -15,7 +16,7 @@ def contest(names):
         prompts,
         [Judge("judge", "k", False, False)],
         {"base": {"judge": base}, "ours": {"judge": base + up}},
-        settings={"guidance": 2.0, "steps": 4, "images": 1, "seed": 0},
+        settings=SamplingSettings(guidance=2.0, steps=4, images=1, seed=0),
     )
 
 

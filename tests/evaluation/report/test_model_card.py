@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from smpo.evaluation.report.model_card import CardFacts, markdown, model_card, write_card
+from smpo.evaluation.report.markdown import escaped
+from smpo.evaluation.report.model_card import CardFacts, model_card, write_card
 from smpo.evaluation.results.evaluate import evaluate
-from tests.evaluation.toys import QUICK, ToyModel, bright, evaluation, prompts
+from tests.evaluation.toys import QUICK, ToyModel, bright, evaluation, judges, prompts
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -78,12 +79,15 @@ def test_the_body_tells_the_whole_result() -> None:
 
 
 def test_sizes_that_are_not_square_are_told() -> None:
-    text = model_card(FACTS, replace(evaluation(), sizes=((24, 40), (32, 32))))
+    sized = replace(QUICK, sizes=((24, 40), (32, 32)))
+    text = model_card(FACTS, replace(evaluation(), settings=sized))
     assert "a prompt (40 × 24, 32 × 32 pixels), first seed" in text
 
 
 def test_warnings_reach_the_card() -> None:
-    found = evaluate(ToyModel(), prompts(), {"b": bright()}, settings=QUICK, training_reward="bright-1")  # type: ignore[arg-type]
+    scorers = {"b": bright()}
+    asked = judges(scorers, "bright-1")
+    found = evaluate(ToyModel(), prompts(), scorers, settings=QUICK, judges=asked)  # type: ignore[arg-type]
     assert "> **Mind:** the only judge, `b`, also made the training labels" in model_card(FACTS, found)
 
 
@@ -99,7 +103,7 @@ def test_warnings_reach_the_card() -> None:
     ],
 )
 def test_other_peoples_text_stays_text(evil: str) -> None:
-    shown = markdown(evil)
+    shown = escaped(evil)
     assert "<" not in shown and "\n" not in shown
     bare = shown.replace("\\\\", "")
     assert all(bare[k - 1] == "\\" for k, letter in enumerate(bare) if letter in "[]`|#*!")
@@ -122,7 +126,7 @@ def test_other_peoples_text_stays_text(evil: str) -> None:
 
 
 def test_long_values_are_cut() -> None:
-    assert len(markdown("word " * 1_000)) <= 400
+    assert len(escaped("word " * 1_000)) <= 400
 
 
 def test_write_card(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from smpo.evaluation.results.evaluate import evaluate
-from smpo.evaluation.results.evaluation import COLUMNS, decimals
+from smpo.evaluation.results.evaluation import COLUMNS
+from smpo.evaluation.results.format import decimals
 from smpo.evaluation.statistics.paired import compare, holm
-from tests.evaluation.toys import QUICK, ToyModel, ToyScorer, bright, dark, evaluation, prompts
+from tests.evaluation.toys import QUICK, ToyModel, ToyScorer, bright, dark, evaluation, judges, prompts
 
 
 def test_the_dictionary_holds_every_score_and_is_json() -> None:
@@ -52,7 +54,8 @@ def test_decimals_follow_the_interval(width: float, digits: int) -> None:
     gains = np.array([-1.0, 1.0] * 50)
     c = compare(gains, 0 * gains)
     scale = width / ((c.gain_high - c.gain_low) / 2)  # type: ignore[operator]
-    assert decimals(compare(gains * scale, 0 * gains)) == digits
+    scaled = compare(gains * scale, 0 * gains)
+    assert decimals(scaled.gain, scaled.gain_low, scaled.gain_high) == digits
 
 
 def test_the_independent_formula_is_believed_first() -> None:
@@ -76,39 +79,26 @@ def test_the_independent_formula_is_believed_first() -> None:
     ],
 )
 def test_who_is_believed(training_reward: str | None, learned: dict[str, bool], believed: str) -> None:
-    found = evaluate(
-        ToyModel(),  # type: ignore[arg-type]
-        prompts(),
-        {"b": bright(), "d": dark()},
-        settings=QUICK,
-        training_reward=training_reward,
-        learned=learned,
-    )
+    scorers = {"b": bright(), "d": dark()}
+    asked = judges(scorers, training_reward, **learned)
+    found = evaluate(ToyModel(), prompts(), scorers, settings=QUICK, judges=asked)  # type: ignore[arg-type]
     assert found.judgement().name == believed
 
 
 def test_the_only_judge_may_not_have_made_the_labels() -> None:
-    found = evaluate(
-        ToyModel(),
-        prompts(),
-        {"b": bright()},
-        settings=QUICK,
-        training_reward="bright-1",
-        role="tuning",  # type: ignore[arg-type]
-    )
+    scorers = {"b": bright()}
+    asked = judges(scorers, "bright-1")
+    found = evaluate(ToyModel(), prompts(), scorers, settings=QUICK, judges=asked)  # type: ignore[arg-type]
+    found = replace(found, role="tuning")
     assert "the only judge, `b`, also made the training labels" in found.warnings[0]
     assert "these prompts are for tuning" in found.warnings[1]
     assert found.headline().endswith("judged by `b`, which also made the training labels.")
 
 
 def test_a_reward_that_rises_while_others_fall_is_called_out() -> None:
-    found = evaluate(
-        ToyModel(),
-        prompts(40),
-        {"b": bright(), "d": dark()},
-        settings=QUICK,
-        training_reward="bright-1",  # type: ignore[arg-type]
-    )
+    scorers = {"b": bright(), "d": dark()}
+    asked = judges(scorers, "bright-1")
+    found = evaluate(ToyModel(), prompts(40), scorers, settings=QUICK, judges=asked)  # type: ignore[arg-type]
     assert "reward hacking" in found.warnings[0]
     assert found.headline().startswith("The policy is worse than its base: it wins on only ")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from smpo.evaluation.results.evaluate import SamplingSettings, evaluate
 from smpo.evaluation.results.reward_hacking import reward_hacking
-from tests.evaluation.toys import ToyModel, ToyPlane, ToyScorer, evaluation, prompts, red
+from tests.evaluation.toys import ToyModel, ToyPlane, ToyScorer, evaluation, judges, prompts, red
 
 
 def picture(seed: int, *, saturated: bool = False, grid: bool = False) -> Image.Image:
@@ -69,14 +69,10 @@ def test_points_have_drift_and_diversity():
 
 
 def verdict(judge_likes: float, model: ToyModel | None = None) -> str:
-    found = evaluate(
-        model or ToyModel(),
-        prompts(40),
-        {"reward": ToyScorer("r", red), "judge": ToyScorer("j", lambda p: judge_likes * red(p))},
-        settings=SamplingSettings(guidance=3.0, steps=4),
-        training_reward="r",
-    )
-    return found.panel.verdict
+    scorers = {"reward": ToyScorer("r", red), "judge": ToyScorer("j", lambda p: judge_likes * red(p))}
+    how = SamplingSettings(guidance=3.0, steps=4)
+    asked = judges(scorers, "r")
+    return evaluate(model or ToyModel(), prompts(40), scorers, settings=how, judges=asked).panel.verdict
 
 
 def test_the_verdict_follows_the_other_judges():
@@ -94,4 +90,5 @@ def test_a_tiny_but_sure_fall_is_a_price_and_no_proof():
 def test_it_is_in_the_file_and_the_metrics():
     found = evaluation()
     assert found.to_dict()["goodhart"]["verdict"] == found.panel.verdict
+    assert len(found.to_dict()["goodhart"]["gauges"]) == len(found.panel.proxies)
     assert "goodhart/gap" in found.metrics() and "goodhart/drift" not in found.metrics()

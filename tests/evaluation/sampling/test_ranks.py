@@ -21,13 +21,13 @@ def together(
     folder: Path, world: int, model: Callable[[], ToyModel], judge: Callable[[], ToyScorer] = bright
 ) -> tuple[Evaluation, list[ToyModel], SamplingRanks]:
     barrier = threading.Barrier(world, timeout=20)
-    crews = [
+    everyone = [
         SamplingRanks(rank, world, barrier.wait, lambda: None, folder / "drawn") for rank in range(world)
     ]  # type: ignore[arg-type]
     models = [model() for _ in range(world)]
 
     def words(rank: int) -> dict[str, Any]:
-        return {"settings": QUICK, "base_cache": BaseCache(folder, "base"), "crew": crews[rank]}
+        return {"settings": QUICK, "base_cache": BaseCache(folder, "base"), "ranks": everyone[rank]}
 
     helpers = [
         threading.Thread(target=assist, args=(models[k], prompts(), {"b": judge()}), kwargs=words(k))
@@ -38,7 +38,7 @@ def together(
     found = evaluate(models[0], prompts(), {"b": judge()}, **words(0))  # type: ignore[arg-type]
     for helper in helpers:
         helper.join(20)
-    return found, models, crews[0]
+    return found, models, everyone[0]
 
 
 @pytest.mark.parametrize("model", [ToyModel, ToyPlane])
@@ -47,7 +47,7 @@ def test_it_is_the_evaluation_of_one(tmp_path: Path, world: int, model: Callable
     judge = bright if model is ToyModel else lambda: ToyScorer("far-1", lambda point: float(np.hypot(*point)))  # type: ignore[misc]
     alone = model()
     expected = evaluate(alone, prompts(), {"b": judge()}, settings=QUICK)  # type: ignore[arg-type]
-    found, models, crew = together(tmp_path, world, model, judge)
+    found, models, ranks = together(tmp_path, world, model, judge)
     assert found.to_dict() == expected.to_dict()
     for side in ("kept_base", "kept_policy"):
         ours, theirs = getattr(found, side), getattr(expected, side)
@@ -59,14 +59,14 @@ def test_it_is_the_evaluation_of_one(tmp_path: Path, world: int, model: Callable
     calls = [call for one in models for call in one.calls]
     assert sorted(calls) == sorted(alone.calls)
     assert sum(bool(one.calls) for one in models) == min(world, 5)
-    assert crew.drawn == sum(len(seeds) for one in models[1:] for _, _, seeds in one.calls)
+    assert ranks.drawn == sum(len(seeds) for one in models[1:] for _, _, seeds in one.calls)
 
 
 def test_what_the_cache_has_of_the_base_is_drawn_by_nobody(tmp_path: Path) -> None:
     evaluate(ToyModel(), prompts(), {"b": bright()}, settings=QUICK, base_cache=BaseCache(tmp_path, "base"))  # type: ignore[arg-type]
-    found, models, crew = together(tmp_path, 2, ToyModel)
+    found, models, ranks = together(tmp_path, 2, ToyModel)
     assert sum(one.drawn(reference=True) for one in models) == 0
-    assert (found.reused, crew.drawn) == (24, models[1].drawn(reference=False))
+    assert (found.reused, ranks.drawn) == (24, models[1].drawn(reference=False))
 
 
 def test_what_isn_t_in_the_cache_is_done_by_the_first(
@@ -75,6 +75,6 @@ def test_what_isn_t_in_the_cache_is_done_by_the_first(
     """A file system that shows late what others have written costs time, not the result."""
     monkeypatch.setattr(BaseCache, "read", lambda cache: None)
     expected = evaluate(ToyModel(), prompts(), {"b": bright()}, settings=QUICK)  # type: ignore[arg-type]
-    found, models, crew = together(tmp_path, 2, ToyModel)
+    found, models, ranks = together(tmp_path, 2, ToyModel)
     assert found.to_dict() == expected.to_dict()
-    assert crew.drawn == 0 and models[0].drawn(reference=False) == 24
+    assert ranks.drawn == 0 and models[0].drawn(reference=False) == 24

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from smpo.errors import RunError
 from smpo.evaluation.sampling.slots import sample_all, slots, spread
 from smpo.kinds import Prompt
-from tests.evaluation.toys import ToyModel, prompts
+from tests.evaluation.toys import QUICK, ToyModel, prompts
 
 
 def seeds(asked: list[Prompt], images: int = 2, seed: int = 7) -> dict[tuple[str, int], int]:
@@ -41,15 +41,10 @@ def test_a_repeated_prompt_is_a_new_draw_and_its_group_tells_it_apart() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 100])
 def test_batches_do_not_show(batch: int) -> None:
-    told: list[tuple[int, int]] = []
-    drawn = sample_all(
-        ToyModel(), prompts(5), images=2, seed=7, guidance=3.0, steps=4, batch=batch,  # type: ignore[arg-type]
-        progress=lambda done, total: told.append((done, total)),
-    )  # fmt: skip
-    alone = sample_all(ToyModel(), prompts(5)[3:4], images=2, seed=7, guidance=3.0, steps=4)  # type: ignore[arg-type]
+    drawn = sample_all(ToyModel(), prompts(5), replace(QUICK, batch=batch))  # type: ignore[arg-type]
+    alone = sample_all(ToyModel(), prompts(5)[3:4], QUICK)  # type: ignore[arg-type]
     assert [len(row) for row in drawn] == [2] * 5
     assert [p.tobytes() for p in drawn[3]] == [p.tobytes() for p in alone[0]]  # type: ignore[union-attr]
-    assert told[-1] == (10, 10) and len(told) == -(-10 // batch)
 
 
 def test_a_model_that_loses_pictures_is_caught() -> None:
@@ -58,7 +53,7 @@ def test_a_model_that_loses_pictures_is_caught() -> None:
             return super().sample(prompts, seeds, **more)[1:]
 
     with pytest.raises(RunError, match="drew 3 pictures for 4 prompts"):
-        sample_all(Forgetful(), prompts(4), guidance=3.0, steps=4)  # type: ignore[arg-type]
+        sample_all(Forgetful(), prompts(4), replace(QUICK, images=1))  # type: ignore[arg-type]
 
 
 def test_sizes_are_by_lot_and_in_turn() -> None:
@@ -87,10 +82,10 @@ def test_a_batch_is_of_one_size() -> None:
             return super().sample(prompts, seeds, **more)
 
     calls: list[tuple[int, object]] = []
-    how: dict[str, Any] = {"images": 2, "guidance": 3.0, "steps": 4, "batch": 3}
-    drawn = sample_all(Sized(), prompts(7), sizes=((8, 8), (8, 16)), **how)  # type: ignore[arg-type]
+    how = replace(QUICK, batch=3)
+    drawn = sample_all(Sized(), prompts(7), replace(how, sizes=((8, 8), (8, 16))))  # type: ignore[arg-type]
     assert {size for _, size in calls} == {(8, 8), (8, 16)} and max(n for n, _ in calls) == 3
-    plain = sample_all(Sized(), prompts(7), **how)  # type: ignore[arg-type]
+    plain = sample_all(Sized(), prompts(7), how)  # type: ignore[arg-type]
     assert [[p.tobytes() for p in row] for row in drawn] == [[p.tobytes() for p in row] for row in plain]  # type: ignore[union-attr]
 
 

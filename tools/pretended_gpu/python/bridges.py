@@ -85,19 +85,6 @@ def _unet(module: Any) -> None:
     module.UNetDenoiser.encode_prompts = finite(module.UNetDenoiser.encode_prompts)
 
 
-def _gradient_correlation(module: Any) -> None:
-    """Gradients whose norms read as 0 have no correlation."""
-    original = module.gradient_correlation
-
-    def gradient_correlation(pairs: Iterator[list[Tensor]], **named: Any) -> Any:
-        try:
-            return original(pairs, **named)
-        except ZeroDivisionError:
-            return module.GradientCorrelation(0.0, 0.0, 0.0, 2, 2, 0.0)
-
-    module.gradient_correlation = gradient_correlation
-
-
 class Bridge(NamedTuple):
     apply: Callable[[Any], None]
     attributes: tuple[str, ...]
@@ -107,9 +94,6 @@ BRIDGES = {
     "smpo.engine.loop": Bridge(_loop, ("assert_starts_at_reference",)),
     "smpo.engine.monitoring.metrics": Bridge(
         _metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")
-    ),
-    "smpo.engine.gradient_correlation": Bridge(
-        _gradient_correlation, ("gradient_correlation", "GradientCorrelation")
     ),
     "smpo.rewards.networks.clip_like": Bridge(_clip, ("ClipScorer._all",)),
     "smpo.families.unet": Bridge(_unet, ("UNetDenoiser.encode_pictures", "UNetDenoiser.encode_prompts")),

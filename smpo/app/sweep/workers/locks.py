@@ -1,4 +1,4 @@
-"""Which workers of this machine are alive."""
+"""File locks by which the workers of a machine see which of them live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["WorkerLocks"]
 
 
 class WorkerLocks:
-    """Who of the workers on this machine is alive: each holds a file lock, which dies with it."""
+    """Each worker holds a file lock, which dies with it."""
 
     def __init__(self, folder: Path, worker: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,20 +29,15 @@ class WorkerLocks:
             (self._folder / f"{self._worker}.lock").unlink(missing_ok=True)
 
     def others(self) -> dict[str, bool]:
-        """Workers that have been here by name, and whether they still are; those of other machines are left out."""
+        """Workers of this machine by name, and whether they live."""
         found = {self._worker: True}
-        here = f"{socket.gethostname()}-"
-        for file in self._folder.glob("*.lock"):
-            if not file.name.startswith(here) or file.stem == self._worker:
+        for file in self._folder.glob(f"{socket.gethostname()}-*.lock"):
+            if file.stem == self._worker:
                 continue
-            probe = FileLock(file)
-            try:
-                probe.acquire(blocking=False)
-            except Timeout:
-                found[file.stem] = True
-            except OSError:
-                continue
-            else:
-                probe.release()
-                found[file.stem] = False
+            with contextlib.suppress(OSError):
+                try:
+                    with FileLock(file).acquire(blocking=False):
+                        found[file.stem] = False
+                except Timeout:
+                    found[file.stem] = True
         return found

@@ -1,4 +1,4 @@
-"""What a sweep and its trials tell each other, as small JSON files: the order, figures at rungs, verdicts."""
+"""Messages between a sweep and its trials, as small JSON files: the order, figures at rungs, verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["TrialJob", "read_json", "rung_file", "verdict_file", "write_json"]
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a trial is told. Everything is plain data, since it travels as JSON."""
+    """The order for a trial. Everything is plain data, since it travels as JSON."""
 
     spec: str
     answer: str
@@ -28,7 +28,7 @@ class TrialJob:
     tags: dict[str, str] = field(default_factory=dict)
     rungs: list[int] = field(default_factory=list)
     rung_prompts: int | None = None
-    """0 leaves the evaluation out: the held-out pairs are asked alone."""
+    """0 leaves the evaluation out: held-out pairs alone count."""
     rung_steps: int | None = None
 
     def to_json(self) -> str:

@@ -17,6 +17,7 @@ for _module in (
     "smpo.engine.monitoring.alerts", "smpo.components",
     "smpo.registry.resolve", "smpo.families.plane", "smpo.tracking.mlflow", "smpo.tracking.console", "accelerate",
     "torch._dynamo", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "mlflow.tracking.client", "scipy.stats",
-    "PIL.PngImagePlugin", "jinja2", "huggingface_hub.repocard_data", "safetensors.numpy",
+    "PIL.PngImagePlugin", "matplotlib.backends.backend_agg", "matplotlib.figure",
+    "jinja2", "huggingface_hub.repocard_data", "safetensors.numpy",
 ):  # fmt: skip
     importlib.import_module(_module)

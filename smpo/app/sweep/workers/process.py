@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from smpo.app.sweep.display import Running
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.workers.devices import environment, may_fork, visible_gpus
 from smpo.app.sweep.workers.forkserver import Child, ForkServer, Starter, fresh_process
@@ -38,9 +39,14 @@ class Job:
     reports: dict[int, float] = field(default_factory=dict)
     asked_to_stop: bool = False
     overdue: float | None = None
-    """Seconds after which it was told to end, since it took too long."""
+    """Seconds after which it was terminated, since it took too long."""
     not_before: float = 0.0
     last_report: int = 0
+
+    def running(self, now: float) -> Running:
+        """For the screen."""
+        number, spent = (-1 if self.trial is None else self.trial.number), now - self.began
+        return Running(number, self.params, self.step, self.steps, spent, dict(self.reports), self.label)
 
 
 class Launcher:
@@ -88,7 +94,6 @@ class Launcher:
             rung_prompts=rungs.prompts if rungs else None,
             rung_steps=rungs.steps if rungs else None,
         )
-        file = folder / "orders" / f"{name}.json"
         file = folder / "orders" / f"{name}.json"
         file.write_text(order.to_json(), encoding="utf-8")
         slot = next(number for number in range(len(taken) + 1) if number not in taken)

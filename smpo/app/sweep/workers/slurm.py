@@ -1,7 +1,7 @@
 """`smpo sweep --workers N --on slurm`: the same command on N machines, submitted as an array through submitit.
 
-A worker is an ordinary `smpo sweep` on the study that all share. When Slurm is about to take its machine away, it asks
-its trials for checkpoints, gives them back to the study, and is queued again.
+A worker is an ordinary `smpo sweep` on the study that all share. When Slurm is about to take its machine away, its
+trials write checkpoints and go back to the study, and it is queued again.
 
 submitit keeps what it runs as pickles in the study's folder (`cluster/`): our own command, written and read by the same
 user. It is an extra (`smpo[cluster]`), and `sbatch` with the script in docs/sweeps.md does the same.
@@ -40,7 +40,7 @@ class Worker:
         return code
 
     def checkpoint(self) -> Any:
-        """End politely, and say what is to be queued again: the same worker."""
+        """Stop the worker, and queue the same one again."""
         from submitit.helpers import DelayedSubmission
 
         if self._child is not None and self._child.poll() is None:

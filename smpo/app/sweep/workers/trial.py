@@ -1,7 +1,7 @@
 """One trial of a sweep, in a process of its own: an ordinary run that answers to the sweep at rungs.
 
-The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.workers.trial ORDER`; the trial writes beside it
-how it goes. Nothing that happens here can hurt the sweep: not a crash, not running out of memory, not a broken device.
+The sweep writes an order (JSON) and starts `python -m smpo.app.sweep.workers.trial ORDER`; the trial writes its
+state beside it. Whatever happens here can't hurt the sweep: no crash, no full memory, no broken device.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,7 +35,7 @@ PATIENCE = 120.0
 
 
 def perform(path: Path) -> int:
-    """Carry out the order in a file; returns the exit code. The answer says more."""
+    """Carry out the order in a file; returns the exit code. The answer file has the details."""
     order = TrialJob(**json.loads(path.read_text(encoding="utf-8")))
     _die_with(os.getppid())
     try:
@@ -44,13 +45,12 @@ def perform(path: Path) -> int:
         return 130
     except BaseException as error:
         _answer(order, *_named(error))
-        if not getattr(error, "exit_code", None):
-            import traceback
-
-            traceback.print_exc()
-        else:
+        code: int | None = getattr(error, "exit_code", None)
+        if code:
             sys.stderr.write(f"error: {error}\n")
-        return int(getattr(error, "exit_code", 1))
+        else:
+            traceback.print_exc()
+        return code or 1
 
 
 def _perform(order: TrialJob) -> int:
@@ -75,8 +75,8 @@ def _perform(order: TrialJob) -> int:
         raise RunError("the spec, or code that it uses, was changed after the sweep had begun")
     plan = make_plan(resolved)
     if plan.missing:
-        first = plan.missing[0]
-        raise MachineError(f"{first.where}: {first.message}", help=first.help)
+        lack = plan.missing[0]
+        raise MachineError(f"{lack.where}: {lack.message}", help=lack.help)
     overseer = _Overseer(order)
     with Console(terminal=False, every=30.0) as console:
         try:
@@ -93,7 +93,7 @@ def _perform(order: TrialJob) -> int:
 
 
 class _Overseer:
-    """The sweep's side of a run: says where it is, evaluates cheaply at rungs, and waits there for a verdict."""
+    """The sweep's side of a run: reports its folder, evaluates cheaply at rungs, and waits there for a verdict."""
 
     def __init__(self, order: TrialJob) -> None:
         self.parent = order.parent
@@ -115,10 +115,7 @@ class _Overseer:
     ) -> str | None:
         assert self.folder is not None
         if step in self._order.rungs:
-            figures: dict[str, float] = {}
-            scores: dict[str, list[float]] = {}
-            if self._order.rung_prompts != 0:
-                self._evaluate(resolved, live, figures, scores)
+            figures, scores = self._evaluate(resolved, live) if self._order.rung_prompts != 0 else ({}, {})
             fresh = dict(figures)
             if look is not None:
                 held_out = {f"holdout/{name}": value for name, value in look.metrics(step).items()}
@@ -138,13 +135,9 @@ class _Overseer:
         return None
 
     def _evaluate(
-        self,
-        resolved: Resolved[ExperimentSpec],
-        live: LiveRun,
-        figures: dict[str, float],
-        scores: dict[str, list[float]],
-    ) -> None:
-        """Few prompts, few sampling steps."""
+        self, resolved: Resolved[ExperimentSpec], live: LiveRun
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """`(figures, gains by judge)`, with few prompts and few sampling steps."""
         from smpo.app.evaluate.evaluate import evaluate_run
 
         cheaper = {"limit": self._order.rung_prompts, "steps": self._order.rung_steps}
@@ -152,8 +145,8 @@ class _Overseer:
             evaluation = evaluate_run(
                 resolved, live, lambda *_: None, **{k: v for k, v in cheaper.items() if v is not None}
             )
-        figures |= {f"rung/{name.removeprefix('eval/')}": v for name, v in evaluation.metrics().items()}
-        scores |= {judgement.name: judgement.gains.tolist() for judgement in evaluation.judgements}
+        figures = {f"rung/{name.removeprefix('eval/')}": v for name, v in evaluation.metrics().items()}
+        return figures, {judgement.name: judgement.gains.tolist() for judgement in evaluation.judgements}
 
     def _verdict(self, step: int) -> str | None:
         assert self.folder is not None
@@ -174,9 +167,9 @@ def _answer(order: TrialJob, state: str, message: str = "", folder: Path | None 
 def _named(error: BaseException) -> tuple[str, str]:
     """What happened, in a word and in a line."""
     from smpo.errors import SmpoError
+    from smpo.sweep.storage import first_line
 
-    kind = type(error).__name__
-    line = (str(error).strip().splitlines() or [kind])[0]
+    kind, line = type(error).__name__, first_line(error)
     if kind == "NonFiniteLoss":
         return "diverged", line
     if isinstance(error, MemoryError) or kind in ("OutOfMemoryError", "OutOfMemory"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ PAGES = tuple(
     HERE.parent / "docs" / name for name in ("devices.md", "ablation.md", "models.md", "howto/reproduce.md")
 )
 RESULTS = HERE / "results"
-SURE = 0.05
 REMOVED = {"stale", "renoise-stale"}
 """Components in result files that smpo no longer has."""
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
@@ -38,7 +37,6 @@ def ablation(file: str, judge: str, other: str) -> str:
         [
             f"By `{judge}`:",
             _grid(_variant(row, judge, other) for row in rows),
-            _resolved(rows, judge),
             f"`{body['command']}`: {seeds} seeds, {body['prompts']:,} {body['role']} prompts, "
             f"{sum(len(row['seeds']) for row in rows)} runs; {machine['date']}, {machine['platform']}, "
             f"torch {machine['packages']['torch']}. All columns: `benchmarks/results/{file}`.",
@@ -115,25 +113,6 @@ def presets() -> str:
     return _grid(rows)
 
 
-def loading() -> str:
-    """The host's own memory while SD 1.5 is loaded."""
-    told = _read("loading.json")
-    columns = {"before": "before", "now": "to the CPU", "cuda": "to a GPU (pretended)"}
-    rows = [
-        {
-            "training": case,
-            **{title: f"{told[key]['cases'][case]['private_gb']:.2f} GB" for key, title in columns.items()},
-        }
-        for case in told["now"]["cases"]
-    ]
-    now, commit = told["now"], told["before"]["commit"]
-    return (
-        f"{_grid(rows)}\n\nThe highest private memory of a process while it loads SD 1.5 from {now['files_gb']:.1f} GB "
-        f"of {now['files']} files; before: commit {commit}, which loaded to the CPU wherever the weights went. "
-        f"`benchmarks/loading.py`; {now['device']}, torch {now['torch']}, diffusers {now['diffusers']}."
-    )
-
-
 def memory() -> str:
     """What trainings of true size took, and what `smpo plan` predicts."""
     told = _read("pretended_memory.json")
@@ -181,25 +160,15 @@ def pretended_gpu() -> str:
 
 def machines() -> str:
     """How many numerical tests passed under each instruction set."""
-    told = _read("machines.json")
-    machine, rows = told["machine"], []
-    for row in told["settings"]:
-        counts = {name: str(row.get(name, "–")) for name in ("passed", "skipped", "cpu_seconds")}
-        rows.append(
-            {
-                "setting": row["setting"],
-                "sums that change": ", ".join(row["changes"]) or "–",
-                **({"failed": str(len(row["failed"])), **counts} if row["ran"] else {"failed": "not run"}),
-            }
-        )
+    body = _read("machines.json")
+    machine, rows = body["machine"], [row for row in body["settings"] if row["ran"]]
+    settings = "; ".join(
+        f"{row['setting']} ({row['passed']} passed, {len(row['failed'])} failed)" for row in rows
+    )
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
-    preloaded = any(row["preloaded"] for row in told["settings"])
-    sets = ", ".join(machine["instruction sets"])
     return (
-        f"{_grid(rows)}\n\n`benchmarks/machines.py`, {machine['date']}: {machine['processor']} ({sets}), "
-        f"{machine['cores']} cores; {packages}. A setting under which no sum changes is not run: the processor "
-        "uses these kernels anyway, or the library ignores it there."
-        + (" A preloaded library gives MKL its Intel kernels on this make." if preloaded else "")
+        f"{settings}.\n\n`benchmarks/machines.py`, {machine['date']}: {machine['processor']} "
+        f"({', '.join(machine['instruction sets'])}), {machine['cores']} cores; {packages}."
     )
 
 
@@ -218,19 +187,6 @@ def _variant(row: dict[str, Any], judge: str, other: str) -> dict[str, str]:
         "error distance": f"{error:.2g}",
         "passes": f"{row['cost']['passes']:,.0f}",
     }
-
-
-def _resolved(rows: Sequence[dict[str, Any]], name: str) -> str:
-    sorts: dict[str, list[str]] = {"better": [], "worse": [], "not resolved": []}
-    for row in rows:
-        found = next(judge for judge in row["judges"] if judge["judge"] == name)
-        if (other := found["against_variant"]) is None:
-            continue
-        gain, p = other["gain"], found["p_variant_holm"]
-        sure = p is not None and p < SURE and not gain["low"] <= 0 <= gain["high"]
-        word = "not resolved" if not sure else "better" if gain["value"] > 0 else "worse"
-        sorts[word].append(f"{row['name']} over {row['against']} ({gain['value']:+.4f})")
-    return "\n".join(f"* {word}: {'; '.join(steps)}" for word, steps in sorts.items() if steps)
 
 
 def _estimate(one: dict[str, Any]) -> str:
@@ -274,7 +230,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
     "presets": presets,
-    "loading": loading,
     "memory": memory,
     "pretended gpu": pretended_gpu,
     "machines": machines,

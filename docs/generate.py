@@ -81,9 +81,8 @@ def _command(path: str, command: Any, common: list[tuple[str, str]]) -> Iterator
     rows = [(f"`{p.metavar or p.name}`", getattr(p, "help", None) or "") for p in arguments]
     options = _options(command)
     shared = [f"`{row[0].strip('`').split(',')[0].split(' ')[0]}`" for row in options if row in common]
-    yield f"## smpo {path}\n"
+    yield f"## smpo {path}{words}\n"
     yield f"{inspect.cleandoc(command.help or '')}\n"
-    yield f"```text\nsmpo {path}{words} [OPTIONS]\n```\n"
     yield from _table(
         ("argument or option", "meaning"), [*rows, *(row for row in options if row not in common)]
     )
@@ -107,18 +106,15 @@ def _options(command: Any) -> list[tuple[str, str]]:
 def registry(have: Catalogue) -> str:
     parts = [
         "# Registry\n",
-        "Every name that a spec can use, with the first sentence of its description. "
-        "`smpo registry show NAME` prints the rest: formula, paper, notes.\n",
+        "Every name that a spec can use, with the first sentence of its description. `smpo registry show NAME` prints the "
+        "rest; formulas are in [the method](../method.md).\n",
     ]
     for kind in have.registry.kinds():
         components = have.registry.of(kind)
         parts += [f"## {kind}\n", f"{_first_sentence(_kind_text(components))}\n"]
-        names = [
-            (f"`{name}`", "component", _first_sentence(c.__doc__ or "")) for name, c in components.items()
-        ]
+        names = [(f"`{name}`", "", _first_sentence(c.__doc__ or "")) for name, c in components.items()]
         names += [(f"`{c.name}`", _preset(c), _card_text(c)) for c in have.cards.all(kind)]
-        parts += _table(("name", "is", "description"), names)
-        parts += _formulas(components)
+        parts += _table(("name", "preset of", "description"), names)
         parts += _settings(components)
     return "\n".join(parts)
 
@@ -144,38 +140,23 @@ def _card_text(card: Card) -> str:
     return card.summary + (f" ({'; '.join(facts)})" if facts else "")
 
 
-def _formulas(components: Mapping[str, type[Component]]) -> Iterator[str]:
-    """The first indented block of each docstring, aligned by name."""
-    found = {
-        name: match.group().splitlines()
-        for name, component in components.items()
-        if (match := re.search(r"(?:^    .+\n?)+", inspect.cleandoc(component.__doc__ or ""), re.MULTILINE))
-    }
-    if found:
-        width = max(map(len, found))
-        lines = [
-            f"{name if first else '':{width}}  {line.strip()}"
-            for name, formula in found.items()
-            for first, line in ((line is formula[0], line) for line in formula)
-        ]
-        yield "```text\n" + "\n".join(lines) + "\n```\n"
-
-
 def _settings(components: Mapping[str, type[Component]]) -> Iterator[str]:
-    """Settings that several components share, a table for each group; then those of one component."""
+    """A table for each group of components that share three settings or more; then one with all others."""
     owners: dict[tuple[str, ...], list[str]] = {}
     for name, component in components.items():
         for row in _rows(component, skip=("use",)):
-            owners.setdefault(row, []).append(name)
-    shared: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+            owners.setdefault(row, []).append(f"`{name}`")
+    groups: dict[str, list[tuple[str, ...]]] = {}
     for row, names in owners.items():
-        if len(names) > 1:
-            shared.setdefault(tuple(names), []).append(row)
-    for group, rows in shared.items():
-        yield f"Settings of {', '.join(f'`{name}`' for name in group)}:\n"
-        yield from _table(("setting", "default", "range", "meaning"), rows)
-    single = sorted((f"`{names[0]}`", *row) for row, names in owners.items() if len(names) == 1)
-    yield from _table(("component", "setting", "default", "range", "meaning"), single)
+        groups.setdefault(", ".join(names), []).append(row)
+    others = []
+    for names, rows in groups.items():
+        if "," in names and len(rows) > 2:
+            yield f"Settings of {names}:\n"
+            yield from _table(("setting", "default", "range", "meaning"), rows)
+        else:
+            others += [(names, *row) for row in rows]
+    yield from _table(("of", "setting", "default", "range", "meaning"), sorted(others))
 
 
 # ------------------------------------------------------------------------------------------------ settings
@@ -255,9 +236,7 @@ EXAMPLES = {
     "Several mistakes at once": REAL / "four_mistakes_at_once",
     "Names of other trainers": REAL / "words_of_other_trainers",
     "A setting in the wrong section": REAL / "setting_in_the_wrong_section",
-    "Values given on the command line": REAL / "set_value_of_the_wrong_type",
     "Settings that contradict each other": REAL / "batch_not_dealt_evenly",
-    "Settings that contradict the model": REAL / "settings_contradict_the_model",
     "A component that needs another": REAL / "smoothing_without_a_reward",
     "A search over a setting that doesn't exist": REAL / "sweep_path_misspelt",
     "A file that doesn't exist": REAL / "parent_missing",
@@ -298,9 +277,10 @@ def _cell(text: str) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """The first sentence of the first paragraph."""
+    """The first sentence of the first paragraph; with the next, where it has fewer than six words."""
     paragraph = " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
-    return re.split(r"(?<=[a-z0-9)`'][.]) (?=[A-Z`])", paragraph, maxsplit=1)[0]
+    sentence, *others = re.split(r"(?<=[a-z0-9)`'][.]) (?=[A-Z`])", paragraph)
+    return " ".join([sentence, *others[:1]]) if len(sentence.split()) < 6 else sentence
 
 
 def main(words: list[str]) -> int:

@@ -106,8 +106,8 @@ def _options(command: Any) -> list[tuple[str, str]]:
 def registry(have: Catalogue) -> str:
     parts = [
         "# Registry\n",
-        "Every name that a spec can use, with the first sentence of its description. `smpo registry show NAME` prints the "
-        "rest; formulas are in [the method](../method.md).\n",
+        "Every name that a spec can use, with the first sentence of its description. `smpo registry show NAME` prints "
+        "the rest; formulas are in [the method](../method.md).\n",
     ]
     for kind in have.registry.kinds():
         components = have.registry.of(kind)

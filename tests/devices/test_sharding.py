@@ -11,7 +11,7 @@ from tests.devices.launching import SHAPES, SMPO, only_run, ran, start, trained,
 
 SETTINGS = (
     "train.steps=30", "train.ema=0.9", "train.clip=1.0", "train.holdout=20", "runtime.checkpoint_every=7",
-    "runtime.preview_every=1",
+    "runtime.preview_every=10", "inversion.steps=100",
 )  # fmt: skip
 FSDP = ("--devices", "2", "--set=runtime.sharding=fsdp")
 TOLERANCE = 2e-5
@@ -45,9 +45,7 @@ def stopped(folder, *words):
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
         found = list(folder.glob("runs/small/*-1/metrics.jsonl"))
-        if (
-            found and len(found[0].read_text().splitlines()) > 1
-        ):  # thirty updates and previews take some seconds
+        if found and len(found[0].read_text().splitlines()) > 1:  # thirty updates take some seconds
             process.send_signal(signal.SIGTERM)
             break
         time.sleep(0.01)

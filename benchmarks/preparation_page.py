@@ -1,5 +1,7 @@
 """The section of docs/performance.md on scoring and encoding, from what preparation.py found."""
 
+# ruff: noqa: E501 (prose of a page)
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,41 +11,31 @@ __all__ = ["preparation"]
 TEXT = """\
 ## Preparation
 
-Threads (`runtime.workers`) decode and preprocess pictures ahead of the networks that score and encode them, and
-only pairs that training visits are scored, unless a label needs the scores of all (`likelihood` without a range,
-`margin` with `standardise`, objectives of single images). With `runtime.prepare: ahead` the first update waits for
-its own 2,048 visits alone; `first` prepares everything before it. Neither changes a bit of a result. Between
-portions the weights of a reward rest in the CPU's memory.
+Threads (`runtime.workers`) decode and preprocess images ahead of the networks that score and encode them. Only pairs that training visits are
+scored, unless the labels need all scores (`likelihood` without a range, `margin` with `standardise`, objectives of single
+images). With `runtime.prepare: ahead` the first update waits for its own 2,048 visits; `first` prepares everything before it.
+Neither changes a bit of a result.
 
-Threads rather than processes: Pillow and numpy release Python's lock while they decode and resize, and nothing is
-pickled or forked. A portion is read in the order of the table, so that a row group of parquet is read once for each
-portion; a data set at an address is one portion, lest it be fetched many times. Results wait in about half a
-gigabyte of memory at most.
+`benchmarks/preparation.py`, commit {before} against this code, taking turns, empty caches. *Main thread* is the processor time of the
+thread that runs the networks; *wall* was measured while other programs used the same two cores. In brackets: before / after, median, smallest and largest of the repeats.
 
-`benchmarks/preparation.py`, commit {before} against this code, taking turns, empty caches, one thread for the
-networks. *Main thread* is processor time of the thread that runs the networks: what preparation takes where other
-cores are free. *Wall* was measured while other programs used the same two cores. In brackets: the ratios before /
-after of the repeats, median, smallest and largest.
-
-| pairs | scores | wall, s | main thread, s | all threads, s |
-|---|---|---|---|---|
+| pairs | scores | wall, s | main thread, s |
+|---|---|---|---|
 {rows}
 
-A JPEG of 1024 pixels takes one core {decode_ms:g} ms to decode, {preprocess_ms:g} ms to preprocess for a CLIP and
-{place_ms:g} ms to place for an encoder of 512 pixels; `smpo plan` multiplies these. {machine}; {versions}; seed
-{seed}.
+A JPEG of 1024 pixels takes one core {decode_ms:g} ms to decode, {preprocess_ms:g} ms to preprocess for a CLIP and {place_ms:g} ms to
+resize for an encoder of 512 pixels; `smpo plan` uses these. {machine}; {versions}; seed {seed}.
 
 ### Rewards in 16 bits
 
-`reward.precision: fp16` or `bf16`. The shapes world's reward over its {pairs} pairs, scores from {low:g} to
-{high:g}, against float32, and p by likelihood smoothing with them:
+`reward.precision: fp16` or `bf16`: the shapes world's reward over its {pairs} pairs, scores from {low:g} to {high:g}, against float32, and p by
+likelihood smoothing:
 
 | precision | score, rms | score, largest | p, rms | p, largest | pairs that change sides |
 |---|---|---|---|---|---|
 {half}
 
-The default is float32 on every device: scores make the labels, so a spec would otherwise mean other labels on
-another machine. Scores of two precisions are kept apart in the cache.
+The default is float32 on every device, because scores make the labels. Caches keep precisions apart.
 """
 
 
@@ -51,7 +43,7 @@ def preparation(found: dict[str, Any]) -> str:
     """Before and after, what a picture takes, and what 16 bits do to scores."""
     rows = [
         f"| {name} | {one['before']['scores']:,.0f} → {one['after']['scores']:,.0f} | {_seconds(one, 'seconds')} | "
-        f"{_seconds(one, 'main')} | {_seconds(one, 'cpu')} |"
+        f"{_seconds(one, 'main')} |"
         for name, one in found["cases"].items()
     ]
     moved = found["precision"]

@@ -4,6 +4,8 @@ python benchmarks/reliability_page.py            # write
 python benchmarks/reliability_page.py --check    # 1 when the page isn't that of the results
 """
 
+# ruff: noqa: E501 (prose of a page)
+
 from __future__ import annotations
 
 import argparse
@@ -23,12 +25,9 @@ TITLES = {
 INTRO = """<!-- Written by benchmarks/reliability_page.py; don't edit. -->
 # Reliability
 
-Whatever happens, no finished work is lost, and an interrupted run ends where an uninterrupted one does. Each line below
-is a test that brings the fault about, for real or by an error raised where the system would raise it, and looks at what
-is left: the exit code, what was said, the record, the weights. `nox -s faults` runs them all and writes this page.
-
-*Survived* means that the run went on, or ended with a sentence and a state from which it goes on, with the result the
-test demands; *lost* counts the rest.
+Runs, sweeps and ablations survive the faults below: finished work is kept, and an interrupted run ends where an uninterrupted one does. Each line
+is a test that injects the fault, for real or as the error that the system would raise; *survived* means that the run went
+on, or ended with an error and a state from which it resumes to the demanded result. `nox -s faults` repeats them.
 """
 
 
@@ -48,10 +47,9 @@ def page(found: dict[str, Any]) -> str:
 
 def table(lines: list[dict[str, Any]]) -> str:
     rows = [
-        f"| {line['name']} | {line['injected']} | {line['survived']} | {line['lost']} | {line['what']} |\n"
-        for line in lines
+        f"| {line['name']} | {line['survived']} of {line['injected']} | {line['what']} |\n" for line in lines
     ]
-    return "| fault | injected | survived | lost | what happens |\n|---|--:|--:|--:|---|\n" + "".join(rows)
+    return "| fault | survived | result |\n|---|--:|---|\n" + "".join(rows)
 
 
 def main() -> int:

@@ -83,7 +83,7 @@ def rewards(folder: Path) -> dict[str, tuple[str, str, Callable[[], Any]]]:
 
 
 AGAINST = {
-    "pickscore": "transformers {transformers}'s own classes, as the model's page says",
+    "pickscore": "transformers {transformers}'s own classes, as on the model's page",
     "hpsv2": "`hpsv2` {hpsv2}'s `score`, torchvision {torchvision}",
     "hpsv2-rough": "the same, its resize as before torchvision 0.17",
     "clip-score-h14": "`hpsv2` {hpsv2}'s fork of open_clip",

@@ -4,6 +4,8 @@ python benchmarks/side_by_side_page.py            # write
 python benchmarks/side_by_side_page.py --check    # 1 when the page isn't that of the results
 """
 
+# ruff: noqa: E501 (prose of a page)
+
 from __future__ import annotations
 
 import argparse
@@ -29,158 +31,72 @@ def page(
     around: list[dict[str, Any]],
     prepared: list[dict[str, Any]],
 ) -> str:
-    sections = (section(report) for report in found)
-    ready = map(preparation, prepared)
-    parts = [
-        INTRO,
-        half_hour.sections(),
-        *sections,
-        true_blocks(small),
-        end_to_end(around),
-        *ready,
+    return "\n".join(
+        [INTRO, half_hour.sections(), side_by_side(found, small), shares(around), *map(preparation, prepared)]
+    )
+
+
+def side_by_side(found: list[dict[str, Any]], small: list[dict[str, Any]]) -> str:
+    """Speed of each mode as a multiple of the official structure's, one column for each grid."""
+    first = found[0]
+    machine = first["machine"]
+    grids = [report["grid"] for report in found]
+    rows = [
+        f"| mode | {' | '.join(f'grid of diffusers {grid}' for grid in grids)} | predicted | TFLOP a sample | launches a sample |",
+        "|---" * (len(found) + 4) + "|",
     ]
-    return "\n".join(parts)
-
-
-def section(report: dict[str, Any]) -> str:
-    """One result file: what it was measured on, its rungs, and how well the arms agreed."""
-    machine = report["machine"]
+    for index, mode in enumerate(first["rungs"]):
+        speeds = " | ".join(f"{report['rungs'][index]['speedup']:.2f}" for report in found)
+        rows.append(
+            f"| {mode['name']} | {speeds} | {mode['predicted_speedup']:.2f} | {mode['tflop']:.4f} | {mode['launches']:,.0f} |"
+        )
     versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "diffusers", "transformers"))
-    worst = max(value for name, value in report["parity"].items() if name != "gradient_cosine")
-    rows = [
-        "| arm | times the official structure | predicted | goal | samples per second [repeats] | TFLOP a sample "
-        "| launches a sample | of this machine's matrix product |",
-        "|---|---|---|---|---|---|---|---|",
+    agreement = [
+        f"`{report['arch']}`'s {'blocks at an eighth of their width' if report['reduced'] else 'network'} "
+        f"(grid {report['grid']}) {max(value for name, value in report['parity'].items() if name != 'gradient_cosine'):.0e}"
+        for report in [*found, *small]
     ]
-    for rung in report["rungs"]:
-        goal = f"{rung['goal']:.1f}" if rung["goal"] else ""
-        slow, fast = (1 / value for value in reversed(rung["spread"]))
-        rows.append(
-            f"| {rung['name']} | {rung['speedup']:.2f} | {rung['predicted_speedup']:.2f} | {goal} "
-            f"| {rung['per_second']:.2f} [{slow:.2f}, {fast:.2f}] | {rung['tflop']:.4f} | {rung['launches']:,.0f} "
-            f"| {rung['utilisation']:.0%} |"
-        )
-    return "\n".join(
-        [
-            f"## `{report['arch']}`, grid of diffusers {report['grid']}, {machine['device']}",
-            "",
-            *rows,
-            "",
-            f"{report['pairs']} pairs, micro-batch {report['micro_batch']}, {report['precision']}, median of "
-            f"{report['repeats']} interleaved repeats, seed {report['seed']}; {report['parameters']:,} parameters. The "
-            f"arms agree to a relative {worst:.0e} (gradient's cosine: 1 - {report['parity']['gradient_cosine']:.0e}). "
-            f"Python {machine['python']}, {versions}. A sample is a pair at one timestep. The last column counts what "
-            "the method needs, without recomputation and encoders, against the "
-            f"{report['ceiling_tflops']:.3f} TFLOP/s of a large product in the same process. Images are encoded at "
-            f"{report['encode']['images_per_second']:,.0f} a second.",
-            "",
-            *phases(report),
-            *options(report),
-        ]
-    )
+    return f"""## Against the official structure
+
+`benchmarks/side_by_side.py` trains the same network on the same pairs and timesteps twice: with an independently written loop of the
+official code's *structure* (one pair at a time, checkpointing, encoders in the loop) and with smpo. Before anything is timed,
+latents, targets, losses and gradients must agree; largest relative differences: {"; ".join(agreement)}.
+
+* **no checkpointing**, **encoded once**: the official structure without one cost after the other
+* **batched**: smpo, inverting each micro-batch by itself
+* **exact**: smpo's default, inverting an update whole
+* **reuse last**: `inversion.reuse_last`, [an approximation](approximate.md)
+* **amortised**: `train.timesteps_per_pair: 4`; the same expectation, but losses of a pair are correlated
+* **cached**: `inversion.by: reference` with `runtime.reuse_inversions`; another algorithm
+
+Times the official structure:
+
+{chr(10).join(rows)}
+
+A small network of SDXL's kind ({first["parameters"]:,} parameters) on {machine["device"]}, {first["precision"]}, {first["pairs"]} pairs, micro-batch
+{first["micro_batch"]}, median of {first["repeats"]} interleaved repeats; a sample is a pair at one timestep. Python {machine["python"]}, {versions}.
+The ratios are not those of a GPU. Repeats, phases and settings: `benchmarks/results/side_by_side_*.json`.
+"""
 
 
-def phases(report: dict[str, Any]) -> list[str]:
-    """Where the milliseconds of a sample go."""
-    names = ["inversion", "policy", "reference", "backward", "vae", "text", "optimiser", "rest"]
-    rows = [f"| ms a sample | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for rung in report["rungs"]:
-        told = rung["phases_ms"]
-        cells = (f"{told[name]:.1f}" if name in told else "" for name in names)
-        rows.append(f"| {rung['name']} | {' | '.join(cells)} |")
-    return [
-        *rows,
-        "",
-        "smpo's backward is part of *rest*, since nothing around it can be timed without waiting for it.",
-        "",
-    ]
-
-
-def true_blocks(small: list[dict[str, Any]]) -> str:
-    """The large architectures' blocks, in small: that the GPU's command works."""
-    rows = ["| blocks of | parameters | arms agree to | exact | cached |", "|---|---|---|---|---|"]
-    for report in small:
-        worst = max(value for name, value in report["parity"].items() if name != "gradient_cosine")
-        speed = {rung["name"]: rung["speedup"] for rung in report["rungs"]}
-        rows.append(
-            f"| `{report['arch']}` | {report['parameters']:,} | {worst:.0e} | {speed['exact']:.2f} "
-            f"| {speed['cached']:.2f} |"
-        )
-    return "\n".join(
-        [
-            "## `sd15` and `sdxl` at an eighth of their width",
-            "",
-            *rows,
-            "",
-            "One repeat, micro-batch 1, times the official structure: this shows that both arms run on the true blocks "
-            "and agree, not how fast they are.",
-            "",
-        ]
-    )
-
-
-def end_to_end(around: list[dict[str, Any]]) -> str:
-    """What surrounds training."""
-    parts = [
-        "## Around training",
-        "",
-        "`benchmarks/end_to_end.py` does everything that a run does on a share of its work, with empty caches, and "
-        "says from the rates what each would take of the whole run. With `--arch sdxl --device cuda` it makes a "
-        "pipeline of random weights, JPEGs and a reward of PickScore's size, and starts from "
-        "`experiments/sdxl_smpo.yaml`.",
-        "",
-    ]
+def shares(around: list[dict[str, Any]]) -> str:
+    """How a run's time is divided."""
+    names = list(around[0]["phases"])
+    rows = [f"| spec | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for report in around:
-        machine = report["machine"]
-        small = ", true blocks at an eighth of their width" if report["reduced"] else ""
-        visits = ", ".join(f"{gain:.3f} over {n}" for n, gain in report["encoding_once"].items() if n != "1")
-        parts += [
-            f"`{report['spec']}`{small}: seconds of {report['unit']}, {report['precision']}, {machine['device']}",
-            "",
-            "| part | a second | in a whole run | share of it |",
-            "|---|---|---|---|",
-            *(
-                f"| {name} | {row['per_second']:,.1f} {row['what']} | {row['in_a_run']:,} | {row['share']:.1%} |"
-                for name, row in report["phases"].items()
-            ),
-            "",
-            f"Sampling {report['sampling_batch']} at a time is {report['batched_sampling_gain']:.2f} times as fast as "
-            f"one by one. A picture takes {report['cache_bytes_per_picture'] / 1e3:,.1f} kB of the cache, prompts "
-            f"included; encoding it once gains a factor of {visits} visits. Loading took "
-            f"{report['load_seconds']:.1f} s. Seed {report['seed']}; torch {machine['torch']}, diffusers "
-            f"{machine['diffusers']}.",
-            "",
-        ]
-    return "\n".join(parts)
+        small = ", blocks at an eighth of their width" if report["reduced"] else ""
+        cells = " | ".join(f"{report['phases'][name]['share']:.1%}" for name in names)
+        rows.append(f"| `{report['spec']}`{small} | {cells} |")
+    first, machine = around[0], around[0]["machine"]
+    return f"""## A whole run
 
+Shares of processor time, from `benchmarks/end_to_end.py` with empty caches:
 
-REMOVED = ("prompts_once", "fused_qkv")
-"""Settings of the result files that smpo no longer has."""
+{chr(10).join(rows)}
 
-
-def options(report: dict[str, Any]) -> list[str]:
-    """Settings of `runtime` against the exact mode, where they were tried."""
-    if not report.get("options"):
-        return []
-    rows = [
-        "| setting | times exact | predicted | TFLOP a loss | launches a loss | kept for the backward, GB |",
-        "|---|---|---|---|---|---|",
-    ]
-    first = report["options"][0]
-    rows.append(
-        f"| none | 1 | | {first['exact_tflop']:.4f} | {first['exact_launches']:,.0f} | {first['exact_kept_gb']:.4f} |"
-    )
-    for one in report["options"]:
-        if one["name"] in REMOVED or "error" in one:
-            continue
-        low, high = one["spread"]
-        predicted = "" if one["predicted"] is None else f"{one['predicted']:.2f}"
-        counts = f"{one['tflop']:.4f} | {one['launches']:,.0f}" if "tflop" in one else " | "
-        kept = "" if one["kept_gb"] is None else f"{one['kept_gb']:.4f}"
-        rows.append(
-            f"| `{one['name']}` | {one['gain']:.2f} [{low:.2f}, {high:.2f}] | {predicted} | {counts} | {kept} |"
-        )
-    return [*rows, "", "In brackets: smallest and largest of the repeats.", ""]
+In the first, sampling {first["sampling_batch"]} at a time is {first["batched_sampling_gain"]:.2f} times as fast as one by one. {machine["device"]}; torch
+{machine["torch"]}, diffusers {machine["diffusers"]}; rates: `benchmarks/results/end_to_end_*.json`.
+"""
 
 
 def results(pattern: str) -> list[dict[str, Any]]:

@@ -6,12 +6,14 @@ python benchmarks/tables.py --check    # 1 when a table isn't that of the result
 A table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is a function here.
 """
 
+# ruff: noqa: E501 (prose of a page)
+
 from __future__ import annotations
 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +22,26 @@ PAGES = tuple(
     HERE.parent / "docs" / name for name in ("devices.md", "ablation.md", "models.md", "howto/reproduce.md")
 )
 RESULTS = HERE / "results"
-SURE = 0.05
+REMOVED = {"stale", "renoise-stale"}
+"""Components in result files that smpo no longer has."""
 BLOCK = re.compile(r"<!-- (?P<name>[a-z ]+) -->\n(?P<body>.*?)<!-- end -->\n", re.DOTALL)
 
 
-def ablation(file: str, believed: str) -> str:
-    """All variants by all judges, what was resolved, distance and cost; wins are counted by the judge that is
-    believed."""
-    told = _read(file)
-    rows = told["variants"]
-    machine, seeds = told["machine"], max(len(row["seeds"]) for row in rows)
-    parts = [
-        f"`{told['command']}`: {seeds} seeds, {told['prompts']:,} {told['role']} prompts, "
-        f"{sum(len(row['seeds']) for row in rows)} runs; {machine['date']}, {machine['platform']}, "
-        f"torch {machine['packages']['torch']}. In full: `benchmarks/results/{file}`."
-    ]
-    for judge in told["judges"]:
-        parts += [f"By `{judge}`:", _grid(_judged(rows, judge)), _resolved(rows, judge)]
-    parts += ["How far, and at what cost:", _grid(_costs(rows, believed))]
-    return "\n\n".join(parts)
+def ablation(file: str, judge: str, other: str) -> str:
+    """Gains by the judge that never saw a label (in the plane: by the formula that made them), p, distance and cost;
+    the gain on the base by the other judge."""
+    body = _read(file)
+    rows, machine = body["variants"], body["machine"]
+    seeds = max(len(row["seeds"]) for row in rows)
+    return "\n\n".join(
+        [
+            f"By `{judge}`:",
+            _grid(_variant(row, judge, other) for row in rows),
+            f"`{body['command']}`: {seeds} seeds, {body['prompts']:,} {body['role']} prompts, "
+            f"{sum(len(row['seeds']) for row in rows)} runs; {machine['date']}, {machine['platform']}, "
+            f"torch {machine['packages']['torch']}. All columns: `benchmarks/results/{file}`.",
+        ]
+    )
 
 
 def fronts_of_plane() -> str:
@@ -110,25 +113,6 @@ def presets() -> str:
     return _grid(rows)
 
 
-def loading() -> str:
-    """The host's own memory while SD 1.5 is loaded."""
-    told = _read("loading.json")
-    columns = {"before": "before", "now": "to the CPU", "cuda": "to a GPU (pretended)"}
-    rows = [
-        {
-            "training": case,
-            **{title: f"{told[key]['cases'][case]['private_gb']:.2f} GB" for key, title in columns.items()},
-        }
-        for case in told["now"]["cases"]
-    ]
-    now, commit = told["now"], told["before"]["commit"]
-    return (
-        f"{_grid(rows)}\n\nThe highest private memory of a process while it loads SD 1.5 from {now['files_gb']:.1f} GB "
-        f"of {now['files']} files; before: commit {commit}, which loaded to the CPU wherever the weights went. "
-        f"`benchmarks/loading.py`; {now['device']}, torch {now['torch']}, diffusers {now['diffusers']}."
-    )
-
-
 def memory() -> str:
     """What trainings of true size took, and what `smpo plan` predicts."""
     told = _read("pretended_memory.json")
@@ -148,115 +132,61 @@ def memory() -> str:
 
 
 def pretended_gpu() -> str:
-    """The matrix of settings: what the last update did, and what training held at its peak."""
+    """The matrix of settings: which were run, what waited, and what plans say of the memory."""
     found = _read("pretended_gpu.json")
-    machine, settings = found["machine"], found["settings"]
-    components = [
-        row
-        for row in settings
-        if re.fullmatch(r"(objective|inversion|train\.optimiser)=\S+", row["settings"])
+    machine = found["machine"]
+    rows = [row for row in found["settings"] if not REMOVED & set(re.split("[= ]", row["settings"]))]
+    failed = [row for row in rows if not row["passed"]]
+    ratios = [
+        row["planned"] / (row["training_allocated"] - row["workspaces"])
+        for row in rows
+        if row["planned"] is not None
     ]
-    shown = [row for row in settings if row not in components]
-    failed = [row for row in settings if not row["passed"]]
-    parts = [_grid(_on_the_pretended_gpu(row) for row in shown)]
-    for slot in ("objective", "inversion", "train.optimiser"):
-        names = [
-            row["settings"].split("=")[1] for row in components if row["settings"].startswith(f"{slot}=")
-        ]
-        parts.append(f"`{slot}`: {', '.join(f'`{name}`' for name in names)}.")
-    parts += [f"* failed: `{row['settings']}`: {row['error'][0]}" for row in failed]
-    parts.append(
-        f"{len(settings) - len(failed)} of {len(settings)} runs went through. `nox -s pretended_gpu_results`, in full: "
-        f"`benchmarks/results/pretended_gpu.json`; {machine['device']}, Python {machine['python']}, torch "
-        f"{machine['torch']}, diffusers {machine['diffusers']}, transformers {machine['transformers']}, seed "
-        f"{found['seed']}."
+    waiting = {row["settings"]: row["update"]["waits"] for row in rows if row["update"]["waits"] > 1}
+    changed = sorted(
+        {word.split("=")[0].strip("'") for row in rows for word in row["settings"].split() if "=" in word}
     )
+    parts = [
+        f"{len(rows) - len(failed)} of {len(rows)} runs finished: every objective, inversion and optimiser, and combinations "
+        f"of {', '.join(f'`{name}`' for name in changed if '.' in name)}. The host waits for the device once an update, except with "
+        f"{', '.join(f'`{name}` ({count} times)' for name, count in waiting.items())}. Plans are {min(ratios):.2f} to "
+        f"{max(ratios):.2f} times the peak.",
+        *(f"* failed: `{row['settings']}`: {row['error'][0]}" for row in failed),
+        f"`nox -s pretended_gpu_results`, each run: `benchmarks/results/pretended_gpu.json`; {machine['device']}, torch "
+        f"{machine['torch']}, diffusers {machine['diffusers']}, transformers {machine['transformers']}.",
+    ]
     return "\n\n".join(parts)
-
-
-def _on_the_pretended_gpu(row: dict[str, Any]) -> dict[str, str]:
-    update, planned = row["update"] or {}, row["planned"]
-    allocated = row["training_allocated"] - row["workspaces"]
-    return {
-        "settings": "none" if row["settings"] == "-" else f"`{row['settings']}`",
-        "passed": "yes" if row["passed"] else "**no**",
-        "launches": f"{update.get('launches', 0):,}",
-        "waits": f"{update.get('waits', 0):,}",
-        "copies up, down": f"{update.get('up', 0):,}, {update.get('down', 0):,}",
-        "peak, MB": f"{allocated / 1e6:.1f}",
-        "reserved, MB": f"{row['training_reserved'] / 1e6:.0f}",
-        "plan, times the peak": "–" if planned is None else f"{planned / allocated:.2f}",
-    }
 
 
 def machines() -> str:
     """How many numerical tests passed under each instruction set."""
-    told = _read("machines.json")
-    machine, rows = told["machine"], []
-    for row in told["settings"]:
-        counts = {name: str(row.get(name, "–")) for name in ("passed", "skipped", "cpu_seconds")}
-        rows.append(
-            {
-                "setting": row["setting"],
-                "sums that change": ", ".join(row["changes"]) or "–",
-                **({"failed": str(len(row["failed"])), **counts} if row["ran"] else {"failed": "not run"}),
-            }
-        )
+    body = _read("machines.json")
+    machine, rows = body["machine"], [row for row in body["settings"] if row["ran"]]
+    settings = "; ".join(
+        f"{row['setting']} ({row['passed']} passed, {len(row['failed'])} failed)" for row in rows
+    )
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
-    preloaded = any(row["preloaded"] for row in told["settings"])
-    sets = ", ".join(machine["instruction sets"])
     return (
-        f"{_grid(rows)}\n\n`benchmarks/machines.py`, {machine['date']}: {machine['processor']} ({sets}), "
-        f"{machine['cores']} cores; {packages}. A setting under which no sum changes is not run: the processor "
-        "uses these kernels anyway, or the library ignores it there."
-        + (" A preloaded library gives MKL its Intel kernels on this make." if preloaded else "")
+        f"{settings}.\n\n`benchmarks/machines.py`, {machine['date']}: {machine['processor']} "
+        f"({', '.join(machine['instruction sets'])}), {machine['cores']} cores; {packages}."
     )
 
 
-def _judged(rows: Sequence[dict[str, Any]], name: str) -> Iterator[dict[str, str]]:
-    for row in rows:
-        found = next(judge for judge in row["judges"] if judge["judge"] == name)
-        base, other = found["against_base"], found["against_variant"]
-        yield {
-            "variant": row["name"],
-            "on": row["against"] or "–",
-            "mean": f"{found['mean']:.3f}",
-            "median": f"{found['median']:.3f}",
-            "gain on the base": _estimate(base["gain"]),
-            "wins, %": _share(base["win_rate"]),
-            "gain on that variant": _estimate(other["gain"]) if other else "–",
-            "wins over it, %": _share(other["win_rate"]) if other else "–",
-            "p": _p(found["p_variant_holm"]),
-            "spread": f"{base['gain']['between']:.4f}",
-        }
-
-
-def _costs(rows: Sequence[dict[str, Any]], believed: str) -> Iterator[dict[str, str]]:
-    for row in rows:
-        cost = row["cost"]
-        judge = next(judge for judge in row["judges"] if judge["judge"] == believed)
-        worth = judge["win_points_per_million_passes"]
-        yield {
-            "variant": row["name"],
-            **{far["name"]: f"{far['mean']:.3g}" for far in row.get("drift") or []},
-            "training, s": f"{cost['seconds']:.1f}",
-            "passes": f"{cost['passes']:,.0f}",
-            "pairs": f"{cost['pairs']:,.0f}",
-            f"win points per million passes, {believed}": "–" if worth is None else f"{worth:.3g}",
-        }
-
-
-def _resolved(rows: Sequence[dict[str, Any]], name: str) -> str:
-    sorts: dict[str, list[str]] = {"better": [], "worse": [], "not resolved": []}
-    for row in rows:
-        found = next(judge for judge in row["judges"] if judge["judge"] == name)
-        if (other := found["against_variant"]) is None:
-            continue
-        gain, p = other["gain"], found["p_variant_holm"]
-        sure = p is not None and p < SURE and not gain["low"] <= 0 <= gain["high"]
-        word = "not resolved" if not sure else "better" if gain["value"] > 0 else "worse"
-        sorts[word].append(f"{row['name']} over {row['against']} ({gain['value']:+.4f})")
-    return "\n".join(f"* {word}: {'; '.join(steps)}" for word, steps in sorts.items() if steps)
+def _variant(row: dict[str, Any], judge: str, other: str) -> dict[str, str]:
+    found = {one["judge"]: one for one in row["judges"]}
+    base, before = found[judge]["against_base"], found[judge]["against_variant"]
+    error = next(one["mean"] for one in row["drift"] if one["name"] == "error")
+    return {
+        "variant": row["name"],
+        "on": row["against"] or "–",
+        "gain on the base": _estimate(base["gain"]),
+        "wins, %": f"{100 * base['win_rate']['value']:.0f}",
+        "gain on that variant": _estimate(before["gain"]) if before else "–",
+        "p": _p(found[judge]["p_variant_holm"]),
+        f"`{other}`, gain on the base": _estimate(found[other]["against_base"]["gain"]),
+        "error distance": f"{error:.2g}",
+        "passes": f"{row['cost']['passes']:,.0f}",
+    }
 
 
 def _estimate(one: dict[str, Any]) -> str:
@@ -265,10 +195,6 @@ def _estimate(one: dict[str, Any]) -> str:
 
 def _span(value: float, low: float, high: float) -> str:
     return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
-def _share(one: dict[str, Any]) -> str:
-    return f"{100 * one['value']:.1f} [{100 * one['low']:.1f}, {100 * one['high']:.1f}]"
 
 
 def _p(value: float | None) -> str:
@@ -285,9 +211,12 @@ def _took(name: str, row: dict[str, Any]) -> dict[str, str]:
 
 def _grid(rows: Any) -> str:
     lines = list(rows)
-    head = list(lines[0])
-    table = [head, ["---"] * len(head), *([line.get(name, "–") for name in head] for line in lines)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    names = list(lines[0])
+    head, *body = (
+        "| " + " | ".join(cells) + " |"
+        for cells in (names, *([line.get(name, "–") for name in names] for line in lines))
+    )
+    return "\n".join([head, "|---" * len(names) + "|", *body])
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -296,12 +225,11 @@ def _read(file: str) -> dict[str, Any]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "plane ablation": lambda: ablation("plane_ablation.json", "plane-radius"),
-    "shapes ablation": lambda: ablation("shapes_ablation.json", "shapes-judge"),
+    "plane ablation": lambda: ablation("plane_ablation.json", "plane-radius", "plane-on-axis"),
+    "shapes ablation": lambda: ablation("shapes_ablation.json", "shapes-judge", "shapes-reward"),
     "plane fronts": fronts_of_plane,
     "shapes fronts": fronts_of_shapes,
     "presets": presets,
-    "loading": loading,
     "memory": memory,
     "pretended gpu": pretended_gpu,
     "machines": machines,

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from smpo.cli.registry import limits_in_words
 from smpo.experiment import ExperimentSpec
 from smpo.registry.cards import Card, Cards, builtin_root
-from smpo.registry.component import REGISTRY, Component, summary_of
+from smpo.registry.component import REGISTRY, Component
 from smpo.registry.expand import Catalogue
 from smpo.registry.plugins import own
 from smpo.registry.slots import Slot, find_slots, kind_of, model_of
@@ -33,6 +33,7 @@ import smpo.components  # noqa: F401, isort: skip -- fills the common registry
 
 HERE = Path(__file__).parent
 TARGET = HERE / "reference"
+GOLDEN = HERE.parent / "tests" / "spec" / "errors"
 REAL = HERE.parent / "tests" / "cli" / "errors"
 
 
@@ -52,29 +53,51 @@ def cli() -> str:
     from smpo.cli.main import app
 
     command: Any = get_command(app)
-    parts = ["# Command line\n", f"{command.help}\n", "`smpo COMMAND --help` says the same.\n"]
-    for name, one in sorted(command.commands.items()):
-        inner = getattr(one, "commands", None)
+    leaves = {
+        path: leaf
+        for name, one in command.commands.items()
         for path, leaf in (
-            sorted({f"{name} {sub}": c for sub, c in inner.items()}.items()) if inner else [(name, one)]
-        ):
-            parts += _command(path, leaf)
+            {f"{name} {sub}": c for sub, c in one.commands.items()}
+            if hasattr(one, "commands")
+            else {name: one}
+        ).items()
+    }
+    counts = Counter(row for leaf in leaves.values() for row in _options(leaf))
+    common = [row for row, count in counts.items() if count > 2]
+    parts = [
+        "# Command line\n",
+        f"{command.help}\n",
+        "`smpo COMMAND --help` prints a command's own page. Options that several commands have:\n",
+        *_table(("option", "meaning"), sorted(common)),
+    ]
+    for path, leaf in sorted(leaves.items()):
+        parts += _command(path, leaf, common)
     return "\n".join(parts)
 
 
-def _command(path: str, command: Any) -> Iterator[str]:
-    yield f"## smpo {path}\n"
-    yield f"{inspect.cleandoc(command.help or '')}\n"
+def _command(path: str, command: Any, common: list[tuple[str, str]]) -> Iterator[str]:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    words = " ".join(p.metavar or (p.name or "").upper() for p in arguments)
-    yield f"```text\nsmpo {path}{' ' + words if words else ''} [OPTIONS]\n```\n"
+    words = "".join(f" {p.metavar or (p.name or '').upper()}" for p in arguments)
     rows = [(f"`{p.metavar or p.name}`", getattr(p, "help", None) or "") for p in arguments]
+    options = _options(command)
+    shared = [f"`{row[0].strip('`').split(',')[0].split(' ')[0]}`" for row in options if row in common]
+    yield f"## smpo {path}{words}\n"
+    yield f"{inspect.cleandoc(command.help or '')}\n"
+    yield from _table(
+        ("argument or option", "meaning"), [*rows, *(row for row in options if row not in common)]
+    )
+    if shared:
+        yield f"Also {', '.join(shared)}.\n"
+
+
+def _options(command: Any) -> list[tuple[str, str]]:
+    rows = []
     for p in command.params:
         if p.param_type_name == "option" and p.name != "help":
             value = "" if p.is_flag else f" {p.metavar or p.type_descriptor.annotation.__name__.upper()}"
             default = "" if p.default in (None, False, ()) or p.is_flag else f" Default: `{p.default}`."
             rows.append((f"`{', '.join(p.opts)}{value}`", f"{p.help or ''}{default}"))
-    yield from _table(("word", "meaning"), rows)
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------ registry
@@ -83,66 +106,57 @@ def _command(path: str, command: Any) -> Iterator[str]:
 def registry(have: Catalogue) -> str:
     parts = [
         "# Registry\n",
-        "Everything a spec can name, as `smpo registry list` and `smpo registry show NAME` print it.\n",
+        "Every name that a spec can use, with the first sentence of its description. `smpo registry show NAME` prints "
+        "the rest; formulas are in [the method](../method.md).\n",
     ]
     for kind in have.registry.kinds():
-        cards = have.cards.all(kind)
         components = have.registry.of(kind)
-        parts.append(f"## {kind}\n")
-        base = next(iter(components.values()), None)
-        about = _kind_text(base)
-        if about:
-            parts.append(f"{about}\n")
-        rows = [
-            (f"[`{name}`](#{kind}-{_slug(name)})", "component", summary_of(c))
-            for name, c in components.items()
-        ]
-        rows += [(f"[`{c.name}`](#{kind}-{_slug(c.name)})", f"card of `{c.use}`", c.summary) for c in cards]
-        parts += _table(("name", "is", "summary"), rows)
-        shared = _shared(components.values())
-        if shared:
-            parts.append(f"### Settings that several have {{ #{kind}-shared }}\n")
-            parts += _table(FIELD_TITLES, list(shared))
-        for name, component in components.items():
-            parts += _component(kind, name, component, shared)
-        for card in cards:
-            parts += _card(kind, card)
+        parts += [f"## {kind}\n", f"{_first_sentence(_kind_text(components))}\n"]
+        names = [(f"`{name}`", "", _first_sentence(c.__doc__ or "")) for name, c in components.items()]
+        names += [(f"`{c.name}`", _preset(c), _card_text(c)) for c in have.cards.all(kind)]
+        parts += _table(("name", "preset of", "description"), names)
+        parts += _settings(components)
     return "\n".join(parts)
 
 
-def _kind_text(component: type[Component] | None) -> str:
-    bases = [b for b in component.__mro__ if b.__module__.startswith("smpo.kinds.")] if component else []
-    return inspect.cleandoc(bases[0].__doc__ or "") if bases else ""
+def _kind_text(components: Mapping[str, type[Component]]) -> str:
+    base = next(iter(components.values()), None)
+    bases = [b for b in base.__mro__ if b.__module__.startswith("smpo.kinds.")] if base else []
+    return bases[0].__doc__ or "" if bases else ""
 
 
-def _shared(components: Iterable[type[Component]]) -> dict[tuple[str, ...], None]:
-    """Rows that three or more components of a kind have alike, in order."""
-    counts = Counter(row for component in components for row in _rows(component, skip=("use",)))
-    return {row: None for row, count in counts.items() if count >= SHARED}
+def _preset(card: Card) -> str:
+    settings = ", ".join(f"{key}: {_plain(value)}" for key, value in plain(card.settings).items())
+    return f"`{card.use}`" + (f" with `{{{settings}}}`" if settings else "")
 
 
-def _component(
-    kind: str, name: str, component: type[Component], shared: Container[tuple[str, ...]]
-) -> Iterator[str]:
-    yield f"### {name} {{ #{kind}-{_slug(name)} }}\n"
-    yield f"{_markdown(component.__doc__ or '')}\n"
-    rows = _rows(component, skip=("use",))
-    yield from _table(FIELD_TITLES, [row for row in rows if row not in shared])
-    if common := [row[0] for row in rows if row in shared]:
-        yield f"Also {', '.join(common)}: see [above](#{kind}-shared).\n"
-    yield f"Version {component.version}, `{component.__module__}:{component.__qualname__}`.\n"
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _card(kind: str, card: Card) -> Iterator[str]:
-    yield f"### {card.name} {{ #{kind}-{_slug(card.name)} }}\n"
-    yield f"{card.summary} Card of [`{card.use}`](#{kind}-{_slug(card.use)}).\n"
-    settings = plain(card.settings)
-    yield from _table(("setting", "value"), [(f"`{k}`", f"`{json.dumps(v)}`") for k, v in settings.items()])
-    facts = [f"{key}: {value}" for key, value in card.source.items()]
-    facts += [f"made for {slot}: {', '.join(names)}" for slot, names in card.fits.items()]
-    facts += [f"download: {card.needs.gigabytes:g} GB"] if card.needs.gigabytes else []
-    if facts:
-        yield "".join(f"- {fact}\n" for fact in facts)
+def _card_text(card: Card) -> str:
+    facts = [str(card.source[key]) for key in ("paper", "licence") if key in card.source]
+    facts += [f"{card.needs.gigabytes:g} GB"] if card.needs.gigabytes else []
+    return card.summary + (f" ({'; '.join(facts)})" if facts else "")
+
+
+def _settings(components: Mapping[str, type[Component]]) -> Iterator[str]:
+    """A table for each group of components that share three settings or more; then one with all others."""
+    owners: dict[tuple[str, ...], list[str]] = {}
+    for name, component in components.items():
+        for row in _rows(component, skip=("use",)):
+            owners.setdefault(row, []).append(f"`{name}`")
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for row, names in owners.items():
+        groups.setdefault(", ".join(names), []).append(row)
+    others = []
+    for names, rows in groups.items():
+        if "," in names and len(rows) > 2:
+            yield f"Settings of {names}:\n"
+            yield from _table(("setting", "default", "range", "meaning"), rows)
+        else:
+            others += [(names, *row) for row in rows]
+    yield from _table(("of", "setting", "default", "range", "meaning"), sorted(others))
 
 
 # ------------------------------------------------------------------------------------------------ settings
@@ -163,7 +177,7 @@ def spec() -> str:
     for name, info in ExperimentSpec.model_fields.items():
         section, _ = model_of(info.annotation)
         if section is not None and kind_of(info)[0] is None:
-            parts += [f"## {name}\n", f"{_markdown(section.__doc__ or '')}\n"]
+            parts += [f"## {name}\n", f"{_first_sentence(section.__doc__ or '')}\n"]
             parts += _fields(section, hashed=lambda _, top=name: top not in UNHASHED)
     parts += [
         "## Also hashed\n",
@@ -180,30 +194,24 @@ def _slot_row(slot: Slot) -> tuple[str, ...]:
     return f"`{slot.name}`", takes, f"`{slot.default}`" if slot.default else "", "yes"
 
 
-FIELD_TITLES = ("setting", "default", "range", "meaning")
-SHARED = 3
-"""Components that have a setting alike, from which on it is listed once for all."""
+def _fields(model: type[BaseModel], *, hashed: Callable[[str], bool]) -> list[str]:
+    rows = [(*row, "yes" if hashed(row[0].strip("`")) else "no") for row in _rows(model)]
+    return _table(("setting", "default", "range", "meaning", "hashed"), rows)
 
 
-def _fields(model: type[BaseModel], *, hashed: Any = None) -> Iterator[str]:
-    yield from _table((*FIELD_TITLES, "hashed"), _rows(model, hashed=hashed))
-
-
-def _rows(model: type[BaseModel], *, skip: tuple[str, ...] = (), hashed: Any = None) -> list[tuple[str, ...]]:
-    facts = model.model_json_schema().get("properties", {}) if issubclass(model, Component) else {}
-    rows = []
+def _rows(model: type[BaseModel], *, skip: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Name, default, range and first sentence of each field that is neither a slot nor a section."""
+    component = issubclass(model, Component)
+    facts = model.model_json_schema().get("properties", {}) if component else {}
     for name, info in model.model_fields.items():
         section, _ = model_of(info.annotation)
-        if name in skip or kind_of(info)[0] is not None or (section is not None and hashed is not None):
+        if name in skip or kind_of(info)[0] is not None or (section is not None and not component):
             continue
         default = (
             "required" if info.is_required() else f"`{_written(info.get_default(call_default_factory=True))}`"
         )
         limits = limits_in_words(facts.get(name) or _facts(model, name))
-        about = " ".join((info.description or "").split())
-        row = (f"`{name}`", default, limits, about)
-        rows.append((*row, "yes" if hashed(name) else "no") if hashed else row)
-    return rows
+        yield f"`{name}`", default, limits, _first_sentence(info.description or "")
 
 
 def _facts(model: type[BaseModel], name: str) -> dict[str, Any]:
@@ -224,27 +232,31 @@ def _written(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------ errors
 
 
+EXAMPLES = {
+    "Several mistakes at once": REAL / "four_mistakes_at_once",
+    "Names of other trainers": REAL / "words_of_other_trainers",
+    "A setting in the wrong section": REAL / "setting_in_the_wrong_section",
+    "Settings that contradict each other": REAL / "batch_not_dealt_evenly",
+    "A component that needs another": REAL / "smoothing_without_a_reward",
+    "A search over a setting that doesn't exist": REAL / "sweep_path_misspelt",
+    "A file that doesn't exist": REAL / "parent_missing",
+    "A package that isn't installed": REAL / "extra_not_installed",
+    "YAML that can't be read": GOLDEN / "bracket_not_closed",
+    "Code of your own that fails": GOLDEN / "uses_fails",
+}
+"""One golden message for each class of mistakes."""
+
+
 def errors() -> str:
     parts = [
         "# Errors\n",
-        "Mistakes in specs and the errors that they give, word for word: the golden files of `tests/cli/errors`, which "
-        "`nox -s golden` writes anew.\n",
+        "Messages name the place, the mistake and the correction; all mistakes of a spec come together, before "
+        "anything runs. Exit codes: 0 success, 1 a check or a run failed, 2 a mistake in the spec or the command, 3 "
+        "something is missing on this machine. One example of each class follows, word for word.\n",
     ]
-    for case in sorted(REAL.glob("*.yaml")):
-        said = case.with_suffix(".txt")
-        if case.stem.startswith("_") or not said.exists():
-            continue
-        try:
-            mistake, answer = case.read_text(encoding="utf-8"), said.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue
-        if (
-            any(not c.isprintable() and c not in "\n\t" for c in mistake)
-            or len(answer) > 4000
-            or len(mistake) > 2000
-        ):
-            continue
-        parts.append(f"## {case.stem.replace('_', ' ')}\n")
+    for title, case in EXAMPLES.items():
+        mistake, answer = (case.with_suffix(end).read_text(encoding="utf-8") for end in (".yaml", ".txt"))
+        parts.append(f"## {title}\n")
         parts.append(f"~~~~yaml\n{mistake.rstrip()}\n~~~~\n")
         parts.append(f"~~~~text\n{answer.rstrip()}\n~~~~\n")
     return "\n".join(parts)
@@ -256,21 +268,19 @@ def errors() -> str:
 def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     if not rows:
         return []
-    body = [titles, ("---",) * len(titles), *rows]
-    return ["\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in body) + "\n"]
+    head, *body = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in (titles, *rows)]
+    return ["\n".join([head, "|---" * len(titles) + "|", *body]) + "\n"]
 
 
 def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def _markdown(doc: str) -> str:
-    """A docstring: formulas are indented in it, and become code blocks."""
-    return inspect.cleandoc(doc)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+def _first_sentence(text: str) -> str:
+    """The first sentence of the first paragraph; with the next, where it has fewer than six words."""
+    paragraph = " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
+    sentence, *others = re.split(r"(?<=[a-z0-9)`'][.]) (?=[A-Z`])", paragraph)
+    return " ".join([sentence, *others[:1]]) if len(sentence.split()) < 6 else sentence
 
 
 def main(words: list[str]) -> int:

@@ -27,14 +27,8 @@ QUOTED = re.compile(r"```.*?```|`[^`\n]*`|\"[^\"\n]*\"|\[[^\]]*\]\([^)]*\)", re.
 
 EXCEPTIONS: dict[str, str] = {
     "docs/reference/errors.md": "written from error messages; tests/cli/errors holds them",
-    "docs/log.md": "entries of earlier versions stay as they were written",
 }
 """File -> why it may have such words."""
-
-PENDING: set[str] = {
-    "docs",
-}  # fmt: skip
-"""Rooms that still have them."""
 
 
 def rooms() -> list[str]:
@@ -80,8 +74,6 @@ def dialect(room: str) -> list[str]:
 
 @pytest.mark.parametrize("room", rooms())
 def test_a_room_has_the_words_of_the_field(room: str) -> None:
-    if room in PENDING:
-        pytest.skip("not rewritten yet")
     assert not (found := dialect(room)), "\n".join(found)
 
 

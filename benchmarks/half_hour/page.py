@@ -17,10 +17,9 @@ FOLDERS = Path(__file__).parents[1] / "results" / "first_half_hour"
 """One folder a card."""
 PARTS = ("doctor", "gpu", "sdxl", "options", "sd15", "memory")
 
-NONE_YET = """**No GPU run has been made yet**, and no figure on this page is a GPU's. What was checked instead: the
-whole command ran in small on a pretended GPU, and its memory part at true size. There every line of Python, every
-dtype, shape and allocation is as on a card, but no kernel runs; that finds crashes and counts memory, and says nothing
-about numbers or speed.
+NONE_YET = """**No GPU run has been made yet.** What was checked instead: the whole command ran in small on a
+[pretended GPU](devices.md#pretended-gpu), and its memory part at true size. That finds crashes and counts memory; it
+measures neither numbers nor speed.
 """
 
 

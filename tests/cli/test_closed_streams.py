@@ -21,8 +21,8 @@ def shell(words, cwd):
 
 
 @pytest.mark.fault(
-    "faults", "output that nobody reads: a closed pipe, a full disk",
-    "the run goes on to its end without a traceback; a full disk is said where it can be",
+    "faults", "output to a closed pipe or a full disk",
+    "the run finishes without a traceback; a full disk is reported where possible",
 )  # fmt: skip
 @pytest.mark.parametrize(
     "bent",

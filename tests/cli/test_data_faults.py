@@ -109,8 +109,7 @@ def is_overwritten(file):
 
 @pytest.mark.fault(
     "faults", "a data file that changes or vanishes while training",
-    "the run ends in words with a checkpoint of the last whole update; with the file back, `--resume` goes on to the "
-    "same end",
+    "an error, and a checkpoint of the last whole update; with the file back, `--resume` gets to the same end",
 )  # fmt: skip
 @pytest.mark.parametrize("harm", [vanishes, is_cut, is_overwritten], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("kind", [parquet, images], ids=lambda f: f.__name__)

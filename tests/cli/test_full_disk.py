@@ -38,7 +38,7 @@ def weights(folder, name):
 
 @pytest.mark.fault(
     "faults", "a disk that is full for a while when a checkpoint is due",
-    "older checkpoints make room, or it is said and training goes on; the result is the same",
+    "older checkpoints make room, or training goes on with a warning; the result is the same",
 )  # fmt: skip
 def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(
     spec, capfd, monkeypatch, limit
@@ -56,7 +56,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(
 
 @pytest.mark.fault(
     "faults", "a disk that is full for a while while training",
-    "the log waits in memory, in words, and has no gap",
+    "log lines wait in memory, with a warning, and none is lost",
 )  # fmt: skip
 def test_a_disk_that_is_full_for_a_while_costs_no_point_of_the_curve(spec, capfd, monkeypatch, limit):
     with monkeypatch.context() as patch:
@@ -72,7 +72,7 @@ def test_a_disk_that_is_full_for_a_while_costs_no_point_of_the_curve(spec, capfd
 
 @pytest.mark.fault(
     "faults", "Ctrl-C while a full disk takes checkpoints and no lines of the log",
-    "what waits is in the checkpoint: after `--resume` the curve has no gap",
+    "waiting lines are in the checkpoint: after `--resume` the curve has no gap",
 )  # fmt: skip
 def test_lines_that_wait_are_in_the_checkpoint(spec, capfd, monkeypatch):
     from io import FileIO
@@ -108,7 +108,7 @@ def test_lines_that_wait_are_in_the_checkpoint(spec, capfd, monkeypatch):
 @pytest.mark.fault(
     "faults",
     "a disk that is full when the model is saved",
-    "it ends in words; with room, `--resume` only saves",
+    "an error; with room, `--resume` only saves",
 )
 def test_a_model_that_finds_no_room_is_saved_later(spec, capfd, monkeypatch, limit):
     import smpo.app.run.export as home
@@ -138,9 +138,7 @@ def test_what_could_not_be_written_is_named(spec, capfd, limit):
     assert said.code == 1 and "/resolved.yaml: File too large help: make room there" in words
 
 
-@pytest.mark.fault(
-    "faults", "a disk that stays full", "the run ends in words; with room, `--resume` goes on to the same end"
-)
+@pytest.mark.fault("faults", "a disk that stays full", "an error; with room, `--resume` gets to the same end")
 def test_a_disk_that_stays_full_ends_in_words_and_is_gone_on_from(spec, capfd, monkeypatch, limit):
     assert smpo(capfd, "run", spec, "-q", "--set", "name=straight").code == 0
     with monkeypatch.context() as patch:
@@ -162,7 +160,7 @@ def test_a_disk_that_stays_full_ends_in_words_and_is_gone_on_from(spec, capfd, m
 @pytest.mark.fault(
     "faults",
     "a disk that is full while encoding into the cache",
-    "it is said; what was encoded is kept and used",
+    "an error; encoded rows are kept and used",
 )
 def test_a_cache_that_is_full_says_so_and_keeps_what_it_has(tmp_path, limit):
     import torch
@@ -189,7 +187,7 @@ def test_a_cache_that_is_full_says_so_and_keeps_what_it_has(tmp_path, limit):
 @pytest.mark.fault(
     "faults",
     "an output folder that may only be read, or is none",
-    "it is said before any work, exit code 3",
+    "an error before any work, exit code 3",
     times=2,
 )
 @pytest.mark.parametrize("which", ["runs", "cache"])

@@ -52,7 +52,7 @@ def curve(folder, name):
 
 @pytest.mark.fault(
     "faults", "out of memory in an update",
-    "micro-batches are halved and said so, the update is done again; the curve is the same to rounding", times=2,
+    "micro-batches are halved and the update is repeated; the curve is the same to rounding", times=2,
 )  # fmt: skip
 def test_micro_batches_are_halved_until_they_fit(spec, capfd, monkeypatch, record_property):
     in_double(monkeypatch)
@@ -72,9 +72,7 @@ def test_micro_batches_are_halved_until_they_fit(spec, capfd, monkeypatch, recor
         assert one == pytest.approx(other, **LOGGED)
 
 
-@pytest.mark.fault(
-    "faults", "no memory for a single pair", "the run ends in words with advice, and goes on with `--resume`"
-)
+@pytest.mark.fault("faults", "no memory for a single pair", "an error with advice; `--resume` continues")
 def test_a_single_pair_that_does_not_fit_ends_the_run_in_words(spec, capfd, monkeypatch):
     with monkeypatch.context() as patch:
         full(patch, 1)
@@ -87,7 +85,7 @@ def test_a_single_pair_that_does_not_fit_ends_the_run_in_words(spec, capfd, monk
 
 @pytest.mark.fault(
     "faults", "out of memory while encoding or sampling",
-    "it ends in words that name the setting; what was finished is kept, and `--resume` goes on",
+    "an error that names the setting; finished work is kept, and `--resume` continues",
 )  # fmt: skip
 @pytest.mark.parametrize("what", ["encode_pictures", "sample"])
 def test_elsewhere_it_ends_in_words_and_is_gone_on_from(spec, capfd, monkeypatch, what):

@@ -100,7 +100,7 @@ def waited(run):
 
 @pytest.mark.fault(
     "faults", "a tracking server that is slow, in error, hangs up or is something else",
-    "training doesn't wait; it is said once, with the command that sends what is missing; that command sends all of it",
+    "training doesn't wait; one warning names the command that sends the missing points later",
 )  # fmt: skip
 @pytest.mark.parametrize("answer", [sleeps, says_500, says_html, hangs_up], ids=lambda f: f.__name__)
 def test_a_server_in_trouble_costs_a_sentence(spec, capfd, store_template, answer):  # noqa: F811
@@ -120,7 +120,7 @@ def test_a_server_in_trouble_costs_a_sentence(spec, capfd, store_template, answe
 
 @pytest.mark.fault(
     "faults", "a tracking database that another process holds",
-    "training doesn't wait; what was missed is sent when the lock is gone",
+    "training doesn't wait; missing points are sent when the lock is gone",
 )  # fmt: skip
 @pytest.mark.parametrize("later", ["still running", "by command", "on resume"])
 def test_a_locked_database_gets_everything_later(spec, capfd, monkeypatch, store_template, later):  # noqa: F811

@@ -65,7 +65,7 @@ def killed(folder, process, rank, after=5):
 
 FAULT = pytest.mark.fault(
     "devices", "SIGKILL of one of two processes while training",
-    "the other says which, leaves a checkpoint of the last whole update and ends; `--resume` gets to the same weights",
+    "the other names it, writes a checkpoint of the last whole update and ends; `--resume` gets to the same weights",
 )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def both_there(process):
 
 @pytest.mark.fault(
     "devices", "SIGKILL of one of two processes before they have met",
-    "nobody waits for it: the other is ended, and it is said which was killed",
+    "the other is ended at once, and the error names the killed one",
 )  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_that_dies_before_they_meet_isn_t_waited_for(tmp_path, rank):
@@ -190,7 +190,7 @@ def test_the_main_process_dies(tmp_path, words):
 @pytest.mark.slow
 @pytest.mark.fault(
     "devices", "SIGKILL of one of two processes under `torchrun --max-restarts`",
-    "torchrun starts both again; they go on from the checkpoint to the weights of a run that nobody killed",
+    "torchrun restarts both; they resume to the weights of an undisturbed run",
 )  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
 def test_torchrun_starts_them_again(tmp_path, alone, words, rank):

@@ -51,7 +51,7 @@ def test_two_processes_evaluate_as_one_does(tmp_path, capfd, monkeypatch, shardi
 @pytest.mark.slow
 @pytest.mark.fault(
     "devices", "SIGKILL of one of two processes while evaluating",
-    "the other says which and ends; what was trained is kept, and `--resume` gets to the numbers of an undisturbed run",
+    "the other names it and ends; `--resume` gets to the numbers of an undisturbed run",
 )  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_of_them_dies(tmp_path, rank):

@@ -98,7 +98,7 @@ def test_one_of_them_fails_in_words(tmp_path, bad):
 @pytest.mark.slow
 @pytest.mark.fault(
     "devices", "SIGKILL of one of two processes while they score and encode",
-    "the other says which and ends; what was computed before is kept, and `--resume` finishes the run",
+    "the other names it and ends; computed rows are kept, and `--resume` finishes the run",
 )  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
 def test_one_of_them_dies(tmp_path, rank):

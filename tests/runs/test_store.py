@@ -92,7 +92,7 @@ def test_latest_attempt_decides(tmp_path: Path) -> None:
 
 @pytest.mark.fault(
     "faults", "a second run in a folder that is in use; a lock whose process was killed",
-    "the second is refused in words that name the first; the lock of a dead process is taken over",
+    "an error names the first run; the lock of a dead process is taken over",
 )  # fmt: skip
 def test_a_live_run_refuses_and_a_killed_one_is_interrupted(tmp_path: Path) -> None:
     holder = _holder(tmp_path)
@@ -115,7 +115,7 @@ def test_a_live_run_refuses_and_a_killed_one_is_interrupted(tmp_path: Path) -> N
 @pytest.mark.fault(
     "faults",
     "two runs that are started in one folder at the same moment",
-    "one gets it, the other is refused in words",
+    "one starts, the other ends with an error",
 )
 def test_two_processes_at_once_get_one_run(tmp_path: Path) -> None:
     both = [_holder(tmp_path, seconds=2.0) for _ in range(2)]

@@ -77,9 +77,7 @@ def slow(session: nox.Session) -> None:
 def s3(session: nox.Session) -> None:
     """Data in a bucket, against a server on this machine. Always in an environment of its own: boto is large."""
     session.install("-e", ".[dev,s3]", "moto[server]>=5")
-    session.run(
-        "pytest", "-m", "s3", "-p", "no:xdist", "tests/data/sources/test_s3.py", *session.posargs, env=ENV
-    )
+    session.run("pytest", "-m", "s3", "-p", "no:xdist", "tests/data/sources/test_s3.py", *session.posargs, env=ENV)
 
 
 @nox.session
@@ -208,14 +206,10 @@ def _audit(session: nox.Session) -> None:
     packages = json.loads(report.read_text())["dependencies"] if report.exists() else []
     known = [one for one in packages if "skip_reason" not in one]
     if not known:
-        session.warn(
-            "NOT AUDITED: the advisory service can't be reached from here; run this where there is a network"
-        )
+        session.warn("NOT AUDITED: the advisory service can't be reached from here; run this where there is a network")
     for one in known:
         for flaw in one["vulns"]:
-            session.warn(
-                f"{one['name']} {one['version']}: {flaw['id']}, mended in {flaw['fix_versions'] or 'nothing'}"
-            )
+            session.warn(f"{one['name']} {one['version']}: {flaw['id']}, mended in {flaw['fix_versions'] or 'nothing'}")
     if any(one["vulns"] for one in known):
         session.error("known vulnerabilities")
 

@@ -118,9 +118,7 @@ def trained(name: str, seed: int, budget: float | None, options: argparse.Namesp
         spent += forwards(report)
         if report.step < world.updates:
             continue
-        counts = {
-            at: spent if each is None else each * world.batch * report.step for at, each in waiting.items()
-        }
+        counts = {at: spent if each is None else each * world.batch * report.step for at, each in waiting.items()}
         here = [at for at, count in counts.items() if budget is not None and count >= budget]
         here += ["updates"] * (report.step == world.updates)
         if not here:
@@ -203,9 +201,7 @@ def points(
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES))
     parser.add_argument("--world", choices=list(WORLDS), default="plane")
     parser.add_argument("--seeds", type=int)

@@ -139,9 +139,7 @@ def page() -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write docs/approximate.md.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; end with 1 when the page is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when the page is stale")
     text = page()
     if parser.parse_args().check:
         raise SystemExit(not PAGE.exists() or PAGE.read_text() != text)

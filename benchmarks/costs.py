@@ -130,9 +130,7 @@ def main(words: list[str] | None = None) -> None:
     import diffusers
     import transformers
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     options = parser.parse_args(words)
     unets = {"SD 1.5": UNETS["SD 1.5"]} if options.quick else {**UNETS, "SDXL at 512 px": (SDXL, 512)}

@@ -24,9 +24,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 VISITS = (1, 2, 5, 50)
 
 
-def measured(
-    spec_file: Path, sets: list[str], place: Path, updates: int, prompts: int, device: str
-) -> dict[str, Any]:
+def measured(spec_file: Path, sets: list[str], place: Path, updates: int, prompts: int, device: str) -> dict[str, Any]:
     import torch
     from speed.measure import Phases, machine
 
@@ -133,11 +131,7 @@ def main(words: list[str] | None = None) -> None:
         body = measured(spec, sets, place, chosen.updates, chosen.prompts, chosen.device)
     body |= {"reduced": chosen.reduced}
     for phase, row in body["phases"].items():
-        rate = (
-            "nothing to do"
-            if row["per_second"] is None
-            else f"{row['per_second']:8.2f} {row['what']} a second"
-        )
+        rate = "nothing to do" if row["per_second"] is None else f"{row['per_second']:8.2f} {row['what']} a second"
         print(f"{phase:10s} {rate}, {row['share']:6.1%} of a run")
     print(f"batched sampling: {body['batched_sampling_gain']:.2f} times one by one")
     suffix = "_reduced" if chosen.reduced else ""
@@ -145,20 +139,14 @@ def main(words: list[str] | None = None) -> None:
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=["sd15", "sdxl"], help="instead of the quickstart")
     parser.add_argument("--reduced", action="store_true", help="an eighth of the width: shows that it works")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--pairs", type=int, default=256, help="with --arch: pairs in the file and in an update"
-    )
+    parser.add_argument("--pairs", type=int, default=256, help="with --arch: pairs in the file and in an update")
     parser.add_argument("--updates", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="a setting of the spec"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="a setting of the spec")
     add_arguments(parser)
     chosen = parser.parse_args(words)
     if chosen.quick:

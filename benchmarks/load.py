@@ -57,9 +57,7 @@ QUICK = Size(points=200, runs=2, updates=200, worlds=("plane_smpo",), commands=(
 
 def main(words: list[str] | None = None) -> None:
     measured = {"metrics": metrics, "store": store, "resume": resume}
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(measured)}; by default all")
     add_arguments(parser)
     options = parser.parse_args(words)
@@ -122,9 +120,7 @@ def _updates(name: str, sets: list[str], place: Path) -> tuple[float, dict[str, 
     began = time.process_time()
     for report in fit(live.session):
         times.append(time.process_time() - began)
-        last = {f"train/{key}": value for key, value in report.metrics.items()} | {
-            "train/pairs_per_second": 1.0
-        }
+        last = {f"train/{key}": value for key, value in report.metrics.items()} | {"train/pairs_per_second": 1.0}
         began = time.process_time()
     return sorted(times[2:])[len(times[2:]) // 2], last
 
@@ -177,9 +173,7 @@ def store(place: Path, size: Size) -> dict[str, Any]:
 
     work = place / "many"
     work.mkdir()
-    sets = _sets(
-        f"train.steps={size.steps}", f"train.warmup={min(20, size.steps)}", f"evaluate.limit={2 * size.steps}"
-    )
+    sets = _sets(f"train.steps={size.steps}", f"train.warmup={min(20, size.steps)}", f"evaluate.limit={2 * size.steps}")
     made = [*_smpo(), "run", "plane_smpo", "-q", *sets]
     subprocess.run(made, cwd=work, check=True, capture_output=True)
     (first,) = (work / "runs" / "plane-smpo").glob("*-1")

@@ -36,10 +36,7 @@ ROOT = HERE.parent
 RESULT = HERE / "results" / "machines.json"
 
 TESTS = (
-    *(
-        f"tests/{folder}"
-        for folder in ("maths", "golden", "rewards", "worlds", "engine", "components", "evaluation")
-    ),
+    *(f"tests/{folder}" for folder in ("maths", "golden", "rewards", "worlds", "engine", "components", "evaluation")),
     "tests/families",
     *(f"tests/app/test_{name}.py" for name in ("objectives_live", "buckets_live")),
     *(f"tests/cli/test_{name}.py" for name in ("memory", "run")),
@@ -142,9 +139,7 @@ def as_intel(folder: Path) -> Path | None:
 
 def probed(variables: dict[str, str]) -> dict[str, str]:
     """A name for the bits of some sums of each kind."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], env=variables, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", PROBE], env=variables, check=True, capture_output=True, text=True)
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
@@ -154,9 +149,7 @@ def tested(variables: dict[str, str], what: list[str], report: Path) -> dict[str
     report.unlink(missing_ok=True)
     words = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider", f"--junitxml={report}")
     began, spent = time.perf_counter(), _spent()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, *what], cwd=ROOT, env=variables, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "pytest", *words, *what], cwd=ROOT, env=variables, check=False)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pytest ended with code {done.returncode}")
     seconds = {"seconds": round(time.perf_counter() - began), "cpu_seconds": round(_spent() - spent)}

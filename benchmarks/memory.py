@@ -211,9 +211,7 @@ def _passes(unet: Any, side: int, images: int, half: torch.dtype | None) -> tupl
     config, cuda = unet.config, torch.device("cuda")
     t = torch.zeros(images, device=cuda)
     x = torch.empty(images, config.in_channels, side, side, device=cuda)
-    told: dict[str, Any] = {
-        "encoder_hidden_states": torch.empty(images, 77, config.cross_attention_dim, device=cuda)
-    }
+    told: dict[str, Any] = {"encoder_hidden_states": torch.empty(images, 77, config.cross_attention_dim, device=cuda)}
     if config.addition_embed_type:
         pooled, ids = torch.empty(images, 1280, device=cuda), torch.empty(images, 6, device=cuda)
         told["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids}
@@ -251,8 +249,7 @@ def _weights(arch: str) -> dict[str, float]:
         found[f"offloaded {bits}"] = resident_bytes(reference)
     shapes = [p.shape for p in unet.parameters()]
     found["adafactor"] = 4 * sum(
-        shape[:-1].numel() + (shape[:-2] + shape[-1:]).numel() if len(shape) > 1 else shape.numel()
-        for shape in shapes
+        shape[:-1].numel() + (shape[:-2] + shape[-1:]).numel() if len(shape) > 1 else shape.numel() for shape in shapes
     )
     return {name: round(size / 1e9, 4) for name, size in found.items()}
 
@@ -288,9 +285,7 @@ def planned(name: str, sets: list[str]) -> dict[str, Any]:
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     here = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=here, choices=["cpu", "cuda"])
     parser.add_argument("--count", action="store_true", help="what a pass takes, by images")
@@ -299,9 +294,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     add_arguments(parser)
     options = parser.parse_args(words)
     if unknown := set(options.only or ()) - {*CASES, *PRESETS}:
-        parser.error(
-            f"there is no case {', '.join(sorted(unknown))}; there are {', '.join((*CASES, *PRESETS))}"
-        )
+        parser.error(f"there is no case {', '.join(sorted(unknown))}; there are {', '.join((*CASES, *PRESETS))}")
     return options
 
 

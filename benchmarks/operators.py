@@ -43,9 +43,7 @@ def compared(config: dict[str, Any], device: str, precision: str, adapter: Adapt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -16,9 +16,7 @@ QUICK = Path("runs/benchmarks/quick")
 def add_arguments(parser: argparse.ArgumentParser, *, device: bool = False) -> None:
     """`--quick` and `--out`; `device`: `--device` too, for scripts whose committed results are a CPU's."""
     if device:
-        parser.add_argument(
-            "--device", default="cpu", help="where the runs train; the committed results are a CPU's"
-        )
+        parser.add_argument("--device", default="cpu", help="where the runs train; the committed results are a CPU's")
     parser.add_argument(
         "--quick",
         action="store_true",

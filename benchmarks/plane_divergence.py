@@ -117,9 +117,7 @@ def _step(x: Tensor, t: int, a: float, b: float, noise: Noise) -> tuple[Tensor, 
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
         eps = noise(leaf, t)
-        rows = [
-            torch.autograd.grad(eps[:, i].sum(), leaf, retain_graph=i == 0)[0] for i in range(eps.shape[1])
-        ]
+        rows = [torch.autograd.grad(eps[:, i].sum(), leaf, retain_graph=i == 0)[0] for i in range(eps.shape[1])]
     jacobian = a * torch.eye(2, dtype=x.dtype) + b * torch.stack(rows, dim=1)
     return a * x + b * eps.detach(), jacobian
 

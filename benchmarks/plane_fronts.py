@@ -84,9 +84,7 @@ def measure(denoiser: Any, split: str, size: Size) -> dict[str, float]:
     asked = conditions.numpy()
 
     def drawn(network: Any, guidance: float) -> Any:
-        points = sample_points(
-            network, start, conditions, denoiser.schedule, guidance=guidance, steps=size.steps
-        )
+        points = sample_points(network, start, conditions, denoiser.schedule, guidance=guidance, steps=size.steps)
         return points.reshape(-1, 2).double().numpy()
 
     out = {"kl": found.kl, "kl_low": found.low, "kl_high": found.high}
@@ -172,11 +170,7 @@ def summary(store: dict[str, Any], distances: tuple[float, ...] = (0.01, 0.02, 0
                     if what == "gain_cfg1":
                         row["of_the_best"] = row["gain"] / best(kl)
                 if len(reached) > 1:
-                    half = (
-                        special.stdtrit(len(reached) - 1, 0.975)
-                        * np.std(reached, ddof=1)
-                        / len(reached) ** 0.5
-                    )
+                    half = special.stdtrit(len(reached) - 1, 0.975) * np.std(reached, ddof=1) / len(reached) ** 0.5
                     row["half_width"] = float(half)
                 rows.append(row)
     return rows
@@ -194,9 +188,7 @@ def figure(store: dict[str, Any], file: Path) -> None:
     canvas = Image.new("RGB", ((2 * (wide + left) + 30) * scale, (tall + top + 80) * scale), "#ffffff")
     draw = ImageDraw.Draw(canvas)
 
-    def text(
-        x: float, y: float, words: str, colour: str = "#1a1a1a", size: int = 13, anchor: str = "la"
-    ) -> None:
+    def text(x: float, y: float, words: str, colour: str = "#1a1a1a", size: int = 13, anchor: str = "la") -> None:
         font = ImageFont.load_default(size=size * scale)
         draw.text((x * scale, y * scale), words, colour, font, anchor=anchor)
 
@@ -207,9 +199,7 @@ def figure(store: dict[str, Any], file: Path) -> None:
     for place, what in enumerate(("gain_cfg1", "gain_cfg3")):
         x0 = left + place * (wide + left)
         best = [optimum(float(price)) for price in np.geomspace(0.05, 50, 400)] if what == "gain_cfg1" else []
-        high = 1.05 * max(
-            [p[what] for _, path in paths for p in path] + [b.gain for b in best if b.kl <= far]
-        )
+        high = 1.05 * max([p[what] for _, path in paths for p in path] + [b.gain for b in best if b.kl <= far])
 
         def at(kl: float, gain: float, x0: float = x0, high: float = high) -> tuple[float, float]:
             return (x0 + kl / far * wide) * scale, (top + tall - gain / high * tall) * scale
@@ -237,9 +227,7 @@ def figure(store: dict[str, Any], file: Path) -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"))
     parser.add_argument("--seeds", type=int, default=4, help="seeds of the final comparison")
     parser.add_argument("--target", type=float, default=0.04, help="KL at which lr and beta are chosen")
@@ -264,9 +252,7 @@ def compare(options: argparse.Namespace, out: Path) -> None:
     if out.exists() and not options.quick:
         store = json.loads(out.read_text())
 
-    def once(
-        part: str, key: str, method: str, rate: str, beta: str, seed: int, split: str
-    ) -> list[dict[str, float]]:
+    def once(part: str, key: str, method: str, rate: str, beta: str, seed: int, split: str) -> list[dict[str, float]]:
         if key not in store[part]:
             began = time.time()
             store[part][key] = path_of(method, rate, beta, seed, split, options)

@@ -291,9 +291,7 @@ def _cpu_ms(work: Callable[[], Any], repeats: int = 5) -> float:
 
 def _cpu() -> str:
     with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-        return next(
-            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown"
-        )
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -63,9 +63,7 @@ def run_one(spec: Path, sets: list[str], runs: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seconds = {k: v for line in lines for k, v in line.items() if k.startswith("seconds/")}
     tau = max(line["train/tau_squared"] for line in lines if "train/tau_squared" in line)
-    judges = {
-        j["name"]: {**j["comparison"], "made_labels": j["made_labels"]} for j in evaluation["judgements"]
-    }
+    judges = {j["name"]: {**j["comparison"], "made_labels": j["made_labels"]} for j in evaluation["judgements"]}
     return {"spec": identity, "judges": judges, "seconds": seconds, "tau_squared_max": tau}
 
 
@@ -97,9 +95,7 @@ QUICK = (
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))

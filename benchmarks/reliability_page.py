@@ -46,9 +46,7 @@ def page(found: dict[str, Any]) -> str:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    rows = [
-        f"| {line['name']} | {line['survived']} of {line['injected']} | {line['what']} |\n" for line in lines
-    ]
+    rows = [f"| {line['name']} | {line['survived']} of {line['injected']} | {line['what']} |\n" for line in lines]
     return "| fault | survived | result |\n|---|--:|---|\n" + "".join(rows)
 
 

@@ -178,15 +178,11 @@ def table(result: dict[str, Any]) -> str:
         difference = f"{one['largest']:.1e}" if one["largest"] else "none"
         lines.append(f"| {one['title']} | {one['against']} | {difference} | {one['spread']:.2g} |")
     versions = ", ".join(f"{name} {number}" for name, number in result["smpo"].items())
-    return "\n".join(
-        [*lines, "", f"smpo's side: {versions}; {result['machine']}; seed {result['seed']}.", ""]
-    )
+    return "\n".join([*lines, "", f"smpo's side: {versions}; {result['machine']}; seed {result['seed']}.", ""])
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hpsv2")
     parser.add_argument("--image-reward")
     parser.add_argument("--mps")

@@ -106,9 +106,7 @@ def at_distance(path: list[dict[str, Any]], error: float) -> Any:
     above = max(1, int(np.searchsorted(places, error**0.5)))
     above = min(above, len(places) - 1)
     step = places[above] - places[above - 1]
-    share = (
-        (error**0.5 - places[above - 1]) / step if step else 1.0
-    )  # a mark that is no further than the last
+    share = (error**0.5 - places[above - 1]) / step if step else 1.0  # a mark that is no further than the last
     return gains[above - 1] + share * (gains[above] - gains[above - 1])
 
 
@@ -201,16 +199,12 @@ def figure(store: dict[str, Any], file: Path) -> None:
         y = top + tall - (gain - low) / (high - low) * tall
         return (left + error**0.5 / far * wide) * scale, y * scale
 
-    def text(
-        x: float, y: float, words: str, colour: str = "#1a1a1a", size: int = 13, anchor: str = "la"
-    ) -> None:
+    def text(x: float, y: float, words: str, colour: str = "#1a1a1a", size: int = 13, anchor: str = "la") -> None:
         font = ImageFont.load_default(size=size * scale)
         draw.text((x * scale, y * scale), words, colour, font, anchor=anchor)
 
     text(20, 14, "Judge's gain against distance from the base, one line a run", size=17)
-    draw.rectangle(
-        (left * scale, top * scale, (left + wide) * scale, (top + tall) * scale), outline="#cccccc"
-    )
+    draw.rectangle((left * scale, top * scale, (left + wide) * scale, (top + tall) * scale), outline="#cccccc")
     draw.line((*at(0, 0.0), *at(far**2, 0.0)), "#dddddd", scale)
     for method, path in paths:
         points = [at(0, 0.0), *(at(m["distance"]["error"], m["gain"]) for m in path)]
@@ -255,9 +249,7 @@ def _span(row: dict[str, Any], value: str, low: str, high: str) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figure", type=Path, help="the picture to write, instead of the docs' own")
     parser.add_argument("--cache", type=Path, default=Path("runs/benchmarks/cache"))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning new paths after so long")

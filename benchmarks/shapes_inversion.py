@@ -210,9 +210,7 @@ def watched(folder: Path) -> dict[str, float]:
     }
 
 
-def at_guidance(
-    folders: dict[tuple[str, int], Path], guidance: float
-) -> dict[tuple[str, int], dict[str, Any]]:
+def at_guidance(folders: dict[tuple[str, int], Path], guidance: float) -> dict[tuple[str, int], dict[str, Any]]:
     """Finished runs, judged again: for each what `evaluation.json` would say. Pictures that are known aren't drawn."""
     from smpo.app.evaluate.compare import compare_models
     from smpo.app.evaluate.models import find_models
@@ -290,14 +288,10 @@ def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--factors", nargs="*", choices=list(FACTORS), default=list(FACTORS))
-    parser.add_argument(
-        "--part", default="", help="K/N: run the K-th of N shares of what is missing, gather nothing"
-    )
+    parser.add_argument("--part", default="", help="K/N: run the K-th of N shares of what is missing, gather nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--set", action="append", default=[], dest="sets")
     add_arguments(parser, device=True)

@@ -126,9 +126,7 @@ def _span(estimate: dict[str, Any], form: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=HERE / "results" / "shapes_inversion.json")
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "inversion-on-images.md")
     parser.add_argument("--check", action="store_true")

@@ -106,9 +106,7 @@ def compare(report: dict[str, Any], world: World, chosen: argparse.Namespace) ->
     has their difference: a lent machine isn't there for a second try."""
     few = world.spread(chosen.parity_pairs or chosen.pairs)
     report["parity_pairs"] = len(few.t)
-    checks: dict[str, Callable[[], dict[str, float]]] = {
-        "parity": lambda: parity(few, chosen.grid, chosen.micro)
-    }
+    checks: dict[str, Callable[[], dict[str, float]]] = {"parity": lambda: parity(few, chosen.grid, chosen.micro)}
     if HALF[chosen.precision] is not None:
         checks["half_parity"] = lambda: half_parity(few, chosen.grid, chosen.precision, chosen.micro)
     for name, check in checks.items():
@@ -184,15 +182,11 @@ def encoding(world: World, micro: int) -> dict[str, float]:
 
 
 def _name(chosen: argparse.Namespace, device: torch.device) -> str:
-    return (
-        f"side_by_side_{chosen.arch}{'_reduced' if chosen.reduced else ''}_{chosen.grid}_{device.type}.json"
-    )
+    return f"side_by_side_{chosen.arch}{'_reduced' if chosen.reduced else ''}_{chosen.grid}_{device.type}.json"
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=list(GRID), default="tiny")
     parser.add_argument(
         "--mode", choices=["all", "official", "exact", "amortised", "cached", "none"], default="all",
@@ -208,13 +202,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         help="images in a pass of the inversion; by default as many as in one with gradients",
     )  # fmt: skip
     parser.add_argument("--shadow-weights", action="store_true", help="in all of smpo's arms (16 bits)")
-    parser.add_argument(
-        "--attention", choices=["auto", "cudnn", "flash", "efficient", "math"], default="auto"
-    )
+    parser.add_argument("--attention", choices=["auto", "cudnn", "flash", "efficient", "math"], default="auto")
     parser.add_argument("--checkpointing", choices=list(CHECKPOINTING), default="none")
-    parser.add_argument(
-        "--pairs", type=int, help="pairs per update; by default one per bin of timesteps (GPU: four)"
-    )
+    parser.add_argument("--pairs", type=int, help="pairs per update; by default one per bin of timesteps (GPU: four)")
     parser.add_argument(
         "--official-pairs", type=int, help="the official structure's; by default all (GPU: one per bin)"
     )
@@ -226,9 +216,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
                         help="true blocks at an eighth of the width: shows that it works, no more")  # fmt: skip
     parser.add_argument("--skip-parity", action="store_true", help="it was shown in an earlier call")
     parser.add_argument("--keep-going", action="store_true", help="time arms that differ, too, and say so")
-    parser.add_argument(
-        "--by-worth", action="store_true", help="exact against official first, then the other arms"
-    )
+    parser.add_argument("--by-worth", action="store_true", help="exact against official first, then the other arms")
     parser.add_argument("--profile", action="store_true", help="kernels and launches of the exact arm")
     add_arguments(parser)
     chosen = parser.parse_args(words)

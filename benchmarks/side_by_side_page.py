@@ -115,9 +115,7 @@ def everything() -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Write docs/performance.md.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; end with 1 when the page is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 when the page is stale")
     text = everything()
     if parser.parse_args().check:
         raise SystemExit(PAGE.read_text() != text)

@@ -114,9 +114,7 @@ def one_sweep(arm: str, repetition: int, folder: Path, size: Size) -> dict[str, 
         "pruned": ending.counts.pruned,
         "updates": sum(cost["pairs"] for cost in costs) // prepared.resolved.spec.train.batch,
         "training_passes": sum(cost["training_passes"] for cost in costs),
-        "other_passes": sum(
-            cost["passes"].get(name, 0.0) for cost in costs for name in ("sample", "diagnose")
-        ),
+        "other_passes": sum(cost["passes"].get(name, 0.0) for cost in costs for name in ("sample", "diagnose")),
         "cpu_seconds": sum(one.ru_utime + one.ru_stime for one in used),
         "wall_seconds": time.perf_counter() - began,
         "best": prepared.sweep.space.settings(best.params),
@@ -169,9 +167,7 @@ def summary(sweeps: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     by = {(one["arm"], one["repetition"]): one for one in sweeps}
     found: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
-        paired = [
-            (one, by["none", r]) for (a, r), one in sorted(by.items()) if a == arm and ("none", r) in by
-        ]
+        paired = [(one, by["none", r]) for (a, r), one in sorted(by.items()) if a == arm and ("none", r) in by]
         if not paired:
             continue
         quality = [(sum(a["fresh"]) / len(a["fresh"]), sum(b["fresh"]) / len(b["fresh"])) for a, b in paired]
@@ -192,11 +188,7 @@ def _cost(one: dict[str, Any], key: str) -> float:
 
 def show(result: dict[str, Any]) -> None:
     heads = ("updates saved", "passes saved", "CPU time saved")
-    print(
-        f"{'arm':10} {'given up':>8}  "
-        + " ".join(f"{head:24}" for head in heads)
-        + " quality, and difference"
-    )
+    print(f"{'arm':10} {'given up':>8}  " + " ".join(f"{head:24}" for head in heads) + " quality, and difference")
     for arm, row in result["summary"].items():
         saved = [row[f"saved_{key}"] for key in ("updates", "passes", "cpu_seconds")]
         cells = " ".join(f"{'{:6.1%} [{:6.1%}, {:6.1%}]'.format(*one):24}" for one in saved)
@@ -206,9 +198,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=8)
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--one", nargs=3, metavar=("ARM", "REPETITION", "FOLDER"), help=argparse.SUPPRESS)

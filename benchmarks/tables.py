@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-PAGES = tuple(
-    HERE.parent / "docs" / name for name in ("devices.md", "ablation.md", "models.md", "howto/reproduce.md")
-)
+PAGES = tuple(HERE.parent / "docs" / name for name in ("devices.md", "ablation.md", "models.md", "howto/reproduce.md"))
 RESULTS = HERE / "results"
 REMOVED = {"stale", "renoise-stale"}
 """Components in result files that smpo no longer has."""
@@ -138,14 +136,10 @@ def pretended_gpu() -> str:
     rows = [row for row in found["settings"] if not REMOVED & set(re.split("[= ]", row["settings"]))]
     failed = [row for row in rows if not row["passed"]]
     ratios = [
-        row["planned"] / (row["training_allocated"] - row["workspaces"])
-        for row in rows
-        if row["planned"] is not None
+        row["planned"] / (row["training_allocated"] - row["workspaces"]) for row in rows if row["planned"] is not None
     ]
     waiting = {row["settings"]: row["update"]["waits"] for row in rows if row["update"]["waits"] > 1}
-    changed = sorted(
-        {word.split("=")[0].strip("'") for row in rows for word in row["settings"].split() if "=" in word}
-    )
+    changed = sorted({word.split("=")[0].strip("'") for row in rows for word in row["settings"].split() if "=" in word})
     parts = [
         f"{len(rows) - len(failed)} of {len(rows)} runs finished: every objective, inversion and optimiser, and combinations "
         f"of {', '.join(f'`{name}`' for name in changed if '.' in name)}. The host waits for the device once an update, except with "
@@ -162,9 +156,7 @@ def machines() -> str:
     """How many numerical tests passed under each instruction set."""
     body = _read("machines.json")
     machine, rows = body["machine"], [row for row in body["settings"] if row["ran"]]
-    settings = "; ".join(
-        f"{row['setting']} ({row['passed']} passed, {len(row['failed'])} failed)" for row in rows
-    )
+    settings = "; ".join(f"{row['setting']} ({row['passed']} passed, {len(row['failed'])} failed)" for row in rows)
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     return (
         f"{settings}.\n\n`benchmarks/machines.py`, {machine['date']}: {machine['processor']} "
@@ -246,9 +238,7 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     for page in PAGES:

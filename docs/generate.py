@@ -57,9 +57,7 @@ def cli() -> str:
         path: leaf
         for name, one in command.commands.items()
         for path, leaf in (
-            {f"{name} {sub}": c for sub, c in one.commands.items()}
-            if hasattr(one, "commands")
-            else {name: one}
+            {f"{name} {sub}": c for sub, c in one.commands.items()} if hasattr(one, "commands") else {name: one}
         ).items()
     }
     counts = Counter(row for leaf in leaves.values() for row in _options(leaf))
@@ -83,9 +81,7 @@ def _command(path: str, command: Any, common: list[tuple[str, str]]) -> Iterator
     shared = [f"`{row[0].strip('`').split(',')[0].split(' ')[0]}`" for row in options if row in common]
     yield f"## smpo {path}{words}\n"
     yield f"{inspect.cleandoc(command.help or '')}\n"
-    yield from _table(
-        ("argument or option", "meaning"), [*rows, *(row for row in options if row not in common)]
-    )
+    yield from _table(("argument or option", "meaning"), [*rows, *(row for row in options if row not in common)])
     if shared:
         yield f"Also {', '.join(shared)}.\n"
 
@@ -207,9 +203,7 @@ def _rows(model: type[BaseModel], *, skip: tuple[str, ...] = ()) -> Iterator[tup
         section, _ = model_of(info.annotation)
         if name in skip or kind_of(info)[0] is not None or (section is not None and not component):
             continue
-        default = (
-            "required" if info.is_required() else f"`{_written(info.get_default(call_default_factory=True))}`"
-        )
+        default = "required" if info.is_required() else f"`{_written(info.get_default(call_default_factory=True))}`"
         limits = limits_in_words(facts.get(name) or _facts(model, name))
         yield f"`{name}`", default, limits, _first_sentence(info.description or "")
 

@@ -50,9 +50,7 @@ if TYPE_CHECKING:
     from smpo.app.run.run import Result
 
 
-def load(
-    source: str | Path, sets: Sequence[str] = (), *, no_local_code: bool = False
-) -> Resolved[ExperimentSpec]:
+def load(source: str | Path, sets: Sequence[str] = (), *, no_local_code: bool = False) -> Resolved[ExperimentSpec]:
     """A spec, by file or by the name of a shipped one, with every value resolved. Raises `SmpoError` in words.
 
     `sets` are lines as after `--set`: `["train.steps=5"]`.
@@ -69,9 +67,7 @@ def plan(resolved: Resolved[ExperimentSpec]) -> Plan:
     return make_plan(resolved)
 
 
-def run(
-    resolved: Resolved[ExperimentSpec], *, again: bool = False, resume: bool = False, quiet: bool = True
-) -> Result:
+def run(resolved: Resolved[ExperimentSpec], *, again: bool = False, resume: bool = False, quiet: bool = True) -> Result:
     """Train, evaluate and track, in this process, as `smpo run` does. Raises `MachineError` when it can't run here."""
     from smpo.app.run.run import run as run_here
     from smpo.tracking.console import Console

@@ -52,9 +52,7 @@ class SpecError(SmpoError, ValueError):
 
     exit_code = 2
 
-    def __init__(
-        self, path: str, message: str, *, related: Iterable[str] = (), help: str | None = None
-    ) -> None:
+    def __init__(self, path: str, message: str, *, related: Iterable[str] = (), help: str | None = None) -> None:
         super().__init__(message, help=help)
         self.path = path
         self.related = tuple(related)

@@ -120,9 +120,7 @@ def whole(loader: Any, what: str, folder: Path, *, as_stored: bool = False, **op
             **options,
         )
         absent = sorted(found["missing_keys"])
-        absent += [
-            name for name, weights in network.named_parameters() if weights.is_meta and name not in absent
-        ]
+        absent += [name for name, weights in network.named_parameters() if weights.is_meta and name not in absent]
     if unlike := sorted(found["mismatched_keys"]):
         name, stored, built = unlike[0]
         raise MachineError(

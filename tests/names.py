@@ -145,9 +145,7 @@ def _resolved(module: str, attributes: tuple[str, ...]) -> Any:
 def _misfit(called: Any, call: ast.Call) -> str:
     """Why the arguments of a call don't fit, where the signature is Python's and all arguments are written out."""
     maker = called.__init__ if isinstance(called, type) else called
-    spread = any(isinstance(one, ast.Starred) for one in call.args) or any(
-        not one.arg for one in call.keywords
-    )
+    spread = any(isinstance(one, ast.Starred) for one in call.args) or any(not one.arg for one in call.keywords)
     if spread or not inspect.isfunction(maker):
         return ""
     try:

@@ -86,9 +86,7 @@ def _size(name: str, out: Tensor, args: tuple[Any, ...], given: list[Tensor]) ->
         found = a.norm(dim=-1, keepdim=True) * b.norm(dim=-2, keepdim=True)
         return torch.where(found.isfinite(), unit / 2 * found, 0)
     terms = max(one.numel() for one in given) / out.numel()
-    share = (
-        math.log2(max(terms, FEW)) if terms > FEW or not name.startswith(("sum", "mean", "linalg")) else 0.0
-    )
+    share = math.log2(max(terms, FEW)) if terms > FEW or not name.startswith(("sum", "mean", "linalg")) else 0.0
     if name in CONVOLUTIONS:
         taps = given[1].numel() // given[1].shape[0]
         share = math.sqrt(max(terms, taps)) / 2

@@ -18,7 +18,5 @@ def test_the_callers_path_is_kept(monkeypatch):
 def test_no_other_test_sets_it():
     """But for the scorers' workers, which run in environments of their own."""
     setting = re.compile(r"""["']?PYTHONPATH["']?\s*[:=](?!\s*python_path\()""")
-    files = [
-        file for file in ROOT.rglob("tests/**/*.py") if file.name not in ("test_paths.py", "test_process.py")
-    ]
+    files = [file for file in ROOT.rglob("tests/**/*.py") if file.name not in ("test_paths.py", "test_process.py")]
     assert [str(file) for file in files if setting.search(file.read_text(encoding="utf-8"))] == []

@@ -58,11 +58,7 @@ def texts(file: Path) -> Iterator[str]:
 
 def dialect(room: str) -> list[str]:
     place = ROOT / room
-    files = (
-        [place]
-        if place.is_file()
-        else sorted(f for end in ("py", "md", "yaml") for f in place.rglob(f"*.{end}"))
-    )
+    files = [place] if place.is_file() else sorted(f for end in ("py", "md", "yaml") for f in place.rglob(f"*.{end}"))
     return [
         f"{file.relative_to(ROOT)}: {match.group()} … {text[max(match.start() - 40, 0) : match.end() + 20]!r}"
         for file in files

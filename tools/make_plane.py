@@ -97,9 +97,7 @@ def base_accuracy(network: PlaneNet, count: int = 20_000) -> dict[str, float]:
     bar = levels.alphas_cumprod.numpy()[t]
     noisy = np.sqrt(bar)[:, None] * points + np.sqrt(1 - bar)[:, None] * rng.standard_normal((count, 2))
     with torch.no_grad():
-        said = (
-            network(_latents(noisy), torch.as_tensor(t), torch.as_tensor(conditions)).reshape(-1, 2).numpy()
-        )
+        said = network(_latents(noisy), torch.as_tensor(t), torch.as_tensor(conditions)).reshape(-1, 2).numpy()
     truth = DATA.noise(noisy, bar, conditions)
 
     asked = np.arange(count // 5) % len(CONDITIONS)
@@ -115,9 +113,7 @@ def base_accuracy(network: PlaneNet, count: int = 20_000) -> dict[str, float]:
     along = radius(samples, asked)
     inner = along < sum(DATA.means) / 2
     return {
-        "mean squared error of the noise prediction against the exact one": float(
-            np.mean((said - truth) ** 2)
-        ),
+        "mean squared error of the noise prediction against the exact one": float(np.mean((said - truth) ** 2)),
         "mean square of the exact one": float(np.mean(truth**2)),
         "mean radius of samples (data: 1.0)": float(along.mean()),
         "share of samples in the inner mode (data: 0.5)": float(inner.mean()),

@@ -58,11 +58,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _machine(machine: dict[str, Any], doctor: dict[str, Any]) -> str:
     card = machine.get("card", {})
     said = [f"{key} {card[key]}" for key in ("driver", "cuda", "cudnn") if card.get(key)]
-    said += [
-        f"{name} {machine[name]}"
-        for name in ("python", "torch", "diffusers", "transformers")
-        if name in machine
-    ]
+    said += [f"{name} {machine[name]}" for name in ("python", "torch", "diffusers", "transformers") if name in machine]
     text = ", ".join(said)
     if (top := doctor.get("ceilings")) is not None:
         text += (
@@ -114,9 +110,7 @@ def _side_by_side(report: dict[str, Any]) -> str:
 
 def _agreement(report: dict[str, Any]) -> str:
     if failed := report.get("parity_failed"):
-        return (
-            "**The arms were not shown to agree**: " + "; ".join(f"{k}: {v}" for k, v in failed.items()) + "."
-        )
+        return "**The arms were not shown to agree**: " + "; ".join(f"{k}: {v}" for k, v in failed.items()) + "."
     if not (found := report.get("parity")):
         return "Whether the arms agree was not checked in this run."
     worst = max(value for name, value in found.items() if name != "gradient_cosine")
@@ -128,9 +122,7 @@ def _agreement(report: dict[str, Any]) -> str:
 
 def _clocks(report: dict[str, Any]) -> str:
     speeds = [one["sm_clock_mhz"] for one in report.get("clocks", {}).values() if "sm_clock_mhz" in one]
-    return (
-        f"SM clock between {min(speeds):,.0f} and {max(speeds):,.0f} MHz when it was read." if speeds else ""
-    )
+    return f"SM clock between {min(speeds):,.0f} and {max(speeds):,.0f} MHz when it was read." if speeds else ""
 
 
 def _profile(found: dict[str, Any] | None) -> str:
@@ -219,9 +211,7 @@ def _grid(rows: list[dict[str, str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--print", type=Path, required=True, metavar="FOLDER", dest="folder")
     print(section(parser.parse_args().folder))
 

@@ -91,9 +91,7 @@ class World:
         bins = min(GRID[self.arch], len(self.t))
         if count >= len(self.t):
             return self
-        return self.part(
-            range(count) if count >= bins else [int((i + 0.5) * bins / count) for i in range(count)]
-        )
+        return self.part(range(count) if count >= bins else [int((i + 0.5) * bins / count) for i in range(count)])
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
@@ -159,11 +157,7 @@ def build(arch: str, device: torch.device, pairs: int, seed: int = 0, *, reduced
     generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
         for weight in reference.parameters():
-            drawn = (
-                torch.randn(weight.shape, generator=generator)
-                if device.type == "cpu"
-                else torch.randn_like(weight)
-            )
+            drawn = torch.randn(weight.shape, generator=generator) if device.type == "cpu" else torch.randn_like(weight)
             weight.mul_(1 + 1e-3 * drawn.to(device))
     bins = GRID[arch]
     t = torch.tensor([int(1000 * (i % bins + 0.5) / bins) for i in range(pairs)])

@@ -106,9 +106,7 @@ def _votes(file: Path, pairs: int, side: int) -> None:
     def picture() -> bytes:
         coarse = numbers.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
         stream = io.BytesIO()
-        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(
-            stream, "JPEG", quality=90
-        )
+        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
         return stream.getvalue()
 
     rows = []
@@ -159,6 +157,6 @@ def _reward(folder: Path, *, reduced: bool) -> None:
     model: nn.Module = CLIPModel(config)
     model.save_pretrained(folder)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    ).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
+        folder
+    )

@@ -110,9 +110,7 @@ def judge(report: dict[str, Any], world: World) -> None:
         rung["goal"] = GOALS[world.arch].get(name) if true else None
         on_a_gpu = true and world.device.type == "cuda" and report["precision"] != "fp32"
         rung["goal_rate"] = GOAL_RATE.get(world.arch, {}).get(name) if on_a_gpu else None
-        rung["predicted_speedup"] = _predicted(
-            rung, first, PREDICTED_RATE.get(world.arch, {}) if true else {}
-        )
+        rung["predicted_speedup"] = _predicted(rung, first, PREDICTED_RATE.get(world.arch, {}) if true else {})
 
 
 def _predicted(rung: dict[str, Any], first: dict[str, Any] | None, rate: dict[str, float]) -> float | None:

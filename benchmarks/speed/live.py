@@ -129,12 +129,7 @@ def _autocast(half: torch.dtype | None) -> Iterator[dict[int, Tensor]]:
     casts: dict[int, Tensor] = {}
 
     def cast(value: Any, dtype: torch.dtype | None) -> Any:
-        if (
-            half is None
-            or not isinstance(value, Tensor)
-            or not value.is_floating_point()
-            or value.dtype == dtype
-        ):
+        if half is None or not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == dtype:
             return value
         if isinstance(value, nn.Parameter) and value.requires_grad:
             if id(value) not in casts:

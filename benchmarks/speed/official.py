@@ -49,9 +49,7 @@ class InverseScheduler:
         self.timesteps = (levels - self.stride if self.rolled else levels).to(device)
 
     def step(self, noise: Tensor, timestep: Tensor, x: Tensor) -> Tensor:
-        source, target = (
-            (timestep, timestep + self.stride) if self.rolled else (timestep - self.stride, timestep)
-        )
+        source, target = (timestep, timestep + self.stride) if self.rolled else (timestep - self.stride, timestep)
         before = self.alphas_cumprod[source] if source >= 0 else self.initial
         after = self.alphas_cumprod[target]
         clean = (x - (1 - before) ** 0.5 * noise) / before**0.5
@@ -155,9 +153,7 @@ class Official:
         return out.float()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.world.device.type, dtype=self.half or torch.bfloat16, enabled=self.half is not None
-        )
+        return torch.autocast(self.world.device.type, dtype=self.half or torch.bfloat16, enabled=self.half is not None)
 
 
 @contextmanager

@@ -91,9 +91,7 @@ def compared(
             continue
         row: dict[str, Any] = {"name": name, "why": option.why, **common}
         try:
-            row |= _compared(
-                exact, Ours(world, grid, precision, replace(base, **option.changes)), option, repeats
-            )
+            row |= _compared(exact, Ours(world, grid, precision, replace(base, **option.changes)), option, repeats)
             if option.predicted is None:
                 row["predicted"] = row["exact_tflop"] / row["tflop"]
         except Exception as error:

@@ -74,9 +74,7 @@ class FixedDraws:
 class Ours:
     """`update()` is one update of smpo's loop over all pairs of the world, inside `applied()`."""
 
-    def __init__(
-        self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None
-    ) -> None:
+    def __init__(self, world: World, grid: str, precision: Any, mode: Mode, cache: Path | None = None) -> None:
         self.world, self.mode = world, mode
         if precision != "fp32":
             store_in_half(world.reference, {"fp16": torch.float16, "bf16": torch.bfloat16}[precision])
@@ -203,8 +201,7 @@ def encode(world: World, size: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         ]
         text = [world.encoded(part.to(world.device)) for part in world.tokens.split(size)]
     mean, std = (
-        torch.cat([getattr(one, name) * world.scale for one in found]).unflatten(0, (2, -1))
-        for name in ("mean", "std")
+        torch.cat([getattr(one, name) * world.scale for one in found]).unflatten(0, (2, -1)) for name in ("mean", "std")
     )
     return mean, std, {name: torch.cat([one[name] for one in text]) for name in text[0]}
 

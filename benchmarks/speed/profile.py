@@ -32,8 +32,7 @@ def profiled(update: Callable[[Any], int], device: torch.device) -> dict[str, An
     spans = [
         (event.time_range.start, event.time_range.end, event.name)
         for event in recorded.events() or []
-        if event.device_type == torch.autograd.DeviceType.CUDA
-        and not getattr(event, "is_user_annotation", False)
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
     ]
     busy = _covered(spans) / 1e6
     return {

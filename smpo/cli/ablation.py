@@ -67,19 +67,12 @@ def show_variants(ablation: Ablation) -> None:
     for variant, passes in zip(ablation.variants, costs.passes, strict=True):
         before = by_name[variant.against].resolved if variant.against else ablation.base
         changes = [
-            str(change.after)
-            if change.path.endswith(".use")
-            else f"{change.path.split('.')[-1]} {change.after}"
+            str(change.after) if change.path.endswith(".use") else f"{change.path.split('.')[-1]} {change.after}"
             for change in diff(before.leaves(), variant.resolved.leaves())
-            if change.path != "train.seed"
-            and variant.resolved.origins.get(change.path, "default") != "default"
+            if change.path != "train.seed" and variant.resolved.origins.get(change.path, "default") != "default"
         ]
-        told = (f"on {variant.against}: " if variant.against else "") + (
-            ", ".join(changes) or "the spec as it is"
-        )
-        table.add_row(
-            escape(variant.name), variant.resolved.identity.spec_hash, escape(told), f"{passes:,.0f}"
-        )
+        told = (f"on {variant.against}: " if variant.against else "") + (", ".join(changes) or "the spec as it is")
+        table.add_row(escape(variant.name), variant.resolved.identity.spec_hash, escape(told), f"{passes:,.0f}")
     console.print(table)
     count = len(ablation.seeds)
     console.print(
@@ -142,9 +135,7 @@ def show_outcome(result: AblationResult) -> None:
     if result.figure is not None:
         console.print(f"figure     {escape(_short(result.figure))}")
     if failed := [row.name for row in result.outcome.rows if row.failures]:
-        sys.stderr.write(
-            f"failed in part: {', '.join(failed)}; running the ablation again tries those again\n"
-        )
+        sys.stderr.write(f"failed in part: {', '.join(failed)}; running the ablation again tries those again\n")
 
 
 def _wide() -> RichConsole:

@@ -33,9 +33,7 @@ def list_command(place: str, sets: Sequence[str], *, as_json: bool) -> None:
             {"kind": one.kind, "path": str(one.path), "key": one.key, "rows": one.rows, "bytes": one.size}
             for one in found
         ]
-        print_json(
-            {"folder": str(folder), "entries": listed, "bytes": total, "strays": [str(s) for s in left]}
-        )
+        print_json({"folder": str(folder), "entries": listed, "bytes": total, "strays": [str(s) for s in left]})
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in ("kind", "rows", "size", "of"):

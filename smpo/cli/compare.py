@@ -30,9 +30,7 @@ def compare_command(
     held = held_contest(words, spec=spec, sets=sets, runs=runs, roots=roots, quiet=quiet)
     page = write_page(held, file, prompts=prompts)
     size = page.stat().st_size / 2**20
-    out().print(
-        f"page       {page} ({size:.1f} MiB, complete in itself: open it in a browser)", soft_wrap=True
-    )
+    out().print(f"page       {page} ({size:.1f} MiB, complete in itself: open it in a browser)", soft_wrap=True)
 
 
 def votes_command(votes: Path, to: Path | None) -> None:

@@ -48,9 +48,7 @@ def names(incomplete: str) -> Choices:
 
 def kinds(incomplete: str) -> Choices:
     """Kinds of component."""
-    return [
-        (kind, "") for kind in sorted({kind for kind, _, _ in _everything()}) if kind.startswith(incomplete)
-    ]
+    return [(kind, "") for kind in sorted({kind for kind, _, _ in _everything()}) if kind.startswith(incomplete)]
 
 
 def run_ids(incomplete: str) -> Choices:
@@ -114,9 +112,7 @@ def _paths(word: object) -> Iterator[tuple[str, str]]:
         found |= {path: f"now {value}" for path, value in leaves.items() if not path.endswith(".use")}
     for section in ("train", "evaluate", "runtime"):
         fields = _fields(section)
-        found |= {
-            f"{section}.{name}": text for name, text in fields.items() if f"{section}.{name}" not in found
-        }
+        found |= {f"{section}.{name}": text for name, text in fields.items() if f"{section}.{name}" not in found}
     yield from sorted(found.items())
 
 

@@ -87,9 +87,7 @@ def _findings(audit: Audit) -> Table:
         table.add_column(title, justify=side)  # type: ignore[arg-type]
     for one in audit.findings:
         colour = _COLOURS[one.weight]
-        table.add_row(
-            escape(one.title), f"{one.count:,}", f"{one.of:,} {one.unit}", f"[{colour}]{one.weight}[/]"
-        )
+        table.add_row(escape(one.title), f"{one.count:,}", f"{one.of:,} {one.unit}", f"[{colour}]{one.weight}[/]")
     return table
 
 

@@ -55,9 +55,7 @@ def eval_command(
 
     held = held_contest(words, spec=spec, sets=sets, runs=runs, roots=roots, quiet=quiet or as_json)
     contest = held.contest
-    told = json.dumps(
-        [contest.to_dict()["settings"], list(contest.models), contest.prompt_set, len(contest.prompts)]
-    )
+    told = json.dumps([contest.to_dict()["settings"], list(contest.models), contest.prompt_set, len(contest.prompts)])
     place = folder or runs / "evaluations" / hashlib.sha256(told.encode()).hexdigest()[:12]
     place.mkdir(parents=True, exist_ok=True)
     (place / "contest.json").write_text(json.dumps(contest.to_dict(), indent=1) + "\n", encoding="utf-8")

@@ -96,9 +96,7 @@ def run_with_exit_code(command: Callable[[], object]) -> None:
         )
         _leave(1)
     except Exception as error:
-        if (
-            isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        ):  # torch's, for any device
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, for any device
             _say(f"error: out of memory\nhelp: {_MEMORY}\n")
             _leave(1)
         # By its name: a database is opened by few commands, and this module by all.

@@ -32,9 +32,7 @@ Sets = Annotated[
 Roots = Annotated[
     list[Path] | None, typer.Option("--registry", metavar="DIR", help="One more folder of cards. Repeatable.")
 ]
-NoCode = Annotated[
-    bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")
-]
+NoCode = Annotated[bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")]
 Models = Annotated[
     list[str],
     typer.Argument(
@@ -47,9 +45,7 @@ OptionalModels = Annotated[
     typer.Argument(metavar="[MODEL...]", help="As for `smpo eval`."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
-Place = Annotated[
-    str, typer.Argument(metavar="SPEC|FOLDER", help="A spec, or the folder of a cache (runs/cache).")
-]
+Place = Annotated[str, typer.Argument(metavar="SPEC|FOLDER", help="A spec, or the folder of a cache (runs/cache).")]
 Run = Annotated[
     str,
     typer.Argument(

@@ -187,9 +187,7 @@ def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
     told += [train.precision, f"seed {train.seed}", *_chosen(resolved, "train", _TOLD)]
     rows.append(("train", "  ".join(told), origins.get("train.steps", "")))
     if told := _chosen(resolved, "runtime", ()):
-        named = next(
-            origins[path] for path in leaves if path.startswith("runtime.") and origins[path] != "default"
-        )
+        named = next(origins[path] for path in leaves if path.startswith("runtime.") and origins[path] != "default")
         rows.append(("runtime", "  ".join(told), named))
     return rows
 
@@ -250,11 +248,7 @@ def _sizes(plan: Plan) -> list[str]:
         return []
     (h0, w0), (h1, w1) = plan.caches.buckets[0], plan.caches.buckets[-1]
     held = f", {len(plan.caches.filled)} of which hold pairs" if plan.caches.filled else ""
-    dealt = (
-        f"; about {plan.portions:.3g} micro-batches of one size per update"
-        if plan.portions is not None
-        else ""
-    )
+    dealt = f"; about {plan.portions:.3g} micro-batches of one size per update" if plan.portions is not None else ""
     return [f"buckets    {len(plan.caches.buckets)} sizes, {w0} x {h0} to {w1} x {h1}{held}{dealt}"]
 
 
@@ -305,9 +299,7 @@ def _prepared(plan: Plan) -> list[str]:
     tflop = p.score_tflop + (p.encode_tflop or 0.0)
     compute = f", {tflop:,.0f} TFLOP" if tflop >= 1 else ""
     waits = f"; in {p.portions} portions, the first before the first update" if p.portions > 1 else ""
-    hours = (
-        f"{p.core_hours:.3g} core-hours" if p.core_hours >= 0.1 else f"{3600 * p.core_hours:.0f} core-seconds"
-    )
+    hours = f"{p.core_hours:.3g} core-hours" if p.core_hours >= 0.1 else f"{3600 * p.core_hours:.0f} core-seconds"
     return [f"prepare    {', '.join(parts)}: at most {hours} to decode and lay out{compute}{waits}"]
 
 

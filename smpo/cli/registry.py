@@ -23,16 +23,12 @@ def list_command(kind: str | None, *, as_json: bool, roots: Sequence[Path] | Non
     kinds = have.registry.kinds()
     if kind is not None and kind not in kinds:
         close = nearest(kind, kinds)
-        raise MachineError(
-            f"there is no kind `{kind}`", help=f"did you mean `{close}`?" if close else ", ".join(kinds)
-        )
+        raise MachineError(f"there is no kind `{kind}`", help=f"did you mean `{close}`?" if close else ", ".join(kinds))
     rows = []
     for one in [kind] if kind else kinds:
         names = {name: ("component", summary_of(part)) for name, part in have.registry.of(one).items()}
         names |= {card.name: (f"card of {card.use}", card.summary) for card in have.cards.all(one)}
-        rows += [
-            {"kind": one, "name": n, "is": what, "summary": text} for n, (what, text) in sorted(names.items())
-        ]
+        rows += [{"kind": one, "name": n, "is": what, "summary": text} for n, (what, text) in sorted(names.items())]
     if as_json:
         print_json(rows)
         return

@@ -75,9 +75,7 @@ def show_saved(folder: Path) -> None:
     try:
         rows, headline = _judged(evaluation), str(evaluation["headline"])
     except (LookupError, TypeError, ValueError, AttributeError):
-        console.print(
-            f"{file} can't be read: its content isn't that of an evaluation", markup=False, soft_wrap=True
-        )
+        console.print(f"{file} can't be read: its content isn't that of an evaluation", markup=False, soft_wrap=True)
         return
     if rows:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -121,9 +119,7 @@ def sync_command(word: str, runs: Path, uri: str | None) -> None:
 
     run = find_run(word, runs)
     place = sync(run.path, runs, uri, say=_say)
-    out().print(
-        f"{run.path} is in MLflow at {place.get('uri', '')} as run {place.get('run_id', '')}", soft_wrap=True
-    )
+    out().print(f"{run.path} is in MLflow at {place.get('uri', '')} as run {place.get('run_id', '')}", soft_wrap=True)
 
 
 def _say(text: str) -> None:
@@ -146,18 +142,14 @@ def find_run(word: str, runs: Path, *, finished: bool = False) -> RunFolder:
     names = sorted({run.name for run in known})
     there = f"experiments with runs: {', '.join(names)}" if names else "nothing has been run there yet"
     if word and path.is_dir():
-        raise RunError(
-            f"`{word}` is a folder, and not that of a run; nor is there a run of that name", help=there
-        )
+        raise RunError(f"`{word}` is a folder, and not that of a run; nor is there a run of that name", help=there)
     raise RunError(f"there is no run `{word}` in {runs}", help=there)
 
 
 def existing(runs: Path) -> Path:
     """The folder of run folders. One that isn't there yet is empty; a file is a mistake, and raises `MachineError`."""
     if runs.exists() and not runs.is_dir():
-        raise MachineError(
-            f"`--runs {runs}` is a file", help="name the folder in which runs have their folders"
-        )
+        raise MachineError(f"`--runs {runs}` is a file", help="name the folder in which runs have their folders")
     return runs
 
 

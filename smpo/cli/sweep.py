@@ -68,9 +68,7 @@ def words_of(wish: SweepRequest, timeout: str | None, best: Path | None, confirm
     return words + (["--no-local-code"] if wish.no_local_code else [])
 
 
-def _submit(
-    prepared: ResolvedSweep, workers: int, on: Engine, options: Sequence[str], words: Sequence[str]
-) -> None:
+def _submit(prepared: ResolvedSweep, workers: int, on: Engine, options: Sequence[str], words: Sequence[str]) -> None:
     """The study is made here, so that its mistakes are seen here, and no two workers make it."""
     from smpo.app.sweep.study import open_prepared
     from smpo.app.sweep.workers.slurm import submit, worker_command
@@ -86,9 +84,7 @@ def _submit(
     console = out()
     console.print(f"study {escape(study.id)} in {escape(prepared.storage_shown)}")
     if "://" not in prepared.storage:
-        console.print(
-            "           a file: every worker must see it at this path, and the `runs` folder as well"
-        )
+        console.print("           a file: every worker must see it at this path, and the `runs` folder as well")
     console.print(f"submitted  {workers} workers to {on}: {jobs[0]}{f' … {jobs[-1]}' if workers > 1 else ''}")
     console.print(f"their words {escape(str(prepared.folder / 'cluster'))}/*.out")
     console.print(f"watch      smpo sweep show {escape(str(prepared.request.spec))}")
@@ -112,9 +108,7 @@ def show_command(
     console.print(trials_table(trials, prepared))
     shares = importance(study)
     if shares:
-        console.print(
-            "\nimportance  " + "  ".join(f"{escape(name)} {share:.2f}" for name, share in shares.items())
-        )
+        console.print("\nimportance  " + "  ".join(f"{escape(name)} {share:.2f}" for name, share in shares.items()))
     if counts.running:
         console.print(f"{counts.running} running")
     ending.files = write_report(ending)

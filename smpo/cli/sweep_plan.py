@@ -46,9 +46,7 @@ def plan_sweep_command(
     for gpu, hours in cost.gpu_hours.items():
         console.print(f"           about {hours:,.1f} hours of {escape(gpu)}")
     if cost.seconds_per_trial is None:
-        console.print(
-            "time       unknown here: after one trial (`smpo sweep --trials 1`) this is a measurement"
-        )
+        console.print("time       unknown here: after one trial (`smpo sweep --trials 1`) this is a measurement")
     else:
         left = clock(cost.left * cost.seconds_per_trial)
         console.print(

@@ -63,9 +63,7 @@ class Screen:
                 continue
             self._told.add(trial.number)
             if self._started and not self._quiet:
-                self._console.print(
-                    escape(_line(trial, self._finished(trials), self._prepared)), soft_wrap=True
-                )
+                self._console.print(escape(_line(trial, self._finished(trials), self._prepared)), soft_wrap=True)
         self._started = True
 
     def _finished(self, trials: Sequence[Trial]) -> int:
@@ -75,9 +73,7 @@ class Screen:
     def _picture(self, trials: Sequence[Trial], running: Sequence[Running], counts: Counts) -> Group:
         wanted, goals = self._prepared.wanted, self._prepared.sweep.goals
         ended = [t for t in trials if t.state not in ("running", "waiting")]
-        table = trials_table(
-            [*best_of(self._prepared, trials), *ended[-_ROWS:]], self._prepared, running=running
-        )
+        table = trials_table([*best_of(self._prepared, trials), *ended[-_ROWS:]], self._prepared, running=running)
         spent = time.monotonic() - self._began
         left = wanted - counts.finished
         mine = counts.finished + counts.failed
@@ -96,9 +92,7 @@ def best_of(prepared: ResolvedSweep, trials: Sequence[Trial]) -> list[Trial]:
     return front(trials, prepared.sweep.goals)
 
 
-def trials_table(
-    trials: Sequence[Trial], prepared: ResolvedSweep, *, running: Sequence[Running] = ()
-) -> Table:
+def trials_table(trials: Sequence[Trial], prepared: ResolvedSweep, *, running: Sequence[Running] = ()) -> Table:
     """Trials as rows, parameters and objectives as columns; the best are marked."""
     names = [param.name for param in prepared.sweep.space.every()]
     best = {trial.number for trial in best_of(prepared, trials)}
@@ -117,9 +111,7 @@ def trials_table(
             continue
         seen.add(trial.number)
         values = (
-            [f"{value:.4f}" for value in trial.values]
-            if trial.state == "done"
-            else ["–"] * len(prepared.sweep.goals)
+            [f"{value:.4f}" for value in trial.values] if trial.state == "done" else ["–"] * len(prepared.sweep.goals)
         )
         colour = "bold green" if trial.number in best else "" if trial.finished else "red"
         mark = "★ " if trial.number in best else ""
@@ -142,9 +134,7 @@ def _line(trial: Trial, finished: int, prepared: ResolvedSweep) -> str:
         f"{goal.metric} {value:.4f}" for goal, value in zip(prepared.sweep.goals, trial.values, strict=False)
     )
     params = "  ".join(f"{name} {written(value)}" for name, value in trial.params.items())
-    told = (
-        ", ".join(part for part in (values, trial.remark) if part) if trial.state == "done" else trial.reason
-    )
+    told = ", ".join(part for part in (values, trial.remark) if part) if trial.state == "done" else trial.reason
     head = f"{finished}/{prepared.wanted}  trial {trial.number} {trial.outcome}"
     return f"{head}  {told}  ({params})  {trial.seconds:.0f} s"
 

@@ -46,9 +46,7 @@ class Columns(BaseModel):
     @model_validator(mode="after")
     def _one_way(self) -> Columns:
         if (self.for_chosen is None) != (self.for_rejected is None):
-            raise SpecError(
-                "for_rejected", "`for_chosen` and `for_rejected` go together", related=["for_chosen"]
-            )
+            raise SpecError("for_rejected", "`for_chosen` and `for_rejected` go together", related=["for_chosen"])
         if self.for_chosen is not None and (self.share or self.votes):
             raise SpecError("share", "votes are either counted or shared", related=["for_chosen"])
         if self.votes is not None and self.share is None:
@@ -258,9 +256,7 @@ class ImageRewardDB(_Annotated):
         from smpo.data.sources.formats import rankings
 
         layouts = [("prompt", "generations", "ranking"), ("prompt_id", "prompt", "image_path", "rank")]
-        return self._pairs(
-            partial(rankings, which=self.pairs), layouts, f"imagereward {self.pairs}", _as_rankings
-        )
+        return self._pairs(partial(rankings, which=self.pairs), layouts, f"imagereward {self.pairs}", _as_rankings)
 
 
 def _as_rankings(records: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

@@ -23,9 +23,7 @@ def how_to_get_reward(reward: Reward, where: str, message: str) -> str:
 
 
 def _how_to_get_model(model: Model, message: str) -> str:
-    return _download(
-        model, message, "point `model.weights` at a folder or a file: `--set model.weights=PATH`"
-    )
+    return _download(model, message, "point `model.weights` at a folder or a file: `--set model.weights=PATH`")
 
 
 def how_to_get_prompts(prompts: PromptSet) -> str:

@@ -45,9 +45,7 @@ def is_hub_id(place: str) -> bool:
     return bool(_HUB.match(place)) and not spelt_as_file and not Path(place).exists()
 
 
-def missing(
-    place: str, kind: Kind = "models", *, revision: str | None = None, file: str | None = None
-) -> str | None:
+def missing(place: str, kind: Kind = "models", *, revision: str | None = None, file: str | None = None) -> str | None:
     """Why `place` can't be opened here, in a sentence, or None. A hub id counts as there when a copy of the wanted
     revision lies in the hub's cache, or when it can be fetched. A copy may lack some files: `file`, a glob, is among
     those that are needed."""

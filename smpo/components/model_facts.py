@@ -38,9 +38,7 @@ class Found:
         widths = _WIDTHS.get(self._parameters() or 0, {})
         size = 0
         for target in targets:
-            ends = [
-                wide for name, wide in self.layers.items() if name == target or name.endswith(f".{target}")
-            ]
+            ends = [wide for name, wide in self.layers.items() if name == target or name.endswith(f".{target}")]
             if not ends and target not in widths:
                 return None
             for inputs, outputs in ends or [widths[target]]:
@@ -86,9 +84,7 @@ def folder_facts(folder: Path, weights: str) -> Found:
 
 def file_facts(file: Path, config: str | None) -> Found:
     """Of a single file and the folder with its configurations, if that is here; else of the model it looks like."""
-    shapes = {
-        name.removeprefix(_UNET): shape for name, shape in _shapes(file).items() if name.startswith(_UNET)
-    }
+    shapes = {name.removeprefix(_UNET): shape for name, shape in _shapes(file).items() if name.startswith(_UNET)}
     count = sum(map(prod, shapes.values())) or None
     known = next((facts for facts in _PUBLISHED.values() if facts.parameters == count), None)
     folder = Path(locate(config)) if config else Path("/nonexistent")
@@ -103,9 +99,7 @@ def no_pipeline(folder: Path, spelt: str) -> str | None:
     if not folder.is_dir() or (folder / "model_index.json").is_file():
         return None
     if (folder / "config.json").is_file() and (folder.parent / "model_index.json").is_file():
-        return (
-            f"`{spelt}` is one part of a pipeline; the folder above it, with model_index.json, is the whole"
-        )
+        return f"`{spelt}` is one part of a pipeline; the folder above it, with model_index.json, is the whole"
     return f"the folder `{spelt}` holds no diffusers pipeline: there is no model_index.json"
 
 
@@ -202,9 +196,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _folder_shapes(folder: Path) -> dict[str, list[int]]:
     """Shapes of a folder's tensors, from the headers of its safetensors alone. Of several variants (fp16 beside full
     precision) one counts: a tensor is there once."""
-    return {
-        name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in _shapes(file).items()
-    }
+    return {name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in _shapes(file).items()}
 
 
 def _layers(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:

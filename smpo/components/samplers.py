@@ -95,9 +95,7 @@ class Grid(Sampler):
         from optuna.samplers import GridSampler
 
         assert grid is not None, "refused before the first trial"
-        return GridSampler(
-            dict(grid), seed=0
-        )  # a grid keeps its order when another process continues the study
+        return GridSampler(dict(grid), seed=0)  # a grid keeps its order when another process continues the study
 
     def check(self, grid: _Grid) -> str | None:
         if grid is None:

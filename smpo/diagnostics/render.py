@@ -38,9 +38,7 @@ def as_data(problem: Problem) -> dict[str, Any]:
     data: dict[str, Any] = {"level": problem.level, "message": problem.message, "path": problem.path}
     data |= _place(problem.span)
     data |= {"label": problem.label, "help": problem.help}
-    data["notes"] = [
-        {"message": note.message, "path": note.path, **_place(note.span)} for note in problem.notes
-    ]
+    data["notes"] = [{"message": note.message, "path": note.path, **_place(note.span)} for note in problem.notes]
     return {key: value for key, value in data.items() if value not in (None, "", [])}
 
 

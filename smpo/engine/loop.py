@@ -130,9 +130,7 @@ def fit(session: Session, start: int = 0) -> Iterator[StepReport]:
 
         seconds = time.perf_counter() - began
         metrics["lr"] = session.learning_rate.at(step)
-        yield StepReport(
-            step + 1, metrics, seconds, session.pairs_per_update, visits, session.overflows.latest
-        )
+        yield StepReport(step + 1, metrics, seconds, session.pairs_per_update, visits, session.overflows.latest)
 
 
 def _attempt(session: Session, step: int, *, first: bool) -> Attempt:
@@ -140,9 +138,7 @@ def _attempt(session: Session, step: int, *, first: bool) -> Attempt:
     undo = partial(session.optimiser.zero_grad, set_to_none=True)
     session.busy = True
     try:
-        meter = session.micro_batcher.retry_on_oom(
-            step, partial(_gradients, session, step, first=first), undo
-        )
+        meter = session.micro_batcher.retry_on_oom(step, partial(_gradients, session, step, first=first), undo)
     finally:
         session.busy = False
     norm = _norm(session)
@@ -196,9 +192,7 @@ def _with_reference(session: Session, noisy: InvertedBatch) -> ReferenceBatch:
     return run_reference(noisy, session.denoiser, session.objective, session.reference_cache)
 
 
-def _update_means(
-    session: Session, batches: Sequence[PairBatch]
-) -> tuple[list[ReferenceBatch], Mapping[str, Tensor]]:
+def _update_means(session: Session, batches: Sequence[PairBatch]) -> tuple[list[ReferenceBatch], Mapping[str, Tensor]]:
     """What a loss needs to know of the whole update (KTO's z0), from a pass of the policy without gradients.
 
     The inverted latents are kept for the second pass: they are small beside activations, and dear.
@@ -226,6 +220,4 @@ def _norm(session: Session) -> Tensor:
     """Global norm of the gradient. Nothing is clipped before it is known to be a number: clipping by one that isn't
     would leave nothing to examine."""
     session.scaler.unscale_(session.optimiser)
-    return full_tensor(
-        torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None])
-    )
+    return full_tensor(torch.nn.utils.get_total_norm([p.grad for p in session.parameters if p.grad is not None]))

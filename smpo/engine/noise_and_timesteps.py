@@ -74,9 +74,7 @@ def inversion_cost(settings: StepConfig, positions: Sequence[int]) -> Tensor:
     return _uniform_timesteps(draws, positions, settings, "timestep")
 
 
-def _uniform_timesteps(
-    draws: Draws, positions: Tensor | Sequence[int], settings: StepConfig, name: str
-) -> Tensor:
+def _uniform_timesteps(draws: Draws, positions: Tensor | Sequence[int], settings: StepConfig, name: str) -> Tensor:
     """`[B]` in [0, 1): where in the range a sample's timestep lies."""
     uniform = draws.uniform(name)
     if settings.strata is None:

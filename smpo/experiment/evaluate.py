@@ -38,9 +38,7 @@ class EvaluateSpec(Block):
     """First seed; each prompt and image has its own, the same for every model."""
     limit: int | None = Field(None, gt=0)
     """Use only so many prompts, spread evenly over the set."""
-    sizes: Annotated[
-        list[tuple[int, int]] | None, Field(min_length=1), AfterValidator(_whole), Neutral(None)
-    ] = None
+    sizes: Annotated[list[tuple[int, int]] | None, Field(min_length=1), AfterValidator(_whole), Neutral(None)] = None
     """Width and height of the pictures, such as `[[1024, 1024], [832, 1216]]`; null draws the model's own square. Of
     several, each prompt begins with one that its text decides, and its further images go through the others in turn."""
 

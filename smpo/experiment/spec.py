@@ -132,9 +132,7 @@ class ExperimentSpec(Block):
     @model_validator(mode="after")
     def _consistent(self) -> ExperimentSpec:
         if self.name.lower() in _TAKEN or self.name.lower().startswith("mlflow.db"):
-            raise SpecError(
-                "name", f"the runs of `{self.name}` would lie in a folder that smpo needs for itself"
-            )
+            raise SpecError("name", f"the runs of `{self.name}` would lie in a folder that smpo needs for itself")
         if self.smoothing.needs_reward and self.reward is None:
             raise SpecError(
                 "smoothing",

@@ -80,7 +80,5 @@ class TrainSpec(Block):
                 related=["steps"],
             )
         if self.t_max is not None and self.t_max <= self.t_min:
-            raise SpecError(
-                "t_max", f"t_max {self.t_max} must be above t_min {self.t_min}", related=["t_min"]
-            )
+            raise SpecError("t_max", f"t_max {self.t_max} must be above t_min {self.t_min}", related=["t_min"])
         return self

@@ -58,9 +58,7 @@ def frozen_copy(network: nn.Module, device: torch.device | None, half: torch.dty
         if id(tensor) not in own:  # a tensor may belong to several modules
             found = _converted(tensor.detach(), device, dtype)
             found = found.clone() if found.data_ptr() == tensor.data_ptr() else found
-            own[id(tensor)] = (
-                nn.Parameter(found, requires_grad=False) if isinstance(tensor, nn.Parameter) else found
-            )
+            own[id(tensor)] = nn.Parameter(found, requires_grad=False) if isinstance(tensor, nn.Parameter) else found
         return own[id(tensor)]
 
     for module in twin.modules():

@@ -93,8 +93,7 @@ def save_adapter(pipeline: Any, unet: Any, folder: Path) -> None:
 
     config = unet.peft_config["default"]
     layers = {
-        name: value.detach().float().cpu().contiguous()
-        for name, value in get_peft_model_state_dict(unet).items()
+        name: value.detach().float().cpu().contiguous() for name, value in get_peft_model_state_dict(unet).items()
     }
     metadata = {name: _plain(value) for name, value in config.to_dict().items()}
     pipeline.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=metadata)

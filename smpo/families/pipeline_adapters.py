@@ -97,9 +97,7 @@ class PipelineAdapter:
                 help="inpainting and image-editing UNets can't be trained with smpo",
             )
         if self.resolution % self.step:
-            raise RunError(
-                f"a resolution of {self.resolution} doesn't suit this model: multiples of {self.step} do"
-            )
+            raise RunError(f"a resolution of {self.resolution} doesn't suit this model: multiples of {self.step} do")
         factor = int(self.pipeline.vae_scale_factor)
         return int(unet.in_channels), self.resolution // factor, self.resolution // factor
 
@@ -180,8 +178,7 @@ class SDXLPipelineAdapter(PipelineAdapter):
 
     def image_rows(self, placed: Sequence[Placed]) -> dict[str, Tensor]:
         told = [
-            (*p.size, 0, 0, *p.size) if self.sizes == "square" else (*p.original, *p.top_left, *p.size)
-            for p in placed
+            (*p.size, 0, 0, *p.size) if self.sizes == "square" else (*p.original, *p.top_left, *p.size) for p in placed
         ]
         return {"size_ids": torch.tensor(told, dtype=torch.float32)}
 

@@ -88,9 +88,7 @@ class PlaneDenoiser:
             self._reference = self._freeze(self._fetch())
         return self._reference
 
-    def encode_pictures(
-        self, pictures: Sequence[Picture], placements: Sequence[Placement]
-    ) -> dict[str, Tensor]:
+    def encode_pictures(self, pictures: Sequence[Picture], placements: Sequence[Placement]) -> dict[str, Tensor]:
         """`mean` is the point, `std` is zero. A mirrored point would belong to another prompt, so flips are
         refused."""
         if any(placement.flip for placement in placements):

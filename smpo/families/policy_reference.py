@@ -78,9 +78,7 @@ class PolicyAndReference:
         self.shared = reference is None and fetch is None
         self._fetch, self._offload = fetch, offload
         half = HALF.get(arithmetic.precision)
-        self._shadow = (
-            HalfPrecisionCopy(trained, half, speed) if shadow and half and not self.shared else None
-        )
+        self._shadow = HalfPrecisionCopy(trained, half, speed) if shadow and half and not self.shared else None
         speed.prepare(trained)
         self.input_gradients = some_attention_is_frozen(trained)
         """Whether the policy's input has to require gradients, so that its attention runs as the reference's does."""

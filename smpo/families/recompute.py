@@ -60,8 +60,5 @@ def _both(outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]
 
 
 def _policy(_context: Any, op: Any, *_inputs: Any, **_named: Any) -> CheckpointPolicy:
-    dear = (
-        isinstance(op, torch._ops.OpOverload)
-        and op._overloadpacket._qualified_op_name.split("::")[-1] in _DEAR
-    )
+    dear = isinstance(op, torch._ops.OpOverload) and op._overloadpacket._qualified_op_name.split("::")[-1] in _DEAR
     return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE

@@ -64,9 +64,7 @@ class UNetDenoiser:
 
     # ---- encoding
 
-    def encode_pictures(
-        self, pictures: Sequence[Picture], placements: Sequence[Placement]
-    ) -> dict[str, Tensor]:
+    def encode_pictures(self, pictures: Sequence[Picture], placements: Sequence[Placement]) -> dict[str, Tensor]:
         """`mean`, `std` `[N, C, H, W]` of the scaled latents, and the images' conditioning rows, on the CPU.
 
         `pictures` are PIL images. Nothing here has gradients: all encoders are frozen.
@@ -150,9 +148,7 @@ class UNetDenoiser:
             try:
                 for rows in _split(range(len(prompts)), self.networks.arithmetic.batch):
                     inputs = self.stack.prompt_inputs([prompts[i] for i in rows], guided=guidance > 1)
-                    with (
-                        self.networks.arithmetic.autocast()
-                    ):  # the network alone: pictures and prompts stay in float32
+                    with self.networks.arithmetic.autocast():  # the network alone: pictures and prompts stay in float32
                         latents = pipeline(
                             **inputs,
                             generator=[torch.Generator("cpu").manual_seed(seeds[i]) for i in rows],

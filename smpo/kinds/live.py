@@ -42,9 +42,7 @@ class Predict(Protocol):
 class Invert(Protocol):
     """The inversion that one run calls, with what it keeps from update to update (`Inversion.bind`)."""
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised: ...
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised: ...
 
 
 class ReferenceCache(Protocol):
@@ -83,9 +81,7 @@ class Denoiser(Protocol):
     origin: Mapping[str, str]
     """Commits on the hub by part (`model`, `vae`), for what came from there; goes to the lock file."""
 
-    def encode_pictures(
-        self, pictures: Sequence[Picture], placements: Sequence[Placement]
-    ) -> dict[str, Tensor]:
+    def encode_pictures(self, pictures: Sequence[Picture], placements: Sequence[Placement]) -> dict[str, Tensor]:
         """`mean` and `std` `[N, C, H, W]` of the scaled latents, plus rows that belong in the conditioning.
 
         All placements of a call have one size. Optional, as for a `Scorer`: `preprocess(picture, placement)` is the

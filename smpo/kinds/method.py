@@ -74,9 +74,7 @@ class Inversion(Component):
         return False
 
     @abstractmethod
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         """`Noised(x_t, noise)`, both `[2B, C, H, W]`, with `x_t = alpha(t) x0 + sigma(t) noise` exactly.
 
         `t` `[2B]` may differ per pair; a winner and its loser share theirs. It is on the CPU, so that a walk can be

@@ -63,9 +63,7 @@ class Conditioning:
 
     def doubled(self) -> Conditioning:
         """`[B] -> [2B]`: once for the winners, once for the losers."""
-        return Conditioning(
-            {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in self.tensors.items()}
-        )
+        return Conditioning({name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in self.tensors.items()})
 
     def merged(self, extra: Mapping[str, Tensor]) -> Conditioning:
         """With more tensors beside the present ones (SDXL's sizes and crops belong to the image, not the prompt)."""

@@ -56,9 +56,7 @@ def kto(
     return torch.where(wanted, weight_desirable * loss, weight_undesirable * loss)
 
 
-def mapo(
-    error_winner: Tensor, error_loser: Tensor, *, beta: float = 0.1, snr: float = 0.5, T: float = 1000
-) -> Tensor:
+def mapo(error_winner: Tensor, error_loser: Tensor, *, beta: float = 0.1, snr: float = 0.5, T: float = 1000) -> Tensor:
     """e_w - β log σ(T·(φ(e_w) - φ(e_l))), φ(ℓ) = sℓ/(exp(sℓ)-1). MaPO (Hong et al. 2024) as released.
 
     Reference-free: [B], [B] -> [B]. The form printed in the paper's second version is `mapo_power`.

@@ -42,9 +42,7 @@ class PositionDraws:
     `positions` `[B]`: the samples' places in the stream. Integers are equal on all devices; normals may
     differ between devices in the last bit, by the device's logarithm and cosine."""
 
-    def __init__(
-        self, seed: int, positions: Tensor | Sequence[int], device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, seed: int, positions: Tensor | Sequence[int], device: torch.device | str = "cpu") -> None:
         self.seed = seed
         self.positions = _integers(positions)
         self.device = torch.device(device)
@@ -69,9 +67,7 @@ class PositionDraws:
         return [row_key(self.seed, name, position) for position in self.positions]
 
 
-def stratified(
-    uniform: Tensor, positions: Tensor | Sequence[int], seed: int, strata: int, name: str
-) -> Tensor:
+def stratified(uniform: Tensor, positions: Tensor | Sequence[int], seed: int, strata: int, name: str) -> Tensor:
     """`[B]` uniform numbers -> (place + u) / strata, place being the position's in a permutation of its update.
 
     Positions k·strata .. (k+1)·strata - 1 are update k; each of them falls into another stratum, so an update's mean

@@ -31,9 +31,7 @@ class Leg(NamedTuple):
     spread: list[int] | None
 
 
-def plan_legs(
-    goal: Sequence[int], config: InversionConfig, T: int, *, image: Sequence[int] | None = None
-) -> list[Leg]:
+def plan_legs(goal: Sequence[int], config: InversionConfig, T: int, *, image: Sequence[int] | None = None) -> list[Leg]:
     """The legs of a batch bound for `goal`, which descends. `image`: see `smpo.maths.inversion.invert`."""
     hops, exact, last_only = config.hops(T), config.convention == "exact", config.where == "last"
     legs: list[Leg] = []

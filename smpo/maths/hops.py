@@ -149,9 +149,7 @@ def forwards_per_hop(refinements: int, combine: Combine = "average") -> int:
     return 1 if combine == "none" else refinements + 1
 
 
-def expected_passes(
-    config: InversionConfig, T: int = 1000, t_min: int = 0, t_max: int | None = None
-) -> float:
+def expected_passes(config: InversionConfig, T: int = 1000, t_min: int = 0, t_max: int | None = None) -> float:
     """Mean network passes per sample for t uniform on t_min..t_max, both included. Exact, not sampled.
 
     SD 1.5's official settings (5 steps, one refinement) give 7.58 with lt_0_22; SDXL's (10 steps) 12.76. Raises

@@ -131,9 +131,7 @@ def inversion_steps(
             noise, new, ended = (torch.cat(column) for column in zip(*parts, strict=True))
             if leg.spread is not None:
                 spread = sent(leg.spread, x.device)
-                noise, new, ended, source, target, time = (
-                    v[spread] for v in (noise, new, ended, source, target, time)
-                )
+                noise, new, ended, source, target, time = (v[spread] for v in (noise, new, ended, source, target, time))
             x = torch.cat([new, x[n:]])
         passes = leg.plain + (len(w) - (last is not None)) * (len(leg.source) - leg.plain)
         last = ended if config.reuse_last else None

@@ -37,9 +37,7 @@ def common(noise: Tensor) -> Tensor:
     return torch.cat([stretched, stretched]).to(noise.dtype)
 
 
-def inpo_noise(
-    x_t: Tensor, fresh: Tensor, t: Tensor, schedule: NoiseSchedule, *, delta: int, scale: float
-) -> Tensor:
+def inpo_noise(x_t: Tensor, fresh: Tensor, t: Tensor, schedule: NoiseSchedule, *, delta: int, scale: float) -> Tensor:
     """x + η √var ε with DDIM's variance of the step t + Δ -> t, capped at the end of the schedule.
 
         var = (1 - ᾱ_t) / (1 - ᾱ_{t+Δ}) · (1 - ᾱ_{t+Δ} / ᾱ_t)          Song et al. 2021, equation 16

@@ -17,9 +17,7 @@ from torch import Tensor
 from smpo.maths.hops import Combine, forwards_per_hop
 
 
-def iterate_weights(
-    refinements: int, combine: Combine, weights: Sequence[float] | None = None
-) -> tuple[float, ...]:
+def iterate_weights(refinements: int, combine: Combine, weights: Sequence[float] | None = None) -> tuple[float, ...]:
     """Weights w_0 .. w_K: how K+1 predictions become one direction.
 
     average   all equal, 1/(K+1); SmPO with K = 1

@@ -73,9 +73,7 @@ class NoiseSchedule:
         return cls(_zero_terminal(table) if zero_terminal_snr else table, prediction)
 
     @classmethod
-    def linear(
-        cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, **options: Any
-    ) -> "NoiseSchedule":
+    def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, **options: Any) -> "NoiseSchedule":
         """β rises linearly (Ho et al. 2020). `options` as in `from_betas`."""
         return cls.from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64), **options)
 

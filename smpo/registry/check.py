@@ -45,9 +45,7 @@ def _settings(card: Card, catalogue: Catalogue) -> Iterable[Problem]:
         return [Problem(message, card.use_span, "use", label)]
     if card.name != card.use and catalogue.component(card.kind, card.name) is not None:
         message = f"card `{card.name}` is called like a component of its kind, and uses another"
-        return [
-            Problem(message, card.tree.entries["name"].node.span, "name", f"rename it, or use `{card.name}`")
-        ]
+        return [Problem(message, card.tree.entries["name"].node.span, "name", f"rename it, or use `{card.name}`")]
     use = Entry(card.tree.entries["use"].key, Node(card.use_span, card.use))
     tree = card.settings.with_entries({"use": use, **card.settings.entries})
     return check_partly(tree, component, what=f"{card.kind} `{card.use}`")

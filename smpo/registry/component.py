@@ -32,9 +32,7 @@ class Component(BaseModel):
     heavy inside themselves: declaring a component must stay cheap.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
     kind: ClassVar[str] = ""
     """What sort of slot it goes into. Set on the kind's base class."""

@@ -161,9 +161,7 @@ class Expander:
         if label:
             return label, None
         code = "." in name or "/" in name
-        local = (
-            "; a spec names no Python paths: code of your own comes in by `uses: [./file.py]`" if code else ""
-        )
+        local = "; a spec names no Python paths: code of your own comes in by `uses: [./file.py]`" if code else ""
         return "", f"`smpo registry list {kind}` shows what there is{local}"
 
     # ------------------------------------------------------------------------------------------ after merging

@@ -113,9 +113,7 @@ def _load_file(use: UseFile, *, allowed: bool) -> LocalFile:
     shown = display_path(use.path)
     if not allowed:
         help = "run without --no-local-code if you trust it"
-        raise SpecProblems(
-            [Problem(f"`{shown}` is code, and local code is refused", use.span, "uses", help=help)]
-        )
+        raise SpecProblems([Problem(f"`{shown}` is code, and local code is refused", use.span, "uses", help=help)])
     try:
         raw = use.path.read_bytes()
     except OSError as error:
@@ -145,12 +143,8 @@ def _import(name: str, raw: bytes, use: UseFile, shown: str) -> tuple[type[Compo
 
 
 def _failed(error: BaseException, use: UseFile, shown: str) -> Problem:
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(use.path)
-    ]
-    line = (
-        getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines[-1] if lines else None)
-    )
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(use.path)]
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines[-1] if lines else None)
     where = f" on line {line}" if line else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return Problem(f"`{shown}` can't be imported: {type(error).__name__}{where}: {text}", use.span, "uses")

@@ -107,9 +107,7 @@ def resolve(
         warnings=(*warnings, *advise(layers, tree, have, slots=slots)),
         local_files=local_files,
         sweep_node=sweep.node if sweep else None,
-        ablation_entry=next(
-            (layer.ablation for layer in reversed(layers) if layer.ablation is not None), None
-        ),
+        ablation_entry=next((layer.ablation for layer in reversed(layers) if layer.ablation is not None), None),
         tree=tree,
         slots=slots,
         catalogue=have,
@@ -143,9 +141,7 @@ def _read(source: Path, sets: Sequence[str], trial: Mapping[str, Any]) -> tuple[
 
 def _written(value: Any) -> str:
     if isinstance(value, Mapping):
-        return (
-            "{" + ", ".join(f"{format_scalar(str(key))}: {_written(one)}" for key, one in value.items()) + "}"
-        )
+        return "{" + ", ".join(f"{format_scalar(str(key))}: {_written(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_written, value)) + "]"
     return format_scalar(value)

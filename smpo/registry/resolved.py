@@ -84,9 +84,7 @@ class Resolved(Generic[Spec]):
         """
         data = dict(self._data)
         if self.local_files:
-            files = [
-                f"./{one.path.name}" if uses == "beside" else one.path.as_posix() for one in self.local_files
-            ]
+            files = [f"./{one.path.name}" if uses == "beside" else one.path.as_posix() for one in self.local_files]
             data = {"uses": files, **data}
         ids = f"spec {self.identity.spec_hash}   group {self.identity.group_hash}"
         return f"# Resolved by smpo; complete and runnable by itself.\n# {ids}\n" + emit(data, self.origins)

@@ -105,11 +105,7 @@ def _describe_slot(owner: dict[str, Any], slot: Slot, catalogue: Catalogue, keys
     one: dict[str, Any] = {"anyOf": [*choices, *maps]}
     whole = {"type": "array", "items": one} if slot.many else one
     if slot.optional:
-        whole = (
-            {"anyOf": [*one["anyOf"], {"type": "null"}]}
-            if not slot.many
-            else {"anyOf": [whole, {"type": "null"}]}
-        )
+        whole = {"anyOf": [*one["anyOf"], {"type": "null"}]} if not slot.many else {"anyOf": [whole, {"type": "null"}]}
     description = before.get("description") or summary_of(slot.kind)
     owner["properties"][slot.path[-1]] = {"description": description, **whole}
 
@@ -120,9 +116,7 @@ def _draft7(part: Any) -> Any:
         return [_draft7(value) for value in part]
     if not isinstance(part, dict):
         return part
-    part = {
-        key: _draft7(value) for key, value in part.items() if key not in ("discriminator", "x-default-use")
-    }
+    part = {key: _draft7(value) for key, value in part.items() if key not in ("discriminator", "x-default-use")}
     if "prefixItems" in part:
         part["items"] = part.pop("prefixItems")
         part["additionalItems"] = False

@@ -95,8 +95,7 @@ class EnsembleScorer:
     def combined(self, scores: Tensor) -> Tensor:
         """`[K, N]` scores of the members -> `[N]` float32, the ensemble's."""
         parts = [
-            one.weight * self._part(one, row)
-            for (_, one), row in zip(self._members, scores.double(), strict=True)
+            one.weight * self._part(one, row) for (_, one), row in zip(self._members, scores.double(), strict=True)
         ]
         total = sum(one.weight for _, one in self._members)
         found: Tensor = (torch.stack(parts).sum(0) / total).float()

@@ -47,7 +47,5 @@ class ShapesJudgeScorer:
         except ValueError as error:
             raise RunError(f"the shapes judge can't judge this: {error}") from error
         if self.part not in parts:
-            raise RunError(
-                f"the shapes judge has no part {self.part!r}", help=f"it has {', '.join(sorted(parts))}"
-            )
+            raise RunError(f"the shapes judge has no part {self.part!r}", help=f"it has {', '.join(sorted(parts))}")
         return parts[self.part]

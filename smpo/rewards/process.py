@@ -100,9 +100,7 @@ class ProcessScorer:
         """Of what `preprocess` returned."""
         return self._answers_to(inputs, prompts, str)
 
-    def _answers_to(
-        self, pictures: Sequence[Any], prompts: Sequence[str], encode: Callable[[Any], str]
-    ) -> Tensor:
+    def _answers_to(self, pictures: Sequence[Any], prompts: Sequence[str], encode: Callable[[Any], str]) -> Tensor:
         found: list[float] = []
         for start in range(0, len(pictures), self._batch):
             some = slice(start, start + self._batch)

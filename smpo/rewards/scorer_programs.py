@@ -61,9 +61,7 @@ def find_worker(name: str) -> WorkerCommand:
         raise MachineError(f"`[{name}]` in {path} says neither `python` nor `command`")
     else:
         raise MachineError(f"`[{name}]` in {path} has no `command`, and smpo ships no worker of that name")
-    numbers = {
-        key: float(entry[key]) for key in ("start_timeout", "timeout") if _positive(entry.get(key), key, path)
-    }
+    numbers = {key: float(entry[key]) for key in ("start_timeout", "timeout") if _positive(entry.get(key), key, path)}
     return WorkerCommand(
         name=name,
         command=tuple(_home(word) for word in command),

@@ -32,9 +32,7 @@ def named_run(word: str, *, resume: bool) -> RunFolder | None:
         return None
     run = RunFolder(path)
     if not run.resolved.is_file():
-        raise RunError(
-            f"{run.path} holds no resolved.yaml", help="it stopped before it had begun: run its spec again"
-        )
+        raise RunError(f"{run.path} holds no resolved.yaml", help="it stopped before it had begun: run its spec again")
     return run
 
 

@@ -125,9 +125,7 @@ def processor() -> str:
     """Make, family and model of the CPU. MKL, oneDNN and torch choose their kernels by them, and two kernels add the
     terms of a sum in another order. Elsewhere than on Linux the system's own name."""
     try:
-        lines = (
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-        )
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:
         return platform.processor()
     facts = dict(line.partition(":")[::2] for line in lines)
@@ -199,9 +197,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 def _leaves(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {name: value}
-    return {
-        path: leaf for key, part in value.items() for path, leaf in _leaves(f"{name}.{key}", part).items()
-    }
+    return {path: leaf for key, part in value.items() for path, leaf in _leaves(f"{name}.{key}", part).items()}
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:

@@ -33,10 +33,7 @@ _MODEL, _CARD = "model", "model/README.md"
 def write_manifest(run: RunFolder) -> Path:
     """Hash what is there now. The last thing that a run does."""
     names = [name for name in _KEPT if (run.path / name).is_file()] + list(_model_files(run.path))
-    told = {
-        name: {"bytes": (run.path / name).stat().st_size, "sha256": _digest(run.path / name)}
-        for name in names
-    }
+    told = {name: {"bytes": (run.path / name).stat().st_size, "sha256": _digest(run.path / name)} for name in names}
     return run.write_text(FILES, json.dumps({"files": told}, indent=1) + "\n")
 
 
@@ -47,10 +44,7 @@ def read_manifest(run: RunFolder) -> dict[str, dict[str, Any]] | None:
     """
     try:
         files = json.loads((run.path / FILES).read_text(encoding="utf-8"))["files"]
-        told = {
-            str(name): {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])}
-            for name, one in files.items()
-        }
+        told = {str(name): {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])} for name, one in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return told if told and all(_inside(name) for name in told) else None

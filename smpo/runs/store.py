@@ -58,9 +58,7 @@ def is_run(path: Path) -> bool:
 
 def find_runs(root: Path, name: str | None = None, spec_hash: str | None = None) -> list[RunFolder]:
     """Runs under `root`, oldest first. `spec_hash` may be the beginning of a hash, or `<hash>-<attempt>`."""
-    experiments = (
-        [root / name] if name is not None else sorted(path for path in root.glob("*") if path.is_dir())
-    )
+    experiments = [root / name] if name is not None else sorted(path for path in root.glob("*") if path.is_dir())
     found = [
         RunFolder(path)
         for experiment in experiments
@@ -70,9 +68,7 @@ def find_runs(root: Path, name: str | None = None, spec_hash: str | None = None)
     return sorted(found, key=lambda run: (run.status().started or run.path.stat().st_mtime, run.attempt))
 
 
-def open_run(
-    root: Path, name: str, spec_hash: str, *, again: bool = False, resume: bool = False
-) -> RunFolder:
+def open_run(root: Path, name: str, spec_hash: str, *, again: bool = False, resume: bool = False) -> RunFolder:
     """The folder for running this identity now, locked, with a status of `running`.
 
     The first run of an identity gets attempt 1, and so does `resume` where there is nothing to resume (a job

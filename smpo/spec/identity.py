@@ -107,9 +107,7 @@ def canonical_json(data: Any) -> str:
 
     Raises `ValueError` for infinities and NaN, which a Python default could still bring in.
     """
-    return json.dumps(
-        _settled(data), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return json.dumps(_settled(data), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _meant(model: BaseModel, data: dict[str, Any]) -> dict[str, Any]:

@@ -112,9 +112,7 @@ class _Builder:
         if self.documents > 1:
             raise _Stop(Problem("a file holds one spec; a second document starts here", span=span))
         if event.tags or (event.version and tuple(event.version) != (1, 2)):
-            raise _Stop(
-                Problem("a spec is YAML 1.2 without tags; take this directive out", span=self.span(0, 1))
-            )
+            raise _Stop(Problem("a spec is YAML 1.2 without tags; take this directive out", span=self.span(0, 1)))
 
     def refuse_tag(self, event: Any, span: Span) -> None:
         if event.tag is None:
@@ -205,9 +203,7 @@ class _Builder:
     def key_of(self, node: Node, span: Span) -> str | None:
         if isinstance(node.data, str):
             if node.data == "<<":
-                self.complain(
-                    "`<<` is not part of the language; `extends:` is the way to inherit from a file", span
-                )
+                self.complain("`<<` is not part of the language; `extends:` is the way to inherit from a file", span)
                 return None
             return node.data
         if isinstance(node.data, list | dict):

@@ -90,9 +90,7 @@ def _ways(param: Param, most: int) -> list[dict[str, Value]]:
 
 def _combinations(params: tuple[Param, ...], most: int) -> Iterator[dict[str, Value]]:
     """All combinations of corners, at most so many a level."""
-    return (
-        _joined(parts) for parts in islice(product(*(_ways(param, most)[:most] for param in params)), most)
-    )
+    return (_joined(parts) for parts in islice(product(*(_ways(param, most)[:most] for param in params)), most))
 
 
 def _joined(parts: Iterable[dict[str, Value]]) -> dict[str, Value]:

@@ -23,9 +23,7 @@ def study_id(resolved: Resolved[Any], sweep: Sweep) -> str:
     for param in sweep.space.params:
         _drop(body, param.path.split("."))
     versions = {
-        path: component.version
-        for path, component in resolved.components().items()
-        if not sweep.space.covers(path)
+        path: component.version for path, component in resolved.components().items() if not sweep.space.covers(path)
     }
     about = {
         "language": LANGUAGE,

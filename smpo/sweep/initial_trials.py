@@ -14,9 +14,7 @@ from smpo.sweep.spec import Sweep
 __all__ = ["first_values"]
 
 
-def first_values(
-    sweep: Sweep, resolved: Resolved[Any], resolve: Resolve
-) -> tuple[list[dict[str, Any]], list[str]]:
+def first_values(sweep: Sweep, resolved: Resolved[Any], resolve: Resolve) -> tuple[list[dict[str, Any]], list[str]]:
     """The parameters of the trials that come first, and remarks. Raises `SpecProblems` for values out of range."""
     data = resolved.spec.model_dump(mode="json", by_alias=True)
     found: list[dict[str, Any]] = []

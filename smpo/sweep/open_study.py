@@ -43,9 +43,7 @@ def open_study(
     created = True
     try:
         with lock:
-            study = optuna.create_study(
-                study_name=name, storage=storage, directions=directions, pruner=pruner
-            )
+            study = optuna.create_study(study_name=name, storage=storage, directions=directions, pruner=pruner)
             for params in first:
                 study.enqueue_trial(dict(params))
             for key, value in (facts or {}).items():

@@ -89,9 +89,7 @@ class _Reader:
             param = self.range(form, node.entries[form], step, entry, name, path)
         return param if len(self.problems) == before else None
 
-    def range(
-        self, form: Form, bounds: Entry, step: Entry | None, entry: Entry, name: str, path: str
-    ) -> Param | None:
+    def range(self, form: Form, bounds: Entry, step: Entry | None, entry: Entry, name: str, path: str) -> Param | None:
         items = bounds.node.items
         numbers = [item for item in items if _is_number(item.data)]
         if len(items) != 2 or len(numbers) != 2:

@@ -98,9 +98,7 @@ def _about_metrics(sweep: Sweep, judges: Sequence[str], held: int) -> list[Probl
     ]
 
 
-def _unknown_metric(
-    sweep: Sweep, path: str, name: str, known: Sequence[str], judges: Sequence[str]
-) -> Problem:
+def _unknown_metric(sweep: Sweep, path: str, name: str, known: Sequence[str], judges: Sequence[str]) -> Problem:
     close = nearest(name, known)
     if close:
         label = f"did you mean `{close}`?"

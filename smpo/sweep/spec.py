@@ -57,9 +57,7 @@ class Rungs(_Block):
     @model_validator(mode="after")
     def _something(self) -> Rungs:
         if self.by is None and self.prompts == 0:
-            raise SpecError(
-                "prompts", "without prompts a rung sees nothing", help="add `by: holdout/accuracy`"
-            )
+            raise SpecError("prompts", "without prompts a rung sees nothing", help="add `by: holdout/accuracy`")
         return self
 
 
@@ -142,8 +140,7 @@ class SweepSpec(_Block):
     def goals(self) -> tuple[Goal, ...]:
         """The objectives, those to maximise first."""
         up, down = (
-            [given] if isinstance(given, str) else list(given or ())
-            for given in (self.maximise, self.minimise)
+            [given] if isinstance(given, str) else list(given or ()) for given in (self.maximise, self.minimise)
         )
         return (*(Goal(name, "maximize") for name in up), *(Goal(name, "minimize") for name in down))
 
@@ -190,6 +187,4 @@ class Sweep:
         """A problem at a setting of the block, such as `maximise` or `first.0`."""
         steps = tuple(int(step) if step.isdigit() else step for step in path.split("/"))
         _, span, node = find(self.root, ("sweep", *steps))
-        return Problem(
-            message, span if node.is_map else node.span, "sweep." + path.replace("/", "."), label, help=help
-        )
+        return Problem(message, span if node.is_map else node.span, "sweep." + path.replace("/", "."), label, help=help)

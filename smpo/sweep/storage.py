@@ -62,9 +62,7 @@ def _journal(where: str) -> Any:
     from smpo.sweep.journal import Journal
 
     if re.match(r"[a-z0-9+]+:/", where):
-        raise RunError(
-            f"{shown(where)} is neither a file nor an address", help="addresses begin as in `grpc://`"
-        )
+        raise RunError(f"{shown(where)} is neither a file nor an address", help="addresses begin as in `grpc://`")
     path = Path(where).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -72,9 +72,7 @@ class Study:
             counts = self.counts()
             if counts.finished + counts.running >= wanted:
                 return None
-            self.optuna.sampler = self.sweep.spec.sampler.build(
-                self._seed + self._drawn(), self.sweep.space.grid()
-            )
+            self.optuna.sampler = self.sweep.spec.sampler.build(self._seed + self._drawn(), self.sweep.space.grid())
             trial = self.optuna.ask()
             self.renew(trial)
         values = self.sweep.space.suggest(trial)
@@ -169,9 +167,7 @@ class Study:
         known = alive.get(lease["worker"])
         return not known if known is not None else time.time() > float(lease["until"])
 
-    def _again(
-        self, number: int, params: Mapping[str, Any], attributes: Mapping[str, Any], *, lost: bool
-    ) -> None:
+    def _again(self, number: int, params: Mapping[str, Any], attributes: Mapping[str, Any], *, lost: bool) -> None:
         tries = int(attributes.get("tries", 0)) + lost
         if tries > self.sweep.spec.retries or not params:
             return

@@ -96,8 +96,6 @@ def front(trials: Iterable[Trial], goals: Sequence[Goal]) -> list[Trial]:
     points = [[sign * value for sign, value in zip(signs, one.values, strict=True)] for one in done]
 
     def beaten(mine: list[float]) -> bool:
-        return any(
-            theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)) for theirs in points
-        )
+        return any(theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)) for theirs in points)
 
     return [one for one, point in zip(done, points, strict=True) if not beaten(point)]

@@ -45,9 +45,7 @@ class DataContract(ComponentContract):
         with pytest.raises(IndexError):
             table[len(table)]
 
-    def test_reading_it_again_gives_the_same(
-        self, component: PairData, table: PairTable, tmp_path: Path
-    ) -> None:
+    def test_reading_it_again_gives_the_same(self, component: PairData, table: PairTable, tmp_path: Path) -> None:
         again = component.load(Runtime(cache=tmp_path / "another"), None)
         assert again.digest == table.digest and len(again) == len(table)
         assert [again[row] for row in range(len(again))] == [table[row] for row in range(len(table))]

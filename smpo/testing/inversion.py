@@ -27,9 +27,7 @@ class _Network:
 
 
 def _predictors(networks: dict[str, _Network]) -> Predictors:
-    return Predictors(
-        networks["policy"], networks["reference"], networks["policy_empty"], networks["reference_empty"]
-    )
+    return Predictors(networks["policy"], networks["reference"], networks["policy_empty"], networks["reference_empty"])
 
 
 class InversionContract(ComponentContract):

@@ -105,9 +105,7 @@ class ModelContract(ComponentContract):
             assert torch.equal(denoiser.predict(x, t, cond, reference=True), before), "the original stays"
             assert not torch.equal(denoiser.predict(x, t, cond), before)
 
-    def test_a_sample_depends_on_its_prompt_and_seed(
-        self, denoiser: Denoiser, prompts: Sequence[str]
-    ) -> None:
+    def test_a_sample_depends_on_its_prompt_and_seed(self, denoiser: Denoiser, prompts: Sequence[str]) -> None:
         def draw(these: Sequence[str], seeds: Sequence[int]) -> list[Any]:
             return denoiser.sample(these, seeds, guidance=self.guidance, steps=self.steps)
 
@@ -115,9 +113,7 @@ class ModelContract(ComponentContract):
 
         whole, alone = draw(prompts, [5, 6, 7, 6]), draw(prompts[1:2], [6])
         assert len(whole) == len(prompts)
-        np.testing.assert_allclose(
-            np.asarray(alone[0], dtype=float), np.asarray(whole[1], dtype=float), atol=1.01
-        )
+        np.testing.assert_allclose(np.asarray(alone[0], dtype=float), np.asarray(whole[1], dtype=float), atol=1.01)
 
     def test_it_is_saved_for_others(self, denoiser: Denoiser, tmp_path: Path) -> None:
         lines = denoiser.save(tmp_path / "model")

@@ -72,9 +72,7 @@ class ObjectiveContract(ComponentContract):
         assert policy.grad is not None and bool(policy.grad.isfinite().all())
         assert float(policy.grad.abs().sum()) > 0
 
-    def test_a_pair_does_not_depend_on_its_company(
-        self, component: Objective, predicted: Predicted, p: Tensor
-    ) -> None:
+    def test_a_pair_does_not_depend_on_its_company(self, component: Objective, predicted: Predicted, p: Tensor) -> None:
         seen, order = self.see(component, predicted, p), torch.tensor([3, 0, 4, 1, 2])
         groups = 2 * predicted.levels
         rows = torch.cat([order + PAIRS * group for group in range(groups)])

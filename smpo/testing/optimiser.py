@@ -38,9 +38,7 @@ class OptimiserContract(ComponentContract):
         self.descend(component.build([weights], lr), weights, 50)
         assert float(weights.detach().square().sum()) < 0.5 * before
 
-    def test_its_learning_rate_is_where_the_schedule_changes_it(
-        self, component: Optimiser, lr: float
-    ) -> None:
+    def test_its_learning_rate_is_where_the_schedule_changes_it(self, component: Optimiser, lr: float) -> None:
         weights = self.start()
         rule = component.build([weights], lr)
         assert [group["lr"] for group in rule.param_groups] == [lr]

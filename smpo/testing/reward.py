@@ -44,17 +44,13 @@ class RewardContract(ComponentContract):
         reason = component.check()
         assert reason is None or (isinstance(reason, str) and reason)
 
-    def test_it_scores_each_picture(
-        self, scorer: Scorer, pictures: Sequence[Any], prompts: Sequence[str]
-    ) -> None:
+    def test_it_scores_each_picture(self, scorer: Scorer, pictures: Sequence[Any], prompts: Sequence[str]) -> None:
         scores = scorer(pictures, prompts)
         assert scores.shape == (len(pictures),)
         assert scores.dtype == torch.float32 and scores.device.type == "cpu" and not scores.requires_grad
         assert bool(scores.isfinite().all())
 
-    def test_it_is_deterministic(
-        self, scorer: Scorer, pictures: Sequence[Any], prompts: Sequence[str]
-    ) -> None:
+    def test_it_is_deterministic(self, scorer: Scorer, pictures: Sequence[Any], prompts: Sequence[str]) -> None:
         assert torch.equal(scorer(pictures, prompts), scorer(pictures, prompts))
 
     def test_a_score_does_not_depend_on_its_company(

@@ -118,9 +118,7 @@ class Console:
             )
             self._bars.start()
         if activity.task is None:
-            activity.task = self._bars.add_task(
-                label, total=total, completed=activity.first, rate="", detail=""
-            )
+            activity.task = self._bars.add_task(label, total=total, completed=activity.first, rate="", detail="")
         self._bars.update(
             activity.task, completed=activity.done, total=total, rate=activity.rate_in_words(), detail=detail
         )

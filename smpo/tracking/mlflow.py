@@ -115,9 +115,7 @@ class MlflowRun:
     def open(self, start: Mapping[str, Any]) -> dict[str, Any]:
         if self._client is None:
             self._client = _client(self._store, self._say)
-        self._experiment = self._find_experiment(
-            os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"])
-        )
+        self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"]))
         # Not the name of its folder: MLflow would look for the files of one in the other.
         self._model = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{start['name']}-{start['run_id']}")
         self._run = self._find_run(start) or self._create_run(start)
@@ -192,9 +190,7 @@ class MlflowRun:
                 if run.info.lifecycle_stage == "active":
                     self._experiment = run.info.experiment_id
                     return str(run.info.run_id)
-        found = self._client.search_runs(
-            [self._experiment], f"tags.`smpo.log` = '{start['uid']}'", max_results=1
-        )
+        found = self._client.search_runs([self._experiment], f"tags.`smpo.log` = '{start['uid']}'", max_results=1)
         return str(found[0].info.run_id) if found else None
 
     def _create_run(self, start: Mapping[str, Any]) -> str:

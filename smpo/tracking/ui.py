@@ -41,9 +41,7 @@ def ui_command(runs: Path, uri: str | None = None, *, host: str = "127.0.0.1", p
     """
     store = find_store(runs, uri)
     if store is None:
-        raise RunError(
-            "tracking is turned off, so there is nothing to look at", help="name a store with `--uri`"
-        )
+        raise RunError("tracking is turned off, so there is nothing to look at", help="name a store with `--uri`")
     if store.is_server:
         raise RunError("the store is a server and has an interface already", help=f"open {store.shown}")
     if store.database is not None and not store.database.exists():
@@ -53,9 +51,7 @@ def ui_command(runs: Path, uri: str | None = None, *, host: str = "127.0.0.1", p
         )
     if _taken(host, port):
         free = next((p for p in range(port + 1, port + 50) if not _taken(host, p)), port + 1)
-        raise MachineError(
-            f"port {port} on {host} is taken by another program", help=f"`smpo ui --port {free}`"
-        )
+        raise MachineError(f"port {port} on {host} is taken by another program", help=f"`smpo ui --port {free}`")
     artefacts = store.artefacts or runs.absolute() / "artifacts"
     command = (
         sys.executable, "-m", "mlflow", "server",
@@ -97,9 +93,7 @@ def _wait_until_healthy(ui: Ui, server: subprocess.Popen[bytes], patience: float
         if server.poll() is not None:
             words = server.stderr.read().decode(errors="replace") if server.stderr else ""
             last = (words.strip().splitlines() or ["no message"])[-1]
-            raise MachineError(
-                f"MLflow ended before it answered: {last}", help=f"try `{' '.join(ui.command)}`"
-            )
+            raise MachineError(f"MLflow ended before it answered: {last}", help=f"try `{' '.join(ui.command)}`")
         if _answers(f"{ui.url}/health"):
             return
         time.sleep(0.3)

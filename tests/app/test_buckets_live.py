@@ -71,9 +71,7 @@ def test_a_small_sdxl_trains_on_mixed_shapes(place: Path) -> None:
     assert len(shapes) > 1
     for batch in batches:
         told = batch.conditioning.tensors["size_ids"]
-        assert len({tuple(row) for row in told[:, 4:].tolist()}) == 1, (
-            "the target is the bucket, for both images"
-        )
+        assert len({tuple(row) for row in told[:, 4:].tolist()}) == 1, "the target is the bucket, for both images"
         height, width = told[0, 4:].tolist()
         assert (height / 2, width / 2) == tuple(batch.mean.shape[2:])
         assert {tuple(row) for row in told[:, [1, 0]].int().tolist()} <= set(SHAPES), "the real sizes"
@@ -132,7 +130,5 @@ def test_encodings_are_stored_in_the_bits_that_networks_compute_in(place: Path) 
         batch = next(iter(one.session.batches(0)))
         assert batch.mean.dtype == batch.conditioning.tensors["text"].dtype == torch.float32, "cast once"
         assert {folder.name[-4:] for folder in (place / precision).glob("*/*-fp*")} == {bits}
-        plan = make_plan(
-            resolved(place, f"train.precision={precision}", f"runtime.cache={place / precision}")
-        )
+        plan = make_plan(resolved(place, f"train.precision={precision}", f"runtime.cache={place / precision}"))
         assert plan.caches.images_stored > 0

@@ -147,9 +147,7 @@ def test_looks_at_held_out_pairs(cache: Path, monkeypatch: pytest.MonkeyPatch) -
     whole, denoiser = holdout(40), session.session.denoiser
     base = whole.errors(denoiser)
     assert base.shape == (2, 4, 40) and whole.timesteps == [124, 374, 624, 874]
-    assert torch.equal(base, whole.errors(denoiser, reference=True)), (
-        "policy and base are one before training"
-    )
+    assert torch.equal(base, whole.errors(denoiser, reference=True)), "policy and base are one before training"
     # Errors of order 1, through five sums of 128 terms: each right to 128 * 2^-53 in the worst case.
     torch.testing.assert_close(base, holdout(7).errors(denoiser), rtol=1e-12, atol=1e-12)
     start = whole.metrics(base, base)

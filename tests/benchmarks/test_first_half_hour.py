@@ -118,9 +118,7 @@ def test_wheels_are_installed_from_a_folder_but_for_torch(tmp_path, stand_in):
     wheels.mkdir()
     wheel(wheels, "in-the-folder")
     wheel(wheels, "torch", whole=False)
-    said = half_hour(
-        "memory", out=tmp_path / "found", PYTHON=stand_in, WHEELS=str(wheels), SITE=str(tmp_path / "site")
-    )
+    said = half_hour("memory", out=tmp_path / "found", PYTHON=stand_in, WHEELS=str(wheels), SITE=str(tmp_path / "site"))
     assert said.returncode == 0, said.stderr
     assert json.loads((tmp_path / "found" / "memory.json").read_text())["found"] == ["in-the-folder"]
 

@@ -18,8 +18,7 @@ def scripts(script):
 def path(*marks):
     """Marks of `(error distance, gains)`."""
     return [
-        {"step": k, "distance": {"error": e}, "gains": gains, "gain": sum(gains)}
-        for k, (e, gains) in enumerate(marks)
+        {"step": k, "distance": {"error": e}, "gains": gains, "gain": sum(gains)} for k, (e, gains) in enumerate(marks)
     ]
 
 
@@ -111,9 +110,7 @@ def test_the_page_says_what_is_resolved_and_no_more(scripts, tmp_path):
         },
     }  # fmt: skip
     text = page.page(body)
-    assert (
-        "* **noise**, against control: worse: worse arm (-0.0" in text and "not told apart: same arm" in text
-    )
+    assert "* **noise**, against control: worse: worse arm (-0.0" in text and "not told apart: same arm" in text
     row = next(line for line in text.splitlines() if line.startswith("| worse arm"))
     assert "+0.01" in row and "| 0.70 | +10 % | 24.0 |" in row and "0.5" in row
     (tmp_path / "r.json").write_text(json.dumps(body))

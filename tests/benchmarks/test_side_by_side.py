@@ -42,9 +42,7 @@ def test_what_a_backward_keeps_is_counted(speed):
     world = speed("archs").build("tiny", torch.device("cpu"), 2)
     names = ["gradient_checkpointing", "gradient_checkpointing: selective"]
     selective, whole = speed("options").compared(world, "0.22", "fp32", speed("ours").Mode(2), names, 1)
-    assert (
-        whole["kept_gb"] < 0.4 * selective["kept_gb"] and selective["kept_gb"] < 0.9 * whole["exact_kept_gb"]
-    )
+    assert whole["kept_gb"] < 0.4 * selective["kept_gb"] and selective["kept_gb"] < 0.9 * whole["exact_kept_gb"]
     assert whole["tflop"] > whole["exact_tflop"] == selective["tflop"]
 
 
@@ -83,9 +81,7 @@ def test_an_inversion_batch_is_of_its_own_size(speed):
     ours = speed("ours")
     world = speed("archs").build("tiny", torch.device("cpu"), 4, reduced=True)
     sizes = {True: set(), False: set()}
-    world.policy.register_forward_pre_hook(
-        lambda _, inputs: sizes[torch.is_grad_enabled()].add(len(inputs[0]))
-    )
+    world.policy.register_forward_pre_hook(lambda _, inputs: sizes[torch.is_grad_enabled()].add(len(inputs[0])))
     arm = ours.Ours(world, "0.22", "fp32", ours.Mode(1, rows=4))
     arm.update(speed("measure").unwatched)
     assert sizes[True] == {2} and max(sizes[False]) == 4
@@ -142,9 +138,7 @@ def test_an_option_that_fails_leaves_the_others(speed, monkeypatch):
 
     monkeypatch.setattr(options, "_compared", broken)
     names = ["gradient_checkpointing", "channels_last"]
-    options.compared(
-        world, "0.22", "fp32", speed("ours").Mode(1), names, 1, lambda rows: kept.append(len(rows))
-    )
+    options.compared(world, "0.22", "fp32", speed("ours").Mode(1), names, 1, lambda rows: kept.append(len(rows)))
     found = options.compared(world, "0.22", "fp32", speed("ours").Mode(1), names, 1)
     assert kept == [1, 2] and [one["name"] for one in found] == names
     assert found[0]["error"] == "OutOfMemoryError: no room" and found[1]["gain"] > 0

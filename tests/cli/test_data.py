@@ -107,10 +107,7 @@ def test_a_second_scoring_costs_nothing(spec, capfd):
     assert batches() == [4] * 7 + [2]
     again = json.loads(smpo(capfd, "score", spec, "--json").out)
     assert (again["computed"], again["wanted"], sum(batches())) == (0, 30, 30)
-    assert (
-        again["stats"]["count"] == 30
-        and again["stats"]["low"] < again["stats"]["mean"] < again["stats"]["high"]
-    )
+    assert again["stats"]["count"] == 30 and again["stats"]["low"] < again["stats"]["mean"] < again["stats"]["high"]
     assert again["provenance"][0]["reward"] == {"use": "red"} and again["provenance"][0]["revision"] is None
 
 
@@ -166,9 +163,7 @@ def test_caches_are_listed_verified_mended_and_cleaned(tmp_path, monkeypatch, ca
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # one bit
     broken = smpo(capfd, "cache", "verify", "small.yaml")
-    assert (
-        broken.code == 1 and "has other content than was written" in broken.out and shard.name in broken.out
-    )
+    assert broken.code == 1 and "has other content than was written" in broken.out and shard.name in broken.out
     mended = smpo(capfd, "cache", "verify", "small.yaml", "--repair")
     assert mended.code == 0 and "computed again" in mended.out, mended.err
     (new,) = Path("runs/cache/latents").glob("*/*.safetensors")

@@ -49,9 +49,7 @@ def images(folder, table):
     for n, row in enumerate(table):
         for side in (0, 1):
             (folder / "set" / f"{n}-{side}.jpg").write_bytes(row[f"jpg_{side}"])
-        lines.append(
-            {"prompt": row["caption"], "chosen_file_name": f"{n}-0.jpg", "rejected_file_name": f"{n}-1.jpg"}
-        )
+        lines.append({"prompt": row["caption"], "chosen_file_name": f"{n}-0.jpg", "rejected_file_name": f"{n}-1.jpg"})
     (folder / "set" / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -15,9 +15,7 @@ def trained(tmp_path, monkeypatch, capfd):
     spec = tmp_path / "small.yaml"
     spec.write_text(SMALL_PLANE)
     for lr in ("1e-4", "1e-3"):
-        assert (
-            smpo(capfd, "run", spec, "-q", "--set", f"train.lr={lr}", "--set", "train.holdout=20").code == 0
-        )
+        assert smpo(capfd, "run", spec, "-q", "--set", f"train.lr={lr}", "--set", "train.holdout=20").code == 0
     return sorted(tmp_path.glob("runs/small/*-1"), key=lambda run: (run / "status.json").stat().st_mtime)
 
 
@@ -40,10 +38,7 @@ def test_any_number_of_models_on_common_ground(trained, capfd):
         assert ours["value"] == pytest.approx(theirs["value"], rel=1e-3)
     far = {name: one["distances"][1]["value"] for name, one in found["drift"].items()}
     assert far["slow"] == far["folder"] < min(v for k, v in far.items() if k not in ("slow", "folder"))
-    assert (
-        "distance from the base" in said.out
-        and "distance from the base" in Path("found/contest.md").read_text()
-    )
+    assert "distance from the base" in said.out and "distance from the base" in Path("found/contest.md").read_text()
 
     from smpo.worlds.plane import network
 

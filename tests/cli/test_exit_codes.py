@@ -79,9 +79,7 @@ def test_folders_and_specs_of_any_name(name, tmp_path, monkeypatch, capfd):
     place.mkdir()
     monkeypatch.chdir(place)
     Path(f"{name} s.yaml").write_text(
-        SMALL_PLANE.replace(
-            "threads: 1", f"threads: 1, runs: \"{name} r\", cache: '{name.replace(chr(39), '')} c'"
-        )
+        SMALL_PLANE.replace("threads: 1", f"threads: 1, runs: \"{name} r\", cache: '{name.replace(chr(39), '')} c'")
     )
     said = smpo(capfd, "run", "-q", "--", f"{name} s.yaml")
     assert said.code == 0, said.err

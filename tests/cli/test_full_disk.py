@@ -40,9 +40,7 @@ def weights(folder, name):
     "faults", "a disk that is full for a while when a checkpoint is due",
     "older checkpoints make room, or training goes on with a warning; the result is the same",
 )  # fmt: skip
-def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(
-    spec, capfd, monkeypatch, limit
-):
+def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_changes_nothing(spec, capfd, monkeypatch, limit):
     assert smpo(capfd, "run", spec, "-q", "--set", "name=straight").code == 0
     with monkeypatch.context() as patch:
         limited(patch, limit, {2: 3000})
@@ -197,9 +195,7 @@ def test_a_folder_that_can_not_be_written_is_named_before_any_work(spec, capfd, 
     import smpo.app.plan.requirements as module
 
     plain = os.access
-    monkeypatch.setattr(
-        module.os, "access", lambda path, mode: "locked" not in str(path) and plain(path, mode)
-    )
+    monkeypatch.setattr(module.os, "access", lambda path, mode: "locked" not in str(path) and plain(path, mode))
     (spec.parent / "locked").mkdir()
     said = smpo(capfd, "run", spec, "--set", f"runtime.{which}=locked/deep")
     assert said.code == 3, said.err

@@ -134,9 +134,7 @@ def test_several_processes_end_instead_of_waiting_for_each_other():
 
 
 def test_what_counts_as_memory():
-    assert is_out_of_memory(
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
-    )
+    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes"))
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"))
     assert (
         is_out_of_memory(MemoryError())

@@ -74,9 +74,7 @@ def test_a_poisoned_run_fails_in_words_and_goes_on(spec, capfd, monkeypatch):
     assert pair["pair"] and isinstance(pair["prompt"], str) and pair["values"]["loss"] == "nan"
     assert 0 <= pair["values"]["t"] <= 999 and autopsy["update"] == 3
     assert autopsy["finite"] == {"weights": True, "optimiser": True}
-    assert set(autopsy["gradient_norms"].values()) == {"nan"}, (
-        "not made so by clipping: there is one per block"
-    )
+    assert set(autopsy["gradient_norms"].values()) == {"nan"}, "not made so by clipping: there is one per block"
     with Image.open(run / "autopsy/update-00000003/pairs.png") as picture:
         assert picture.width > 100
 
@@ -99,9 +97,7 @@ def test_broken_updates_are_skipped_and_counted(spec, capfd, monkeypatch):
     told = json.loads((run / "left_out.json").read_text())["updates"]
     assert [(one["first"], one["last"], one["by"]) for one in told] == [(2, 2, "skip"), (6, 6, "skip")]
     assert "update 2 is left out" in " ".join(said.err.split()) and (run / "autopsy/update-00000006").is_dir()
-    assert (run / "checkpoints/step-00000006").is_dir(), (
-        "the last update is left out, the last checkpoint isn't"
-    )
+    assert (run / "checkpoints/step-00000006").is_dir(), "the last update is left out, the last checkpoint isn't"
     assert all(bool(one.isfinite().all()) for one in weights(run).values())
     doctor = smpo(capfd, "doctor", run)
     assert "2 updates were left out" in doctor.out
@@ -154,9 +150,7 @@ def test_before_the_first_checkpoint_it_rolls_back_to_the_start(spec, capfd, mon
 
 def test_going_on_has_a_limit(spec, capfd, monkeypatch):
     poison(monkeypatch, *range(2, 7))
-    said = smpo(
-        capfd, "run", spec, *SIX, "--set", "runtime.on_nan=skip", "--set", "runtime.nan_limit=2", "-q"
-    )
+    said = smpo(capfd, "run", spec, *SIX, "--set", "runtime.on_nan=skip", "--set", "runtime.nan_limit=2", "-q")
     assert said.code == 1 and "update 4 stopped the run" in said.err and "nan_limit" in said.err
 
 

@@ -37,18 +37,14 @@ def test_a_new_spec_says_what_else_could_be_set(capfd):
     for expected in ("# train:", "#   ema: null", "# Checkpoints that are kept: the newest ones."):
         assert expected in text
     assert "#   lr:" not in text, "what the spec sets needs no reminder"
-    bare = [
-        line.removeprefix("# ").removeprefix("#") for line in text.splitlines() if line.startswith("#   ")
-    ]
+    bare = [line.removeprefix("# ").removeprefix("#") for line in text.splitlines() if line.startswith("#   ")]
     assert all(":" in line for line in bare)
 
 
 def test_new_keeps_what_is_there_and_knows_its_names(capfd):
     Path("mine.yaml").write_text("precious")
     refused = smpo(capfd, "new", "mine")
-    assert (
-        refused.code == 3 and "already a file" in refused.err and Path("mine.yaml").read_text() == "precious"
-    )
+    assert refused.code == 3 and "already a file" in refused.err and Path("mine.yaml").read_text() == "precious"
     assert smpo(capfd, "new", "mine", "--force").code == 0
     assert "did you mean `quickstart`?" in smpo(capfd, "new", "a", "--from", "quickstrat").err
     assert "can't be the name" in smpo(capfd, "new", "a b").err

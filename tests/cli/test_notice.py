@@ -58,9 +58,7 @@ def test_an_update_that_outlasts_the_notice_is_broken_off(spec, capfd, monkeypat
     assert end_of(spec.parent, "small")[1] == end_of(spec.parent, "straight")[1]
 
 
-@pytest.mark.fault(
-    "faults", "SIGTERM while loading or evaluating", "it ends at once, in order; `--resume` goes on"
-)
+@pytest.mark.fault("faults", "SIGTERM while loading or evaluating", "it ends at once, in order; `--resume` goes on")
 @pytest.mark.parametrize("phase", ["loading", "evaluating"])
 def test_outside_of_training_it_ends_at_once(spec, capfd, monkeypatch, phase):
     from smpo.tracking.console import Console

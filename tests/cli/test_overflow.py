@@ -70,9 +70,7 @@ def test_overflow_is_repeated_counted_and_told(spec, capfd, monkeypatch):
     card = (run / "model/README.md").read_text()
     assert f"| Updates | 6 of 6 applied; {ending}" in card
     assert "Updates" not in (the_run(spec.parent, "straight") / "model/README.md").read_text()
-    cost, plain = (
-        json.loads((one / "cost.json").read_text()) for one in (run, the_run(spec.parent, "straight"))
-    )
+    cost, plain = (json.loads((one / "cost.json").read_text()) for one in (run, the_run(spec.parent, "straight")))
     assert cost["skipped_updates"] == skipped[-1] and cost["pairs"] == plain["pairs"] == 6 * 16
     assert cost["backwards"] == plain["backwards"] * (6 + skipped[-1]) / 6, "each attempt is paid for"
     assert "attempts at updates" in said.out and "skipped_share" in smpo(capfd, "doctor", run).out
@@ -122,9 +120,7 @@ def test_a_run_that_always_overflows_ends_within_a_few_updates(spec, capfd, monk
 
 
 @pytest.mark.parametrize(("on_nan", "last"), [("stop", 1), ("skip", 3), ("roll-back", 3)])
-def test_a_run_whose_loss_is_nan_from_the_start_ends_within_a_few_updates(
-    spec, capfd, monkeypatch, on_nan, last
-):
+def test_a_run_whose_loss_is_nan_from_the_start_ends_within_a_few_updates(spec, capfd, monkeypatch, on_nan, last):
     """In any precision, with the cause: not that policy and reference differ."""
     poison(monkeypatch, *range(1, 100))
     words = ("--set", f"runtime.on_nan={on_nan}", "--set", "runtime.checkpoint_every=5")

@@ -31,13 +31,9 @@ def metrics(run):
 def test_a_run_leaves_everything_behind_and_is_not_repeated(spec, capfd):
     said = smpo(capfd, "run", spec)
     assert said.code == 0, said.err
-    assert "win rate [95 %]" in said.out and "plane-radius*" in said.out, (
-        "the reward that made the labels is marked"
-    )
+    assert "win rate [95 %]" in said.out and "plane-radius*" in said.out, "the reward that made the labels is marked"
     run = only_run(spec.parent)
-    assert f"smpo show {run.relative_to(spec.parent)}" in said.out and "smpo ui" not in said.out, (
-        "no MLflow here"
-    )
+    assert f"smpo show {run.relative_to(spec.parent)}" in said.out and "smpo ui" not in said.out, "no MLflow here"
     for name in (
         "spec.yaml", "resolved.yaml", "lock.json", "plan.json", "metrics.jsonl", "evaluation.json", "data_report.json",
         "samples/before_after.png", "model/model.safetensors", "model/README.md",
@@ -65,10 +61,7 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(spec, capfd):
 def test_the_same_spec_gives_the_same_numbers(spec, capfd):
     smpo(capfd, "run", spec, "-q")
     smpo(capfd, "run", spec, "-q", "--again")
-    one, two = (
-        json.loads((run / "evaluation.json").read_text())
-        for run in sorted(spec.parent.glob("runs/small/*-*"))
-    )
+    one, two = (json.loads((run / "evaluation.json").read_text()) for run in sorted(spec.parent.glob("runs/small/*-*")))
     assert one["judgements"] == two["judgements"]
 
 

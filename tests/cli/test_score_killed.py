@@ -229,6 +229,4 @@ def test_whenever_it_is_killed_one_batch_is_lost_at_most(
     assert 0 < again <= BATCH * killed, "some batch was under way at some kill"
     for what in ("score", "extremes", "summary"):
         assert rows(folder, what) == rows(whole, what), f"{what}, bit for bit"
-    assert attempt(folder, Moment()) is None and asked(folder) - 2 * PAIRS == again, (
-        "nothing is owed any more"
-    )
+    assert attempt(folder, Moment()) is None and asked(folder) - 2 * PAIRS == again, "nothing is owed any more"

@@ -46,9 +46,7 @@ def test_interrupted_resumed_and_failed_runs_in_mlflow(spec, capfd, monkeypatch)
     assert list(spec.parent.glob("runs/artifacts/small/*/artifacts/resolved.yaml"))
     assert list(spec.parent.glob("runs/artifacts/small/*/artifacts/lock.json"))
     assert list(spec.parent.glob("runs/artifacts/small/*/artifacts/images/before_after*.png"))
-    assert rows(spec.parent, "select count(*) from metrics where key = 'eval/plane-radius/win_rate'") == [
-        (1,)
-    ]
+    assert rows(spec.parent, "select count(*) from metrics where key = 'eval/plane-radius/win_rate'") == [(1,)]
 
     from smpo.components.objectives import SmPO
 

@@ -285,9 +285,7 @@ def test_judges_are_known_by_what_they_are_and_not_by_their_cards(here):
     before = recorded(data)
     data["judgements"][0]["name"] = "clip-preference"
     first, second = agreements(before, recorded(data))
-    assert (
-        (first.judge, second.judge) == ("plane-radius", "plane-on-axis") and first.bitwise and second.bitwise
-    )
+    assert (first.judge, second.judge) == ("plane-radius", "plane-on-axis") and first.bitwise and second.bitwise
 
 
 def test_weights_are_compared_by_their_tensors(here):

@@ -171,9 +171,7 @@ def test_inpos_noise_has_the_variance_of_a_ddim_step():
 
     from smpo.maths.mixing import inpo_noise
 
-    theirs = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False
-    )
+    theirs = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False)
     t = torch.tensor([1, 301, 601])
     zero, one = torch.zeros(3, 1), torch.ones(3, 1)
     ours = inpo_noise(zero, one, t, SCHEDULE, delta=100, scale=0.1).flatten()

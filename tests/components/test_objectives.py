@@ -120,9 +120,7 @@ def test_golden_inversion_dpo_with_two_levels_a_pair():
     distance = torch.tensor([*golden["dw"], *golden["dl"]], dtype=torch.float64)  # [2 * levels * 1]
     policy = distance.sqrt().reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
     t = torch.tensor(golden["timesteps"] * 2)
-    seen = Predicted(
-        policy * 0, policy, policy * 0, t, abar=NoiseSchedule.scaled_linear().alphas_cumprod[t], levels=2
-    )
+    seen = Predicted(policy * 0, policy, policy * 0, t, abar=NoiseSchedule.scaled_linear().alphas_cumprod[t], levels=2)
     out = InversionDPO(beta=2000, levels=2)(seen, torch.ones(1, dtype=torch.float64))
     assert float(out.loss) == pytest.approx(golden["loss"], abs=1e-10)
     assert float(out.margin) == pytest.approx(golden["inside"], abs=1e-10)
@@ -151,9 +149,7 @@ def test_reductions(p):
     torch.testing.assert_close(cdpo[decided], dpo[decided])
     one = DSPO(beta=1e-12)(see, p).loss
     torch.testing.assert_close(one, SupervisedFineTuning()(see, p).loss, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        MaPO(beta=1e-12)(see, p).loss, SupervisedFineTuning()(see, p).loss, rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(MaPO(beta=1e-12)(see, p).loss, SupervisedFineTuning()(see, p).loss, rtol=1e-6, atol=1e-6)
 
 
 def test_dpo_with_pseudo_labels_is_the_sign_of_smpos_weight():
@@ -182,9 +178,7 @@ def test_robust_dpo_is_unbiased_for_flipped_labels():
 @pytest.mark.parametrize("objective", ALL, ids=repr)
 def test_swapping_the_pair_changes_nothing(objective):
     see, p = pairs(), torch.tensor([0.9, 0.3, 0.5], dtype=torch.float64)
-    torch.testing.assert_close(
-        objective(see, p).loss, objective(see.swapped(), 1 - p).loss, rtol=0, atol=1e-13
-    )
+    torch.testing.assert_close(objective(see, p).loss, objective(see.swapped(), 1 - p).loss, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("objective", ALL, ids=repr)
@@ -198,9 +192,7 @@ def test_permuting_the_batch_permutes_the_losses(objective):
         reference=see.reference[both],
         abar=see.abar[both],
     )
-    torch.testing.assert_close(
-        objective(see, p).loss[order], objective(moved, p[order]).loss, rtol=0, atol=1e-13
-    )
+    torch.testing.assert_close(objective(see, p).loss[order], objective(moved, p[order]).loss, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("objective", ALL, ids=repr)
@@ -218,9 +210,7 @@ def test_a_tie_at_the_reference_teaches_nothing(objective):
     assert float(policy.grad.abs().max()) == 0
 
 
-@pytest.mark.parametrize(
-    "objective", [o for o in ALL if o.needs_reference and o.use != "inversion-dpo"], ids=repr
-)
+@pytest.mark.parametrize("objective", [o for o in ALL if o.needs_reference and o.use != "inversion-dpo"], ids=repr)
 def test_learning_lowers_the_preferred_error(objective):
     """From the reference, a step down the loss denoises the preferred image better: all agree where to go."""
     see, p = pairs(), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)

@@ -31,9 +31,7 @@ def test_moments_of_a_byte_go_where_adamw_goes():
     assert (small - whole).norm() < 0.05 * whole.norm()
     assert not torch.equal(small, whole)
     first, _ = descended(AdamW8bit(), 1)
-    assert torch.allclose(first, descended(AdamW(), 1)[0], atol=2e-5), (
-        "the first step is lr in each direction"
-    )
+    assert torch.allclose(first, descended(AdamW(), 1)[0], atol=2e-5), "the first step is lr in each direction"
     (state,) = rule.state.values()
     held = sum(value.numel() * value.element_size() for name, value in state.items() if name in KEPT)
     assert held == pytest.approx(AdamW8bit.state_bytes * 64 * 128)
@@ -72,9 +70,7 @@ def test_without_the_package_it_is_said_and_how_to_get_it(monkeypatch, tmp_path,
     for command in ("plan", "run"):
         said = smpo(capfd, command, *sets)
         assert said.code == 3
-        assert "`adamw-8bit` needs `bitsandbytes`, which is not installed" in " ".join(
-            (said.err + said.out).split()
-        )
+        assert "`adamw-8bit` needs `bitsandbytes`, which is not installed" in " ".join((said.err + said.out).split())
         assert "smpo[8bit]" in said.err + said.out
     with pytest.raises(MachineError, match="bitsandbytes"):
         AdamW8bit().build([torch.nn.Parameter(torch.ones(2))], 1e-3)

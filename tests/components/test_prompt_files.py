@@ -30,9 +30,7 @@ GENEVAL = [
         "prompt": "a photo of two cats",
     },
 ]
-DRAWBENCH = (
-    "Prompts,Category\nA red colored car.,Colors\n,Colors\nHovering cow abducting aliens.,Conflicting\n"
-)
+DRAWBENCH = "Prompts,Category\nA red colored car.,Colors\n,Colors\nHovering cow abducting aliens.,Conflicting\n"
 CARDS = {
     "parti": ("PartiPrompts.tsv", PARTI, ["Abstract", "World Knowledge"]),
     "geneval": ("evaluation_metadata.jsonl", "\n".join(map(json.dumps, GENEVAL)), ["single_object", "counting"]),
@@ -63,9 +61,7 @@ def test_published_tables_are_read_by_their_cards(card, tmp_path):
 
 def test_texts_are_read_as_they_were_written(tmp_path):
     (tmp_path / "PartiPrompts.tsv").write_text(PARTI)
-    found = TablePrompts(
-        path=str(tmp_path / "PartiPrompts.tsv"), column="Prompt", category="Challenge"
-    ).load()
+    found = TablePrompts(path=str(tmp_path / "PartiPrompts.tsv"), column="Prompt", category="Challenge").load()
     assert [prompt.text for prompt in found] == ["bond", 'a "quoted" sign, with a comma']
     assert found[1].category == "Writing & Symbols"
 
@@ -131,9 +127,7 @@ def test_a_plan_fetches_no_prompts(tmp_path, monkeypatch):
 def test_what_isnt_here_is_said_before_anything_runs(tmp_path):
     found = prompts_of(tmp_path, "parti")
     assert "nateraw/parti-prompts" in found.check() and "HF_HUB_OFFLINE" in found.check()
-    assert (
-        "no prompts at" in prompts_of(tmp_path, f"{{use: geneval, path: {tmp_path / 'none.jsonl'}}}").check()
-    )
+    assert "no prompts at" in prompts_of(tmp_path, f"{{use: geneval, path: {tmp_path / 'none.jsonl'}}}").check()
 
 
 @pytest.mark.parametrize(

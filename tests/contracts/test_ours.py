@@ -175,9 +175,7 @@ class TestPruners(Ours, PrunerContract):
 
 
 def test_a_contract_without_a_component_says_what_is_missing(pytester):
-    pytester.makepyfile(
-        "from smpo.testing import ComponentContract\nclass TestMine(ComponentContract):\n    pass\n"
-    )
+    pytester.makepyfile("from smpo.testing import ComponentContract\nclass TestMine(ComponentContract):\n    pass\n")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-q")
     result.assert_outcomes(errors=5)
     result.stdout.fnmatch_lines(["*TestMine needs a fixture `component`*"])

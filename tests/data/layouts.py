@@ -52,8 +52,7 @@ def pickapic(folder: Path, rows: Rows) -> PlacedData:
 def chosen(folder: Path, rows: Rows) -> PlacedData:
     folder.mkdir(parents=True, exist_ok=True)
     listed = [
-        {"words": p, "good": {"bytes": w, "path": None}, "bad": {"bytes": x, "path": "x.jpg"}}
-        for p, w, x in rows
+        {"words": p, "good": {"bytes": w, "path": None}, "bad": {"bytes": x, "path": "x.jpg"}} for p, w, x in rows
     ]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.schema([("words", pa.string()), ("good", image), ("bad", image)])
@@ -63,8 +62,7 @@ def chosen(folder: Path, rows: Rows) -> PlacedData:
 
 def imagefolder(folder: Path, rows: Rows) -> PlacedData:
     lines = [
-        json.dumps({"prompt": p, "chosen_file_name": w, "rejected_file_name": x})
-        for p, w, x in files(folder, rows)
+        json.dumps({"prompt": p, "chosen_file_name": w, "rejected_file_name": x}) for p, w, x in files(folder, rows)
     ]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return ImageFolder(path=str(folder))

@@ -9,8 +9,7 @@ from smpo.data.pairs.pickapic import read_pickapic
 from smpo.data.sources.pickapic import count_rows
 
 FOLDER = Path(
-    os.environ.get("SMPO_EMOJI_PAIRS")
-    or Path(__file__).resolve().parents[3] / "shared" / "data" / "emoji_pairs"
+    os.environ.get("SMPO_EMOJI_PAIRS") or Path(__file__).resolve().parents[3] / "shared" / "data" / "emoji_pairs"
 )
 
 pytestmark = pytest.mark.skipif(not (FOLDER / "train.parquet").exists(), reason="no emoji_pairs here")

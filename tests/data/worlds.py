@@ -40,9 +40,7 @@ def jpeg(number: int, width: int = 24, height: int = 16) -> bytes:
     return stream.getvalue()
 
 
-def vote(
-    caption: str | None, first: bytes, second: bytes, label: float = 1.0, **changes: Any
-) -> dict[str, Any]:
+def vote(caption: str | None, first: bytes, second: bytes, label: float = 1.0, **changes: Any) -> dict[str, Any]:
     """One row: `label` of the vote goes to the first image."""
     uids = [hashlib.md5(data).hexdigest() for data in (first, second)]
     row = {
@@ -70,13 +68,10 @@ class Points:
 
     def __init__(self, pairs: int = 10, prompts: int = 4) -> None:
         generator = np.random.default_rng(0)
-        self.points = {
-            content_id(point): point for point in generator.normal(size=(2 * pairs, 2)).astype(np.float32)
-        }
+        self.points = {content_id(point): point for point in generator.normal(size=(2 * pairs, 2)).astype(np.float32)}
         names = list(self.points)
         self.pairs = [
-            Pair(f"pair{i}", f"prompt {i % prompts}", names[2 * i], names[2 * i + 1], 1.0)
-            for i in range(pairs)
+            Pair(f"pair{i}", f"prompt {i % prompts}", names[2 * i], names[2 * i + 1], 1.0) for i in range(pairs)
         ]
         self.digest = f"points-{pairs}-{prompts}"
         self.report: dict[str, Any] = {}
@@ -94,9 +89,7 @@ class Points:
 class Judge:
     """A `Scorer`: the first coordinate, and how often it was asked; dies when asked once too often."""
 
-    def __init__(
-        self, key: str = "judge", dies_after: int | None = None, nan_at: float | None = None
-    ) -> None:
+    def __init__(self, key: str = "judge", dies_after: int | None = None, nan_at: float | None = None) -> None:
         self.key, self.asked, self.dies_after, self.nan_at = key, 0, dies_after, nan_at
 
     def __call__(self, pictures: Sequence[Any], prompts: Sequence[str]) -> Tensor:

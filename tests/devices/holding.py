@@ -39,9 +39,7 @@ class Unmet:
     """An accelerator as far as `apart` needs one."""
 
     def no_sync(self, network: nn.Module):
-        return (
-            network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
-        )
+        return network.no_sync() if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 class Held(TorchDispatchMode):

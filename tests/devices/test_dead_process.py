@@ -281,9 +281,7 @@ def threads():
 def test_they_meet_when_all_are_there(pair):
     first, second = pair
     came = []
-    other = threading.Thread(
-        target=lambda: (time.sleep(0.3), came.append(1), second.barrier(), second.barrier())
-    )
+    other = threading.Thread(target=lambda: (time.sleep(0.3), came.append(1), second.barrier(), second.barrier()))
     other.start()
     first.barrier()
     assert came, "not before the other"

@@ -10,8 +10,7 @@ from tests.cli.words import smpo
 from tests.devices.launching import SHAPES, SMPO, kill, only_run, ran, start
 
 SPEC = (
-    SHAPES
-    + "evaluate: {prompts: {use: shapes-prompts}, rewards: [shapes-reward], steps: 3, guidance: 3, limit: 18}\n"
+    SHAPES + "evaluate: {prompts: {use: shapes-prompts}, rewards: [shapes-reward], steps: 3, guidance: 3, limit: 18}\n"
 )
 BATCH = 4
 
@@ -67,9 +66,7 @@ def test_one_of_them_dies(tmp_path, rank):
     assert time.monotonic() - began < 60 and process.returncode == 1
     assert f"error: process {rank} of 2" in said and "Traceback" not in said
     run = only_run(tmp_path)
-    assert (run / "checkpoints/step-00000003/manifest.json").exists() and not (
-        run / "evaluation.json"
-    ).exists()
+    assert (run / "checkpoints/step-00000003/manifest.json").exists() and not (run / "evaluation.json").exists()
 
     said = ran(*SMPO, *words, "--resume", folder=tmp_path)
     assert said.returncode == 0, said.stderr

@@ -101,9 +101,7 @@ def test_the_same_in_float64(plain, exact, capfd, monkeypatch, settings):
         exact.extend(done(plain, capfd, "exact", ADAMW))
     assert curve == {key: pytest.approx(value, **LOGGED) for key, value in exact[0].items()}
     for name, tensor in exact[1].items():
-        torch.testing.assert_close(
-            weights[name], tensor, rtol=0, atol=AVERAGE if "average" in name else WEIGHTS
-        )
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=AVERAGE if "average" in name else WEIGHTS)
 
 
 @pytest.fixture(scope="module")

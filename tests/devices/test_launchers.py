@@ -46,9 +46,7 @@ def same(folder, alone):
     run = only_run(folder)
     assert distance(run, alone) < TOLERANCE
     assert json.loads((run / "status.json").read_text())["state"] == "done"
-    one, two = (
-        [json.loads(line) for line in (r / "metrics.jsonl").read_text().splitlines()] for r in (alone, run)
-    )
+    one, two = ([json.loads(line) for line in (r / "metrics.jsonl").read_text().splitlines()] for r in (alone, run))
     assert [line["step"] for line in one] == [line["step"] for line in two], "one process wrote, once"
     for before, after in zip(one, two, strict=True):
         for name, value in before.items():
@@ -79,9 +77,7 @@ def test_devices(tmp_path, alone, words):
     said = ran(*SMPO, *words, "--devices", 2, "--set=runtime.micro_batch=4", folder=tmp_path)
     assert said.returncode == 0, said.stderr
     run = same(tmp_path, alone)
-    assert said.stdout.count("2 devices") == 1 and said.stdout.count("win rate [95 %]") == 1, (
-        "one process speaks"
-    )
+    assert said.stdout.count("2 devices") == 1 and said.stdout.count("win rate [95 %]") == 1, "one process speaks"
     assert json.loads((run / "plan.json").read_text())["devices"] == 2
 
 
@@ -122,8 +118,7 @@ def test_srun(tmp_path, alone, words):
     step = {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2"}
     step |= {"SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(free_port())}
     tasks = [
-        start((*SMPO, *words), tmp_path, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), **step)
-        for rank in (1, 0)
+        start((*SMPO, *words), tmp_path, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), **step) for rank in (1, 0)
     ]
     said = [task.communicate(timeout=240) for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], said

@@ -46,9 +46,7 @@ def test_processes_repeat_an_update_together(seen, alone, how):
     losses, weights = alone
     # Float32 sums in another order; AdamW divides each gradient by its own size, so steps differ by as little.
     assert [update["loss"] for update in one["seen"]] == pytest.approx(losses, rel=1e-5)
-    assert torch.allclose(
-        torch.tensor(one["weights"]), weights, rtol=0, atol=2e-5 * float(weights.abs().max())
-    )
+    assert torch.allclose(torch.tensor(one["weights"]), weights, rtol=0, atol=2e-5 * float(weights.abs().max()))
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])

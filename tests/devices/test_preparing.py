@@ -43,9 +43,7 @@ def test_two_processes_fill_the_caches_of_one(tmp_path):
     for cache in ("one", "two"):
         with closing(sqlite3.connect(tmp_path / cache / "scores.db")) as database:
             ((facts,),) = database.execute("SELECT facts FROM provenance")
-        assert {"reward", "dtype", "revision", "device"} <= json.loads(facts).keys(), (
-            "as `smpo score` leaves it"
-        )
+        assert {"reward", "dtype", "revision", "device"} <= json.loads(facts).keys(), "as `smpo score` leaves it"
     (one, shards), (two, shared) = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert shared == 2 * shards, "each process has written some of the images and some of the prompts"
@@ -80,9 +78,7 @@ class Scorer:
 def test_one_of_them_fails_in_words(tmp_path, bad):
     """Said once, and the other doesn't go on with its share, an hour perhaps, before it looks."""
     (tmp_path / "failing.py").write_text(FAILING)
-    spec = SMALL_PLANE.replace(
-        "reward: plane-radius", f"reward: {{use: failing, bad: {bad}}}\nuses: [./failing.py]"
-    )
+    spec = SMALL_PLANE.replace("reward: plane-radius", f"reward: {{use: failing, bad: {bad}}}\nuses: [./failing.py]")
     (tmp_path / "small.yaml").write_text(spec.replace("limit: 200", "limit: 2000"))
     began = time.monotonic()
     said = ran(*SMPO, *WORDS, "--devices=2", folder=tmp_path)
@@ -90,9 +86,7 @@ def test_one_of_them_fails_in_words(tmp_path, bad):
     assert said.stderr.startswith(
         "error: process 1 of 2 failed: failing gave nan" if bad else "error: failing gave nan"
     )
-    assert said.stderr.count("error") == said.stderr.count("help") == 1 and "frame #" not in said.stderr, (
-        said.stderr
-    )
+    assert said.stderr.count("error") == said.stderr.count("help") == 1 and "frame #" not in said.stderr, said.stderr
 
 
 @pytest.mark.slow

@@ -81,9 +81,7 @@ def test_saved_on_one_and_resumed_on_two(tmp_path, alone, words):
     assert said.returncode == 0, said.stderr
     same(run, alone)
     cost, found = (json.loads((run / name).read_text()) for name in ("cost.json", "evaluation.json"))
-    assert cost["pictures"] >= len(found["prompts"]), (
-        "those of a policy that was put together again are counted, too"
-    )
+    assert cost["pictures"] >= len(found["prompts"]), "those of a policy that was put together again are counted, too"
 
 
 @pytest.mark.slow

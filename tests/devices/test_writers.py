@@ -122,9 +122,7 @@ def test_rolling_back_waits_for_the_checkpoint_that_is_being_written(monkeypatch
     """By the main process, in the background: another one would read the checkpoint before it."""
     order = []
     keeper = SimpleNamespace(wait=lambda: order.append("written"))
-    monkeypatch.setattr(
-        checkpoint, "restore", lambda *_, **how: order.append("read") or checkpoint.Restored(3)
-    )
+    monkeypatch.setattr(checkpoint, "restore", lambda *_, **how: order.append("read") or checkpoint.Restored(3))
     rolled = MagicMock()
     rolled.liveness.barrier = lambda: order.append("met")
     assert roll_back(rolled, keeper) == 3

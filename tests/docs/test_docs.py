@@ -95,9 +95,7 @@ def test_generated_pages_are_fresh():
     spec.loader.exec_module(module)
     made = module.pages()
     assert set(made) == GENERATED
-    stale = [
-        n for n, text in made.items() if (HERE / "docs/reference" / n).read_text(encoding="utf-8") != text
-    ]
+    stale = [n for n, text in made.items() if (HERE / "docs/reference" / n).read_text(encoding="utf-8") != text]
     assert not stale, "run `nox -s schema`"
 
 

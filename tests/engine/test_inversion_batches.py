@@ -55,9 +55,7 @@ def test_windows_and_portions_do_not_change_the_result(objective, single, window
 def test_a_window_fills_its_passes():
     """One pair at a time, a pass holds 2 images and most are wasted on those that have arrived; together, all but the
     last pass of a hop are full."""
-    alone, together = (
-        toy_session(SmPO(beta=50), ReNoise(steps=10), steps=1, batch=32, micro=2) for _ in range(2)
-    )
+    alone, together = (toy_session(SmPO(beta=50), ReNoise(steps=10), steps=1, batch=32, micro=2) for _ in range(2))
     alone.window = 2
     few, many = counted(together), counted(alone)
     list(fit(alone)), list(fit(together))
@@ -152,9 +150,7 @@ def test_a_walk_with_many_timesteps_has_the_expected_gradient_of_many_walks():
         assert (estimate - exact).norm() < 0.1 * exact.norm()
 
 
-@pytest.mark.parametrize(
-    "inversion", [NoInversion(), DDIMInversion(steps=4, extra_noise=0.1), ReNoise(steps=4)]
-)
+@pytest.mark.parametrize("inversion", [NoInversion(), DDIMInversion(steps=4, extra_noise=0.1), ReNoise(steps=4)])
 @pytest.mark.parametrize("objective", [SmPO(beta=50), InversionDPO(levels=2), DiffusionKTO(beta=50)])
 def test_several_timesteps_train_like_any_other(objective, inversion):
     whole, other = (moved(toy_session(objective, inversion, micro=m, exact=True)) for m in (8, 2))

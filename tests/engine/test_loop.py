@@ -64,9 +64,7 @@ def test_first_loss_is_known_and_training_moves_the_policy_only(objective, inver
         assert reports[0].metrics["margin"] == pytest.approx(0, abs=1e-6)
         assert reports[0].metrics["implicit_accuracy"] == 0.5, "a margin of zero is half right"
     assert not torch.equal(before, weights(session))
-    assert all(
-        torch.equal(a, b) for a, b in zip(reference, session.denoiser.reference.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(reference, session.denoiser.reference.parameters(), strict=True))
     assert [r.step for r in reports] == [1, 2, 3, 4, 5]
 
 

@@ -43,12 +43,8 @@ def overflowing(made: Session, *, limit: float = LARGEST, at: set[int] | None = 
     return made
 
 
-def session(
-    scale: float | None = 65536.0, *, objective=None, inversion=None, growth: int = 2000, **more
-) -> Session:
-    made = toy_session(
-        objective or SmPO(beta=50), inversion or ReNoise(steps=3), steps=STEPS, micro=4, **more
-    )
+def session(scale: float | None = 65536.0, *, objective=None, inversion=None, growth: int = 2000, **more) -> Session:
+    made = toy_session(objective or SmPO(beta=50), inversion or ReNoise(steps=3), steps=STEPS, micro=4, **more)
     if scale is not None:
         made.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=growth)
     return made
@@ -201,9 +197,7 @@ def test_stopping_in_the_middle_of_attempts_changes_no_bit(tmp_path):
 
 def test_checkpoints_without_counts_can_be_gone_on_from(tmp_path):
     made = session()
-    earlier = TrainState(
-        *(getattr(state(made), name) for name in ("parameters", "optimiser", "average", "scaler"))
-    )
+    earlier = TrainState(*(getattr(state(made), name) for name in ("parameters", "optimiser", "average", "scaler")))
     next(fit(made))
     save(tmp_path, 1, earlier, spec_hash="x", keep=1)
     again = session()

@@ -33,9 +33,7 @@ def outside(installed, tmp_path):
 
     def call(*words):
         env = {**os.environ, "PYTHONPATH": python_path(installed)}
-        return subprocess.run(
-            [sys.executable, *map(str, words)], capture_output=True, text=True, env=env, cwd=tmp_path
-        )
+        return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, env=env, cwd=tmp_path)
 
     return call
 

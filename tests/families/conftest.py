@@ -155,9 +155,7 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def v_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sd(
-        tmp_path_factory.mktemp("v") / "base", prediction_type="v_prediction", rescale_betas_zero_snr=True
-    )
+    return make_sd(tmp_path_factory.mktemp("v") / "base", prediction_type="v_prediction", rescale_betas_zero_snr=True)
 
 
 @pytest.fixture(scope="session")

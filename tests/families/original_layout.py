@@ -27,8 +27,7 @@ def single_file(
     """Write `pipeline` as one file. `openclip` names the text encoder that has OpenCLIP's names, if one has."""
     xl = hasattr(pipeline, "text_encoder_2")
     tensors = {
-        f"model.diffusion_model.{unet_name(name, pipeline.unet)}": v
-        for name, v in pipeline.unet.state_dict().items()
+        f"model.diffusion_model.{unet_name(name, pipeline.unet)}": v for name, v in pipeline.unet.state_dict().items()
     }
     tensors |= {f"first_stage_model.{_vae(n, v, pipeline.vae)[0]}": _vae(n, v, pipeline.vae)[1]
                 for n, v in pipeline.vae.state_dict().items()}  # fmt: skip
@@ -52,9 +51,7 @@ def unet_name(name: str, unet: Any) -> str:
     if found := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.+)", name):
         place = 1 if found[1] == "attentions" else 2 * int(found[2])
         return f"middle_block.{place}.{_inner(found[1], found[3])}"
-    found = re.fullmatch(
-        r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name
-    )
+    found = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", name)
     assert found is not None, name
     side, block, kind, number, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
     if side == "down":

@@ -123,9 +123,7 @@ def test_memory_that_can_t_be_pinned_is_an_error_in_words(network, monkeypatch) 
         raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ...")
 
     monkeypatch.setattr(offload.torch, "empty", refuse)
-    with pytest.raises(
-        MachineError, match=r"GB of host memory can't be pinned .*: CUDA error: out of memory$"
-    ):
+    with pytest.raises(MachineError, match=r"GB of host memory can't be pinned .*: CUDA error: out of memory$"):
         BlockOffload(network, CPU)
 
 

@@ -120,9 +120,7 @@ def start(one: Any) -> Any:
 @pytest.mark.parametrize("setting", EAGER)
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["whole", "lora"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_first_loss_is_ln_2_to_the_last_bit(
-    setting: str, adapter: Adapter | None, precision: str
-) -> None:
+def test_the_first_loss_is_ln_2_to_the_last_bit(setting: str, adapter: Adapter | None, precision: str) -> None:
     outcome, _ = start(denoiser(SMALL["sdxl"], "cpu", precision, adapter=adapter, **SETTINGS[setting]))
     assert_at_reference(outcome)
 

@@ -58,8 +58,7 @@ def test_the_shipped_denoiser_is_close_to_the_exact_one() -> None:
 
 def test_guidance_pulls_towards_the_prompt(plane: PlaneDenoiser) -> None:
     one, three = (
-        np.array(plane.sample(PROMPTS[:400], range(400), guidance=guidance, steps=20))
-        for guidance in (1.0, 3.0)
+        np.array(plane.sample(PROMPTS[:400], range(400), guidance=guidance, steps=20)) for guidance in (1.0, 3.0)
     )
     conditions = condition_of(PROMPTS[:400])
     assert off_axis(three, conditions).mean() < off_axis(one, conditions).mean() / 2
@@ -175,7 +174,5 @@ def test_making_is_a_function_of_the_seed() -> None:
     made = [pretrain(steps=3, seed=7) for _ in range(2)]
     for one, other in zip(made[0].parameters(), made[1].parameters(), strict=True):
         assert torch.equal(one, other)
-    (first, _, _, votes), (first_again, _, _, votes_again) = (
-        draw_pairs(network, 32, seed=7) for network in made
-    )
+    (first, _, _, votes), (first_again, _, _, votes_again) = (draw_pairs(network, 32, seed=7) for network in made)
     assert np.array_equal(first, first_again) and np.array_equal(votes.first, votes_again.first)

@@ -27,9 +27,7 @@ def test_a_shadow_says_what_the_policy_says_before_and_after_an_update(model, re
     plain = load(folder, precision="bf16")
     shadowed = load(folder, precision="bf16", shadow_weights=True)
     x, t, cond = micro_batch(plain)
-    optimisers = [
-        torch.optim.AdamW(one.network.parameters(), lr=1e-2, fused=True) for one in (plain, shadowed)
-    ]
+    optimisers = [torch.optim.AdamW(one.network.parameters(), lr=1e-2, fused=True) for one in (plain, shadowed)]
     seen = []
     for _ in range(2):
         with torch.no_grad():

@@ -79,9 +79,7 @@ def test_adapters_are_as_large_as_the_formula_says(name: str, dora: bool) -> Non
     stack, reference = opened(name, Adapter(rank=4, dora=dora))
     assert reference is None, "the network with its adapter off is its own reference"
     unet = stack.pipeline.unet
-    widths = [
-        m.norm1.normalized_shape[0] for m in unet.modules() if type(m).__name__ == "BasicTransformerBlock"
-    ]
+    widths = [m.norm1.normalized_shape[0] for m in unet.modules() if type(m).__name__ == "BasicTransformerBlock"]
     assert len(widths) == BLOCKS[name]
     size = sum(4 * (8 * (w + w) - 2 * (w - words)) + dora * 8 * w for w in widths)
     assert numbers(unet, trained=True) == size and numbers(unet, trained=False) == count

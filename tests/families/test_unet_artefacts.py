@@ -156,9 +156,7 @@ def test_a_sample_depends_on_its_prompt_and_seed_and_not_on_its_batch(sd_folder:
     prompts, seeds = ["a", "b", "c"], [1, 2, 2**40 + 3]
     first = together.sample(prompts, seeds, guidance=3.0, steps=2)
     second = apart.sample(prompts[::-1], seeds[::-1], guidance=3.0, steps=2)[::-1]
-    for one, other in zip(
-        first, second, strict=True
-    ):  # rounding may move a value across the border of two bytes
+    for one, other in zip(first, second, strict=True):  # rounding may move a value across the border of two bytes
         assert np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
     assert not np.array_equal(np.asarray(first[0]), np.asarray(first[1]))
 
@@ -173,9 +171,7 @@ def test_sampling_leaves_the_policy_in_place(sd_folder: Path) -> None:
     assert all(p.requires_grad == ("lora_" in name) for name, p in denoiser.network.named_parameters())
 
 
-def test_tiles_and_slices_save_memory_and_change_no_latent(
-    sd_folder: Path, pictures: list[Image.Image]
-) -> None:
+def test_tiles_and_slices_save_memory_and_change_no_latent(sd_folder: Path, pictures: list[Image.Image]) -> None:
     plain = load_unet(sd_folder, resolution=64, runtime=Runtime())
     sliced = load_unet(sd_folder, resolution=64, runtime=Runtime(vae_slicing=True))
     tiled = load_unet(sd_folder, resolution=64, runtime=Runtime(vae_tiling=True))  # its VAE was made for 32

@@ -33,16 +33,12 @@ def test_latents_are_the_vae_s_scaled(sd_folder: Path, pictures: list[Image.Imag
     torch.testing.assert_close(found["std"][1:2], posterior.std * vae.config.scaling_factor)
 
 
-def test_sdxl_s_latents_have_configured_moments_and_are_undone(
-    sdxl_folder: Path, pictures: list[Image.Image]
-) -> None:
+def test_sdxl_s_latents_have_configured_moments_and_are_undone(sdxl_folder: Path, pictures: list[Image.Image]) -> None:
     denoiser = load_unet(sdxl_folder, runtime=Runtime())
     found = denoiser.encode_pictures(pictures[:1], [CENTRE])
     vae = denoiser.stack.pipeline.vae
     raw = vae.encode(place(pictures[0], 32, CENTRE).pixels[None]).latent_dist.mean
-    mean, std = (
-        torch.tensor(vae.config[name]).reshape(1, 4, 1, 1) for name in ("latents_mean", "latents_std")
-    )
+    mean, std = (torch.tensor(vae.config[name]).reshape(1, 4, 1, 1) for name in ("latents_mean", "latents_std"))
     torch.testing.assert_close(found["mean"], (raw - mean) / std * vae.config.scaling_factor)
     again = denoiser.stack.pipeline.image_processor.postprocess(vae.decode(raw).sample, output_type="pt")
     bytes_again = torch.from_numpy(np.array(denoiser.stack.pictures(found["mean"])[0])).permute(2, 0, 1)
@@ -62,9 +58,7 @@ def test_sdxl_is_told_how_images_were_cut(sdxl_folder: Path, pictures: list[Imag
     ]
 
 
-def test_sdxl_can_be_told_what_the_official_code_tells_it(
-    sdxl_folder: Path, pictures: list[Image.Image]
-) -> None:
+def test_sdxl_can_be_told_what_the_official_code_tells_it(sdxl_folder: Path, pictures: list[Image.Image]) -> None:
     real = load_unet(sdxl_folder, runtime=Runtime())
     square = load_unet(sdxl_folder, runtime=Runtime(), reading=LoadOptions(sizes="square"))
     found = square.encode_pictures(pictures, [CENTRE, Placement(crop=(0.0, 0.5), flip=True), CENTRE])

@@ -37,9 +37,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_hub_id_without_a_network_says_how_to_get_it() -> None:
     with pytest.raises(MachineError) as caught:
         load_unet("somebody/some-model", revision="v1", runtime=Runtime())
-    assert caught.value.message.startswith(
-        "the model `somebody/some-model` at revision v1 is not on this machine"
-    )
+    assert caught.value.message.startswith("the model `somebody/some-model` at revision v1 is not on this machine")
     command = (
         "`hf download somebody/some-model --revision v1 --include '*.json' --include '*.txt' "
         "--include '*/model.safetensors' --include '*/diffusion_pytorch_model.safetensors'`"
@@ -80,9 +78,7 @@ def test_what_the_hub_refuses_is_told_in_words(
     assert advice in (caught.value.help or "")
 
 
-def test_a_hub_id_is_found_in_the_cache(
-    sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_id_is_found_in_the_cache(sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = tmp_path / "models--somebody--some-model"
     commit = "0" * 40
     shutil.copytree(sd_folder, repo / "snapshots" / commit)
@@ -155,9 +151,7 @@ def test_what_a_scheduler_does_not_say_can_be_told(sd_folder: Path, tmp_path: Pa
     assert told.encoder_key == plain.encoder_key and told.weights_key != plain.weights_key
     told.save(tmp_path / "saved")
     again = load_unet(tmp_path / "saved", runtime=Runtime())
-    assert torch.equal(again.schedule.alphas_cumprod, told.schedule.alphas_cumprod), (
-        "strangers sample it right"
-    )
+    assert torch.equal(again.schedule.alphas_cumprod, told.schedule.alphas_cumprod), "strangers sample it right"
     assert again.stack.pipeline.scheduler.config.timestep_spacing == "trailing"
 
 
@@ -166,9 +160,7 @@ def test_schedulers_that_know_no_zero_snr_become_ddim(sd_folder: Path, tmp_path:
     from diffusers import DDIMScheduler, PNDMScheduler
 
     DDIMScheduler.from_pretrained(folder / "scheduler")
-    PNDMScheduler.from_pretrained(folder / "scheduler", skip_prk_steps=True).save_pretrained(
-        folder / "scheduler"
-    )
+    PNDMScheduler.from_pretrained(folder / "scheduler", skip_prk_steps=True).save_pretrained(folder / "scheduler")
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", "PNDMScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
@@ -177,9 +169,7 @@ def test_schedulers_that_know_no_zero_snr_become_ddim(sd_folder: Path, tmp_path:
     assert type(scheduler) is DDIMScheduler and scheduler.config.clip_sample is False
     assert float(scheduler.alphas_cumprod[-1]) < 1e-6 and float(told.schedule.alphas_cumprod[-1]) == 0
     told.save(tmp_path / "saved")
-    assert (
-        json.loads((tmp_path / "saved" / "model_index.json").read_text())["scheduler"][1] == "DDIMScheduler"
-    )
+    assert json.loads((tmp_path / "saved" / "model_index.json").read_text())["scheduler"][1] == "DDIMScheduler"
 
 
 def test_another_autoencoder_takes_the_place_of_the_folder_s(sd_folder: Path, tmp_path: Path) -> None:
@@ -193,8 +183,7 @@ def test_another_autoencoder_takes_the_place_of_the_folder_s(sd_folder: Path, tm
     other.save_pretrained(tmp_path / "vae")
     plain = load_unet(sd_folder, runtime=Runtime())
     found = [
-        load_unet(sd_folder, runtime=Runtime(), extras=Extras(vae=str(place)))
-        for place in (tmp_path / "vae", tmp_path)
+        load_unet(sd_folder, runtime=Runtime(), extras=Extras(vae=str(place))) for place in (tmp_path / "vae", tmp_path)
     ]
     assert {one.stack.latent_scale().factor for one in found} == {0.5}
     assert found[0].encoder_key == found[1].encoder_key != plain.encoder_key

@@ -49,9 +49,7 @@ def gradients(denoiser: UNetDenoiser) -> dict[str, Tensor]:
     x, t, cond = micro_batch(denoiser)
     target = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     policy = denoiser.predict(x, t, cond)
-    reference = denoiser.predict(
-        x, t, cond, reference=True
-    )  # adapters go off and on between forward and backward
+    reference = denoiser.predict(x, t, cond, reference=True)  # adapters go off and on between forward and backward
     error_gap(target, policy, reference).sum().backward()
     return {name: p.grad for name, p in denoiser.network.named_parameters() if p.grad is not None}
 
@@ -111,9 +109,7 @@ def test_gradients_reach_trained_parameters_and_no_others(sd_folder: Path) -> No
 
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradient_checkpointing_changes_nothing(
-    sd_folder: Path, adapter: Adapter | None, precision: str
-) -> None:
+def test_gradient_checkpointing_changes_nothing(sd_folder: Path, adapter: Adapter | None, precision: str) -> None:
     def run(checkpointing: bool) -> dict[str, Tensor]:
         runtime = Runtime(precision=precision, gradient_checkpointing=checkpointing)  # type: ignore[arg-type]
         denoiser = load_unet(sd_folder, adapter=adapter, runtime=runtime)
@@ -202,9 +198,7 @@ def test_a_wrapped_policy_is_used_with_gradients_and_only_then(sd_folder: Path) 
 
 
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["full", "lora"])
-def test_distributed_data_parallel_sees_all_gradients(
-    sd_folder: Path, adapter: Adapter | None, tmp_path: Path
-) -> None:
+def test_distributed_data_parallel_sees_all_gradients(sd_folder: Path, adapter: Adapter | None, tmp_path: Path) -> None:
     """Adapters go off and on between forward and backward: the reducer must not lose its parameters."""
     alone = load_unet(sd_folder, adapter=adapter, runtime=Runtime())
     nudge(alone)

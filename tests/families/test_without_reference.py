@@ -36,9 +36,7 @@ def test_plane_fetches_the_base_it_did_not_hold() -> None:
         Conditioning({"condition": torch.arange(3)}),
     )
     disturbed(lean.policy)
-    assert weights_alive(full) == 2 * weights_alive(lean), (
-        "training and the policy's samples need no second one"
-    )
+    assert weights_alive(full) == 2 * weights_alive(lean), "training and the policy's samples need no second one"
     with torch.no_grad():
         ours, theirs = lean.predict(x, t, cond, reference=True), full.predict(x, t, cond)
     assert torch.equal(ours, theirs)

@@ -41,9 +41,7 @@ def numbers(device: torch.device) -> Callable[[], None]:
 
     def judged() -> None:
         if not _computes(device):
-            pytest.skip(
-                "facts were collected; kernels don't run on this device, so there are no numbers to judge"
-            )
+            pytest.skip("facts were collected; kernels don't run on this device, so there are no numbers to judge")
 
     return judged
 

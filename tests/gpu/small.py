@@ -94,6 +94,4 @@ def trained(live: LiveRun) -> dict[str, Tensor]:
     """What was trained, and its average, on the CPU."""
     average = live.session.average
     found = {name: p.detach().cpu().clone() for name, p in live.parameters.items()}
-    return found | (
-        {} if average is None else {f"average/{n}": t.cpu().clone() for n, t in average.shadow.items()}
-    )
+    return found | ({} if average is None else {f"average/{n}": t.cpu().clone() for n, t in average.shadow.items()})

@@ -18,9 +18,7 @@ def followed(models, folder, device, sets):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_cached_run_is_the_exact_run(
-    models, tmp_path, device, numbers, deterministic, precision_of, precision
-):
+def test_a_cached_run_is_the_exact_run(models, tmp_path, device, numbers, deterministic, precision_of, precision):
     sets = [f"train.precision={precision_of(precision)}"]
     exact, weights = followed(models, tmp_path, device, [*sets, CACHED[0]])
     first, _ = followed(models, tmp_path, device, [*sets, *CACHED])
@@ -30,6 +28,4 @@ def test_a_cached_run_is_the_exact_run(
     assert [one["loss"] for one in second] == [one["loss"] for one in exact]
     assert not unlike(weights, cached)
     assert all(one["passes"] > 0 and one["reference_passes"] == 1 for one in first)
-    assert all(one["passes"] == 0 and one["reference_passes"] == 0 for one in second), (
-        "nothing was computed again"
-    )
+    assert all(one["passes"] == 0 and one["reference_passes"] == 0 for one in second), "nothing was computed again"

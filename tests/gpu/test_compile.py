@@ -40,7 +40,5 @@ def test_compiled_inversions_begin_at_ln_2_and_find_the_same_noise(
     assert fast["margin"] == plain["margin"] == 0.0
     assert fast["passes"] == plain["passes"] > 0
     assert fast["tau_squared"] == pytest.approx(plain["tau_squared"], rel=GROWTH * ROUNDING[precision])
-    assert fast["error/winner"] != plain["error/winner"], (
-        "compiled blocks round in another way: they were used"
-    )
+    assert fast["error/winner"] != plain["error/winner"], "compiled blocks round in another way: they were used"
     assert fast["error/winner"] == pytest.approx(plain["error/winner"], rel=GROWTH * ROUNDING[precision])

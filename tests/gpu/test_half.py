@@ -33,9 +33,7 @@ def facts(models, device, way, precision):
     reference = denoiser.predict(x, t, cond, reference=True)
     margin = margins(denoiser.predict(x, t, cond), reference, target)
     (SCALE * torch.nn.functional.softplus(-margin).mean()).backward()
-    gradient = [
-        p.grad.double().flatten().cpu() / SCALE for p in denoiser.network.parameters() if p.grad is not None
-    ]
+    gradient = [p.grad.double().flatten().cpu() / SCALE for p in denoiser.network.parameters() if p.grad is not None]
     move(denoiser, MOVED)
     with torch.no_grad():
         policy = denoiser.predict(x, t, cond)
@@ -65,9 +63,7 @@ def rms(values):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("way", WAYS)
-def test_sixteen_bits_are_off_by_rounding(
-    models, device, numbers, exact_float32, precision_of, exact, way, precision
-):
+def test_sixteen_bits_are_off_by_rounding(models, device, numbers, exact_float32, precision_of, exact, way, precision):
     full, unit = exact(way), UNIT[precision]
     half = facts(models, device, way, precision_of(precision))
     numbers()
@@ -76,13 +72,9 @@ def test_sixteen_bits_are_off_by_rounding(
     noise = float((half["margin"] - full["margin"]).std() / full["margin"].std())
     cosine = float(torch.nn.functional.cosine_similarity(half["gradient"], full["gradient"], dim=0))
     angle = max(0.0, 2 * (1 - cosine)) ** 0.5
-    print(
-        f"{way} {precision}: predictions {off}, move {moved:.2g}, margins {noise:.2g}, gradient {angle:.2g}"
-    )
+    print(f"{way} {precision}: predictions {off}, move {moved:.2g}, margins {noise:.2g}, gradient {angle:.2g}")
     assert moved > unit / 2, "the policy has moved by more than rounding hides"
-    assert 0 < off["policy"] < GROWTH * unit and 0 < off["reference"] < GROWTH * unit, (
-        "of the prediction's size"
-    )
+    assert 0 < off["policy"] < GROWTH * unit and 0 < off["reference"] < GROWTH * unit, "of the prediction's size"
     # Errors of both networks that are independent of each other and of the target, against the move that is the signal.
     assert noise < 2**0.5 * max(off.values()) / moved, "standard deviation, in units of the signal's"
     if (device.type, precision) != ("cpu", "fp16"):  # oneDNN adds up a convolution's fp16 gradients in fp16

@@ -49,9 +49,7 @@ def limit(device, monkeypatch):
 
     def to(size):
         if device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(
-                size / torch.cuda.get_device_properties(device).total_memory
-            )
+            torch.cuda.set_per_process_memory_fraction(size / torch.cuda.get_device_properties(device).total_memory)
             return
         predict = UNetDenoiser.predict
 
@@ -79,7 +77,5 @@ def test_micro_batches_are_halved_until_they_fit(models, tmp_path, device, numbe
     assert live.session.micro_batcher.pairs < PAIRS and live.session.micro_batcher.short
     assert said and all("ran out of memory" in one and "done again" in one for one in said), said
     numbers()
-    assert found == pytest.approx(losses, rel=1e-4), (
-        "sums in another order, through the passes of an inversion"
-    )
+    assert found == pytest.approx(losses, rel=1e-4), "sums in another order, through the passes of an inversion"
     assert distance(after, weights) < WAY * distance(before, weights)

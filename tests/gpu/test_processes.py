@@ -40,10 +40,7 @@ def test_two_processes_on_one_card(models, tmp_path, device, numbers, precision)
     assert all(torch.equal(both[0][name], both[1][name]) for name in weights)
     assert facts[0]["losses"] == pytest.approx(losses, rel=1e-4)
     largest = max(float(tensor.abs().max()) for tensor in weights.values())
-    assert (
-        max(float((both[0][name] - tensor).abs().max()) for name, tensor in weights.items())
-        < WEIGHTS * largest
-    )
+    assert max(float((both[0][name] - tensor).abs().max()) for name, tensor in weights.items()) < WEIGHTS * largest
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])

@@ -37,9 +37,7 @@ def rewards(small_clip, hps, aesthetic, image_reward, mps):  # noqa: F811
 def error(reward, device, pictures):
     """The largest difference of a score on the device from one on the CPU, as a share of the largest score; and the
     scores' spread likewise."""
-    there, here = (
-        reward.load(Runtime(device=where, batch=2))(pictures, PROMPTS) for where in (device.type, "cpu")
-    )
+    there, here = (reward.load(Runtime(device=where, batch=2))(pictures, PROMPTS) for where in (device.type, "cpu"))
     assert there.device.type == "cpu" and there.dtype == torch.float32 and there.shape == (len(PROMPTS),)
     largest = here.abs().max()
     return float((there - here).abs().max() / largest), float(here.std() / largest)

@@ -49,9 +49,7 @@ CASES += [("sd", way, one) for way in WAYS for one in SETTINGS[:2]]
 @pytest.mark.parametrize(
     ("arch", "way", "settings"), CASES, ids=lambda value: words(value) if isinstance(value, dict) else value
 )
-def test_policy_and_reference_are_equal(
-    models, device, numbers, precision_of, arch, settings, way, precision
-):
+def test_policy_and_reference_are_equal(models, device, numbers, precision_of, arch, settings, way, precision):
     denoiser = load(models, arch, device, way=way, precision=precision_of(precision), **settings)
     x, t, cond = asked(denoiser)
     policy, reference = denoiser.predict(x, t, cond), denoiser.predict(x, t, cond, reference=True)

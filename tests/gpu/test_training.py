@@ -13,8 +13,7 @@ from tests.devices.launching import SHAPES, SMPO, only_run, ran
 
 pytestmark = pytest.mark.gpu
 SPEC = (
-    SHAPES
-    + "evaluate: {prompts: {use: shapes-prompts}, rewards: [shapes-reward], steps: 3, guidance: 3, limit: 18}\n"
+    SHAPES + "evaluate: {prompts: {use: shapes-prompts}, rewards: [shapes-reward], steps: 3, guidance: 3, limit: 18}\n"
 )
 FLOAT = 2e-3
 """Of a prediction's error: TensorFloat-32 convolutions (5e-4), through the inversion's passes and three updates."""

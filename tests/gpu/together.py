@@ -38,9 +38,7 @@ def main(device: str, spec: Path, folder: Path, sets: list[str]) -> None:
         "counts": live.session.overflows.state_dict(),
     }
     weights = {name: p.detach().cpu().contiguous() for name, p in live.parameters.items()}
-    save_file(
-        {name.removeprefix("module."): one for name, one in weights.items()}, folder / f"{rank}.safetensors"
-    )
+    save_file({name.removeprefix("module."): one for name, one in weights.items()}, folder / f"{rank}.safetensors")
     (folder / f"{rank}.json").write_text(json.dumps(facts))
     shutdown_process_group()
 

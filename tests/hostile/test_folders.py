@@ -130,9 +130,7 @@ def test_a_damaged_cache_ends_no_run_in_a_traceback(seed, finished, here, capfd)
 
 def test_a_stored_score_that_was_altered_is_noticed(here, capfd):
     with sqlite3.connect("runs/cache/scores.db") as database:
-        database.execute(
-            "UPDATE score SET value = value + 0.001 WHERE image = (SELECT MIN(image) FROM score)"
-        )
+        database.execute("UPDATE score SET value = value + 0.001 WHERE image = (SELECT MIN(image) FROM score)")
     said = smpo(capfd, "run", "small.yaml", "--again", "-q")
     assert said.code == 1 and "the cache is damaged" in said.err
     assert smpo(capfd, "cache", "clean", "runs/cache", "--what", "scores").code == 0
@@ -240,9 +238,7 @@ def test_a_run_writes_only_in_its_folder_and_its_caches(tmp_path, monkeypatch, c
     before = snapshot(tmp_path)
     assert smpo(capfd, "run", "small.yaml", "-q").code == 0
     added = {path for path in snapshot(tmp_path) if path not in before}
-    assert all(
-        path.startswith(("work/runs/small", "work/runs/cache")) or path == "work/runs" for path in added
-    ), added
+    assert all(path.startswith(("work/runs/small", "work/runs/cache")) or path == "work/runs" for path in added), added
 
 
 def snapshot(folder: Path) -> set[str]:
@@ -255,6 +251,4 @@ def test_the_ui_is_bound_to_this_machine(tmp_path):
 
     sqlite3.connect(tmp_path / "mlflow.db").close()
     ui = ui_command(tmp_path, port=45_871)
-    assert ui.command[ui.command.index("--host") + 1] == "127.0.0.1" and ui.url.startswith(
-        "http://127.0.0.1:"
-    )
+    assert ui.command[ui.command.index("--host") + 1] == "127.0.0.1" and ui.url.startswith("http://127.0.0.1:")

@@ -163,9 +163,7 @@ def test_code_beside_weights_is_never_run(sandbox):
     """`auto_map` is how a repository of the hub asks for its own Python to be imported."""
     folder = copied(BASE, sandbox / "copy")
     for part in ("text_encoder", "tokenizer", "unet", "vae"):
-        (folder / part / "evil.py").write_text(
-            "from pathlib import Path\nPath('sprung').touch()\nclass Evil: ...\n"
-        )
+        (folder / part / "evil.py").write_text("from pathlib import Path\nPath('sprung').touch()\nclass Evil: ...\n")
         for config in (folder / part).glob("*config.json"):
             edit(config, auto_map={"AutoModel": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]})
     use_base(folder)
@@ -191,9 +189,7 @@ def test_a_pickle_is_never_opened(ending, sandbox):
     assert not (sandbox / "sprung").exists()
 
 
-@pytest.mark.parametrize(
-    ("source", "file"), [(BASE, "unet"), (BASE, "vae"), (BASE, "text_encoder"), (REWARD, "")]
-)
+@pytest.mark.parametrize(("source", "file"), [(BASE, "unet"), (BASE, "vae"), (BASE, "text_encoder"), (REWARD, "")])
 def test_a_weight_that_is_missing_is_not_made_up(source, file, sandbox):
     """Libraries fill it with random numbers and go on: the reward of a torn file would give scores."""
     from safetensors.torch import load_file, save_file

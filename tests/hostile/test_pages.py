@@ -59,15 +59,9 @@ def assert_harmless(text: str, folder: Path, scripts: int = 0) -> None:
     assert found.tags.count("script") == scripts
     assert not {"iframe", "base", "object", "embed", "form"} & set(found.tags)
     assert not [name for name, _ in found.attributes if name.startswith("on")]
-    assert not [
-        value
-        for name, value in found.attributes
-        if name in ("src", "href") and "javascript:" in value.lower()
-    ]
+    assert not [value for name, value in found.attributes if name in ("src", "href") and "javascript:" in value.lower()]
     assert not [v for n, v in found.attributes if n == "http-equiv" and v.lower() == "refresh"]
-    addresses = "".join(
-        v for n, v in found.attributes if n in ("src", "href", "content", "action", "srcdoc", "style")
-    )
+    addresses = "".join(v for n, v in found.attributes if n in ("src", "href", "content", "action", "srcdoc", "style"))
     assert "evil.example" not in addresses
     assert ">49 " not in text, "a template ran what it was given"
     if CHROMIUM is not None or REQUIRED:
@@ -105,9 +99,7 @@ def test_the_audit_page_of_hostile_pairs(tmp_path, monkeypatch, capfd):
     from smpo.data.audit.rows import read_audit_rows
     from smpo.data.sources.pickapic import pickapic_source
 
-    found = audit(
-        read_audit_rows(pickapic_source(hostile_pairs(tmp_path))), Expected(64, held_out={NASTY[0]: NASTY})
-    )
+    found = audit(read_audit_rows(pickapic_source(hostile_pairs(tmp_path))), Expected(64, held_out={NASTY[0]: NASTY}))
     assert found.findings, "there is something to show"
     found.notes.extend(NASTY)
     assert_harmless(page(NASTY[1], found, None), tmp_path)
@@ -133,13 +125,10 @@ def test_the_comparison_page(tmp_path):
 
     held = contest()
     shown = [
-        Shown(slot, [np.zeros(2, np.float32)] * (len(NASTY) + 1))
-        for slot in slots(held.prompts, images=1, seed=1)
+        Shown(slot, [np.zeros(2, np.float32)] * (len(NASTY) + 1)) for slot in slots(held.prompts, images=1, seed=1)
     ]
     curves = {text: {text: [(0, 1.0), (1, 2.0)]} for text in NASTY}
-    text = compare_page(
-        held, shown, Background(curves, {text: {text: text} for text in NASTY}), title=NASTY[3]
-    )
+    text = compare_page(held, shown, Background(curves, {text: {text: text} for text in NASTY}), title=NASTY[3])
     assert_harmless(text, tmp_path, scripts=2)
 
 
@@ -148,9 +137,7 @@ def test_tables_of_contests_and_ablations_as_markdown(tmp_path):
     from smpo.evaluation.report import comparison_text as contest_text
     from smpo.evaluation.report.markdown import markdown_table
 
-    text = contest_text.markdown(contest()) + markdown_table(
-        [{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY]
-    )
+    text = contest_text.markdown(contest()) + markdown_table([{NASTY[0]: cell, NASTY[1]: cell} for cell in NASTY])
     assert_harmless(f"<html>{markdown.markdown(text, extensions=['tables'])}</html>", tmp_path)
 
 

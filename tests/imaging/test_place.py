@@ -35,9 +35,7 @@ def test_values_and_shape() -> None:
     down=st.floats(0, 1),
     flip=st.booleans(),
 )
-def test_always_a_full_square(
-    width: int, height: int, resolution: int, across: float, down: float, flip: bool
-) -> None:
+def test_always_a_full_square(width: int, height: int, resolution: int, across: float, down: float, flip: bool) -> None:
     placed = place(Image.new("RGB", (width, height), "white"), resolution, Placement((across, down), flip))
     assert placed.pixels.shape == (3, resolution, resolution)
     assert (placed.pixels == 1).all(), "a window beyond the edge would be filled with black"

@@ -27,12 +27,9 @@ def left_by(folder: Path) -> dict[str, Any]:
         "judgements": evaluation["judgements"],
         "drift": evaluation.get("drift"),
         "pictures": {
-            file.relative_to(folder).as_posix(): file.read_bytes()
-            for file in folder.rglob("samples/**/*.png")
+            file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("samples/**/*.png")
         },
-        "log": [
-            _without_clocks(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()
-        ],
+        "log": [_without_clocks(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()],
         "litter": sorted(
             path.name
             for path in folder.rglob("*")

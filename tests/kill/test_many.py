@@ -110,9 +110,7 @@ def torment(folder: Path, spec: str, words: list[str], who: list[list[str]], lot
     pytest.fail("it is over before all of them can be killed")
 
 
-def _all_were_killed(
-    folder: Path, words: list[str], who: list[list[str]], lot: random.Random, patience: float
-) -> bool:
+def _all_were_killed(folder: Path, words: list[str], who: list[list[str]], lot: random.Random, patience: float) -> bool:
     kept = dict[str, int]()
     for victims in [*who, []]:
         if not _attack(folder, words, victims, lot, patience):
@@ -160,11 +158,7 @@ def _kill(victim: str, process: subprocess.Popen[str], folder: Path) -> bool:
     until = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < until:
         for _, said in runs(folder):
-            if (
-                said["state"] == "running"
-                and said["pid"] != process.pid
-                and Path(f"/proc/{said['pid']}").exists()
-            ):
+            if said["state"] == "running" and said["pid"] != process.pid and Path(f"/proc/{said['pid']}").exists():
                 os.kill(said["pid"], signal.SIGKILL)
                 return True
         time.sleep(0.01)
@@ -197,25 +191,17 @@ def rungs(folder: Path) -> Any:
 
 def _without_clocks(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            k: _without_clocks(v)
-            for k, v in value.items()
-            if "seconds" not in k and k not in ("cost", "costs")
-        }
+        return {k: _without_clocks(v) for k, v in value.items() if "seconds" not in k and k not in ("cost", "costs")}
     return [_without_clocks(one) for one in value] if isinstance(value, list) else value
 
 
 def check_store(folder: Path) -> None:
     """Each run once in MLflow, and each of its points once, in the order of the updates."""
     with sqlite3.connect(folder / "runs/mlflow.db") as store:
-        logs = store.execute(
-            "SELECT value, COUNT(*) FROM tags WHERE key = 'smpo.log' GROUP BY value"
-        ).fetchall()
+        logs = store.execute("SELECT value, COUNT(*) FROM tags WHERE key = 'smpo.log' GROUP BY value").fetchall()
         assert all(count == 1 for _, count in logs), "a run is shown twice"
         for (uid,) in store.execute("SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId'").fetchall():
-            assert (
-                store.execute("SELECT status FROM runs WHERE run_uuid = ?", (uid,)).fetchone()[0] != "RUNNING"
-            )
+            assert store.execute("SELECT status FROM runs WHERE run_uuid = ?", (uid,)).fetchone()[0] != "RUNNING"
             points: dict[str, list[int]] = {}
             for key, step in store.execute(
                 "SELECT key, step FROM metrics WHERE run_uuid = ? ORDER BY timestamp, step", (uid,)

@@ -161,9 +161,7 @@ def test_the_plan_is_whole():
 
 
 @FAULT
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.slow if seed > 1 else ()) for seed in HANDS]
-)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow if seed > 1 else ()) for seed in HANDS])
 def test_kills(tmp_path, straight, record_property, seed):
     died = torment(tmp_path, seed)
     assert sorted(died) == sorted(hand(seed))

@@ -94,9 +94,7 @@ def test_the_official_loop_on_the_installed_inverse_scheduler(steps: int, renois
         torch.tensor(TIMESTEPS),
         predict,
         schedule,
-        InversionConfig(
-            steps=steps, convention="ge_0_22", start="one" if one else "alpha0", refinements=int(renoise)
-        ),
+        InversionConfig(steps=steps, convention="ge_0_22", start="one" if one else "alpha0", refinements=int(renoise)),
     )
     torch.testing.assert_close(ours.x_t, torch.cat(ends), atol=1e-13, rtol=1e-13)
 

@@ -19,9 +19,7 @@ def wl(golden):
     c = golden["C_losses"]
     first = torch.tensor(c["winner_first"]["image0_is_first"]).reshape(3, 1, 1, 1)
     one, two = ({k: f64(c[f"{k}{i}"]) for k in ("tau", "pol", "ref")} for i in (0, 1))
-    return {k: torch.where(first, one[k], two[k]) for k in one}, {
-        k: torch.where(first, two[k], one[k]) for k in one
-    }
+    return {k: torch.where(first, one[k], two[k]) for k in one}, {k: torch.where(first, two[k], one[k]) for k in one}
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +83,7 @@ def test_kto_at_the_reference_is_one_half_and_its_baseline_carries_no_gradient()
     assert (loss == 0.5).all()
     assert not baselines.kto_baseline(gap).requires_grad
     assert baselines.kto_baseline(f64([1.0, 2.0])) == 0  # a policy that got worse is not compared with itself
-    weighted = baselines.kto(
-        gap, torch.tensor([1, 0, 1, 0]), 1000.0, weight_desirable=2, weight_undesirable=3
-    )
+    weighted = baselines.kto(gap, torch.tensor([1, 0, 1, 0]), 1000.0, weight_desirable=2, weight_undesirable=3)
     assert weighted.tolist() == [1.0, 1.5, 1.0, 1.5]
     with pytest.raises(ValueError, match="unknown utility"):
         baselines.kto(gap, torch.ones(4), 1.0, utility="bold")

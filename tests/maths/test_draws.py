@@ -10,9 +10,7 @@ def test_a_row_depends_on_its_own_position() -> None:
     together = PositionDraws(3, [5, 6, 7]).normal("noise", (4, 2, 2))
     apart = torch.cat([PositionDraws(3, [i]).normal("noise", (4, 2, 2)) for i in (5, 6, 7)])
     assert torch.equal(together, apart)
-    assert torch.equal(
-        PositionDraws(3, torch.tensor([7, 5])).uniform("t")[1:], PositionDraws(3, [5]).uniform("t")
-    )
+    assert torch.equal(PositionDraws(3, torch.tensor([7, 5])).uniform("t")[1:], PositionDraws(3, [5]).uniform("t"))
 
 
 def test_streams_seeds_and_positions_differ() -> None:
@@ -38,9 +36,7 @@ def test_uniform_fills_its_range() -> None:
     u = PositionDraws(1, range(5000)).uniform("timestep")
     assert u.dtype == torch.float64 and u.min() >= 0 and u.max() < 1
     counts = torch.histc(u, bins=20, min=0, max=1)
-    assert (
-        (counts - 250) ** 2 / 250
-    ).sum() < 50  # chi-square, 19 degrees of freedom: 43.8 at one in a thousand
+    assert ((counts - 250) ** 2 / 250).sum() < 50  # chi-square, 19 degrees of freedom: 43.8 at one in a thousand
 
 
 def test_every_bit_is_fair() -> None:

@@ -82,12 +82,8 @@ def test_four_timesteps_a_trajectory_save_more_than_half() -> None:
     """performance.md's c(4) for SDXL since diffusers 0.22: 16.4 F a sample beside 29.9, the 8 F of gradients included;
     strata make the furthest of four go a little further than chance does."""
     assert 2 * shared_passes(InversionConfig(10, 1, convention="ge_0_22"), 1) + 8 == pytest.approx(29.92)
-    assert 2 * shared_passes(InversionConfig(10, 1, convention="ge_0_22"), 4) + 8 == pytest.approx(
-        17.18, abs=0.01
-    )
-    assert 2 * shared_passes(InversionConfig(5, 1, convention="ge_0_22"), 4) + 8 == pytest.approx(
-        12.8, abs=0.01
-    )
+    assert 2 * shared_passes(InversionConfig(10, 1, convention="ge_0_22"), 4) + 8 == pytest.approx(17.18, abs=0.01)
+    assert 2 * shared_passes(InversionConfig(5, 1, convention="ge_0_22"), 4) + 8 == pytest.approx(12.8, abs=0.01)
 
 
 @given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 5))
@@ -108,9 +104,7 @@ def test_those_that_share_their_way_reuse_what_each_alone_would_have() -> None:
     t = torch.tensor([130, 480, 480, 900, 999])
     options = {"steps": 6, "refinements": 2, "reuse_last": True}
     alone = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, InversionConfig(**options))
-    shared = invert(
-        x0, t, lambda x, t, rows: policy(x, t), schedule, InversionConfig(**options), images=images
-    )
+    shared = invert(x0, t, lambda x, t, rows: policy(x, t), schedule, InversionConfig(**options), images=images)
     torch.testing.assert_close(shared.x_t, alone.x_t, rtol=0, atol=1e-12)
     assert shared.passes < alone.passes
 

@@ -114,8 +114,7 @@ def test_quadratic_grids_ascend_from_the_first_level_and_stay_on_the_table(steps
 
 def test_spacing_is_for_the_exact_convention() -> None:
     assert (
-        dearest(10, 1, spacing="quadratic") == 22
-        and expected_passes(InversionConfig(10, 1, spacing="quadratic")) > 13
+        dearest(10, 1, spacing="quadratic") == 22 and expected_passes(InversionConfig(10, 1, spacing="quadratic")) > 13
     )
     with pytest.raises(ValueError, match="exists to reproduce"):
         itinerary(10, convention="lt_0_22", spacing="quadratic")

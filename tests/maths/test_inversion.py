@@ -169,9 +169,7 @@ def test_a_hop_into_pure_noise_leaves_the_image_behind() -> None:
 )
 def test_impossible_settings_are_refused(options: dict[str, Any], words: str, schedule) -> None:
     with pytest.raises(ValueError, match=words):
-        invert(
-            random(2, 3), torch.tensor([10, 20]), policy, schedule, InversionConfig(**{"steps": 5} | options)
-        )
+        invert(random(2, 3), torch.tensor([10, 20]), policy, schedule, InversionConfig(**{"steps": 5} | options))
 
 
 def test_timesteps_must_match_the_batch(schedule) -> None:

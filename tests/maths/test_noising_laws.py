@@ -98,9 +98,7 @@ def test_mean_cost_over_all_timesteps_is_the_expected_one(schedule) -> None:
 
 
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=5), st.integers(0, 3))
-def test_one_hop_from_the_clean_latent_gives_back_the_predicted_noise(
-    ts: list[int], refinements: int
-) -> None:
+def test_one_hop_from_the_clean_latent_gives_back_the_predicted_noise(ts: list[int], refinements: int) -> None:
     schedule = NoiseSchedule.scaled_linear()
     x0, t = random(len(ts), 4), torch.tensor(ts)
     options: dict[str, Any] = {"steps": 1, "skip_first": True, "refinements": refinements}
@@ -139,9 +137,7 @@ def test_velocity_and_noise_models_walk_the_same_path() -> None:
     one = invert(x0, t, policy, eps_schedule, InversionConfig(steps=10))
     two = invert(x0, t, velocity, v_schedule, InversionConfig(steps=10))
     torch.testing.assert_close(one.x_t, two.x_t)
-    torch.testing.assert_close(
-        ddim_sample(x0, policy, eps_schedule, 10), ddim_sample(x0, velocity, v_schedule, 10)
-    )
+    torch.testing.assert_close(ddim_sample(x0, policy, eps_schedule, 10), ddim_sample(x0, velocity, v_schedule, 10))
 
 
 def test_explicit_weights_override(schedule) -> None:
@@ -152,6 +148,4 @@ def test_explicit_weights_override(schedule) -> None:
     plain = invert(x0, t, policy, schedule, InversionConfig(steps=5, refinements=0))
     first = invert(x0, t, policy, schedule, InversionConfig(steps=5, refinements=1, weights=[1, 0]))
     torch.testing.assert_close(first.x_t, plain.x_t)
-    assert torch.equal(
-        plain.x_t, invert(x0, t, policy, schedule, InversionConfig(steps=5, combine="none")).x_t
-    )
+    assert torch.equal(plain.x_t, invert(x0, t, policy, schedule, InversionConfig(steps=5, combine="none")).x_t)

@@ -11,9 +11,7 @@ from tests.pipelines.worlds import make_pickscore, make_sd, make_sdxl, make_vote
 
 ARCHITECTURES = {
     "sd15": make_sd,
-    "sd2": lambda folder: make_sd(
-        folder, linear=True, prediction_type="v_prediction", rescale_betas_zero_snr=True
-    ),
+    "sd2": lambda folder: make_sd(folder, linear=True, prediction_type="v_prediction", rescale_betas_zero_snr=True),
     "sdxl": make_sdxl,
 }
 

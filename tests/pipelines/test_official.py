@@ -56,9 +56,7 @@ def official_loop(
             dice = PositionDraws(SEED, [position])
             row = rows[order(range(position, position + 1))[0]]
             prompt = "" if dice.uniform("prompt-dropout").item() < 0.2 else row["prompt"]
-            ids = pipe.tokenizer(
-                [prompt], padding="max_length", truncation=True, max_length=77, return_tensors="pt"
-            )
+            ids = pipe.tokenizer([prompt], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
             with torch.no_grad():
                 words = pipe.text_encoder(ids.input_ids)[0].repeat(2, 1, 1)
                 # The dice are thrown for the images in the order in which the votes name them; the code's own winner
@@ -84,9 +82,7 @@ def official_loop(
                 original = reference(x, times, words).sample
             error = (target - output).double().square().mean((1, 2, 3))
             base = (target - original).double().square().mean((1, 2, 3))
-            inside = (
-                -0.5 * BETA * (2 * GAMMA * row["p"] - GAMMA) * ((error[0] - base[0]) - (error[1] - base[1]))
-            )
+            inside = -0.5 * BETA * (2 * GAMMA * row["p"] - GAMMA) * ((error[0] - base[0]) - (error[1] - base[1]))
             loss = -torch.nn.functional.logsigmoid(inside)
             (loss / BATCH).backward()
             total += loss.item() / BATCH

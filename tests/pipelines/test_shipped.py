@@ -34,9 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("sdxl_recommended", ["bf16"], marks=pytest.mark.slow),
     ],
 )
-def test_it_runs_to_its_end(
-    place: Path, tmp_path: Path, monkeypatch, capfd, name: str, kept: list[str]
-) -> None:
+def test_it_runs_to_its_end(place: Path, tmp_path: Path, monkeypatch, capfd, name: str, kept: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
     lora = ", lora: {rank: 16}" if name == "sdxl_smpo_24gb" else ""
     reward = f"{{use: clip-preference, weights: {place / 'weights'}, processor: {place / 'processor'}}}"
@@ -51,9 +49,7 @@ def test_it_runs_to_its_end(
         *([] if "bf16" in kept else ["train.precision=bf16"]),  # theirs is fp16, which wants a GPU
         *(["train.holdout=2"] if name.endswith("recommended") else []),
     ]  # fmt: skip
-    said = smpo(
-        capfd, "run", EXPERIMENTS / f"{name}.yaml", "-q", *(word for one in sets for word in ("-s", one))
-    )
+    said = smpo(capfd, "run", EXPERIMENTS / f"{name}.yaml", "-q", *(word for one in sets for word in ("-s", one)))
     assert said.code == 0, said.err
     (run,) = Path("runs").glob("*/*-1")
     resolved = (run / "resolved.yaml").read_text()

@@ -103,10 +103,7 @@ def test_no_sizes_are_no_part_of_the_identity(place: Path) -> None:
 
 def test_squares_after_training_on_buckets_are_doubtful(place: Path) -> None:
     def told(*sets: str) -> bool:
-        return any(
-            "the evaluation draws squares" in warning
-            for warning in make_plan(resolved(place, *sets)).warnings
-        )
+        return any("the evaluation draws squares" in warning for warning in make_plan(resolved(place, *sets)).warnings)
 
     assert told() and not told(asked()) and not told("data.buckets=null")
 

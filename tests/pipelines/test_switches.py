@@ -55,8 +55,7 @@ WAYS = {"whole": "", "LoRA": ", lora: {rank: 4}", "DoRA": ", lora: {rank: 4, dor
 @pytest.fixture(scope="module")
 def plain(place: Path) -> dict[str, Curve]:
     return {
-        way: curve(place, f"{{use: stable-diffusion, weights: {place / 'sdxl'}{lora}}}")
-        for way, lora in WAYS.items()
+        way: curve(place, f"{{use: stable-diffusion, weights: {place / 'sdxl'}{lora}}}") for way, lora in WAYS.items()
     }
 
 
@@ -73,9 +72,7 @@ def plain(place: Path) -> dict[str, Curve]:
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
-def test_a_switch_changes_no_digit(
-    place: Path, plain: dict[str, Curve], way: str, switches: list[str]
-) -> None:
+def test_a_switch_changes_no_digit(place: Path, plain: dict[str, Curve], way: str, switches: list[str]) -> None:
     model = f"{{use: stable-diffusion, weights: {place / 'sdxl'}{WAYS[way]}}}"
     losses, weights = curve(place, model, *(f"runtime.{one}" for one in switches))
     assert losses == plain[way][0] and torch.equal(weights, plain[way][1])
@@ -85,9 +82,7 @@ def test_a_switch_changes_no_digit(
 def test_a_single_file_trains_like_its_folder(place: Path) -> None:
     wide: dict[str, Any] = {"channels": (32, 64), "groups": 32}
     folder = make_sd(place / "sd", width=64, **wide)
-    file = single_file(
-        DiffusionPipeline.from_pretrained(folder, dtype=torch.float32), place / "sd.safetensors"
-    )
+    file = single_file(DiffusionPipeline.from_pretrained(folder, dtype=torch.float32), place / "sd.safetensors")
     from_folder = curve(place, f"{{use: stable-diffusion, weights: {folder}}}")
     from_file = curve(place, f"{{use: stable-diffusion, weights: {file}, config: {folder}}}")
     assert from_file[0] == from_folder[0] and torch.equal(from_file[1], from_folder[1])

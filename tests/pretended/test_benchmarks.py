@@ -22,11 +22,7 @@ the option for the others."""
 ON_REQUEST = ("approximate",)
 """Scripts whose committed results are a CPU's, and whose runs take a GPU by `--device cuda` (benchmarks/output.py)."""
 SCRIPTS = sorted(
-    {
-        file.stem
-        for file in BENCHMARKS.glob("*.py")
-        if re.search(r'^\s*\w.*"--device"', file.read_text(), re.M)
-    }
+    {file.stem for file in BENCHMARKS.glob("*.py") if re.search(r'^\s*\w.*"--device"', file.read_text(), re.M)}
     - ELSEWHERE
 )
 

@@ -40,9 +40,7 @@ def test_a_full_disk_is_named(torch_build, monkeypatch, tmp_path):
 
 def test_an_index_without_such_builds_is_an_error_in_pips_words(torch_build, monkeypatch, tmp_path, capfd):
     tried = []
-    monkeypatch.setattr(
-        torch_build, "_pip", lambda *words: tried.append(words[-1]) or "ERROR: No matching one"
-    )
+    monkeypatch.setattr(torch_build, "_pip", lambda *words: tried.append(words[-1]) or "ERROR: No matching one")
     monkeypatch.setattr(torch_build.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e12))
     with pytest.raises(torch_build.Missing, match="no CUDA 13 build of torch: ERROR: No matching one"):
         torch_build.install_torch(tmp_path / "python", tmp_path, tmp_path)

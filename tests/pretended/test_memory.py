@@ -100,9 +100,7 @@ def test_an_offloaded_reference_comes_through_pinned_memory_without_a_wait(true_
 
 
 @pytest.mark.parametrize(("dora", "held_bytes", "peak_bytes"), [(False, 2.2, 3), (True, 4.2, 5)])
-def test_an_adapter_s_frozen_weights_go_to_the_device_in_half_precision(
-    tmp_path, dora, held_bytes, peak_bytes
-):
+def test_an_adapter_s_frozen_weights_go_to_the_device_in_half_precision(tmp_path, dora, held_bytes, peak_bytes):
     """In bf16 two bytes a weight; DoRA measures the weights in float32."""
     from smpo.families.loading import load_unet
     from smpo.kinds import Runtime

@@ -47,9 +47,7 @@ def test_an_adapter_adds_its_own_operators_and_changes_no_other(arch: str, preci
         assert len(found["policy"]) > len(found["reference"]) > 800
 
 
-@pytest.mark.parametrize(
-    "setting", [name for name in SETTINGS if name not in ("as it comes", "offload_reference")]
-)
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if name not in ("as it comes", "offload_reference")])
 @pytest.mark.parametrize(("arch", "precision"), [("sdxl", "bf16"), ("sd15", "fp16")])
 def test_with_each_setting(arch: str, precision: str, setting: str) -> None:
     found = traces(denoiser(ARCHS[arch], "cuda", precision, **SETTINGS[setting]))

@@ -116,12 +116,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_an_entry_point_registers_and_a_broken_one_only_warns(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_point_registers_and_a_broken_one_only_warns(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint(name, value, plugins.GROUP)
-        for name, value in [("acme", package), ("broken", "no_such_package")]
+        EntryPoint(name, value, plugins.GROUP) for name, value in [("acme", package), ("broken", "no_such_package")]
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     for _ in range(2):

@@ -18,9 +18,7 @@ def test_a_setting_that_did_nothing_is_left_out_of_spec_and_identity():
     assert earlier.spec == today.spec and earlier.identity == today.identity
 
 
-@pytest.mark.parametrize(
-    "one", ["runtime.prompts_once=true", "runtime.fused_qkv=0", "inversion.precision=fp8"]
-)
+@pytest.mark.parametrize("one", ["runtime.prompts_once=true", "runtime.fused_qkv=0", "inversion.precision=fp8"])
 def test_with_another_value_it_is_refused(one):
     with pytest.raises(SpecProblems, match="is not a setting of") as caught:
         resolve(PLANE, skeleton=ExperimentSpec, sets=[one])

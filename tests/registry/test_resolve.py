@@ -86,9 +86,7 @@ def test_the_bundle_holds_what_was_typed(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(file.parent)
     Path("b.yaml").write_text("extends: a.yaml\n# mine\nbake: {minutes: 3}")
     bundle = cook(Path("b.yaml"), "bake.heat=210").bundle()
-    assert bundle.startswith(
-        "# b.yaml\nextends: a.yaml\n# mine\nbake: {minutes: 3}\n\n# on the command line:\n"
-    )
+    assert bundle.startswith("# b.yaml\nextends: a.yaml\n# mine\nbake: {minutes: 3}\n\n# on the command line:\n")
     assert "#   --set #1  bake.heat=210\n" in bundle
     assert "# extends a.yaml:\n#   name: supper\n" in bundle
 

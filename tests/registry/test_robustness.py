@@ -126,14 +126,10 @@ def mutants(draw: st.DrawFn) -> str:
     return "".join(lines)
 
 
-@settings(
-    max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=mutants())
 def test_a_damaged_shipped_spec_is_answered_and_runs_nothing(text: str, tmp_path: Path) -> None:
-    (tmp_path / "trap.py").write_text(
-        "from pathlib import Path\nPath(__file__).with_name('sprung').touch()\n"
-    )
+    (tmp_path / "trap.py").write_text("from pathlib import Path\nPath(__file__).with_name('sprung').touch()\n")
     file = tmp_path / "mutant.yaml"
     file.write_text(text, encoding="utf-8", errors="surrogatepass")
     answer(file)
@@ -141,21 +137,13 @@ def test_a_damaged_shipped_spec_is_answered_and_runs_nothing(text: str, tmp_path
 
 
 values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(["smpo", "", "null", "renoise", "x"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["use", "steps", "x"]), inner)
-    ),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["smpo", "", "null", "renoise", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["use", "steps", "x"]), inner),
     max_leaves=6,
 )
 
 
-@settings(
-    max_examples=30, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(
         [

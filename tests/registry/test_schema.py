@@ -73,9 +73,7 @@ def test_mistakes_do_not(tmp_path: Path, text: str) -> None:
 
 
 def test_names_bring_their_summaries() -> None:
-    choices = {
-        one["const"]: one["description"] for one in SCHEMA["properties"]["oven"]["anyOf"] if "const" in one
-    }
+    choices = {one["const"]: one["description"] for one in SCHEMA["properties"]["oven"]["anyOf"] if "const" in one}
     assert choices == {
         "electric": "Heats by wire.",
         "stone": "Keeps its heat for a day.",
@@ -83,9 +81,7 @@ def test_names_bring_their_summaries() -> None:
         "wood": "Heats by fire.",
     }
     assert SCHEMA["properties"]["oven"]["description"] == "Where it gets hot."
-    assert (
-        SCHEMA["definitions"]["Electric"]["properties"]["watts"]["description"] == "Power drawn at full heat."
-    )
+    assert SCHEMA["definitions"]["Electric"]["properties"]["watts"]["description"] == "Power drawn at full heat."
     assert SCHEMA["definitions"]["Electric"]["properties"]["use"]["enum"] == ["electric", "tiny"]
 
 

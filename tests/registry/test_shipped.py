@@ -72,9 +72,7 @@ def test_editors_find_the_schema(spec: Path) -> None:
 def test_the_schema_documents_what_editors_show() -> None:
     steps = SCHEMA["definitions"]["TrainSpec"]["properties"]["steps"]
     assert steps["description"] == "Optimiser updates." and steps["exclusiveMinimum"] == 0
-    models = {
-        one["const"]: one["description"] for one in SCHEMA["properties"]["model"]["anyOf"] if "const" in one
-    }
+    models = {one["const"]: one["description"] for one in SCHEMA["properties"]["model"]["anyOf"] if "const" in one}
     assert models["sdxl"] == "Stable Diffusion XL base 1.0, 1024 px."
     units = SCHEMA["definitions"]["PickAPic"]["properties"]["max_broken"]
     assert (units["minimum"], units["maximum"]) == (0, 1) and "share" in units["description"]

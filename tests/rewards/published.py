@@ -142,7 +142,5 @@ def mps(small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = MPSNetwork(CLIPModel.from_pretrained(small_clip), shaken(CrossModel(32, 2, 3, 40)))
     folder = tmp_path_factory.mktemp("mps")
     # As the port on the hub has it: one more name in front.
-    save_file(
-        {f"mps.{k}": v.contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors"
-    )
+    save_file({f"mps.{k}": v.contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors")
     return folder

@@ -126,11 +126,7 @@ def test_members_are_cards_components_or_settings() -> None:
     )
     first, second, third = (member.reward for member in mix.members)
     assert isinstance(first, ClipPreference) and first.weights == "yuvalkirstain/PickScore_v1"
-    assert (
-        isinstance(second, ClipPreference)
-        and second.file == "HPS_v2.1_compressed.pt"
-        and not second.antialias
-    )
+    assert isinstance(second, ClipPreference) and second.file == "HPS_v2.1_compressed.pt" and not second.antialias
     assert third == PlaneRadius(scale=2.0)
     again = Mix.model_validate_json(mix.model_dump_json())
     assert again == mix, "a resolved spec says everything"
@@ -166,9 +162,7 @@ def test_a_mix_scores_and_checks_its_members(tmp_path: Path) -> None:
     prompt = str(next(iter(CONDITIONS)))
     alone = PlaneRadius().load(Runtime())(points, [prompt])
     torch.testing.assert_close(mix.load(Runtime())(points, [prompt]), alone)
-    absent = Mix.model_validate(
-        {"members": [radius, {"reward": {"use": "clip-preference", "weights": "./nowhere"}}]}
-    )
+    absent = Mix.model_validate({"members": [radius, {"reward": {"use": "clip-preference", "weights": "./nowhere"}}]})
     assert "./nowhere" in (absent.check() or "")
 
 

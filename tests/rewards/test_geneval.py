@@ -38,9 +38,7 @@ def clone(tmp_path, monkeypatch):
     for folder in ("evaluation", "prompts", "detector"):
         (tmp_path / folder).mkdir()
     (tmp_path / "evaluation" / "evaluate_images.py").write_text(textwrap.dedent(SCRIPT))
-    (tmp_path / "prompts" / "evaluation_metadata.jsonl").write_text(
-        "\n".join(map(json.dumps, METADATA)) + "\n"
-    )
+    (tmp_path / "prompts" / "evaluation_metadata.jsonl").write_text("\n".join(map(json.dumps, METADATA)) + "\n")
     (tmp_path / "detector" / "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.pth").write_bytes(b"weights")
     told = {
         "GENEVAL": tmp_path,

@@ -210,12 +210,8 @@ def test_hpsv3_asks_its_package_by_name_and_one_by_one(machine: Path, tmp_path: 
 
 
 def test_the_worker_runs_without_smpo() -> None:
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import smpo_worker; print([*{'smpo'} & {*sys.modules}])"
-    )
-    found = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(WORKERS)], capture_output=True, text=True, check=True
-    )
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import smpo_worker; print([*{'smpo'} & {*sys.modules}])"
+    found = subprocess.run([sys.executable, "-I", "-c", code, str(WORKERS)], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 

@@ -50,10 +50,7 @@ def test_nothing_heavy_is_imported() -> None:
         "tracking.ui",
     ]
     words = f"import sys, {', '.join(f'smpo.{module}' for module in modules)};"
-    code = (
-        words
-        + "smpo.runs.lock.lock_facts(spec='a'); sys.exit(bool({'torch','mlflow','numpy'} & set(sys.modules)))"
-    )
+    code = words + "smpo.runs.lock.lock_facts(spec='a'); sys.exit(bool({'torch','mlflow','numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -93,9 +90,7 @@ def test_secrets_stay_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HF_TOKEN", secret)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     monkeypatch.setenv("HF_ENDPOINT", "https://me:hunter2@hub.example")
-    monkeypatch.setattr(
-        sys, "argv", ["smpo", "--token", "hunter2", "--api-key=hunter2", secret, "-s", "beta=1"]
-    )
+    monkeypatch.setattr(sys, "argv", ["smpo", "--token", "hunter2", "--api-key=hunter2", secret, "-s", "beta=1"])
     _git(project, "remote", "add", "origin", "https://me:hunter2@git.example/x.git")
     text = json.dumps(lock_facts(spec="a", project=project))
     assert "hunter2" not in text and secret not in text

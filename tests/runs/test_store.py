@@ -147,9 +147,7 @@ def test_damaged_status_is_unknown_not_an_error(tmp_path: Path, content: str) ->
         open_run(tmp_path, "toy", HASH)
 
 
-def test_updates_are_rare_on_disk_and_complete_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_updates_are_rare_on_disk_and_complete_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = []
     write = RunFolder.write_text
     monkeypatch.setattr(RunFolder, "write_text", lambda self, *a: (writes.append(a[0]), write(self, *a))[1])

@@ -33,9 +33,7 @@ def test_leaves_no_trace(file: Path, line: str) -> None:
     assert cook(file, line).identity == cook(file).identity
 
 
-@pytest.mark.parametrize(
-    "line", ["oven.watts=2001", "oven=stone", "bake.heat=219", "dish.rest=1", "helper=aunt"]
-)
+@pytest.mark.parametrize("line", ["oven.watts=2001", "oven=stone", "bake.heat=219", "dish.rest=1", "helper=aunt"])
 def test_leaves_a_trace(file: Path, line: str) -> None:
     changed, before = cook(file, line).identity, cook(file).identity
     assert changed.spec_hash != before.spec_hash

@@ -100,9 +100,7 @@ def test_long_chains_are_refused_and_deep_ones_noticed(tmp_path: Path) -> None:
 
 
 def test_sweeps_are_carried_and_merged_by_entry(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(
-        PLAIN + "sweep: {trials: 5, search: {x.y: {log: [1, 2]}, z: {int: [1, 2]}}}\n"
-    )
+    (tmp_path / "a.yaml").write_text(PLAIN + "sweep: {trials: 5, search: {x.y: {log: [1, 2]}, z: {int: [1, 2]}}}\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nsweep: {search: {x.y: {uniform: [0, 1]}}}\n")
     plainly, swept = cook(tmp_path / "a.yaml"), cook(tmp_path / "b.yaml")
     assert swept.sweep == {"trials": 5, "search": {"x.y": {"uniform": [0, 1]}, "z": {"int": [1, 2]}}}

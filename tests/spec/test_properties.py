@@ -61,9 +61,7 @@ def meals(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     extra = draw(
-        st.fixed_dictionaries(
-            {}, optional={"notes": texts, "tags": st.dictionaries(texts, texts, max_size=2)}
-        )
+        st.fixed_dictionaries({}, optional={"notes": texts, "tags": st.dictionaries(texts, texts, max_size=2)})
     )
     return {"name": "meal", "oven": oven, "dish": dish, "bake": bake, **extra}
 
@@ -141,9 +139,7 @@ def test_what_is_emitted_reads_back(value: dict[str, Any]) -> None:
     assert repr(got) == repr(value)
 
 
-WORDS = (
-    "oven dish bake use extends uses sweep name serve judges electric bread rye tiny ~ 1e5 .inf 0x null true"
-)
+WORDS = "oven dish bake use extends uses sweep name serve judges electric bread rye tiny ~ 1e5 .inf 0x null true"
 MARKS = "[ ] { } , &a *a !t << ' \" # | > % @ ? \\ é 🙂 \x07 --- ..."
 BITS = [
     *WORDS.split(),
@@ -171,9 +167,7 @@ def test_no_text_is_too_strange_to_be_answered(text: str, tmp_path: Path) -> Non
 
 @settings(quick, max_examples=120)
 @given(
-    base=st.sampled_from(
-        ["name", "oven", "dish", "bake", "serve", "tags", "helper", "runtime", "extends", "uses"]
-    ),
+    base=st.sampled_from(["name", "oven", "dish", "bake", "serve", "tags", "helper", "runtime", "extends", "uses"]),
     value=data,
 )
 def test_no_value_is_too_strange_to_be_answered(base: str, value: Any, tmp_path: Path) -> None:

@@ -91,9 +91,7 @@ def test_two_workers_of_the_local_engine_finish_a_study(tmp_path, monkeypatch):
         "5",
         "1",
     ]
-    jobs = submit(
-        command, workers=2, on="local", folder=tmp_path / "jobs", name="small", options={"time": "5"}
-    )
+    jobs = submit(command, workers=2, on="local", folder=tmp_path / "jobs", name="small", options={"time": "5"})
     assert len(set(jobs)) == 2
 
     def finished() -> bool:

@@ -26,10 +26,7 @@ from tests.sweep.words import SWEEP, Quiet, small, start_fake
 def finished(tmp_path_factory):
     """A sweep of a dozen stand-in trials, confirmed and reported."""
     folder = tmp_path_factory.mktemp("finished")
-    block = (
-        SWEEP
-        + "  constraints: {seconds/train: {max: 400}}\n  confirm: {seeds: 3, set: {evaluate.limit: 3}}\n"
-    )
+    block = SWEEP + "  constraints: {seconds/train: {max: 400}}\n  confirm: {seeds: 3, set: {evaluate.limit: 3}}\n"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_TENTHS", "0")
         patch.chdir(folder)
@@ -90,9 +87,7 @@ def test_a_best_spec_that_a_person_has_changed_is_left_alone(finished, monkeypat
 def test_a_front_is_confirmed_in_all_its_objectives_and_written_whole(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_TENTHS", "0")
     monkeypatch.chdir(tmp_path)
-    block = (
-        SWEEP.replace("\n  search:", "\n  minimise: seconds/train\n  search:", 1) + "  confirm: {seeds: 2}\n"
-    )
+    block = SWEEP.replace("\n  search:", "\n  minimise: seconds/train\n  search:", 1) + "  confirm: {seeds: 2}\n"
     prepared, screen = small(tmp_path, block, trials=6, jobs=2), Quiet()
     ending = sweep(prepared, screen, lambda one, c: conclude(one, c, screen), starter=start_fake)
     front = ending.study.best()
@@ -111,9 +106,7 @@ def test_the_report_is_one_sound_file(finished):
     for trial in ending.trials:
         assert f">{trial.number}</td>" in page or f"★ {trial.number}</td>" in page
     pictures = charts(ending.study)
-    assert {"history", "importance", "slice-objective.beta", "slice-smoothing-label-.epsilon"} & set(
-        pictures
-    ) >= {
+    assert {"history", "importance", "slice-objective.beta", "slice-smoothing-label-.epsilon"} & set(pictures) >= {
         "history",
         "importance",
     }
@@ -163,11 +156,7 @@ def test_show_and_plan_as_a_person_types_them(finished, capfd, monkeypatch):
 
 def test_intervals_over_seeds():
     mean, low, high = interval([1.0, 2.0, 3.0])
-    assert (
-        mean == 2.0
-        and low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-4)
-        and high == pytest.approx(4 - low)
-    )
+    assert mean == 2.0 and low == pytest.approx(2 - 4.30265 / math.sqrt(3), abs=1e-4) and high == pytest.approx(4 - low)
     assert interval([1.0, math.nan])[1:] == (-math.inf, math.inf)
     assert math.isnan(interval([])[0])
 

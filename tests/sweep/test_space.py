@@ -128,9 +128,7 @@ def test_many_parameters_are_cornered_one_by_one_and_in_pairs(tmp_path):
     ],
 )
 def test_mistakes_are_shown_where_they_are_written(tmp_path, entry, message):
-    found, text = problems_of(
-        tmp_path, f"sweep:\n  maximise: eval/plane-radius/gain\n  search:\n    {entry}\n"
-    )
+    found, text = problems_of(tmp_path, f"sweep:\n  maximise: eval/plane-radius/gain\n  search:\n    {entry}\n")
     line = BASE.count("\n") + 4
     assert any(message in said and at == line for at, _, said, _ in found) or message in text, text
     assert all(at == line for at, *_ in found), text
@@ -164,11 +162,7 @@ def test_a_search_inside_another_is_refused(tmp_path):
 )
 def test_mistakes_of_the_block(tmp_path, block, message, label):
     lines = block.strip("{}").split(", ") if block.startswith("{") else [block]
-    kept = (
-        SWEEP
-        if not block.startswith("maximise")
-        else SWEEP.replace("  maximise: eval/plane-radius/gain\n", "")
-    )
+    kept = SWEEP if not block.startswith("maximise") else SWEEP.replace("  maximise: eval/plane-radius/gain\n", "")
     sweep = kept.replace("sweep:\n", "sweep:\n" + "".join(f"  {line}\n" for line in lines))
     found, text = problems_of(tmp_path, sweep)
     assert any(message in said and label in (hint or "") for _, _, said, hint in found), text
@@ -189,10 +183,7 @@ def test_the_spec_itself_is_the_first_trial(tmp_path):
 
 
 def test_given_first_trials_rest_on_the_spec(tmp_path):
-    sweep = (
-        SWEEP
-        + "  first: [{objective.beta: 200, smoothing: label, smoothing.epsilon: 0.25}, {smoothing: label}]\n"
-    )
+    sweep = SWEEP + "  first: [{objective.beta: 200, smoothing: label, smoothing.epsilon: 0.25}, {smoothing: label}]\n"
     file = write(tmp_path, sweep)
     values, _ = first_values(read(tmp_path, sweep), resolved(file), lambda settings: resolved(file, settings))
     assert values[0]["smoothing[label].epsilon"] == 0.25
@@ -207,8 +198,6 @@ def test_given_first_trials_rest_on_the_spec(tmp_path):
 def test_a_spec_outside_its_own_space_is_said(tmp_path):
     sweep = "sweep:\n  maximise: eval/plane-radius/gain\n  search:\n    objective.beta: {log: [1000, 5000]}\n"
     file = write(tmp_path, sweep)
-    values, remarks = first_values(
-        read(tmp_path, sweep), resolved(file), lambda settings: resolved(file, settings)
-    )
+    values, remarks = first_values(read(tmp_path, sweep), resolved(file), lambda settings: resolved(file, settings))
     assert values == []
     assert "objective.beta 500" in remarks[0]

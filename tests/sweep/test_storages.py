@@ -54,9 +54,7 @@ def postgres(tmp_path_factory):
         "cwd": home,
         **account("postgres", home),
     }
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-A", "trust", "-U", "smpo", "--no-sync"], check=True, **quiet
-    )
+    subprocess.run([programs / "initdb", "-D", data, "-A", "trust", "-U", "smpo", "--no-sync"], check=True, **quiet)
     server = subprocess.Popen(
         [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", home, "-F"], **quiet
     )

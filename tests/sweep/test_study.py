@@ -107,9 +107,7 @@ def test_the_study_is_named_by_what_is_searched_and_wanted(tmp_path):
 
     same = name()
     assert name(SWEEP + "  trials: 7\n  sampler: random\n") == same
-    assert name(sets=("objective.beta=700", "train.lr=1e-5")) == same, (
-        "what is searched is no part of the base"
-    )
+    assert name(sets=("objective.beta=700", "train.lr=1e-5")) == same, "what is searched is no part of the base"
     assert name(sets=("runtime.threads=2",)) == same
     assert name(sets=("train.steps=5",)) != same
     assert name(SWEEP.replace("[100, 5000]", "[100, 6000]")) != same

@@ -110,9 +110,7 @@ def test_rungs_change_nothing_of_a_trial_that_goes_on(tmp_path):
 
 def test_remembered_inversions_are_the_very_same(tmp_path):
     def results(sets):
-        found = resolve(
-            write(tmp_path), skeleton=ExperimentSpec, sets=[f"runtime.cache={tmp_path / 'cache'}", *sets]
-        )
+        found = resolve(write(tmp_path), skeleton=ExperimentSpec, sets=[f"runtime.cache={tmp_path / 'cache'}", *sets])
         folder = run(found, make_plan(found), Silent()).folder
         evaluation = json.loads((folder / "evaluation.json").read_text())
         told = [point.values for point in read_metrics(folder)]
@@ -129,14 +127,10 @@ def test_remembered_inversions_are_the_very_same(tmp_path):
     assert plain == first == again
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 4  # one an update
     assert spent["invert"] > 0 and saved["invert"] == 0
-    assert spent["reference"] > 0 and saved["reference"] == 0, (
-        "six forwards a pair are left: the policy's own"
-    )
+    assert spent["reference"] > 0 and saved["reference"] == 0, "six forwards a pair are left: the policy's own"
     assert len(list((tmp_path / "cache" / "referred").rglob("*.safetensors"))) == 4
     # Another objective inverts the same pairs; another seed, or the policy's own path, does not.
-    results(
-        [f"runtime.runs={tmp_path / 'd'}", *keeping, "objective.beta=900", "train.lr=3e-4", "smoothing=hard"]
-    )
+    results([f"runtime.runs={tmp_path / 'd'}", *keeping, "objective.beta=900", "train.lr=3e-4", "smoothing=hard"])
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 4
     results([f"runtime.runs={tmp_path / 'e'}", *keeping, "train.seed=1"])
     assert len(list((tmp_path / "cache" / "inverted").rglob("*.safetensors"))) == 8
@@ -179,9 +173,7 @@ def test_a_sweep_of_real_trials(tmp_path, fork):
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
     parents = {one.data.tags["smpo.role"]: one for one in runs if "smpo.role" in one.data.tags}
     assert set(parents) == {"sweep", "confirmation"}
-    children = [
-        one for one in runs if one.data.tags.get("mlflow.parentRunId") == parents["sweep"].info.run_id
-    ]
+    children = [one for one in runs if one.data.tags.get("mlflow.parentRunId") == parents["sweep"].info.run_id]
     assert {one.data.tags["smpo.trial"] for one in children} == {"0", "1", "2", "3"}
     assert {one.info.status for one in children} <= {"FINISHED", "KILLED"}
     assert parents["sweep"].info.status == "FINISHED"

@@ -16,9 +16,7 @@ from tests.sweep.words import SWEEP, Quiet, small, start_fake
 ROOT = Path(__file__).parents[2]
 
 
-def worker(
-    folder: Path, trials: int, jobs: int = 1, storage: str = "", tenths: int = 3
-) -> subprocess.Popen[str]:
+def worker(folder: Path, trials: int, jobs: int = 1, storage: str = "", tenths: int = 3) -> subprocess.Popen[str]:
     words = [
         str(folder / "small.yaml"),
         str(folder / "runs"),
@@ -75,9 +73,7 @@ def four_workers_and_a_murder(folder: Path, trials: int, storage: str = ""):
             continue
         # Killed between two settings, it has fewer; the rest are chosen when it is tried again.
         assert len(again) == 1 and one.params.items() <= again[0].params.items() and again[0].finished
-    assert len({tuple(sorted(one.params.items())) for one in all_trials if one.finished}) == trials, (
-        "no duplicates"
-    )
+    assert len({tuple(sorted(one.params.items())) for one in all_trials if one.finished}) == trials, "no duplicates"
     return lost
 
 

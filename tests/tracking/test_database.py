@@ -64,10 +64,7 @@ def test_the_store_is_made_without_waiting_for_the_disk(tmp_path: Path) -> None:
 
     def look(uri: str) -> None:
         with create_engine(uri).connect() as connection:
-            pragmas = [
-                connection.execute(text(f"PRAGMA {name}")).scalar()
-                for name in ("synchronous", "journal_mode")
-            ]
+            pragmas = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("synchronous", "journal_mode")]
             modes.append((int(pragmas[0] or 0), str(pragmas[1])))
             connection.execute(text("CREATE TABLE runs (id INTEGER)"))
             connection.commit()

@@ -98,9 +98,7 @@ def test_a_line_torn_by_a_crash_is_cut_off(tmp_path: Path, about: About) -> None
 
 
 def test_garbage_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(
-        b'[]\n{"step": 1}\nnull\n\xff\n{"step": 1, "time": 2, "a": "x"}\n\n'
-    )
+    (tmp_path / "metrics.jsonl").write_bytes(b'[]\n{"step": 1}\nnull\n\xff\n{"step": 1, "time": 2, "a": "x"}\n\n')
     (tmp_path / "events.jsonl").write_text("17\n{}\n")
     assert read_metrics(tmp_path) == [] and read_events(tmp_path) == []
 
@@ -140,9 +138,7 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room(
     assert said[1:] == ["the log is whole again"]
     Full.room = 0
     tracker.finish("done")
-    assert said[2:] == [
-        f"the last 1 lines of the log in {tmp_path} could not be written: No space left on device"
-    ]
+    assert said[2:] == [f"the last 1 lines of the log in {tmp_path} could not be written: No space left on device"]
 
 
 def test_what_waited_when_a_checkpoint_was_written_is_in_it(

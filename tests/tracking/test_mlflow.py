@@ -48,9 +48,7 @@ def _files(client: Any, run: str, folder: str | None = None) -> set[str]:
     return found
 
 
-def test_a_run_arrives_whole(
-    runs: Path, about: About, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_arrives_whole(runs: Path, about: About, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smpo.tracking.mlflow.UPLOAD_LIMIT", 1000)
     params = {f"objective.p{i:03d}": i for i in range(150)} | {"long": "x" * 7000, "none": None}
     info = about(
@@ -102,9 +100,7 @@ def test_a_run_arrives_whole(
 
     files = _files(client, place["run_id"])
     assert {"resolved.yaml", "report/data.json", "model/weights.bin"} <= files
-    pictures = [
-        file for file in files if file.startswith("images/samples~p0+step+") and file.endswith(".png")
-    ]
+    pictures = [file for file in files if file.startswith("images/samples~p0+step+") and file.endswith(".png")]
     assert sorted(file.split("+")[2] for file in pictures) == ["10", "20"]
     assert "checkpoints/large.pointer.json" in files and "checkpoints/large/weights.bin" not in files
     copy = client.download_artifacts(place["run_id"], "checkpoints/large.pointer.json", str(tmp_path))
@@ -121,9 +117,7 @@ def test_a_run_arrives_whole(
     assert list(Path.cwd().iterdir()) == [], "nothing is left in the working directory"
 
 
-@pytest.mark.parametrize(
-    ("ending", "status"), [("failed", "FAILED"), ("stopped", "KILLED"), ("pruned", "KILLED")]
-)
+@pytest.mark.parametrize(("ending", "status"), [("failed", "FAILED"), ("stopped", "KILLED"), ("pruned", "KILLED")])
 def test_endings(runs: Path, about: About, ending: Ending, status: str) -> None:
     info = about()
     run = Run(runs, info)
@@ -198,9 +192,7 @@ def test_sync_closes_what_was_killed_and_leaves_alone_what_lives(runs: Path, abo
     assert found.info.status == "KILLED" and found.data.metrics == {"loss": 1.0}
     open_run(runs, "toy", "7c41e09b52ad", resume=True).close("failed")
     sync(folder.path, runs)
-    assert client.get_run(found.info.run_id).info.status == "FAILED", (
-        "when only the folder knows how it ended"
-    )
+    assert client.get_run(found.info.run_id).info.status == "FAILED", "when only the folder knows how it ended"
     with pytest.raises(RunError, match="no log"):
         sync(runs / "toy", runs)
 

@@ -49,9 +49,7 @@ def test_a_dear_destination_takes_its_share_and_no_more(
     run = Run(tmp_path, memory, about(tmp_path), share=share)
     assert run.mirror.place(5.0)
     began = time.monotonic()
-    for step in range(
-        1, 1001
-    ):  # two thousand values: 0.4 seconds of processor time, in little more than a second
+    for step in range(1, 1001):  # two thousand values: 0.4 seconds of processor time, in little more than a second
         run.steps(step, step)
         time.sleep(0.001)
     assert len(memory.curve()) < 1000

@@ -81,9 +81,7 @@ def test_the_link_is_said_once_it_works_and_an_interrupt_ends_the_server(port: i
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     assert run_ui(_stand_in(STAND_IN, port), say) == 0
-    assert (
-        len(said) == 2 and f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning " in said[1]
-    )
+    assert len(said) == 2 and f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning " in said[1]
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
 

@@ -56,9 +56,7 @@ def test_data_have_two_modes_a_condition() -> None:
 def test_the_density_integrates_to_one() -> None:
     grid = np.linspace(-1, 3, 201)
     along, across = (axis.ravel() for axis in np.meshgrid(grid, grid))
-    assert np.exp(DATA.log_density(along, across)).sum() * (grid[1] - grid[0]) ** 2 == pytest.approx(
-        1, abs=1e-6
-    )
+    assert np.exp(DATA.log_density(along, across)).sum() * (grid[1] - grid[0]) ** 2 == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("price", [0.05, 0.3, 2.0])
@@ -126,9 +124,7 @@ def test_tastes_differ() -> None:
     """A tidier point and one further out: the tidy annotator weighs them differently from the plain one."""
     tidy, out = np.array([[1.0, 0.0]]), np.array([[1.05, 0.2]])
     east = np.zeros(1, dtype=np.int64)
-    liked = {
-        taste.name: float(taste.utility(out, east)[0] - taste.utility(tidy, east)[0]) for taste in ANNOTATORS
-    }
+    liked = {taste.name: float(taste.utility(out, east)[0] - taste.utility(tidy, east)[0]) for taste in ANNOTATORS}
     assert liked["plain"] > 0 > liked["tidy"]
     assert liked["leaning left"] > liked["leaning right"]
     assert len(CONDITIONS) == 8

@@ -47,9 +47,7 @@ def test_most_like_it_big_and_a_few_do_not() -> None:
 
 def test_the_same_seed_gives_the_same_people_and_votes() -> None:
     first, second = pictures(2, 3)
-    ballots = [
-        collect_votes(panel(seed=4), first, second, n=5, generator=np.random.default_rng(6)) for _ in range(2)
-    ]
+    ballots = [collect_votes(panel(seed=4), first, second, n=5, generator=np.random.default_rng(6)) for _ in range(2)]
     assert ballots[0] == ballots[1]
     assert len({vote.user_id for vote in ballots[0]}) == 5
 

@@ -58,6 +58,4 @@ def test_any_size_of_picture_will_do(side: int) -> None:
 
 def test_scores_are_in_the_order_of_the_pictures() -> None:
     pictures = to_uint8(render([PLAIN, replace(PLAIN, colour="blue")]))
-    assert scores(pictures, [PROMPT, PROMPT]) == pytest.approx(
-        [judged(PLAIN), judged(replace(PLAIN, colour="blue"))]
-    )
+    assert scores(pictures, [PROMPT, PROMPT]) == pytest.approx([judged(PLAIN), judged(replace(PLAIN, colour="blue"))])

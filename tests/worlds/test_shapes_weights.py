@@ -39,9 +39,7 @@ def test_base_opens_with_diffusers_and_draws_what_is_asked() -> None:
         ]
     ]
     seeds = [torch.Generator().manual_seed(seed) for seed in range(len(captions))]
-    pictures = pipeline(
-        captions, generator=seeds, guidance_scale=3.0, num_inference_steps=10, output_type="np"
-    ).images
+    pictures = pipeline(captions, generator=seeds, guidance_scale=3.0, num_inference_steps=10, output_type="np").images
     assert pictures.shape == (4, 64, 64, 3)
     seen = [measure((p * 255).astype(np.uint8), c) for p, c in zip(pictures, captions, strict=True)]
     assert sum(m["right_colour"] + m["right_background"] for m in seen) >= 6
@@ -53,9 +51,7 @@ def test_the_tokenizer_survives_words_of_other_worlds() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(BASE / "tokenizer")
     assert tokenizer.tokenize("a red circle")[1] == "red</w>"
     ids = tokenizer("Ünïcode, 😀 & words\nof all kinds").input_ids
-    assert (
-        max(ids) < len(tokenizer) and ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
-    )
+    assert max(ids) < len(tokenizer) and ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token_id not in ids[1:-1]
 
 

@@ -97,9 +97,7 @@ def tokenize(tokenizer: Any, texts: list[str]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_scenes(
-    vae: Any, n: int, seed: int, progress: Progress
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def encode_scenes(vae: Any, n: int, seed: int, progress: Progress) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scaled posterior means and deviations of n random scenes, [n, 8, 8, 8], and their combos' indices, [n]."""
     numbers = np.random.default_rng(seed)
     chosen = torch.arange(n) % len(COMBOS)
@@ -176,12 +174,8 @@ def train(
     averaged = torch.nn.ModuleDict({"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)})
     averaged.load_state_dict(parts.state_dict())
     levels = build_scheduler().alphas_cumprod  # [1000]
-    optimizer = torch.optim.AdamW(
-        parts.parameters(), lr=peak_lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=peak_lr, total_steps=steps, pct_start=0.05
-    )
+    optimizer = torch.optim.AdamW(parts.parameters(), lr=peak_lr, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak_lr, total_steps=steps, pct_start=0.05)
 
     def snapshot() -> None:
         copies = {"unet": build_unet(), "text_encoder": build_text_encoder(tokenizer)}

@@ -68,9 +68,7 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def make_rows(
-    pipeline: Any, *, pairs: int, seed: int, split: Split, progress: Progress
-) -> list[dict[str, Any]]:
+def make_rows(pipeline: Any, *, pairs: int, seed: int, split: Split, progress: Progress) -> list[dict[str, Any]]:
     """Sample, measure and vote: one row per vote, in the order of the pairs."""
     numbers = np.random.default_rng(seed)
     people = panel()
@@ -82,15 +80,9 @@ def make_rows(
         seeds = [seed * SEED_STRIDE + 2 * start + k for k in range(len(captions))]
         pictures = sample(pipeline, captions, seeds, guidance=GUIDANCE)
         files = [jpeg(picture) for picture in pictures]
-        seen = [
-            measure(Image.open(io.BytesIO(file)), caption)
-            for file, caption in zip(files, captions, strict=True)
-        ]
+        seen = [measure(Image.open(io.BytesIO(file)), caption) for file, caption in zip(files, captions, strict=True)]
         urls = [f"shapes-base:?seed={s}&guidance={GUIDANCE}&steps={SAMPLING_STEPS}" for s in seeds]
-        uids = [
-            str(uuid.uuid5(uuid.NAMESPACE_URL, f"{u}&prompt={c}"))
-            for u, c in zip(urls, captions, strict=True)
-        ]
+        uids = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"{u}&prompt={c}")) for u, c in zip(urls, captions, strict=True)]
         for k in range(0, len(captions), 2):
             pair = (start + k // 2) % MANY_VOTES_EVERY
             n = MANY_VOTES if pair == 0 else 1
@@ -152,9 +144,7 @@ def main() -> None:
     )
     write_parquet(rows, options.out)
     ties = np.mean([not row["has_label"] for row in rows])
-    progress.say(
-        f"done: {options.steps} pairs, {len(rows)} votes, {ties:.3f} ties, {options.out.stat().st_size} bytes"
-    )
+    progress.say(f"done: {options.steps} pairs, {len(rows)} votes, {ties:.3f} ties, {options.out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

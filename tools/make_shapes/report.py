@@ -53,9 +53,7 @@ def round_trip(pipeline: Any, n: int = 96, steps: int = 10) -> tuple[float, floa
     chosen = [COMBOS[i] for i in numbers.integers(len(COMBOS), size=n)]
     pixels = torch.from_numpy(render(draw_scenes(chosen, numbers))).permute(0, 3, 1, 2) * 2 - 1
     clean = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
-    text = pipeline.text_encoder(
-        tokenize(pipeline.tokenizer, [captions(c)[0] for c in chosen])
-    ).last_hidden_state
+    text = pipeline.text_encoder(tokenize(pipeline.tokenizer, [captions(c)[0] for c in chosen])).last_hidden_state
     latents = clean
     up = DDIMInverseScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     down = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -81,9 +79,7 @@ def report_reward(folder: Path, parquet: Path, progress: Progress) -> None:
         pictures = np.stack([np.asarray(Image.open(io.BytesIO(row[side]))) for row in rows])
         images = torch.cat([embed(model, pixels=part) for part in to_pixels(pictures).split(128)])
         scores.append((model.logit_scale.exp() * (text * images).sum(-1)).numpy())
-        judged.append(
-            np.array([measure(p, row["caption"])["score"] for p, row in zip(pictures, rows, strict=True)])
-        )
+        judged.append(np.array([measure(p, row["caption"])["score"] for p, row in zip(pictures, rows, strict=True)]))
     margin, truth = scores[0] - scores[1], judged[0] - judged[1]
     labels = np.array([row["label_0"] for row in rows])
     agree, voted = (margin > 0) == (truth > 0), labels != 0.5

@@ -63,9 +63,7 @@ def build_reward(tokenizer: Any) -> Any:
         image_size=SIDE,
         patch_size=8,
     )
-    return CLIPModel(
-        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64)
-    )
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=64))
 
 
 def embed(model: Any, ids: torch.Tensor | None = None, pixels: torch.Tensor | None = None) -> torch.Tensor:
@@ -81,9 +79,7 @@ def to_pixels(pictures: np.ndarray) -> torch.Tensor:
     return (scaled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def one_word_changed(
-    combo: tuple[str, str, str], part: int, numbers: np.random.Generator
-) -> tuple[str, str, str]:
+def one_word_changed(combo: tuple[str, str, str], part: int, numbers: np.random.Generator) -> tuple[str, str, str]:
     """A caption that is nearly right: another colour (0), shape (1) or background (2)."""
     pool = [name for name in (list(COLOURS), list(SHAPES), list(BACKGROUNDS))[part] if name != combo[part]]
     changed = list(combo)
@@ -190,9 +186,7 @@ def save_reward(model: Any, tokenizer: Any, out: Path) -> None:
     (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
-def train(
-    *, steps: int, seed: int, out: Path, start: Path | None, pairs: Path | None, peak_lr: float
-) -> None:
+def train(*, steps: int, seed: int, out: Path, start: Path | None, pairs: Path | None, peak_lr: float) -> None:
     """Train on votes about rendered pairs and captions (no `pairs`), or on a file of votes."""
     progress = Progress("reward", snapshot_minutes=3)
     torch.manual_seed(seed)
@@ -207,18 +201,12 @@ def train(
     votes = rendered_votes(RENDERED_PAIRS, seed, progress) if pairs is None else read_votes(pairs)
     ids = tokenize(tokenizer, votes["texts"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, weight_decay=0.02, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=peak_lr, total_steps=steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peak_lr, total_steps=steps, pct_start=0.1)
     recent: list[float] = []
     for step in range(steps):
         rows = numbers.integers(len(ids), size=BATCH)
-        flip = (
-            slice(None, None, -1) if numbers.random() < 0.5 else slice(None)
-        )  # every shape is its mirror image
-        first, second = (
-            to_pixels(np.ascontiguousarray(votes[side][rows][:, :, flip])) for side in ("first", "second")
-        )
+        flip = slice(None, None, -1) if numbers.random() < 0.5 else slice(None)  # every shape is its mirror image
+        first, second = (to_pixels(np.ascontiguousarray(votes[side][rows][:, :, flip])) for side in ("first", "second"))
         loss, images = vote_loss(model, ids[rows], first, second, votes["labels"][rows])
         recent.append(loss.item())
         if pairs is None:

@@ -101,12 +101,8 @@ def train(steps: int, seed: int, out: Path, start: Path | None = None) -> None:
     vae = build_vae()
     if start is not None:
         vae.load_state_dict(type(vae).from_pretrained(start, use_safetensors=True).state_dict())
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=PEAK_LR, total_steps=steps, pct_start=0.08
-    )
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=PEAK_LR, total_steps=steps, pct_start=0.08)
     ema = {k: v.detach().clone() for k, v in vae.state_dict().items()}
     recent = []
     for step in range(steps):

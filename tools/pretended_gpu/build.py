@@ -39,9 +39,7 @@ EIGHT_BIT = "bitsandbytes/libbitsandbytes_cuda{version}.so"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
     ready = folder / "ready"
@@ -92,9 +90,7 @@ def _attach(site: Path) -> None:
         raise SystemExit("build.py: this is the pretended environment; run it with the Python of another")
     shutil.copy(HERE / "hook.py", site / "pretended_hook.py")
     lines = [f"import site; site.addsitedir({path!r})" for path in behind]
-    (site / "pretended.pth").write_text(
-        "\n".join([*lines, "import pretended_hook; pretended_hook.install()"]) + "\n"
-    )
+    (site / "pretended.pth").write_text("\n".join([*lines, "import pretended_hook; pretended_hook.install()"]) + "\n")
 
 
 def _device(site: Path, headers: Path, torch: TorchBuild) -> None:

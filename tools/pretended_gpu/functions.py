@@ -42,9 +42,7 @@ def wanted(users: Sequence[Path], sources: Iterable[Path]) -> Wanted:
         used |= _symbols(file, "--undefined-only")
         given |= _symbols(file, "--defined-only")
         header = _output("readelf", "-d", file)
-        libraries |= {
-            one[1] for one in re.finditer(r"NEEDED.*\[(.*)\]", header) if _LIBRARY.fullmatch(one[1])
-        }
+        libraries |= {one[1] for one in re.finditer(r"NEEDED.*\[(.*)\]", header) if _LIBRARY.fullmatch(one[1])}
         if file.name == "libc10_cuda.so":  # it looks functions of these two libraries up by name
             used |= {one.decode() for one in _NAMES.findall(file.read_bytes())}
     defined = set(_DEFINITION.findall("\n".join(source.read_text() for source in sources)))
@@ -54,11 +52,7 @@ def wanted(users: Sequence[Path], sources: Iterable[Path]) -> Wanted:
 
 
 def _symbols(file: Path, which: str) -> set[str]:
-    return {
-        line.split()[-1].split("@")[0]
-        for line in _output("nm", "-D", which, file).splitlines()
-        if line.split()
-    }
+    return {line.split()[-1].split("@")[0] for line in _output("nm", "-D", which, file).splitlines() if line.split()}
 
 
 def _output(*command: str | Path) -> str:

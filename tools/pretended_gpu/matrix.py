@@ -120,14 +120,10 @@ class Matrix:
         torch.cuda.reset_peak_memory_stats()
         before, began = pretended.counts(), time.perf_counter()
         with _watched(outcome):
-            outcome.error = _smpo(
-                "run", str(SPEC), "--quiet", "--again", *(f"--set={one}" for one in settings)
-            )
+            outcome.error = _smpo("run", str(SPEC), "--quiet", "--again", *(f"--set={one}" for one in settings))
         outcome.seconds = time.perf_counter() - began
         outcome.run = Counts.between(before, pretended.counts())
-        outcome.allocated = max(
-            outcome.training_allocated, torch.cuda.max_memory_allocated(), outcome.allocated
-        )
+        outcome.allocated = max(outcome.training_allocated, torch.cuda.max_memory_allocated(), outcome.allocated)
         outcome.reserved = max(outcome.training_reserved, torch.cuda.max_memory_reserved(), outcome.reserved)
         return outcome
 
@@ -184,9 +180,7 @@ def _smpo(*words: str) -> list[str]:
     except SystemExit as end:
         if not end.code:
             return []
-        return [one for one in printed.getvalue().splitlines() if one.strip()][-2:] or [
-            f"exit code {end.code}"
-        ]
+        return [one for one in printed.getvalue().splitlines() if one.strip()][-2:] or [f"exit code {end.code}"]
     except Exception as error:
         frames = [one for one in traceback.extract_tb(error.__traceback__) if "/smpo/" in one.filename]
         first = str(error).splitlines()[0] if str(error) else ""

@@ -28,9 +28,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "bitsand
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="lines that contain these words; nothing is written")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()

@@ -40,7 +40,5 @@ class WarmthScorer:
         import numpy as np
         import torch
 
-        means = [
-            np.asarray(picture.convert("RGB"), dtype=np.float64).mean((0, 1)) / 255 for picture in pictures
-        ]
+        means = [np.asarray(picture.convert("RGB"), dtype=np.float64).mean((0, 1)) / 255 for picture in pictures]
         return torch.tensor([self.strength * (mean[0] - mean[2]) for mean in means], dtype=torch.float32)

@@ -63,9 +63,7 @@ def run_ablation(ablation: Ablation, console: Console, *, jobs: int = 1) -> Abla
     except Timeout:
         raise RunError(f"this ablation is being run by another process: {folder}") from None
     mirror = mlflow_tracker(folder, Path(spec.runtime.runs), spec.runtime.tracking, say=console.note)
-    tracker = TrackerGroup(
-        [JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn
-    )
+    tracker = TrackerGroup([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
     status: Literal["done", "failed", "stopped"] = "failed"
     try:
         tracker.start(_info(ablation, folder))

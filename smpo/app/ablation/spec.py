@@ -81,9 +81,7 @@ class AblationSpec(_Block):
                 raise SpecError(f"{place}.name", f"`{variant.name}` has a meaning of its own after `from`")
             if variant.start not in (_PREVIOUS, _BASE, *seen):
                 close = nearest(variant.start, [*seen, _BASE, _PREVIOUS])
-                help = (
-                    f"did you mean `{close}`?" if close else "name an earlier variant, `previous` or `base`"
-                )
+                help = f"did you mean `{close}`?" if close else "name an earlier variant, `previous` or `base`"
                 message = f"no earlier variant is called {quoted(variant.start)}"
                 raise SpecError(f"{place}.from", message, help=help)
             seen.append(variant.name)

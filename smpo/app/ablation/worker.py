@@ -58,9 +58,7 @@ class AblationRuns:
                 continue
             self._settle(task)
             if task.state != "live":
-                self.console.note(
-                    f"[{number}/{len(self.tasks)}] {task.variant.name}, seed {task.seed}: {_said(task)}"
-                )
+                self.console.note(f"[{number}/{len(self.tasks)}] {task.variant.name}, seed {task.seed}: {_said(task)}")
                 yield task
 
     def _settle(self, task: Task) -> None:

@@ -227,6 +227,4 @@ def _save_cache_facts(
 
 
 def _learning_rate(train: TrainSpec) -> LearningRate:
-    return LearningRate(
-        train.lr, train.steps, train.warmup, train.schedule, from_zero=train.warmup_from == "zero"
-    )
+    return LearningRate(train.lr, train.steps, train.warmup, train.schedule, from_zero=train.warmup_from == "zero")

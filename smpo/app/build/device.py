@@ -39,14 +39,10 @@ def live_runtime(spec: ExperimentSpec) -> Runtime:
             help="`--set runtime.device=auto` takes what there is",
         )
     if spec.train.precision == "fp16" and device == "cpu":
-        raise MachineError(
-            "fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`"
-        )
+        raise MachineError("fp16 needs a GPU: the CPU has no loss scaling", help="`--set train.precision=fp32`")
     if device == "cuda":
         prefer_expandable_segments()
-    if (
-        device == "cuda" and os.environ.get("WORLD_SIZE", "1") == "1"
-    ):  # else `accelerator_of` chooses the GPU first
+    if device == "cuda" and os.environ.get("WORLD_SIZE", "1") == "1":  # else `accelerator_of` chooses the GPU first
         check_allocator()
     return Runtime(
         device=device,

@@ -68,9 +68,7 @@ class _CachedInversion:
     def __init__(self, inner: Inversion, folder: Path, about: str) -> None:
         self._inner, self._folder, self._about = inner, folder, about
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         from smpo.maths.inversion import Noised
 
         positions = getattr(draws, "positions", None)

@@ -74,13 +74,7 @@ def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) 
 
     side, chosen = spec.model.facts().resolution, spec.data.bucketed
     usual = AspectBuckets()
-    sizes = (
-        []
-        if side is None
-        else spec.data.sizes(side)
-        if chosen
-        else bucket_sizes(side, usual.aspect, usual.step)
-    )
+    sizes = [] if side is None else spec.data.sizes(side) if chosen else bucket_sizes(side, usual.aspect, usual.step)
     return Expected(side, tokens, longest, _held_out(spec), sizes, chosen)
 
 
@@ -157,9 +151,7 @@ def _table(spec: ExperimentSpec, runtime: Runtime) -> PairTable:
     return data.load(runtime)
 
 
-def _scores(
-    spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool
-) -> Any:
+def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool) -> Any:
     """Winner's and loser's scores and their range; None when some are missing and none may be computed."""
     from smpo.data.cache.cache_facts import load_facts
     from smpo.data.cache.scores import ScoreTable
@@ -198,9 +190,7 @@ def _record(
     except RunError as error:
         console.warn(error.message)
         mirror = None
-    tracker = TrackerGroup(
-        [JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn
-    )
+    tracker = TrackerGroup([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
     data = {name: value for name, value in resolved.leaves().items() if name.startswith("data.")}
     tracker.start(
         RunInfo(

@@ -75,9 +75,7 @@ def _python() -> Iterator[Check]:
 
     wanted = metadata.metadata("smpo").json.get("requires_python", "")
     good = SpecifierSet(str(wanted)).contains(version, prereleases=True)
-    yield Check(
-        "python", "fine" if good else "broken", f"{version} ({sys.executable}); smpo needs {wanted or 'any'}"
-    )
+    yield Check("python", "fine" if good else "broken", f"{version} ({sys.executable}); smpo needs {wanted or 'any'}")
 
 
 def _packages() -> Iterator[Check]:
@@ -167,9 +165,7 @@ def _driver() -> Iterator[Check]:
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=15, check=False)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
-        yield Check(
-            "driver", "warning", f"nvidia-smi does not answer ({error})", "reload the driver, or reboot"
-        )
+        yield Check("driver", "warning", f"nvidia-smi does not answer ({error})", "reload the driver, or reboot")
         return
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -188,9 +184,7 @@ def _threads() -> Iterator[Check]:
     if wanted and not wanted.split(",")[0].strip().isdigit():
         yield Check("threads", "warning", f"OMP_NUM_THREADS is {wanted!r}, which is no number", "unset it")
     elif wanted and int(wanted.split(",")[0]) > usable:
-        yield Check(
-            "threads", "warning", said, "more threads than cores are many times slower: set it to the cores"
-        )
+        yield Check("threads", "warning", said, "more threads than cores are many times slower: set it to the cores")
     elif not wanted and quota and quota < cores:
         yield Check(
             "threads",
@@ -226,9 +220,7 @@ def _folder(name: str, folder: Path) -> Iterator[Check]:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        yield Check(
-            name, "broken", f"{place} can't be written ({error.strerror})", "name another with `--runs`"
-        )
+        yield Check(name, "broken", f"{place} can't be written ({error.strerror})", "name another with `--runs`")
         return
     free = shutil.disk_usage(place).free
     state: State = "broken" if free < _LOW else "warning" if free < _TIGHT else "fine"
@@ -244,9 +236,7 @@ def _cache(folder: Path) -> Iterator[Check]:
         return
     yield from _folder("cache", folder)
     size = sum(entry.size for entry in entries(folder))
-    yield Check(
-        "cache", "fine", f"{folder} holds {in_gb(size)}; `smpo cache verify {folder}` checks every file"
-    )
+    yield Check("cache", "fine", f"{folder} holds {in_gb(size)}; `smpo cache verify {folder}` checks every file")
 
 
 def _tracking(runs: Path) -> Iterator[Check]:
@@ -259,9 +249,7 @@ def _tracking(runs: Path) -> Iterator[Check]:
 def _hub() -> Iterator[Check]:
     from huggingface_hub import constants, get_token
 
-    offline = (
-        "offline, as HF_HUB_OFFLINE says" if constants.HF_HUB_OFFLINE else "asked when weights are missing"
-    )
+    offline = "offline, as HF_HUB_OFFLINE says" if constants.HF_HUB_OFFLINE else "asked when weights are missing"
     token = "a token is set" if get_token() else "no token"
     yield Check("hub", "fine", f"{offline}; {token}; downloads go to {constants.HF_HUB_CACHE}")
 

@@ -57,9 +57,7 @@ BANDS: Mapping[str, Band] = {
         8.0,
     ),
     # Points in the plane are determined by few numbers, and inversion brings them near the mean.
-    "tau_squared of points": Band(
-        0.1, 2.0, "the inverted noise should be weaker than noise, and steady", 0.01, 8.0
-    ),
+    "tau_squared of points": Band(0.1, 2.0, "the inverted noise should be weaker than noise, and steady", 0.01, 8.0),
     "implicit_accuracy": Band(
         0.55, 0.98, "below one half it prefers losers; near one it has learnt the pairs by heart", 0.4
     ),
@@ -70,9 +68,7 @@ BANDS: Mapping[str, Band] = {
         "winners are denoised worse than by the base: lower `train.lr`, or a larger beta",
         far_high=0.5,
     ),
-    "grad_norm, last to first": Band(
-        0.01, 10.0, "gradients explode or vanish: lower `train.lr`", 0.0, 1000.0
-    ),
+    "grad_norm, last to first": Band(0.01, 10.0, "gradients explode or vanish: lower `train.lr`", 0.0, 1000.0),
     # A scale that doubles every 2,000 updates overflows as often; the first ones find where to begin.
     "skipped_share": Band(
         -math.inf,
@@ -113,11 +109,7 @@ def _state(run: RunFolder, settings: Mapping[str, Any], points: Sequence[Point])
     elif summary == "pruned":
         yield Check("state", "note", f"{said}: {status.message}")
     else:
-        how = (
-            f"`smpo run {quote(str(run.path))} --resume`"
-            if run.resolved.exists()
-            else "its spec, with `--resume`,"
-        )
+        how = f"`smpo run {quote(str(run.path))} --resume`" if run.resolved.exists() else "its spec, with `--resume`,"
         because = f": {status.message}" if status.message else ""
         state: State = "broken" if summary == "failed" else "warning"
         yield Check("state", state, said + because, f"{how} goes on")
@@ -138,9 +130,7 @@ def _state(run: RunFolder, settings: Mapping[str, Any], points: Sequence[Point])
     for one in resumed if isinstance(resumed, list) else ():
         changed = one.get("changes") if isinstance(one, dict) else None
         if changed:
-            yield Check(
-                "resume", "warning", f"after update {one.get('update')} it went on with {'; '.join(changed)}"
-            )
+            yield Check("resume", "warning", f"after update {one.get('update')} it went on with {'; '.join(changed)}")
 
 
 def _finite(curves: Mapping[str, Sequence[float]]) -> Iterator[Check]:
@@ -178,9 +168,7 @@ def _training(curves: Mapping[str, Sequence[float]], settings: Mapping[str, Any]
             f"{last:.3g}, at first {first:.3g}{clipped}",
         )
     if share := curves.get("train/skipped_share"):
-        skipped = (
-            f"{curves['train/skipped_updates'][-1]:,.0f} attempts at updates overflowed and were repeated"
-        )
+        skipped = f"{curves['train/skipped_updates'][-1]:,.0f} attempts at updates overflowed and were repeated"
         yield _banded("skipped_share", share[-1], BANDS["skipped_share"], f"{share[-1]:.2%}: {skipped}")
     rates = curves.get("train/lr", ())
     if rates:

@@ -62,9 +62,7 @@ class Verdict:
         }
 
 
-def verify(
-    run: RunFolder, progress: Progress, *, files_only: bool = False, limit: int | None = None
-) -> Verdict:
+def verify(run: RunFolder, progress: Progress, *, files_only: bool = False, limit: int | None = None) -> Verdict:
     """Raises `RunError` for a run that isn't finished: there is nothing to confirm yet."""
     if run.is_live():
         raise RunError(f"{run.path} is running now", help="verify it when it is done")
@@ -105,9 +103,7 @@ def _files(verdict: Verdict) -> None:
     if told is None:
         there = (run.path / "files.json").exists()
         (verdict.faults if there else verdict.notes).append(
-            "files.json can't be read"
-            if there
-            else "no files.json: the run's files were not hashed when it ended"
+            "files.json can't be read" if there else "no files.json: the run's files were not hashed when it ended"
         )
     else:
         verdict.files = len(told)
@@ -153,9 +149,7 @@ def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
         verdict.faults.append(f"`{name}` judged the run, and is not among the spec's judges now")
     for one in verdict.judged:
         if one.missing or not one.pictures:
-            verdict.faults.append(
-                f"`{one.judge}`: {one.missing:,} of the recorded pictures could not be drawn again"
-            )
+            verdict.faults.append(f"`{one.judge}`: {one.missing:,} of the recorded pictures could not be drawn again")
         elif not one.within:
             verdict.faults.append(f"`{one.judge}`: the result lies outside the recorded interval")
         elif verdict.exact and one.differing["policy"]:

@@ -130,6 +130,4 @@ def _number(variables: Mapping[str, str], name: str, default: int | None = None)
     try:
         return int(text)
     except ValueError:
-        raise RunError(
-            f"the environment says {name}={text!r}, which is no number", help=f"unset {name}"
-        ) from None
+        raise RunError(f"the environment says {name}={text!r}, which is no number", help=f"unset {name}") from None

@@ -55,9 +55,7 @@ def launch(arguments: Sequence[str], devices: int, *, threads: int | None = None
             if failure.exitcode > 0:
                 return int(failure.exitcode)
             name = _signal_name(-failure.exitcode)
-            sys.stderr.write(
-                f"process {rank} of {devices} was ended by {name} (process id {failure.pid})\n{_HELP}"
-            )
+            sys.stderr.write(f"process {rank} of {devices} was ended by {name} (process id {failure.pid})\n{_HELP}")
             return 1
     return 0
 
@@ -93,9 +91,7 @@ def _grace() -> Iterator[None]:
 
     close = SubprocessContext.close
 
-    def patient(
-        context: SubprocessContext, death_sig: signal.Signals | None = None, timeout: int = 0
-    ) -> None:
+    def patient(context: SubprocessContext, death_sig: signal.Signals | None = None, timeout: int = 0) -> None:
         close(context, death_sig, GRACE)
 
     SubprocessContext.close = patient  # type: ignore[method-assign, assignment]

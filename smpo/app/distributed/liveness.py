@@ -83,9 +83,7 @@ class Liveness:
     that this process then has to save what it can, before it is ended. `every`: seconds between heartbeats.
     """
 
-    def __init__(
-        self, place: RankInfo, *, silence: float = 300.0, grace: float = 20.0, every: float = 1.0
-    ) -> None:
+    def __init__(self, place: RankInfo, *, silence: float = 300.0, grace: float = 20.0, every: float = 1.0) -> None:
         from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
@@ -166,9 +164,7 @@ class Liveness:
         while int(self._store.add(name, 0)) < self.place.world:
             for rank in self._others:
                 ended = rank not in self.absent and self._has_ended(rank)
-                if (
-                    ended and int(self._store.add(name, 0)) < self.place.world
-                ):  # else it passed before it ended
+                if ended and int(self._store.add(name, 0)) < self.place.world:  # else it passed before it ended
                     self.absent[rank] = self._failure(rank) or DeadRank(rank, "has stopped")
             self.check()
             time.sleep(0.05)

@@ -54,9 +54,7 @@ def compare_models(
 
     spec, wanted = resolved.spec, resolved.spec.evaluate
     if wanted is None:
-        raise RunError(
-            "the spec evaluates nothing", help="give it an `evaluate:` block, or name another with `--spec`"
-        )
+        raise RunError("the spec evaluates nothing", help="give it an `evaluate:` block, or name another with `--spec`")
     runtime = replace(live_runtime(spec), reference=False)
     prompts = spread(wanted.prompts.load(), wanted.limit)
     makers = {model.name: _label_maker(model) for model in contenders}
@@ -106,9 +104,7 @@ def compare_models(
     )
     base = _kept(caches[BASE], measure.slots)
     evaluations = {
-        name: replace(
-            found, kept_base=base, kept_policy=_kept(caches[name], measure.slots), drift=drift[name]
-        )
+        name: replace(found, kept_base=base, kept_policy=_kept(caches[name], measure.slots), drift=drift[name])
         for name, found in contest.evaluations.items()
     }
     return PreparedComparison(replace(contest, evaluations=evaluations), resolved, models, caches, slots)

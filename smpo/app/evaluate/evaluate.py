@@ -83,10 +83,7 @@ def assist_run(resolved: Resolved[ExperimentSpec], live: LiveRun, crew: Sampling
 
 
 def _scorers(resolved: Resolved[ExperimentSpec], live: LiveRun, wanted: EvaluateSpec) -> dict[str, Scorer]:
-    return {
-        name: reward.load(live.runtime)
-        for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)
-    }
+    return {name: reward.load(live.runtime) for name, reward in zip(judge_names(resolved), wanted.rewards, strict=True)}
 
 
 def _drift(found: Evaluation, live: LiveRun, scorers: Mapping[str, Scorer]) -> Drift | None:
@@ -98,9 +95,7 @@ def _drift(found: Evaluation, live: LiveRun, scorers: Mapping[str, Scorer]) -> D
     import torch
 
     numbers = [
-        n
-        for n in spread_numbers(found.prompts, DRIFT_PROMPTS)
-        if n in found.kept_base and n in found.kept_policy
+        n for n in spread_numbers(found.prompts, DRIFT_PROMPTS) if n in found.kept_base and n in found.kept_policy
     ]
     if not numbers:
         return None
@@ -117,15 +112,11 @@ def _drift(found: Evaluation, live: LiveRun, scorers: Mapping[str, Scorer]) -> D
     return distances(prompts, scorers, policy, base, errors, passes=2 * probe.passes)
 
 
-def write_evaluation(
-    folder: RunFolder, evaluation: Evaluation, spec: ExperimentSpec, tracker: Tracker
-) -> Path:
+def write_evaluation(folder: RunFolder, evaluation: Evaluation, spec: ExperimentSpec, tracker: Tracker) -> Path:
     """Numbers first, then the picture; returns the picture's file."""
     tracker.artefact(folder.write_text("evaluation.json", json.dumps(evaluation.to_dict(), indent=1)))
     tracker.metrics(evaluation.metrics(), spec.train.steps)
-    grid = before_after(
-        evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates"
-    )
+    grid = before_after(evaluation, title=f"{spec.name}: {spec.objective.use} after {spec.train.steps} updates")
     file = folder.samples / "before_after.png"
     with with_path(file):
         grid.save(file)

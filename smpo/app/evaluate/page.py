@@ -65,9 +65,7 @@ def convert_votes(file: Path, to: Path) -> int:
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise RunError(f"{file} can't be read as votes: {error}") from error
     if kind != "smpo-votes-1" or not isinstance(rows, list):
-        raise RunError(
-            f"{file} is not a file of votes", help="a page of `smpo compare` offers one for download"
-        )
+        raise RunError(f"{file} is not a file of votes", help="a page of `smpo compare` offers one for download")
     if not rows:
         raise RunError(f"{file} holds no votes")
     table = [_row(number, row) for number, row in enumerate(rows, 1)]

@@ -64,9 +64,7 @@ def cache_use(
     images = None
     if train.crop == "centre":  # random crops are encoded at each visit
         each = visits / max(distinct, 1)
-        sides = (
-            2 - 2 ** (1 - each) if train.flip else 1
-        )  # expected: a pair visited once is shown one way round
+        sides = 2 - 2 ** (1 - each) if train.flip else 1  # expected: a pair visited once is shown one way round
         images = round(2 * distinct * max(sides, 1))
     prompts = min(distinct, data.get("prompts", distinct)) + (train.prompt_dropout > 0)
     scores, stored, complete = None, 0, False
@@ -81,9 +79,7 @@ def cache_use(
     key = model.get("encoders")
     if key:
         windows = [None if size == (side, side) else size for size in sizes] or [None]
-        latents = encoded(
-            cache / "latents", *(latents_key(key, size) for size in windows), halves=train.halves
-        )
+        latents = encoded(cache / "latents", *(latents_key(key, size) for size in windows), halves=train.halves)
         texts = encoded(cache / "prompts", key, halves=train.halves)
     return CacheUse(
         scores=scores,
@@ -94,9 +90,7 @@ def cache_use(
         images_stored=latents.rows if latents else 0,
         prompts=prompts,
         prompts_stored=texts.rows if texts else 0,
-        latent_bytes=_row_bytes(
-            latents, train.halves, 2 * network.latent if network else None
-        ),  # mean and deviation
+        latent_bytes=_row_bytes(latents, train.halves, 2 * network.latent if network else None),  # mean and deviation
         text_bytes=_row_bytes(texts, train.halves, network.text if network else None),
         pairs=pairs,
         buckets=sizes,

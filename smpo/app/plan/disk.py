@@ -78,9 +78,7 @@ def disk_use(
     use = DiskUse(
         latents=latents,
         prompts=prompts,
-        pictures=None
-        if facts.resolution is None
-        else round(drawn.samples / 2 * drawn.area * facts.resolution**2 * 3),
+        pictures=None if facts.resolution is None else round(drawn.samples / 2 * drawn.area * facts.resolution**2 * 3),
         inversions=inversions,
         checkpoints=checkpoints,
         checkpoint=checkpoint,
@@ -98,9 +96,7 @@ def disk_use(
         if least > free:
             short = f"at least {in_gb(least)} will be written under `{folder}`, where {in_gb(free)} are free"
         elif all_ > free:
-            warnings.append(
-                f"up to {in_gb(all_)} may be written under `{folder}`, where {in_gb(free)} are free"
-            )
+            warnings.append(f"up to {in_gb(all_)} may be written under `{folder}`, where {in_gb(free)} are free")
     return replace(use, short=short, warnings=warnings)
 
 

@@ -88,9 +88,7 @@ class Prepared:
     """In which training waits for it; the first update waits for the first alone (`runtime.prepare`)."""
 
 
-def prepared(
-    spec: ExperimentSpec, caches: CacheUse, score_tflop: float, encode_tflop: float | None
-) -> Prepared:
+def prepared(spec: ExperimentSpec, caches: CacheUse, score_tflop: float, encode_tflop: float | None) -> Prepared:
     """`encode_tflop`: of one image, where the model is known."""
     visits = spec.train.steps * spec.train.batch
     encoded = round(caches.images_to_encode) if spec.train.crop == "centre" else 2 * visits
@@ -130,9 +128,7 @@ def scored(resolved: Resolved[ExperimentSpec], caches: CacheUse, samples: int) -
             unknown.append("scoring the pairs, whose number can't be known before they are here")
         else:
             training = each * caches.scores_to_compute
-    for name, judge in zip(
-        judge_names(resolved), spec.evaluate.rewards if spec.evaluate else (), strict=True
-    ):
+    for name, judge in zip(judge_names(resolved), spec.evaluate.rewards if spec.evaluate else (), strict=True):
         each = judge.tflop()
         if each is None:
             unknown.append(f"judging by `{name}`")

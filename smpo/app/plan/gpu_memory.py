@@ -118,9 +118,7 @@ def _inversion(network: Architecture, work: Workload, micro: int) -> dict[str, f
         return {}
     usual = 2 * work.levels * micro
     rows = min(work.inversion_rows or usual, 2 * work.visits * _window(work, micro))
-    whole = (
-        work.trainable is None and not work.shadow and work.precision != "fp32" and work.inverts == "policy"
-    )
+    whole = work.trainable is None and not work.shadow and work.precision != "fp32" and work.inverts == "policy"
     return {
         "training": _gradients(network, work) if _window(work, micro) < work.share_of_device else 0.0,
         "casts": 2 * network.parameters / GB if whole else 0.0,

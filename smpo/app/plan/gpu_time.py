@@ -60,9 +60,7 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
     judging = (passes + network.decode_tflop * work.samples / pictures + work.judging_tflop / scores) / 3600
     memory = memory_of(network, work).reserved_gb
     room = gpu.memory_gb * SLACK
-    fitting = [
-        size for size in _divisors(work.share_of_device) if memory_of(network, work, size).reserved_gb <= room
-    ]
+    fitting = [size for size in _divisors(work.share_of_device) if memory_of(network, work, size).reserved_gb <= room]
     return GpuCost(
         gpu=gpu.name,
         hours=training + preparing + judging,

@@ -104,9 +104,7 @@ class CostMeter:
             if self._open:
                 self._open[-1].inside += seconds
         self.queued.clear()
-        rows = (
-            2 * report.pairs * report.timesteps_per_pair * objective.levels_per_pair() * (1 + report.skipped)
-        )
+        rows = 2 * report.pairs * report.timesteps_per_pair * objective.levels_per_pair() * (1 + report.skipped)
         asked = {
             "invert": report.metrics.get("passes", 0.0) * rows,
             "policy": rows * (2 if objective.needs_means else 1),
@@ -191,9 +189,7 @@ class CostMeter:
         found = {**self.to_dict(), "seconds": dict(self.seconds), "passes": dict(self.passes)}
         for phase in reversed(self._open):
             taken = now - phase.began
-            found["seconds"][phase.name] = (
-                found["seconds"].get(phase.name, 0.0) + taken - phase.inside - inside
-            )
+            found["seconds"][phase.name] = found["seconds"].get(phase.name, 0.0) + taken - phase.inside - inside
             inside = taken
         return {COST_FACT: found}
 
@@ -218,8 +214,7 @@ class CostMeter:
 
     def _add(self, earlier: Any) -> None:
         seconds, passes = (
-            {str(name): float(value) for name, value in earlier[part].items()}
-            for part in ("seconds", "passes")
+            {str(name): float(value) for name, value in earlier[part].items()} for part in ("seconds", "passes")
         )
         counts = [int(earlier[name]) for name in ("pairs", "pictures", "peak_bytes")]
         skipped = int(earlier.get("skipped_updates", 0))
@@ -266,9 +261,7 @@ class CostMeter:
         """The ledger for a person."""
         seconds = ", ".join(f"{name} {value:.0f} s" for name, value in self.seconds.items())
         parts = [f"{name} {value:,.0f}" for name, value in self.passes.items() if value]
-        flops = (
-            "" if self.training_tflop is None else f", {_short(self.training_tflop * 1e12)}FLOP in training"
-        )
+        flops = "" if self.training_tflop is None else f", {_short(self.training_tflop * 1e12)}FLOP in training"
         joules = [f"{device} {value / 1e3:.3g} kJ" for device, value in self.energy.joules.items()]
         return [
             f"time       {seconds}",

@@ -56,11 +56,7 @@ def export(
         tags=getattr(live.session.denoiser, "tags", ()),
         lora=getattr(spec.model, "lora", None) is not None,
         twin=(folder.model / "kohya").is_dir(),
-        data={
-            name: report[name]
-            for name in ("rows", "pairs", "votes", "ties", "dropped", "digest")
-            if name in report
-        },
+        data={name: report[name] for name in ("rows", "pairs", "votes", "ties", "dropped", "digest") if name in report},
         updates=_updates(live),
         load_lines=[line.replace(repr(str(folder.model)), "'path/to/this/folder'") for line in lines],
         picture=grid.name if grid is not None else "",

@@ -99,9 +99,7 @@ def _stored(file: Path, timesteps: int) -> Tensor | None:
     import torch
 
     try:
-        errors: Tensor = torch.tensor(
-            json.loads(file.read_text(encoding="utf-8"))["errors"], dtype=torch.float64
-        )
+        errors: Tensor = torch.tensor(json.loads(file.read_text(encoding="utf-8"))["errors"], dtype=torch.float64)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return errors if errors.ndim == 3 and errors.shape[:2] == (2, timesteps) else None

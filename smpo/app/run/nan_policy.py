@@ -63,9 +63,7 @@ def _in_a_row(known: list[dict[str, Any]], update: int) -> int:
     return row
 
 
-def _go_on(
-    run: RunContext, error: NonFiniteLoss, known: list[dict[str, Any]], back: Callable[[], int]
-) -> int:
+def _go_on(run: RunContext, error: NonFiniteLoss, known: list[dict[str, Any]], back: Callable[[], int]) -> int:
     """The update to go on from, counted from 0."""
     runtime, session, update = run.spec.runtime, run.live.session, error.step + 1
     if run.is_main:
@@ -79,9 +77,7 @@ def _go_on(
         error.help = f"that many were left out before: {len(known)} (`runtime.nan_limit`); {error.help}"
         raise error
     if (row := _in_a_row(known, update)) >= IN_A_ROW:
-        error.help = (
-            f"{row} updates in a row are not finite, and leaving out more won't mend that; {error.help}"
-        )
+        error.help = f"{row} updates in a row are not finite, and leaving out more won't mend that; {error.help}"
         raise error
     first = back() + 1 if runtime.on_nan == "roll-back" else update
     known.append({"first": first, "last": update, "by": runtime.on_nan, "reason": error.reason})

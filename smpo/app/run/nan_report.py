@@ -56,9 +56,7 @@ def write_nan_report(run: RunContext, error: NonFiniteLoss) -> Path:
     text = json.dumps(facts, indent=1, ensure_ascii=False)
     run.folder.write_text("autopsy.json", text)  # of the latest, where `smpo doctor` looks
     run.folder.write_text(f"{folder}/autopsy.json", text)
-    _pictures(
-        run, [samples[one.pair] for one in error.suspects if one.pair in samples], run.folder.path / folder
-    )
+    _pictures(run, [samples[one.pair] for one in error.suspects if one.pair in samples], run.folder.path / folder)
     run.tracker.artefact(run.folder.path / folder, "autopsy")
     return run.folder.path / folder
 
@@ -84,12 +82,8 @@ def _norms(parameters: Mapping[str, Tensor]) -> dict[str, float | str]:
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             block = block_of(name)
-            squares[block] = (
-                squares.get(block, 0) + local_shard(parameter.grad.detach()).float().square().sum()
-            )
-    return {
-        block: _plain(math.sqrt(v) if (v := float(total)) >= 0 else v) for block, total in squares.items()
-    }
+            squares[block] = squares.get(block, 0) + local_shard(parameter.grad.detach()).float().square().sum()
+    return {block: _plain(math.sqrt(v) if (v := float(total)) >= 0 else v) for block, total in squares.items()}
 
 
 def _pictures(run: RunContext, samples: Sequence[Sample], folder: Path) -> None:

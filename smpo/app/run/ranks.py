@@ -107,9 +107,7 @@ def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_cod
             f"{place} doesn't find the run's folder {path} on its machine",
             help="`runtime.runs` and `runtime.cache` must lie on a file system that all machines share",
         )
-    resolved = resolve(
-        path / "resolved.yaml", skeleton=ExperimentSpec, extra_roots=roots, no_local_code=no_local_code
-    )
+    resolved = resolve(path / "resolved.yaml", skeleton=ExperimentSpec, extra_roots=roots, no_local_code=no_local_code)
     with Terminal(quiet=True, stream=open(os.devnull, "w", encoding="utf-8")) as console:  # noqa: PTH123
         try:
             with liveness.watching():

@@ -44,9 +44,7 @@ def describe(folder: RunFolder, resolved: Resolved[ExperimentSpec], plan: Plan) 
     folder.write_text("plan.json", json.dumps(plan.to_dict(), indent=1))
 
 
-def tracker_of(
-    spec: ExperimentSpec, folder: RunFolder, console: Console, overseer: TrialHook | None
-) -> TrackerGroup:
+def tracker_of(spec: ExperimentSpec, folder: RunFolder, console: Console, overseer: TrialHook | None) -> TrackerGroup:
     from smpo.tracking.jsonl import JsonlTracker
     from smpo.tracking.mlflow import mlflow_tracker
 
@@ -57,9 +55,7 @@ def tracker_of(
         parent=overseer.parent if overseer else None,
         say=console.note,
     )
-    return TrackerGroup(
-        [JsonlTracker(folder.path, console.warn), *([mirror] if mirror else [])], say=console.warn
-    )
+    return TrackerGroup([JsonlTracker(folder.path, console.warn), *([mirror] if mirror else [])], say=console.warn)
 
 
 @dataclass
@@ -129,9 +125,7 @@ def record_inputs(run: RunContext, expected: Expected | None) -> None:
             "reward_high": live.stats.high,
             "scores": live.stats.count,
         }
-    tracker.dataset(
-        run.resolved.leaves()["data.use"], table.digest, {**counts, "dropped": dropped, **smoothing}
-    )
+    tracker.dataset(run.resolved.leaves()["data.use"], table.digest, {**counts, "dropped": dropped, **smoothing})
     for name in ("spec.yaml", "resolved.yaml", "lock.json", "plan.json", "data_report.json"):
         if (folder.path / name).exists():
             tracker.artefact(folder.path / name)

@@ -57,9 +57,7 @@ def run(
     spec, identity = resolved.spec, resolved.identity
     folder = open_run(Path(spec.runtime.runs), spec.name, identity.spec_hash, again=again, resume=resume)
     describe(folder, resolved, plan)
-    if (
-        spec.runtime.devices > 1
-    ):  # only a plain `smpo run` starts as many; an ablation or a repetition doesn't
+    if spec.runtime.devices > 1:  # only a plain `smpo run` starts as many; an ablation or a repetition doesn't
         console.note(f"`runtime.devices: {spec.runtime.devices}`: one process works here, to the same end")
     with folder:
         if overseer is not None:

@@ -103,9 +103,7 @@ class Interrupt:
         if self._asked is signal.SIGTERM and self._busy is not None and hasattr(signal, "setitimer"):
             self._earlier[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._insist)
             signal.setitimer(signal.ITIMER_REAL, PATIENCE, 0.5)
-        self._say(
-            f"{self._asked.name}: stopping after this update, with a checkpoint; once more stops at once"
-        )
+        self._say(f"{self._asked.name}: stopping after this update, with a checkpoint; once more stops at once")
 
     def _insist(self, number: int, frame: FrameType | None) -> None:
         """The notice is running out. Called twice a second until an update is at work: writing isn't broken off."""

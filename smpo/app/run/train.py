@@ -62,9 +62,7 @@ def _holdout(run: RunContext) -> HoldoutMonitor | None:
     from smpo.app.run.holdout import diagnosis
 
     if run.is_main and (run.start < run.live.session.steps or run.trial_hook is not None):
-        return diagnosis(
-            run.spec, run.live, run.folder, run.start, run.console.note, run.cost.add_holdout_passes
-        )
+        return diagnosis(run.spec, run.live, run.folder, run.start, run.console.note, run.cost.add_holdout_passes)
     return None
 
 
@@ -118,9 +116,7 @@ class _Warnings:
         if not self._overflows.skipped:
             return
         if self._overflows.many:
-            self._console.warn(
-                self._overflows.sentence + "; `--set train.precision=bf16` needs no loss scale"
-            )
+            self._console.warn(self._overflows.sentence + "; `--set train.precision=bf16` needs no loss scale")
         else:
             self._console.note(self._overflows.sentence)
 

@@ -48,9 +48,7 @@ def confirm_best(
             runs.append((f"{label} fresh {seed}", {**own, **confirm.set, **fresh}, tags))
     screen.note(f"{len(runs)} runs on {confirm.seeds} fresh seeds: the best, and the spec as it stands")
     tracking = spec.runtime.tracking
-    parent = SweepRun(
-        prepared.runs, tracking, name=prepared.name, study=study.id, role="confirmation", say=screen.warn
-    )
+    parent = SweepRun(prepared.runs, tracking, name=prepared.name, study=study.id, role="confirmation", say=screen.warn)
     results = coordinator.perform(runs, parent.id)
     parent.status("done")
     figures: dict[str, list[Mapping[str, float]]] = {}
@@ -62,9 +60,7 @@ def confirm_best(
                 reason = answer.get("message") or "no metric"
                 screen.warn(f"{label} on fresh seed {seed} gave no result: {reason}")
             figures.setdefault(label, []).append(known)
-    first, *others = (
-        _summary(goal, index, winners, figures) for index, goal in enumerate(prepared.sweep.goals)
-    )
+    first, *others = (_summary(goal, index, winners, figures) for index, goal in enumerate(prepared.sweep.goals))
     return first | ({"others": others} if others else {})
 
 

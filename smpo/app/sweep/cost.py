@@ -43,10 +43,7 @@ class Estimate:
 
 def estimate(prepared: ResolvedSweep) -> Estimate:
     """From the corners of the space, and from what was measured. Runs nothing, and counts no pruning."""
-    plans = [
-        make_plan(prepared.at(prepared.sweep.space.settings(corner)))
-        for corner in corners(prepared.sweep.space)
-    ]
+    plans = [make_plan(prepared.at(prepared.sweep.space.settings(corner))) for corner in corners(prepared.sweep.space)]
     passes = [plan.total_passes + plan.sampling_passes for plan in plans]
     flops = [plan.training_tflop for plan in plans if plan.training_tflop is not None]
     confirming = 2 * prepared.sweep.spec.confirm.seeds

@@ -61,9 +61,7 @@ def conclude(
             coordinator.parent.tag("smpo.best", str(winners[0].attributes.get("run", winners[0].number)))
 
 
-def _write_best(
-    ending: SweepResult, winners: Sequence[Trial], wanted: Path | None, screen: SweepDisplay
-) -> list[Path]:
+def _write_best(ending: SweepResult, winners: Sequence[Trial], wanted: Path | None, screen: SweepDisplay) -> list[Path]:
     """The spec of the best trial, of a front the best by its first objective; and all of a front, beside the report."""
     prepared, goal = ending.prepared, ending.prepared.sweep.goals[0]
     sign = 1 if goal.direction == "maximize" else -1

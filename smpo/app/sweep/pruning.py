@@ -33,11 +33,7 @@ def follow(job: Job, sweep: Sweep) -> None:
 
 def _report(job: Job, sweep: Sweep, step: int, value: float) -> None:
     every = max(1, job.steps // 20)
-    if (
-        step <= job.last_report
-        or (step - job.last_report < every and step != job.steps)
-        or not math.isfinite(value)
-    ):
+    if step <= job.last_report or (step - job.last_report < every and step != job.steps) or not math.isfinite(value):
         return
     job.last_report = step
     job.reports[step] = value

@@ -115,9 +115,7 @@ def resolve_sweep(request: SweepRequest) -> ResolvedSweep:
             at({path: value})
         except SpecProblems as error:
             place = found.problem(f"confirm/set/{path}", "")
-            raise SpecProblems(
-                [replace(one, span=place.span, path=place.path) for one in error.problems]
-            ) from None
+            raise SpecProblems([replace(one, span=place.span, path=place.path) for one in error.problems]) from None
     if resolved.spec.runtime.devices > 1:
         raise MachineError(
             "a trial of a sweep runs on one device",

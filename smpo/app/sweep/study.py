@@ -29,8 +29,7 @@ def open_prepared(prepared: ResolvedSweep, *, worker: str = "reader") -> tuple[S
         "smpo:base": {
             path: value
             for path, value in prepared.resolved.leaves().items()
-            if path.split(".")[0] not in ("name", "notes", "tags", "runtime")
-            and not prepared.sweep.space.covers(path)
+            if path.split(".")[0] not in ("name", "notes", "tags", "runtime") and not prepared.sweep.space.covers(path)
         },
     }
     (prepared.runs / prepared.name).mkdir(parents=True, exist_ok=True)
@@ -83,10 +82,7 @@ def _differences(facts: Mapping[str, Any], prepared: ResolvedSweep, study: Study
         ]
     if facts.get("smpo:goals") != mine.get("smpo:goals"):
         found.append("another objective")
-    return (
-        "; ".join(found[:4]) + ("; …" if len(found) > 4 else "")
-        or "versions of components or constraints differ"
-    )
+    return "; ".join(found[:4]) + ("; …" if len(found) > 4 else "") or "versions of components or constraints differ"
 
 
 def open_parent(prepared: ResolvedSweep, study: Study, screen: SweepDisplay) -> SweepRun:

@@ -32,9 +32,7 @@ def evaluate(
     """Compare any models with their base: the same prompts and seeds, every judge, intervals."""
     from smpo.cli.eval import eval_command
 
-    eval_command(
-        models, spec=spec, sets=sets or [], runs=runs, folder=folder, roots=roots, as_json=json, quiet=quiet
-    )
+    eval_command(models, spec=spec, sets=sets or [], runs=runs, folder=folder, roots=roots, as_json=json, quiet=quiet)
 
 
 def compare(
@@ -104,9 +102,7 @@ def ui(
 
 
 def track_sync(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")
-    ],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or the beginning of its spec hash.")],
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     uri: Annotated[str | None, typer.Option(help="MLflow tracking URI; default as for `smpo run`.")] = None,
 ) -> None:

@@ -22,9 +22,7 @@ def rerun(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on though data, weights or code aren't those of the run.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail unless everything is the same bit for bit.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail unless everything is the same bit for bit.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the comparison.")] = False,
     json: Json = False,
     runs: Runs = Path("runs"),
@@ -37,9 +35,7 @@ def rerun(
 
 def verify(
     run: Run,
-    files_only: Annotated[
-        bool, typer.Option("--files-only", help="Check hashes; don't evaluate again.")
-    ] = False,
+    files_only: Annotated[bool, typer.Option("--files-only", help="Check hashes; don't evaluate again.")] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Evaluate only so many prompts again, evenly over the set.")
     ] = None,

@@ -15,9 +15,7 @@ __all__ = ["registry_check", "registry_list", "registry_show"]
 def registry_list(
     kind: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[KIND]", help="Only this kind, such as reward.", autocompletion=complete.kinds
-        ),
+        typer.Argument(metavar="[KIND]", help="Only this kind, such as reward.", autocompletion=complete.kinds),
     ] = None,
     json: Json = False,
     roots: Roots = None,
@@ -38,9 +36,7 @@ def registry_check(json: Json = False, roots: Roots = None) -> None:
 def registry_show(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="A card or component, such as renoise.", autocompletion=complete.names
-        ),
+        typer.Argument(metavar="NAME", help="A card or component, such as renoise.", autocompletion=complete.names),
     ],
     json: Json = False,
     roots: Roots = None,

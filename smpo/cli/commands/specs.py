@@ -17,9 +17,7 @@ def plan(
     spec: Spec,
     sets: Sets = None,
     full: Annotated[bool, typer.Option("--full", help="Every value, with who set it.")] = False,
-    sweep: Annotated[
-        bool, typer.Option("--sweep", help="What the whole of its `sweep:` block would cost.")
-    ] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="What the whole of its `sweep:` block would cost.")] = False,
     json: Json = False,
     roots: Roots = None,
     no_local_code: NoCode = False,
@@ -36,9 +34,7 @@ def plan(
 
 
 def check(
-    specs: Annotated[
-        list[str], typer.Argument(metavar="SPEC...", help="Spec files.", autocompletion=complete.specs)
-    ],
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Spec files.", autocompletion=complete.specs)],
     sets: Sets = None,
     json: Json = False,
     roots: Roots = None,
@@ -72,9 +68,7 @@ def diff(
             metavar="A", help="A spec, a run folder, or a run's hash.", autocompletion=complete.specs_or_runs
         ),
     ],
-    after: Annotated[
-        str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.specs_or_runs)
-    ],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.specs_or_runs)],
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     json: Json = False,
     roots: Roots = None,
@@ -87,9 +81,7 @@ def diff(
 
 
 def schema(
-    write: Annotated[
-        Path | None, typer.Option("--write", help="Write to this file instead of printing.")
-    ] = None,
+    write: Annotated[Path | None, typer.Option("--write", help="Write to this file instead of printing.")] = None,
     shipped: Annotated[
         bool, typer.Option("--shipped", help="Only what comes with smpo, whatever else is installed.")
     ] = False,

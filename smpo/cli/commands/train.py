@@ -18,20 +18,12 @@ def run(
     sets: Sets = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Go on where an interrupted run of this spec, or in this folder, stopped."
-        ),
+        typer.Option("--resume", help="Go on where an interrupted run of this spec, or in this folder, stopped."),
     ] = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Run a spec that has already been run once more.")
-    ] = False,
-    devices: Annotated[
-        int | None, typer.Option(min=1, help="Processes, one a device (runtime.devices).")
-    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run a spec that has already been run once more.")] = False,
+    devices: Annotated[int | None, typer.Option(min=1, help="Processes, one a device (runtime.devices).")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs of an `ablation:` at once.")] = 1,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds of an `ablation:`, instead of the file's.")
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of an `ablation:`, instead of the file's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     roots: Roots = None,
     no_local_code: NoCode = False,
@@ -66,9 +58,7 @@ def sweep(
         int | None, typer.Option(min=1, help="Finished trials in all; the same command again goes on.")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trials at once, one a GPU or core.")] = 1,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Begin no trial after 90s, 15m, 2h.")
-    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Begin no trial after 90s, 15m, 2h.")] = None,
     trial_timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="End a trial that takes longer; it counts as failed.")
     ] = None,
@@ -78,18 +68,14 @@ def sweep(
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Database for many machines; default: a file.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Submit so many workers to a cluster, and return.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Submit so many workers to a cluster, and return.")] = None,
     on: Annotated[Literal["slurm", "local"], typer.Option(help="Where `--workers` work.")] = "slurm",
     options: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="For Slurm: partition, time… Repeatable."),
     ] = None,
     best: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the best spec goes.")] = None,
-    no_confirm: Annotated[
-        bool, typer.Option("--no-confirm", help="Don't run the best again on fresh seeds.")
-    ] = False,
+    no_confirm: Annotated[bool, typer.Option("--no-confirm", help="Don't run the best again on fresh seeds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")] = False,
     sets: Sets = None,
     roots: Roots = None,

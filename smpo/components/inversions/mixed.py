@@ -34,9 +34,7 @@ class BlendedInversion(RefinedInversion):
     shared: bool = True
     """One fresh noise for both images of a pair; false draws one each."""
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         from smpo.maths.inversion import Noised
         from smpo.maths.mixing import blend
 
@@ -57,9 +55,7 @@ class CommonInversion(RefinedInversion):
     use: Literal["common"] = "common"
     version: ClassVar[int] = 1
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         from smpo.maths.inversion import Noised
         from smpo.maths.mixing import common
 

@@ -30,9 +30,7 @@ class NoInversion(Inversion):
     shared: bool = True
     """One noise for both images of a pair, as Diffusion-DPO does; false draws one each."""
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         from smpo.maths.inversion import Noised
 
         noise = fresh_noise(x0, draws, shared=self.shared).to(x0)
@@ -52,9 +50,7 @@ class DDIMInversion(DDIMInversionBase):
     extra_noise: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0, le=1)
     """Add this times the standard deviation of a DDIM step to the result; DDIM-InPO's code: 0.1."""
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         from smpo.maths.inversion import Noised
         from smpo.maths.mixing import inpo_noise
 

@@ -55,9 +55,7 @@ class DDIMInversionBase(Inversion):
     def needs_unconditional(self) -> bool:
         return self.guidance != 1
 
-    def __call__(
-        self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws
-    ) -> Noised:
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
         from smpo.maths.inversion import invert
 
         images = _images(len(x0), predict.levels)

@@ -45,9 +45,7 @@ class SmPO(Logistic):
         from smpo.maths.smoothing import signed_weight
 
         margin = implicit_margin(*predicted.gaps(), self.beta)
-        return ObjectiveOut(
-            smpo(margin, p, self.gamma), margin, {"weight": signed_weight(p, self.gamma).abs()}
-        )
+        return ObjectiveOut(smpo(margin, p, self.gamma), margin, {"weight": signed_weight(p, self.gamma).abs()})
 
     def warnings(self, smoothing: Smoothing, inversion: Inversion) -> Iterable[str]:
         if smoothing.is_hard and self.gamma != 1:

@@ -42,9 +42,7 @@ class DSPO(Objective):
             from smpo.maths.losses import implicit_margin
 
             margin = implicit_margin(*pair.gaps(), self.beta)
-            target, policy, reference = (
-                tensor.chunk(2)[0] for tensor in (pair.target, pair.policy, pair.reference)
-            )
+            target, policy, reference = (tensor.chunk(2)[0] for tensor in (pair.target, pair.policy, pair.reference))
             return dspo(target, policy, reference, margin, self.beta), margin
 
         loss, _ = of_the_preferred(predicted, p, read)

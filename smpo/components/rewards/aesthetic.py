@@ -50,9 +50,7 @@ class LaionAesthetic(NetworkReward):
         return self._watched(scorer)
 
     def check(self) -> str | None:
-        return absent(self.weights, self.file, revision=self.revision) or absent(
-            self.clip, revision=self.clip_revision
-        )
+        return absent(self.weights, self.file, revision=self.revision) or absent(self.clip, revision=self.clip_revision)
 
     def read(self) -> Mapping[str, Sequence[str]]:
         return {"weights": [self.file], "clip": ["config.json", "model.safetensors"]}

@@ -60,9 +60,7 @@ class ClipPreference(NetworkReward):
         return self._watched(scorer)
 
     def check(self) -> str | None:
-        return absent(self.weights, self.file or "model*.safetensors", revision=self.revision) or absent(
-            self.processor
-        )
+        return absent(self.weights, self.file or "model*.safetensors", revision=self.revision) or absent(self.processor)
 
     def read(self) -> Mapping[str, Sequence[str]]:
         return {"weights": [self.file or "model.safetensors", *TEXTS], "processor": TEXTS}

@@ -38,9 +38,7 @@ def audit(book: AuditRows, expected: Expected, progress: Progress | None = None)
     images = np.unique(np.concatenate([book.first[sound], book.second[sound]]))
     notes = []
     if expected.tokens is None:
-        notes.append(
-            f"the model's tokenizer isn't here: prompts are measured in words, {LONGEST_IN_WORDS} at most"
-        )
+        notes.append(f"the model's tokenizer isn't here: prompts are measured in words, {LONGEST_IN_WORDS} at most")
     if book.picture is None:
         notes.append("the data has no pictures: only words and labels were looked at")
     if not expected.held_out:
@@ -53,9 +51,7 @@ def audit(book: AuditRows, expected: Expected, progress: Progress | None = None)
             "votes": int(book.votes[sound].sum()),
             "prompts": len(prompts.captions),
             "images": len(images),
-            "files": [
-                {"name": part["name"], "rows": part["rows"], "sha256": part["sha256"]} for part in book.parts
-            ],
+            "files": [{"name": part["name"], "rows": part["rows"], "sha256": part["sha256"]} for part in book.parts],
         },
         findings=found,
         charts=charts_of(book, sound, pairs, images, prompts.lengths, expected),

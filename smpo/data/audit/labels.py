@@ -28,12 +28,8 @@ def defects(book: AuditRows) -> Iterable[Finding]:
             count=int(counts[number]),
             of=len(book),
             unit="rows",
-            meaning="Left out as the spec asks."
-            if chosen
-            else "Training drops the row: both images and the vote.",
-            examples=[
-                example_of(row, row.detail) for row in book.some(np.flatnonzero(book.defect == number))
-            ],
+            meaning="Left out as the spec asks." if chosen else "Training drops the row: both images and the vote.",
+            examples=[example_of(row, row.detail) for row in book.some(np.flatnonzero(book.defect == number))],
         )
 
 

@@ -42,9 +42,7 @@ class Margins:
 def margins_of(reward: str, table: PairTable, winner: Any, loser: Any, stats: ScoreStats) -> Margins | None:
     """`winner`, `loser` `[M]` scores in the table's order. Ties have no winner, and are left out; None when all are
     ties."""
-    rows = np.flatnonzero(
-        np.fromiter((table[row].share > 0.5 for row in range(len(table))), bool, len(table))
-    )
+    rows = np.flatnonzero(np.fromiter((table[row].share > 0.5 for row in range(len(table))), bool, len(table)))
     if not len(rows):
         return None
     margin = (np.asarray(winner, np.float64) - np.asarray(loser, np.float64))[rows]

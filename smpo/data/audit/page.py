@@ -40,17 +40,11 @@ def page(title: str, audit: Audit, picture: Callable[[str], Image.Image] | None)
         image.save(stream, "PNG", optimize=True)
         return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["short"] = lambda text: (
-        text if len(text) <= LONGEST_PROMPT else text[:LONGEST_PROMPT] + " …"
-    )
+    environment.filters["short"] = lambda text: text if len(text) <= LONGEST_PROMPT else text[:LONGEST_PROMPT] + " …"
     template = environment.from_string((files(__package__) / "page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
-        title=title, audit=audit, thumbnail=thumbnail, thumb=THUMB, margins=_margins(audit)
-    )
+    return template.render(title=title, audit=audit, thumbnail=thumbnail, thumb=THUMB, margins=_margins(audit))
 
 
 def _margins(audit: Audit) -> dict[str, Any] | None:

@@ -171,9 +171,7 @@ class _Writer:
         return AuditRows(**columns, captions=pa.chunked_array(self._captions, pa.string()), **more)
 
 
-def read_audit_rows(
-    source: Source, *, cache: Path | None = None, progress: Progress | None = None
-) -> AuditRows:
+def read_audit_rows(source: Source, *, cache: Path | None = None, progress: Progress | None = None) -> AuditRows:
     """Read everything; files whose index is stored aren't decoded again."""
     writer, images = _Writer(), Images()
     parts: list[dict[str, Any]] = []

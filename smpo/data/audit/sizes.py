@@ -30,9 +30,7 @@ def sizes(book: AuditRows, rows: Array, expected: Expected) -> Iterable[Finding]
 
     def shown(some: Array) -> list[Example]:
         found = zip(images[some[:SHOWN]].tolist(), book.some(shown_in[some]), strict=True)
-        return [
-            Example(row.where, row.caption, (book.name(image),), book.size_of(image)) for image, row in found
-        ]
+        return [Example(row.where, row.caption, (book.name(image),), book.size_of(image)) for image, row in found]
 
     if len(small):
         which = "its bucket" if expected.bucketed else f"the {expected.resolution} pixels of the model"

@@ -36,9 +36,7 @@ def save_facts(cache: Path, recipe: BaseModel, facts: Mapping[str, Any]) -> None
     cache.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(cache / "recipes.db", timeout=60)) as database, database:
         database.execute(_TABLE)
-        database.execute(
-            "INSERT OR REPLACE INTO recipe VALUES (?, ?)", (_name(recipe), json.dumps(dict(facts)))
-        )
+        database.execute("INSERT OR REPLACE INTO recipe VALUES (?, ?)", (_name(recipe), json.dumps(dict(facts))))
 
 
 def load_facts(cache: Path, recipe: BaseModel) -> dict[str, Any]:
@@ -53,9 +51,7 @@ def load_facts(cache: Path, recipe: BaseModel) -> dict[str, Any]:
 
 def scored(cache: Path, scorer: str, pairs: str) -> tuple[int, bool]:
     """How many scores of this scorer are stored, and whether all those of this table are among them."""
-    whole = _ask(
-        cache / "scores.db", "SELECT count FROM extremes WHERE scorer = ? AND pairs = ?", scorer, pairs
-    )
+    whole = _ask(cache / "scores.db", "SELECT count FROM extremes WHERE scorer = ? AND pairs = ?", scorer, pairs)
     some = _ask(cache / "scores.db", "SELECT count(*) FROM score WHERE scorer = ?", scorer)
     return (int(some[0]) if some else 0), whole is not None
 
@@ -65,9 +61,7 @@ def encoded(folder: Path, *keys: str, halves: bool) -> Stored:
     names = [hashlib.sha256(key.encode()).hexdigest()[:24] for key in keys]
     rows = size = 0
     for index in [
-        index
-        for name in names
-        for index in sorted(folder.glob(f"{name}-{'fp16' if halves else 'fp32'}/index.sqlite"))
+        index for name in names for index in sorted(folder.glob(f"{name}-{'fp16' if halves else 'fp32'}/index.sqlite"))
     ]:
         counted = _ask(index, "SELECT count(*) FROM place")
         bytes_ = _ask(index, "SELECT coalesce(sum(size), 0) FROM shard")

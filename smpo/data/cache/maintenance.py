@@ -133,9 +133,7 @@ def clean(cache: Path, what: list[str]) -> tuple[int, int]:
 
     Raises `RunError` for an unknown kind, and where a run is writing just now."""
     if unknown := [kind for kind in what if kind not in KINDS]:
-        raise RunError(
-            f"there is no kind `{unknown[0]}` in a cache", help=f"the kinds are {', '.join(KINDS)}"
-        )
+        raise RunError(f"there is no kind `{unknown[0]}` in a cache", help=f"the kinds are {', '.join(KINDS)}")
     files = size = 0
     for folder in [folder for kind in _ENCODED for folder in _stores(cache / kind)]:
         with _held(folder):
@@ -147,16 +145,10 @@ def clean(cache: Path, what: list[str]) -> tuple[int, int]:
                 files, size = files + _empty(folder), size + freed
     gone = [file for file in orphans(cache) if file.parent.name == "pairs"]
     gone += sorted((cache / "pairs").glob("*.parquet")) if "pairs" in what else []
-    gone += (
-        [file for file in cache.glob("scores.db*") if not file.name.endswith(".lock")]
-        if "scores" in what
-        else []
-    )
+    gone += [file for file in cache.glob("scores.db*") if not file.name.endswith(".lock")] if "scores" in what else []
     gone += [file for kind in _WALKS if kind in what for file in _walks(cache, kind)]
     # safetensors writes to a name of its own first, `.tmp` and six letters.
-    gone += [
-        file for kind in _WALKS for name in (".*.tmp", ".tmp*") for file in (cache / kind).glob(f"*/{name}")
-    ]
+    gone += [file for kind in _WALKS for name in (".*.tmp", ".tmp*") for file in (cache / kind).glob(f"*/{name}")]
     for file in gone:
         if file.exists():
             files, size = files + 1, size + file.stat().st_size
@@ -171,9 +163,7 @@ def _walks(cache: Path, kind: str) -> list[Path]:
     return sorted((cache / kind).glob("*/*.safetensors"))
 
 
-def _verify_store(
-    kind: str, folder: Path, progress: Callable[[str, int, int], None] | None
-) -> Iterator[Damage]:
+def _verify_store(kind: str, folder: Path, progress: Callable[[str, int, int], None] | None) -> Iterator[Damage]:
     index = folder / "index.sqlite"
     told = _unsound(index)
     shards = _all(index, "SELECT id, name, size, sha256 FROM shard ORDER BY id")
@@ -260,9 +250,7 @@ def _all(file: Path, question: str, *values: Any) -> list[tuple[Any, ...]] | Non
     """
     for how in ("mode=ro", "mode=ro&immutable=1"):
         try:
-            with closing(
-                sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=5)
-            ) as database:
+            with closing(sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=5)) as database:
                 return database.execute(question, values).fetchall()
         except sqlite3.Error:
             if os.access(file.parent, os.W_OK):

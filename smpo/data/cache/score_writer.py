@@ -33,9 +33,7 @@ def commit(
     """
     parts: Sequence[Scorer] = getattr(scorer, "parts", ())
     if parts:
-        said = torch.tensor(
-            [_known(database, part, asked, inputs, provenance) for part in parts], dtype=torch.float64
-        )
+        said = torch.tensor([_known(database, part, asked, inputs, provenance) for part in parts], dtype=torch.float64)
         values = scorer.combined(said).tolist()  # type: ignore[attr-defined]
     else:
         values = scores_of(scorer, inputs, [prompt for _, prompt in asked]).tolist()
@@ -54,9 +52,7 @@ def commit(
         )
         if provenance is not None:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            database.execute(
-                "INSERT OR IGNORE INTO provenance VALUES (?, ?, ?)", (scorer.key, provenance, since)
-            )
+            database.execute("INSERT OR IGNORE INTO provenance VALUES (?, ?, ?)", (scorer.key, provenance, since))
 
 
 def _known(
@@ -69,9 +65,7 @@ def _known(
     """An ensemble member's scores of some (image, prompt). New ones are stored under the member's own key."""
     owed = [place for place, names in enumerate(asked) if stored(database, scorer.key, *names) is None]
     if owed:
-        commit(
-            database, scorer, [asked[place] for place in owed], [inputs[place] for place in owed], provenance
-        )
+        commit(database, scorer, [asked[place] for place in owed], [inputs[place] for place in owed], provenance)
     return [stored(database, scorer.key, *names) for names in asked]
 
 

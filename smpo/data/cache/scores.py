@@ -223,9 +223,7 @@ def _compare(database: sqlite3.Connection, key: str, pairs: str, digest: str) ->
 
     Raises `RunError`.
     """
-    found = database.execute(
-        "SELECT facts FROM summary WHERE scorer = ? AND pairs = ?", (key, pairs)
-    ).fetchone()
+    found = database.execute("SELECT facts FROM summary WHERE scorer = ? AND pairs = ?", (key, pairs)).fetchone()
     try:
         before = json.loads(found[0])["scores"] if found else digest
     except (ValueError, LookupError, TypeError, RecursionError):  # an older smpo wrote none

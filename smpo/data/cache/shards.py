@@ -174,9 +174,7 @@ class Shards:
         First the new file with all its rows, then the old ones go: a kill in between leaves shards without rows, which
         go the next time. Rows of a damaged one are missing afterwards, not wrong."""
         with closing(self._connect()) as index:
-            small = index.execute(
-                "SELECT id, size FROM shard WHERE size < ? ORDER BY id", (largest // 4,)
-            ).fetchall()
+            small = index.execute("SELECT id, size FROM shard WHERE size < ? ORDER BY id", (largest // 4,)).fetchall()
         if len(small) < SMALL_SHARDS:
             return
         group: list[int] = []
@@ -197,9 +195,7 @@ class Shards:
                 self._discard(shard)
                 continue
             with closing(self._connect()) as index:
-                found = index.execute(
-                    "SELECT id, row FROM place WHERE shard = ? ORDER BY row", (shard,)
-                ).fetchall()
+                found = index.execute("SELECT id, row FROM place WHERE shard = ? ORDER BY row", (shard,)).fetchall()
             if found:
                 rows = torch.tensor([row for _, row in found])
                 parts.append({name: tensor[rows] for name, tensor in self.tensors(shard).items()})
@@ -237,9 +233,7 @@ class Shards:
             with index:
                 index.execute("DELETE FROM shard WHERE id = ?", (shard,))
             others = (
-                index.execute("SELECT count(*) FROM shard WHERE name = ?", (file[0].name,)).fetchone()
-                if file
-                else (1,)
+                index.execute("SELECT count(*) FROM shard WHERE name = ?", (file[0].name,)).fetchone() if file else (1,)
             )
         if file is not None and not others[0]:
             file[0].unlink(missing_ok=True)

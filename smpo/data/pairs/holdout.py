@@ -27,9 +27,7 @@ class HeldOut:
     dropped: int = 0
 
 
-def held_out(
-    table: PairTable, count: int, p: Tensor, ensure: Callable[[Sequence[int]], None] | None = None
-) -> HeldOut:
+def held_out(table: PairTable, count: int, p: Tensor, ensure: Callable[[Sequence[int]], None] | None = None) -> HeldOut:
     """`count` pairs on which `p` `[M]` has an opinion. Raises `RunError` when less than half would be left to
     train on.
 

@@ -127,9 +127,7 @@ class _Keeper:
 
     def __enter__(self) -> _Keeper:
         if self._kept is not None:
-            self._writer = pq.ParquetWriter(
-                self._unfinished, _SCHEMA, compression="zstd", write_page_checksum=True
-            )
+            self._writer = pq.ParquetWriter(self._unfinished, _SCHEMA, compression="zstd", write_page_checksum=True)
         return self
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -197,9 +195,7 @@ def _scan(claims: Iterable[list[Claim]], *, verify: Verify, workers: int) -> Ite
                 seen.clear()
 
 
-def _judged(
-    claims: list[Claim], verify: Verify, seen: dict[str, _Verdict], pool: ThreadPoolExecutor
-) -> pa.RecordBatch:
+def _judged(claims: list[Claim], verify: Verify, seen: dict[str, _Verdict], pool: ThreadPoolExecutor) -> pa.RecordBatch:
     ids = [tuple(content_id(data) if data else "" for data in claim.pictures) for claim in claims]
     if verify == "full":
         fresh = {

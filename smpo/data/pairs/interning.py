@@ -34,9 +34,7 @@ class Growing:
     def extend(self, more: Array) -> None:
         needed = self._size + len(more)
         if needed > len(self._room):
-            larger = np.empty(
-                (max(needed, len(self._room) * 3 // 2), *self._room.shape[1:]), self._room.dtype
-            )
+            larger = np.empty((max(needed, len(self._room) * 3 // 2), *self._room.shape[1:]), self._room.dtype)
             larger[: self._size] = self.values
             self._room = larger
         self._room[self._size : needed] = more

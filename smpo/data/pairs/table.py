@@ -57,9 +57,7 @@ class VoteTable:
             raise IndexError(f"pair {index} of {len(self)}")
         columns = self._counted
         prompt = str(columns.prompts[int(columns.prompt[index])].as_py())
-        winner, loser = (
-            columns.images[side[index]].tobytes().hex() for side in (columns.winner, columns.loser)
-        )
+        winner, loser = (columns.images[side[index]].tobytes().hex() for side in (columns.winner, columns.loser))
         return Pair(
             id=pair_id(prompt, winner, loser, int(columns.repeat[index])),
             prompt=prompt,
@@ -149,9 +147,7 @@ def read_pairs(
         sound = np.flatnonzero(pc.equal(batch.column("defect"), "").to_numpy(zero_copy_only=False))
         taken = ballot.add(batch.take(pa.array(sound)), len(read) - 1)
         end = batch.num_rows if taken == len(sound) else int(sound[taken])
-        for row in (
-            batch.slice(0, end).filter(pc.not_equal(batch.column("defect").slice(0, end), "")).to_pylist()
-        ):
+        for row in batch.slice(0, end).filter(pc.not_equal(batch.column("defect").slice(0, end), "")).to_pylist():
             if row["defect"] in CHOICES:
                 unwanted[row["defect"]] += 1
             else:
@@ -200,9 +196,7 @@ def indexed(
         )  # fmt: skip
 
 
-def _refuse(
-    summary: Mapping[str, Any], dropped: Counter[str], max_broken: float, report: Path | None
-) -> None:
+def _refuse(summary: Mapping[str, Any], dropped: Counter[str], max_broken: float, report: Path | None) -> None:
     """Raises `RunError` when too much is wrong to go on as if nothing were."""
     rows, broken = summary["rows"], dropped.total()
     listed = f"they are listed in {report}" if report else "pass a report path to have them listed"
@@ -213,13 +207,8 @@ def _refuse(
             help=f"{listed}; mend the data, or raise max_broken",
         )
     if not summary["pairs"]:
-        why = (
-            ", ".join(f"{reason} {number:,}" for reason, number in summary["dropped"].items())
-            or "no rows at all"
-        )
-        raise RunError(
-            f"no pair is left of {rows:,} rows ({why})", help="with `ties: keep`, ties are pairs too"
-        )
+        why = ", ".join(f"{reason} {number:,}" for reason, number in summary["dropped"].items()) or "no rows at all"
+        raise RunError(f"no pair is left of {rows:,} rows ({why})", help="with `ties: keep`, ties are pairs too")
 
 
 def _write(report: Path, content: Mapping[str, Any]) -> None:

@@ -103,9 +103,7 @@ class VoteCounter:
         share[tied] = 0.5
         opened = columns["rows"] > 0  # a full table may have met pairs that it didn't take
         stays = opened if self._ties == "keep" else opened & ~tied
-        over = (
-            np.flatnonzero(stays)[self._limit :] if self._limit is not None else np.array([], dtype=np.int64)
-        )
+        over = np.flatnonzero(stays)[self._limit :] if self._limit is not None else np.array([], dtype=np.int64)
         dropped = {
             "tie": int(columns["rows"][~stays].sum()),
             "over_limit": int(columns["rows"][over].sum()),
@@ -134,9 +132,7 @@ class VoteCounter:
                 "prompts": len(np.unique(columns["prompt"][stays])),
                 "images": len(np.unique(shown)),
                 "dropped": {reason: number for reason, number in dropped.items() if number},
-                "votes_per_pair": {
-                    str(n): int(k) for n, k in zip(*np.unique(votes, return_counts=True), strict=True)
-                },
+                "votes_per_pair": {str(n): int(k) for n, k in zip(*np.unique(votes, return_counts=True), strict=True)},
                 "agreement": float((best * votes)[asked_again].sum() / votes[asked_again].sum())
                 if asked_again.any()
                 else None,
@@ -165,9 +161,7 @@ class VoteCounter:
         assert self._limit is not None
         points, cast, rows = self._points.values, self._counts["votes"].values, self._counts["rows"].values
         here: dict[int, tuple[float, int]] = {}
-        for number, (one, part, count) in enumerate(
-            zip(pair.tolist(), share.tolist(), votes.tolist(), strict=True)
-        ):
+        for number, (one, part, count) in enumerate(zip(pair.tolist(), share.tolist(), votes.tolist(), strict=True)):
             was = here.get(one, (float(points[one]), int(cast[one])))
             known = one in here or rows[one] > 0
             if not known and self._usable >= self._limit:
@@ -190,8 +184,6 @@ def _both(rows: pa.RecordBatch, names: tuple[str, ...], pattern: str, *before: i
         ]
         for side in (0, 1)
     ]
-    found = (
-        np.array(sides).transpose(2, 0, 1).reshape(2 * rows.num_rows, len(names))
-    )  # [2, names, N] -> [2N, names]
+    found = np.array(sides).transpose(2, 0, 1).reshape(2 * rows.num_rows, len(names))  # [2, names, N] -> [2N, names]
     lead = np.broadcast_to(np.array(before, np.int64), (len(found), len(before)))
     return np.concatenate([lead, found], axis=1)

@@ -10,9 +10,7 @@ from smpo.errors import MachineError
 __all__ = ["fetch_data"]
 
 
-def fetch_data(
-    repo: str, revision: str | None, patterns: Sequence[str], *, setting: str = "data.path"
-) -> Path:
+def fetch_data(repo: str, revision: str | None, patterns: Sequence[str], *, setting: str = "data.path") -> Path:
     """The folder of a snapshot. A cached snapshot causes no request when a commit is pinned, or without a network.
     Raises `MachineError` in words for what is gone, gated or out of reach; `setting` takes a copy instead."""
     from huggingface_hub import snapshot_download
@@ -37,9 +35,7 @@ def fetch_data(
             f"there is no data set `{repo}` on the hub, or it is private", help=f"set HF_TOKEN, {here}"
         ) from error
     except RevisionNotFoundError as error:
-        raise MachineError(
-            f"the data set `{repo}` has no revision `{revision}`", help="look at its history"
-        ) from error
+        raise MachineError(f"the data set `{repo}` has no revision `{revision}`", help="look at its history") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MachineError(

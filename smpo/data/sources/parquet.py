@@ -106,9 +106,7 @@ def check_columns(file: AnyFile, schema: pa.Schema, wanted: Sequence[str] = REQU
     if set(missing) <= {"jpg_0", "jpg_1"}:
         hint = "this looks like the variant without images; the full data set holds them as bytes"
     else:
-        hint = (
-            f"these columns are needed: {', '.join(wanted)}; {file.name} has {', '.join(schema.names[:12])}"
-        )
+        hint = f"these columns are needed: {', '.join(wanted)}; {file.name} has {', '.join(schema.names[:12])}"
     raise MachineError(f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}", help=hint)
 
 
@@ -124,9 +122,7 @@ def open_file(file: AnyFile, wanted: Sequence[str] = REQUIRED) -> pq.ParquetFile
         away = isinstance(file, RemoteFile)
         raise MachineError(
             f"{file} can't be read as parquet: {error}",
-            help="is the address right, and are you logged in?"
-            if away
-            else "fetch the file again; it may be cut off",
+            help="is the address right, and are you logged in?" if away else "fetch the file again; it may be cut off",
         ) from error
     check_columns(file, opened.schema_arrow, wanted)
     twice = sorted({name for name in opened.schema_arrow.names if opened.schema_arrow.names.count(name) > 1})

@@ -76,9 +76,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 def _text(file: Path) -> str:
     try:
         if file.stat().st_size > _LARGEST:
-            raise MachineError(
-                f"{file} has {file.stat().st_size / 2**20:.0f} MiB: too much for a list of prompts"
-            )
+            raise MachineError(f"{file} has {file.stat().st_size / 2**20:.0f} MiB: too much for a list of prompts")
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise MachineError(

@@ -99,8 +99,5 @@ def _row(one: Shown) -> tuple[Any, ...]:
 
 def _shown(row: tuple[Any, ...]) -> Shown:
     _, prompt, first, second, share, votes, defect, detail = row
-    texts = [
-        None if one is None else one.decode("utf-8", "surrogatepass")
-        for one in (prompt, first, second, detail)
-    ]
+    texts = [None if one is None else one.decode("utf-8", "surrogatepass") for one in (prompt, first, second, detail)]
     return Shown(texts[0], (texts[1] or "", texts[2] or ""), Stated(share, votes, defect, texts[3] or ""))

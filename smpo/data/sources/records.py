@@ -40,14 +40,10 @@ def read_records(file: Path) -> Iterator[Mapping[str, Any]]:
     try:
         for one in _rows(file):
             if not isinstance(one, dict):
-                raise MachineError(
-                    f"{file} isn't a list of records", help="give a JSON list of objects, or JSON lines"
-                )
+                raise MachineError(f"{file} isn't a list of records", help="give a JSON list of objects, or JSON lines")
             yield one
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise MachineError(
-            f"{file} can't be read: {error}", help="fetch the file again; it may be cut off"
-        ) from error
+        raise MachineError(f"{file} can't be read: {error}", help="fetch the file again; it may be cut off") from error
 
 
 def _rows(file: Path) -> Iterator[Any]:
@@ -168,9 +164,7 @@ class FolderPairs(Source):
             if place is not None:
                 return place.read_bytes()
         except OSError as error:
-            raise MachineError(
-                f"{place} can't be read: {error.strerror}", help="has the data moved?"
-            ) from error
+            raise MachineError(f"{place} can't be read: {error.strerror}", help="has the data moved?") from error
         raise MachineError(f"`{name}` leaves the folder of the data")
 
     def _part(self, number: int) -> RecordStore:
@@ -178,9 +172,7 @@ class FolderPairs(Source):
             if number not in self._shown:
                 records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
                 records = records if self._regroup is None else self._regroup(records)
-                self._shown[number] = RecordStore(
-                    shown for record in records for shown in self._interpret(record)
-                )
+                self._shown[number] = RecordStore(shown for record in records for shown in self._interpret(record))
             return self._shown[number]
 
     def _claim(self, number: int, shown: Shown) -> Claim:
@@ -196,9 +188,7 @@ class FolderPairs(Source):
             elif place is None:
                 stated = Stated(None, defect="foreign_path", detail=name[:200])
             pictures.append(data)
-        return Claim(
-            number, shown.prompt, (pictures[0], pictures[1]), ((number, 0, 0), (number, 1, 0)), stated
-        )
+        return Claim(number, shown.prompt, (pictures[0], pictures[1]), ((number, 0, 0), (number, 1, 0)), stated)
 
     def _place(self, name: str) -> Path | None:
         """None for a path that leaves the folder."""

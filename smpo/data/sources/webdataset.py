@@ -35,9 +35,7 @@ def find_tars(path: Path | str) -> list[AnyFile]:
         return [path]
     found: list[AnyFile] = sorted(file for file in path.rglob("*.tar") if file.is_file())
     if not found:
-        raise MachineError(
-            f"no *.tar file at {path}", help="give a tar, or a folder of them; unpack .tar.gz to .tar"
-        )
+        raise MachineError(f"no *.tar file at {path}", help="give a tar, or a folder of them; unpack .tar.gz to .tar")
     return found
 
 
@@ -139,9 +137,7 @@ class TarPairs(Source):
         if self._prompt.startswith("json:"):
             caption = values.get(self._prompt.removeprefix("json:"))
         elif text := self._member(sample, self._prompt):
-            caption = (
-                self.read(part, text[0], min(text[1], LARGEST_TEXT), 0).decode("utf-8", "replace").strip()
-            )
+            caption = self.read(part, text[0], min(text[1], LARGEST_TEXT), 0).decode("utf-8", "replace").strip()
         return Claim(number, caption, (pictures[0], pictures[1]), (places[0], places[1]), stated)
 
     def _json(self, part: int, sample: _Sample) -> tuple[dict[str, Any], str]:

@@ -114,8 +114,6 @@ def bucketed(table: PairTable, sizes: Sequence[Size], resolution: int) -> Bucket
     """Give each pair its bucket. Raises `RunError` for a table that doesn't know the shapes of its pictures."""
     aspects = getattr(table, "log_aspects", None)
     if aspects is None:
-        raise RunError(
-            "this data set doesn't know the shapes of its pictures", help="leave out `data.buckets`"
-        )
+        raise RunError("this data set doesn't know the shapes of its pictures", help="leave out `data.buckets`")
     square = (resolution, resolution)
     return Buckets([None if size == square else size for size in sizes], nearest(aspects(), sizes))

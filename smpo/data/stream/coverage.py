@@ -56,9 +56,7 @@ def sample_augmentations(stream: Stream, draws: PositionDraws) -> Augmentations:
     never = np.zeros(len(draws.positions), bool)
     first = draws.uniform("flip").numpy() < 0.5 if stream.flip else never
     second = draws.uniform("flip/second").numpy() < 0.5 if stream.flip == "apart" else first
-    silent = (
-        draws.uniform("prompt-dropout").numpy() < stream.prompt_dropout if stream.prompt_dropout else never
-    )
+    silent = draws.uniform("prompt-dropout").numpy() < stream.prompt_dropout if stream.prompt_dropout else never
     return Augmentations((first, second), silent)
 
 

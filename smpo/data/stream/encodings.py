@@ -64,9 +64,7 @@ class EncodedRows:
         label = "encoding images" if size is None else f"encoding images {size[1]}x{size[0]}"
         store, begin = self._store(size), partial(self._begin, size=size)
         try:
-            store.ensure(
-                ids, compute, batch=self._batch, progress=progress, label=label, team=team, begin=begin
-            )
+            store.ensure(ids, compute, batch=self._batch, progress=progress, label=label, team=team, begin=begin)
         finally:
             self._begun.close()
 

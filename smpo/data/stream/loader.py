@@ -116,9 +116,7 @@ class PairLoader:
     def _visits(self, positions: range) -> Coverage:
         if self._singles is None:
             words, size = self._worded, self._size
-            return coverage_of_pairs(
-                positions, self._stream, self._order, self._table, self._rows, words, size
-            )
+            return coverage_of_pairs(positions, self._stream, self._order, self._table, self._rows, words, size)
         portions = (
             range(begin, min(begin + PORTION, positions.stop))
             for begin in range(positions.start, positions.stop, PORTION)
@@ -179,8 +177,7 @@ class PairLoader:
         (mirror, other), dropped = (side.tolist() for side in coins.flips), coins.silent.tolist()
         centre = [0.5] * len(positions)
         across, down = (
-            draws.uniform(name).tolist() if stream.crop == "random" else centre
-            for name in ("crop-x", "crop-y")
+            draws.uniform(name).tolist() if stream.crop == "random" else centre for name in ("crop-x", "crop-y")
         )
         samples = []
         single = self._singles.draw(draws) if self._singles is not None else None
@@ -191,9 +188,7 @@ class PairLoader:
             silent = dropped[i]
             if single is not None:
                 first, second = (
-                    Shown(
-                        one.row, one.side, one.image, "" if silent else one.prompt, placement, one.desirable
-                    )
+                    Shown(one.row, one.side, one.image, "" if silent else one.prompt, placement, one.desirable)
                     for one, placement in zip(single[i], placements, strict=True)
                 )
                 samples.append(Sample(positions[i], self._table[first.row], (first, second)))
@@ -220,9 +215,7 @@ class PairLoader:
         shown = [sample.shown[side] for side in (0, 1) for sample in samples]
         images = dict(self._latents(samples, shown, plain=plain))
         images |= self._embeddings(samples, shown, plain=plain)
-        told = {
-            name: full(to_device(rows, device)) for name, rows in images.items()
-        }  # moved as stored, cast once
+        told = {name: full(to_device(rows, device)) for name, rows in images.items()}  # moved as stored, cast once
         mean, std = told.pop("mean"), told.pop("std")
         conditioning = Conditioning(told)
         single = self._singles is not None and not plain
@@ -249,9 +242,7 @@ class PairLoader:
         moved = {name: full(to_device(tensor, self._denoiser.device)) for name, tensor in empty.items()}
         return conditioning.merged({name: one.expand(rows, *one.shape[1:]) for name, one in moved.items()})
 
-    def _latents(
-        self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool
-    ) -> Mapping[str, Tensor]:
+    def _latents(self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool) -> Mapping[str, Tensor]:
         """`mean`, `std` and what else belongs to images, `[2B, ...]`, winners first."""
         if self._stream.crop == "random" and not plain:
             return self._encoded.encode([one.image for one in shown], [one.placement for one in shown])
@@ -260,9 +251,7 @@ class PairLoader:
             self._encoded.ensure_images(ids, shown[0].placement.size)
         return self._encoded.images(shown)
 
-    def _embeddings(
-        self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool
-    ) -> Mapping[str, Tensor]:
+    def _embeddings(self, samples: Sequence[Sample], shown: Sequence[Shown], *, plain: bool) -> Mapping[str, Tensor]:
         """Rows of conditioning, `[2B, ...]`."""
         prompts = [one.prompt for one in shown]
         if plain or not self._prepared(samples):

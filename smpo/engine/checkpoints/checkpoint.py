@@ -60,9 +60,7 @@ def save(
     return path
 
 
-def write(
-    folder: Path, step: int, kept: Snapshot, *, spec_hash: str, facts: Mapping[str, Any] | None = None
-) -> Path:
+def write(folder: Path, step: int, kept: Snapshot, *, spec_hash: str, facts: Mapping[str, Any] | None = None) -> Path:
     """The checkpoint alone. One of the same step that is whole stays: the state after an update is always the same.
 
     Raises `OSError` when the disk refuses; a process that is killed here leaves a draft that the next one sweeps up.

@@ -83,8 +83,7 @@ def load_snapshot(state: TrainState, kept: Snapshot) -> None:
         trained = [p for group in state.optimiser.param_groups for p in group["params"]]
         found["state"] = {
             int(index): {
-                n: distribute_like(trained[int(index)], v) if isinstance(v, Tensor) else v
-                for n, v in values.items()
+                n: distribute_like(trained[int(index)], v) if isinstance(v, Tensor) else v for n, v in values.items()
             }
             for index, values in found["state"].items()
         }
@@ -121,8 +120,7 @@ def _extract_tensors(value: Any, path: str, tensors: dict[str, Tensor], copy: bo
         return _TENSOR + path
     if isinstance(value, Mapping):
         return {
-            str(key): _extract_tensors(one, f"{path}.{key}".lstrip("."), tensors, copy)
-            for key, one in value.items()
+            str(key): _extract_tensors(one, f"{path}.{key}".lstrip("."), tensors, copy) for key, one in value.items()
         }
     if isinstance(value, list | tuple):
         return [_extract_tensors(one, f"{path}.{place}", tensors, copy) for place, one in enumerate(value)]

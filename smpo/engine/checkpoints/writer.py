@@ -51,9 +51,7 @@ class CheckpointWriter:
         if kind is None:
             self._raise_background_error()
 
-    def save(
-        self, step: int, state: TrainState, facts: Mapping[str, Any] | None = None, *, must: bool = False
-    ) -> None:
+    def save(self, step: int, state: TrainState, facts: Mapping[str, Any] | None = None, *, must: bool = False) -> None:
         """Keep the state after `step` updates. Raises `RunError` when it `must` be written and can't be; such a one is
         written when this returns. What went wrong in the background and isn't the disk's fault is raised here, too."""
         self.wait()
@@ -64,9 +62,7 @@ class CheckpointWriter:
         if must or not self._background:
             self._attempt(step, kept, facts or {}, must=must)
             return
-        self._thread = threading.Thread(
-            target=self._behind, args=(step, kept, facts or {}), name=f"checkpoint {step}"
-        )
+        self._thread = threading.Thread(target=self._behind, args=(step, kept, facts or {}), name=f"checkpoint {step}")
         self._thread.start()
 
     def prune(self, step: int) -> None:

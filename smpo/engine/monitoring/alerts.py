@@ -24,9 +24,7 @@ class Suspect:
 class NonFiniteLoss(RunError):
     """The update was not applied: the weights are still those of the step before."""
 
-    def __init__(
-        self, step: int, reason: str, suspects: Sequence[Suspect], *, help: str | None = None
-    ) -> None:
+    def __init__(self, step: int, reason: str, suspects: Sequence[Suspect], *, help: str | None = None) -> None:
         shown = ", ".join(s.pair for s in suspects[:3])
         cause, way_out = _cause(step, suspects)
         super().__init__(
@@ -43,9 +41,7 @@ def _cause(step: int, suspects: Sequence[Suspect]) -> tuple[str, str]:
     settings that act on it."""
     values = suspects[0].values if suspects else {}
     ranges = "`--set train.precision=bf16`, or fp32, has a larger range than fp16"
-    weaker = (
-        f"lower `train.lr`; {ranges}" if step else f"nothing is trained yet: look at the base model; {ranges}"
-    )
+    weaker = f"lower `train.lr`; {ranges}" if step else f"nothing is trained yet: look at the base model; {ranges}"
 
     def broken(*names: str) -> bool:
         return any(not math.isfinite(values[name]) for name in names if name in values)
@@ -103,9 +99,7 @@ def _way_out(unlike: str) -> str:
     if "attention" in unlike:
         return "choose its kernel for both: `--set runtime.attention=efficient`, or `math`, which any GPU has"
     if "convolution" in unlike:
-        return (
-            "leave out `runtime.channels_last`; with `--set train.precision=fp32` the difference is smallest"
-        )
+        return "leave out `runtime.channels_last`; with `--set train.precision=fp32` the difference is smallest"
     if "operator that differs" in unlike:
         return "leave out the settings of `runtime` that change kernels; `--set train.precision=fp32` differs least"
     return "both must have the same weights; dropout in the base model, or a kernel whose result varies, does this too"

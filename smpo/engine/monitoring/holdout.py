@@ -35,9 +35,7 @@ class Holdout:
     @property
     def timesteps(self) -> list[int]:
         """The middles of equal parts of the range."""
-        return [
-            (low + high) // 2 for low, high in bins(self.settings.t_min, self.settings.t_max, HELD_TIMESTEPS)
-        ]
+        return [(low + high) // 2 for low, high in bins(self.settings.t_min, self.settings.t_max, HELD_TIMESTEPS)]
 
     def errors(self, denoiser: Denoiser, *, reference: bool = False) -> Tensor:
         """`[2, T, M]` float64 on the CPU: element-mean squared errors of winner and loser.
@@ -58,9 +56,7 @@ class Holdout:
         side = self._side()
         winner, loser = errors - base  # [T, M]
         towards = (loser - winner) * side  # positive: the policy moved to the preferred side
-        preferred, other = (
-            torch.where(side > 0, *pair).mean() for pair in ((winner, loser), (loser, winner))
-        )
+        preferred, other = (torch.where(side > 0, *pair).mean() for pair in ((winner, loser), (loser, winner)))
         error = torch.where(side > 0, errors[0], errors[1]).mean()
         decided = self.share != 0.5
         votes = (loser - winner).mean(0)[decided] * (self.share[decided] - 0.5).sign()

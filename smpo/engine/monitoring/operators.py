@@ -81,9 +81,7 @@ def first_difference(policy: Sequence[str], reference: Sequence[str]) -> tuple[s
         step for step in steps if step[0] != "equal"
     ]
     _, mine, _, theirs, _ = parted[0]
-    return policy[mine] if mine < len(policy) else "none", (
-        reference[theirs] if theirs < len(reference) else "none"
-    )
+    return policy[mine] if mine < len(policy) else "none", (reference[theirs] if theirs < len(reference) else "none")
 
 
 def _within(reference: Sequence[str], policy: Sequence[str]) -> bool:
@@ -102,7 +100,5 @@ def unlike_operator(prepared: ReferenceBatch, denoiser: Denoiser) -> str:
     policy, reference = compared_operators(prepared, denoiser)
     found = first_difference(policy, reference)
     if found is None:
-        return (
-            f"both run the same {len(reference)} operators on tensors of the same shapes, strides and dtypes"
-        )
+        return f"both run the same {len(reference)} operators on tensors of the same shapes, strides and dtypes"
     return f"the first operator that differs is {found[0]} in the policy and {found[1]} in the reference"

@@ -24,9 +24,7 @@ def table(outcome: AblationOutcome, judge: str) -> list[dict[str, str]]:
     lines = []
     for row in outcome.rows:
         seeds = f"{len(row.seeds)}" + (f" ({len(row.failures)} failed)" if row.failures else "")
-        cells = {"variant": row.name, "on": row.against or NONE, "seeds": seeds} | dict.fromkeys(
-            _COLUMNS, NONE
-        )
+        cells = {"variant": row.name, "on": row.against or NONE, "seeds": seeds} | dict.fromkeys(_COLUMNS, NONE)
         if (verdict := row.verdict(judge)) is not None:
             gain = verdict.against_base.gain
             digits = _digits(gain)
@@ -109,9 +107,7 @@ def findings(outcome: AblationOutcome) -> list[str]:
             lines.append(f"{judge}: {'. '.join(parts)}.")
     least = min((len(row.seeds) for row in outcome.rows), default=5)
     if least < 2:
-        lines.append(
-            "Some variant has fewer than two seeds: its intervals say nothing about another training run."
-        )
+        lines.append("Some variant has fewer than two seeds: its intervals say nothing about another training run.")
     elif least < 5:
         lines.append(f"With {least} seeds the spread between seeds is itself known only roughly.")
     return lines

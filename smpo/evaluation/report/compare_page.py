@@ -162,15 +162,12 @@ def _scores(contest: ModelComparison) -> str:
             ("wins by category", wins_by_category(contest, judge.name)),
         ):
             if rows:
-                named = (
-                    {title if key == "model" else key: cell for key, cell in row.items()} for row in rows
-                )
+                named = ({title if key == "model" else key: cell for key, cell in row.items()} for row in rows)
                 parts.append(_table(list(named)))
     if far := distances(contest):
         parts.append("<h2>distance from the base</h2>" + _table(far))
     parts += [
-        f"<p><b>{html.escape(model)}</b>: {html.escape(panel.verdict)}</p>"
-        for model, panel in contest.panels.items()
+        f"<p><b>{html.escape(model)}</b>: {html.escape(panel.verdict)}</p>" for model, panel in contest.panels.items()
     ]
     return "".join(parts)
 
@@ -242,9 +239,7 @@ def _specs(settings: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _table(rows: Sequence[Mapping[str, str]], kind: str = "") -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>" for row in rows)
     return f'<table class="{kind}"><tr>{head}</tr>{body}</table>'
 
 

@@ -135,9 +135,7 @@ def remarks(contest: ModelComparison) -> list[str]:
     """Limits of these figures, and how far judges agree."""
     found = []
     if all(judge.made_labels for judge in contest.judges):
-        found.append(
-            "Every judge made training labels: the gains show what was optimised, not that it is better."
-        )
+        found.append("Every judge made training labels: the gains show what was optimised, not that it is better.")
     if contest.role in ("training", "tuning"):
         found.append(f"These prompts are for {contest.role}: report numbers from an untouched set.")
     found += [

@@ -35,18 +35,14 @@ INK, QUIET, RULE, PAPER = "#1a1a1a", "#6b6b6b", "#dddddd", "#ffffff"
 BETTER, WORSE = "#17693a", "#a3262a"
 
 
-def before_after(
-    evaluation: Evaluation, *, title: str = "", reward: str | None = None, rows: int = 8
-) -> Image.Image:
+def before_after(evaluation: Evaluation, *, title: str = "", reward: str | None = None, rows: int = 8) -> Image.Image:
     """Base against policy as one RGB picture: a grid for images, a scatter plot for points in the plane.
 
     `title`: usually the method; the win rates of every judge are put under it. `reward`: whose gains sort the
     rows; None takes the least doubtful judge. Raises `RunError` when no pictures were kept.
     """
     if not evaluation.kept_policy or not evaluation.kept_base:
-        raise RunError(
-            "there are no pictures to lay out: none were kept", help="evaluate with `keep` above 0"
-        )
+        raise RunError("there are no pictures to lay out: none were kept", help="evaluate with `keep` above 0")
     first = next(iter(evaluation.kept_policy.values()))[0]
     if isinstance(first, np.ndarray):
         return scatter(evaluation, title=title, lines=_win_rates(evaluation))

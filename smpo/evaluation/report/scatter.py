@@ -58,9 +58,7 @@ def scatter(evaluation: Evaluation, *, title: str = "", lines: Sequence[str] = (
         axes.set_axisbelow(True)
     handles, labels = (
         [*first, *second]
-        for first, second in zip(
-            before.get_legend_handles_labels(), after.get_legend_handles_labels(), strict=True
-        )
+        for first, second in zip(before.get_legend_handles_labels(), after.get_legend_handles_labels(), strict=True)
     )
     note = f"policy: {len(policy):,} points" + (f"\n{lost:,} lie outside the frame" if lost else "")
     more = len(labels) - 1 - NAMES
@@ -103,9 +101,7 @@ def _cloud(axes: Axes, points: Points, colour: Any, opacity: float, label: str |
     count = len(points)
     some = points[[k * count // min(count, DOTS) for k in range(min(count, DOTS))]]
     some = some[np.isfinite(some).all(axis=1)]
-    axes.scatter(
-        some[:, 0], some[:, 1], s=16, color=[colour], alpha=opacity, linewidths=0, zorder=2, label=label
-    )
+    axes.scatter(some[:, 0], some[:, 1], s=16, color=[colour], alpha=opacity, linewidths=0, zorder=2, label=label)
 
 
 def _points(evaluation: Evaluation, kept: Mapping[int, list[Picture]]) -> tuple[list[str], Points]:

@@ -97,8 +97,7 @@ class AblationOutcome:
     def believed(self) -> str | None:
         """The judge to look at first: the least doubtful over all variants, the first listed among equals."""
         doubts = {
-            judge: max((v.doubt for row in self.rows if (v := row.verdict(judge))), default=0)
-            for judge in self.judges
+            judge: max((v.doubt for row in self.rows if (v := row.verdict(judge))), default=0) for judge in self.judges
         }
         return min(doubts, key=lambda judge: doubts[judge], default=None)
 

@@ -62,9 +62,7 @@ def tabulate(name: str, variants: Sequence[VariantRuns], *, seeds: int) -> Ablat
         rows=tuple(
             replace(
                 row,
-                verdicts=tuple(
-                    replace(v, p_base_holm=next(base), p_variant_holm=next(variant)) for v in row.verdicts
-                ),
+                verdicts=tuple(replace(v, p_base_holm=next(base), p_variant_holm=next(variant)) for v in row.verdicts),
             )
             for row in rows
         ),
@@ -109,9 +107,7 @@ def _row(variant: VariantRuns, other: VariantRuns | None, judges: Sequence[str])
             )
         )
     drift = _drift([variant.evaluations[seed] for seed in seeds])
-    return Row(
-        variant.name, variant.against, seeds, variant.failures, variant.folders, cost, tuple(verdicts), drift
-    )
+    return Row(variant.name, variant.against, seeds, variant.failures, variant.folders, cost, tuple(verdicts), drift)
 
 
 def _judgement(evaluation: Mapping[str, Any], judge: str) -> Mapping[str, Any]:
@@ -124,9 +120,7 @@ def _cost(ledgers: Sequence[Mapping[str, Any]]) -> Cost | None:
         return None
     flops = [ledger["training_tflop"] for ledger in ledgers]
     joules = [float(sum(known.values())) for ledger in ledgers if (known := ledger.get("joules"))]
-    seconds = [
-        ledger["seconds"].get("train", 0.0) + ledger["seconds"].get("invert", 0.0) for ledger in ledgers
-    ]
+    seconds = [ledger["seconds"].get("train", 0.0) + ledger["seconds"].get("invert", 0.0) for ledger in ledgers]
     return Cost(
         seconds=float(np.mean(seconds)),
         passes=float(np.mean([ledger["training_passes"] for ledger in ledgers])),
@@ -149,6 +143,5 @@ def _drift(evaluations: Sequence[Mapping[str, Any]]) -> tuple[DriftStat, ...]:
     names = [name for name in (measured[0] if measured else {}) if all(name in run for run in measured)]
     values = {name: np.array([run[name] for run in measured], dtype=np.float64) for name in names}
     return tuple(
-        DriftStat(name, float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else None)
-        for name, v in values.items()
+        DriftStat(name, float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else None) for name, v in values.items()
     )

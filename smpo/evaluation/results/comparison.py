@@ -98,9 +98,7 @@ class ModelComparison:
         """For every two judges: the share of prompts on which they prefer the same side, over all models."""
         rows = []
         gains = {
-            judge.name: np.concatenate(
-                [self.judgement(model, judge.name).gains for model in self.evaluations]
-            )
+            judge.name: np.concatenate([self.judgement(model, judge.name).gains for model in self.evaluations])
             for judge in self.judges
         }
         for i, first in enumerate(gains):
@@ -127,9 +125,7 @@ class ModelComparison:
                     "judge": judgement.name,
                     "comparison": judgement.comparison.to_dict(),
                     "p_holm": judgement.p_holm,
-                    "categories": {
-                        name: c.to_dict() for name, c in evaluation.by_category[judgement.name].items()
-                    },
+                    "categories": {name: c.to_dict() for name, c in evaluation.by_category[judgement.name].items()},
                 }
                 for model, evaluation in self.evaluations.items()
                 for judgement in evaluation.judgements
@@ -161,9 +157,7 @@ def rank(
     """
     base, *models = scores
     if not prompts or not judges or not models:
-        raise RunError(
-            f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(models)} models"
-        )
+        raise RunError(f"nothing to compare: {len(prompts)} prompts, {len(judges)} judges, {len(models)} models")
     groups, means = clusters(prompts), {judge.name: scores[base][judge.name].mean(axis=1) for judge in judges}
     comparisons = [
         compare(scores[model][judge.name].mean(axis=1), means[judge.name], groups)
@@ -178,8 +172,6 @@ def rank(
             comparison, p = next(pairs)
             made = judge.made_labels if label_makers is None else judge.key == label_makers[model]
             ours, theirs = scores[model][judge.name], scores[base][judge.name]
-            judgements.append(
-                Judgement(judge.name, judge.key, made, judge.learned, theirs, ours, comparison, p)
-            )
+            judgements.append(Judgement(judge.name, judge.key, made, judge.learned, theirs, ours, comparison, p))
         evaluations[model] = Evaluation(tuple(prompts), tuple(judgements), settings, prompt_set, role)
     return ModelComparison(base, evaluations, tuple(judges))

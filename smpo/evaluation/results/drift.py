@@ -64,9 +64,7 @@ class Distance:
         return f"{self.value:.3g}" + ("" if half is None else f" ± {half:.1g}")
 
     def __str__(self) -> str:
-        bounds = (
-            "" if self.low is None or self.high is None else f" [{max(0.0, self.low):.2g}, {self.high:.2g}]"
-        )
+        bounds = "" if self.low is None or self.high is None else f" [{max(0.0, self.low):.2g}, {self.high:.2g}]"
         return f"{self.value:.3g}{bounds}"
 
 
@@ -179,8 +177,7 @@ def picture_distances(policy: Sequence[Picture], base: Sequence[Picture]) -> Flo
     """`[N]`: root mean square over pixels and channels, or the distance between points."""
     if isinstance(base[0], np.ndarray):
         ours, theirs = (
-            np.stack([np.asarray(point, dtype=np.float64).ravel() for point in side])
-            for side in (policy, base)
+            np.stack([np.asarray(point, dtype=np.float64).ravel() for point in side]) for side in (policy, base)
         )
         return np.asarray(np.linalg.norm(ours - theirs, axis=1))
     both = zip(*(map(pixels, cast("Sequence[Image.Image]", side)) for side in (policy, base)), strict=True)

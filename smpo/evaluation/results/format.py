@@ -25,9 +25,7 @@ def interval(value: float | None, low: float | None, high: float | None, digits:
     if value is None:
         return NONE
     form = f"+.{decimals(value, low, high) if digits is None else digits}f"
-    return (
-        f"{value:{form}} [" + (NONE if low is None or high is None else f"{low:{form}}, {high:{form}}") + "]"
-    )
+    return f"{value:{form}} [" + (NONE if low is None or high is None else f"{low:{form}}, {high:{form}}") + "]"
 
 
 def percent(share: float) -> str:

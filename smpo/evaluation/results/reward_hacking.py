@@ -100,18 +100,14 @@ def _standardised(judgement: Judgement) -> float | None:
     return None if gain is None or spread == 0 else gain / spread
 
 
-def _proxies(
-    base: Mapping[int, Sequence[Picture]], policy: Mapping[int, Sequence[Picture]]
-) -> tuple[Proxy, ...]:
+def _proxies(base: Mapping[int, Sequence[Picture]], policy: Mapping[int, Sequence[Picture]]) -> tuple[Proxy, ...]:
     """Over the first images of the prompts of which both kept a picture."""
     prompts = [number for number in base if number in policy]
     if len(prompts) < 2:
         return ()
     before, after = [base[n][0] for n in prompts], [policy[n][0] for n in prompts]
     if isinstance(before[0], np.ndarray):
-        first, second = (
-            np.stack([np.asarray(p, dtype=np.float64).ravel() for p in side]) for side in (before, after)
-        )
+        first, second = (np.stack([np.asarray(p, dtype=np.float64).ravel() for p in side]) for side in (before, after))
         finite = np.isfinite(second).all(axis=1)
         first, second = first[finite], second[finite]
         drift = np.linalg.norm(second - first, axis=1)
@@ -180,9 +176,7 @@ def _high(picture: Image.Image) -> float:
     return float(power[np.hypot(across, down) > 0.25].sum()) / total if total > 0 else 0.0
 
 
-def _about_judges(
-    made: Judgement | None, others: Sequence[Judgement], gains: Mapping[str, float | None]
-) -> str:
+def _about_judges(made: Judgement | None, others: Sequence[Judgement], gains: Mapping[str, float | None]) -> str:
     if made is None:
         return "No judge here made the training labels, so there is nothing to have been gamed."
     if made.comparison.verdict != "better":

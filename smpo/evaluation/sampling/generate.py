@@ -81,14 +81,10 @@ class Generation:
         else:
             self._share(self.ranks, self.cache, parts, done, len(slots))
         # Cached pictures come before drawn ones, so the images of a prompt need not have arrived in order.
-        ordered = {
-            prompt: [images[k] for k in sorted(images)] for prompt, images in sorted(self.kept.items())
-        }
+        ordered = {prompt: [images[k] for k in sorted(images)] for prompt, images in sorted(self.kept.items())}
         return self.scores, ordered, len(slots) - len(missing)
 
-    def _share(
-        self, ranks: SamplingRanks, cache: BaseCache, parts: list[Part], done: int, total: int
-    ) -> None:
+    def _share(self, ranks: SamplingRanks, cache: BaseCache, parts: list[Part], done: int, total: int) -> None:
         """This process's batches. The first process also reads the others' from the cache, and draws those that
         aren't there."""
         ranks.barrier()  # no process writes before all have looked, lest they deal differently

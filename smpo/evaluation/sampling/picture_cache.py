@@ -71,9 +71,7 @@ class BaseCache:
         except (OSError, ValueError, SyntaxError):  # SyntaxError is how PIL reports a broken PNG
             return None
 
-    def write(
-        self, slots: Sequence[Slot], pictures: Sequence[Picture], scores: Mapping[str, Sequence[float]]
-    ) -> None:
+    def write(self, slots: Sequence[Slot], pictures: Sequence[Picture], scores: Mapping[str, Sequence[float]]) -> None:
         """Add a batch: `scores` maps a scorer's key to one score a slot. Scores that aren't finite are left out."""
         rows: list[dict[str, Any]] = []
         for place, (slot, picture) in enumerate(zip(slots, pictures, strict=True)):

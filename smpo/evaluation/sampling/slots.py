@@ -101,9 +101,7 @@ class ImageSampler(Protocol):
         ...
 
 
-def slots(
-    prompts: Sequence[Prompt], *, images: int, seed: int, sizes: Sequence[tuple[int, int]] = ()
-) -> list[Slot]:
+def slots(prompts: Sequence[Prompt], *, images: int, seed: int, sizes: Sequence[tuple[int, int]] = ()) -> list[Slot]:
     """The pictures of an evaluation, prompt by prompt: `[P * images]`.
 
     A prompt that occurs again is a new draw; its k-th occurrence has the same seeds whatever stands between. Of several
@@ -115,9 +113,7 @@ def slots(
         return sizes[(lot + image) % len(sizes)] if sizes else None
 
     return [
-        Slot(
-            number, k, prompt.text, _hash(seed, prompt.text, prompt.group, repeat, k), size(prompt, repeat, k)
-        )
+        Slot(number, k, prompt.text, _hash(seed, prompt.text, prompt.group, repeat, k), size(prompt, repeat, k))
         for number, (prompt, repeat) in enumerate(_repeats(prompts))
         for k in range(images)
     ]
@@ -175,9 +171,7 @@ def draw(
     return pictures
 
 
-def sample_all(
-    model: ImageSampler, prompts: Sequence[Prompt], settings: SamplingSettings
-) -> list[list[Picture]]:
+def sample_all(model: ImageSampler, prompts: Sequence[Prompt], settings: SamplingSettings) -> list[list[Picture]]:
     """`settings.images` pictures of every prompt, all in memory: `[P][images]`."""
     drawn: list[dict[int, Picture]] = [{} for _ in prompts]
     for part in batches(settings.slots(prompts), settings.batch):

@@ -48,9 +48,7 @@ def mean_interval(values: Floats, codes: Codes) -> tuple[float, float | None, fl
     return mean, mean - half, mean + half
 
 
-def share_interval(
-    wins: Floats, codes: Codes, like: Floats | None = None
-) -> tuple[float, float, float, float]:
+def share_interval(wins: Floats, codes: Codes, like: Floats | None = None) -> tuple[float, float, float, float]:
     """`(share, low, high, design effect)` of `wins [n]` in {0, 1/2, 1}: Wilson's interval at an effective n.
 
     The effective n is n over the design effect (CR2 variance over the variance of independent prompts, at least 1),

@@ -70,9 +70,7 @@ def contrast(ours: ArrayLike, theirs: ArrayLike, groups: Sequence[Hashable]) -> 
     """
     after, before = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if after.ndim != 2 or after.shape != before.shape or after.shape[1] != len(groups):
-        raise RunError(
-            f"can't compare scores of shapes {after.shape} and {before.shape}: runs differ in their prompts"
-        )
+        raise RunError(f"can't compare scores of shapes {after.shape} and {before.shape}: runs differ in their prompts")
     finite = np.asarray(np.isfinite(after).all(axis=0) & np.isfinite(before).all(axis=0))
     after, before = after[:, finite], before[:, finite]
     kept = [group for group, keep in zip(groups, finite.tolist(), strict=True) if keep]

@@ -101,9 +101,7 @@ def is_lora(shapes: Shapes) -> bool:
 def layout_of(shapes: Shapes, file: Path) -> Layout:
     """Which layout a file has. Raises `RunError`, in words, for LoRAs, bare UNets and everything else."""
     if is_lora(shapes):
-        raise RunError(
-            f"{file} is a LoRA, not a model", help="`model.weights` takes the model it was made for"
-        )
+        raise RunError(f"{file} is a LoRA, not a model", help="`model.weights` takes the model it was made for")
     if not any(name.startswith(_UNET) for name in shapes):
         raise RunError(
             f"{file} holds no UNet in the original layout (names that begin with {_UNET})",
@@ -129,9 +127,7 @@ def text_config(shapes: Shapes, layout: Layout, part: str, ids: Mapping[str, int
     original = "token_embedding.weight" in ours  # OpenCLIP's names; else transformers'
     token = "token_embedding.weight" if original else "embeddings.token_embedding.weight"
     position = "positional_embedding" if original else "embeddings.position_embedding.weight"
-    stem, inner = (
-        ("transformer.resblocks.", ".mlp.c_fc.weight") if original else ("encoder.layers.", ".mlp.fc1.weight")
-    )
+    stem, inner = ("transformer.resblocks.", ".mlp.c_fc.weight") if original else ("encoder.layers.", ".mlp.fc1.weight")
     try:
         vocabulary, width = ours[token]
         longest, widest = ours[position][0], ours[f"{stem}0{inner}"][0]
@@ -177,6 +173,4 @@ def scheduler_config(original: Mapping[str, Any], names: Shapes = {}) -> dict[st
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
-    return config | (
-        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in names else {}
-    )
+    return config | ({"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in names else {})

@@ -43,9 +43,7 @@ def load_snippet(
         other, pin, part = vae
         inside = ", subfolder='vae'" * part
         names.append("AutoencoderKL")
-        lines.append(
-            f"pipe.vae = AutoencoderKL.from_pretrained({other!r}{inside}{_pinned(pin)}, dtype=torch.float32)"
-        )
+        lines.append(f"pipe.vae = AutoencoderKL.from_pretrained({other!r}{inside}{_pinned(pin)}, dtype=torch.float32)")
     if scheduler is not None:
         name = type(scheduler).__name__
         names.append(name)

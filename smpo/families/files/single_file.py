@@ -50,9 +50,7 @@ def unpacked(file: Path, *, config: str | None, original: str | None, cache: Pat
     files that smpo can't train.
     """
     if not file.is_file():
-        raise MachineError(
-            f"there is no file {file} with the model", help="`hf download OWNER/NAME FILE` gets one"
-        )
+        raise MachineError(f"there is no file {file} with the model", help="`hf download OWNER/NAME FILE` gets one")
     shapes = read_shapes(file)
     layout = layout_of(shapes, file)
     texts = _texts(layout, config, whole=original is None)
@@ -137,9 +135,7 @@ def _lay_out(
         told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in shapes else {}
         _write(schedule, {**read_json(schedule), "_class_name": "DDIMScheduler", **told})
     classes["scheduler"] = ["diffusers", read_json(schedule).get("_class_name", "DDIMScheduler")]
-    index = {
-        name: value for name, value in read_json(scaffold / "model_index.json").items() if name[0] != "_"
-    }
+    index = {name: value for name, value in read_json(scaffold / "model_index.json").items() if name[0] != "_"}
     kept = {name: value for name, value in index.items() if not isinstance(value, list)}
     _write(scaffold / "model_index.json", {"_class_name": layout.pipeline, **kept, **classes})
 
@@ -155,9 +151,7 @@ def _convert(file: Path, layout: Layout, scaffold: Path, original: str | None, t
     import diffusers
 
     pipeline_class: Any = getattr(diffusers, layout.pipeline)
-    options: dict[str, Any] = (
-        {} if original is None else {"original_config": str(Path(original).expanduser())}
-    )
+    options: dict[str, Any] = {} if original is None else {"original_config": str(Path(original).expanduser())}
     if layout.pipeline == "StableDiffusionPipeline":
         options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     try:

@@ -78,9 +78,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, what: 
     """Put the tensors into the module, in its own precision. Raises `MachineError` unless names and shapes agree."""
     wanted = module.state_dict()
     missing, left = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    wrong = sorted(
-        name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape
-    )
+    wrong = sorted(name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape)
     told = [
         f"{_some(names)} {text}"
         for names, text in ((missing, "absent"), (left, "unknown"), (wrong, "of another shape"))

@@ -203,9 +203,7 @@ def load_clip_scorer(
             words=str if pictures == "processor" else unescaped,
             precision=precision,
         )
-        scorer(
-            [Image.new("RGB", (8, 8))], [""]
-        )  # parts that don't fit each other show now, not in the middle of a run
+        scorer([Image.new("RGB", (8, 8))], [""])  # parts that don't fit each other show now, not in the middle of a run
     return scorer
 
 
@@ -224,9 +222,7 @@ def preprocessing_of(folder: Path) -> ClipPreprocessing:
     config = _processor_config(folder)
     with readable("the image processor", folder):
         layout = ClipPreprocessing.from_config(config)
-        sides = [
-            side for side in (layout.short, *(layout.exact or ()), *(layout.crop or ())) if side is not None
-        ]
+        sides = [side for side in (layout.short, *(layout.exact or ()), *(layout.crop or ())) if side is not None]
         if not all(isinstance(side, int) and 0 < side <= _LARGEST_SIDE for side in sides):
             raise MachineError(f"the image processor in {folder} asks for pictures of {sides}")
         layout(Image.new("RGB", (8, 8)))  # whatever else makes no sense shows now, not after the first update

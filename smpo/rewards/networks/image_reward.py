@@ -133,9 +133,7 @@ _CONFIG = "med_config.json"
 _TOKENIZER = ["vocab.txt", "tokenizer*.json", "special_tokens_map.json"]
 
 
-def _network(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Path
-) -> tuple[ImageRewardNetwork, int]:
+def _network(tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Path) -> tuple[ImageRewardNetwork, int]:
     """An empty network of the checkpoint's size, and the side of its pictures. Numbers of heads aren't in tensors."""
     vision, text = "blip.visual_encoder.", "blip.text_encoder."
     try:

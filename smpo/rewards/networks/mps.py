@@ -104,9 +104,7 @@ class MPSScorer(NetworkScorer):
         self._threshold = threshold
 
     def _score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        found: Tensor = self._network(
-            pixels, self._ids(prompts), self._ids([self._condition]), self._threshold
-        )
+        found: Tensor = self._network(pixels, self._ids(prompts), self._ids([self._condition]), self._threshold)
         return found
 
     def _ids(self, texts: Sequence[str]) -> Tensor:
@@ -178,9 +176,7 @@ class _Cross(nn.Module):
         self.to_q = nn.Linear(width, heads * _HEAD, bias=False)
         self.to_kv = nn.Linear(width, 2 * _HEAD, bias=False)
         self.to_out = nn.Linear(heads * _HEAD, width, bias=False)
-        self.ff = nn.Sequential(
-            nn.Linear(width, 2 * inner, bias=False), _Gate(), nn.Linear(inner, width, bias=False)
-        )
+        self.ff = nn.Sequential(nn.Linear(width, 2 * inner, bias=False), _Gate(), nn.Linear(inner, width, bias=False))
 
     def forward(self, x: Tensor, text: Tensor, shown: Tensor) -> Tensor:
         x = self.norm(x)

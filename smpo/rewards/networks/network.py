@@ -45,9 +45,7 @@ class NetworkScorer:
     `scorer.score([preprocess(picture) for picture in pictures], prompts)`.
     """
 
-    def __init__(
-        self, preprocessing: Layout, *, key: str, runtime: Runtime, precision: Precision = "fp32"
-    ) -> None:
+    def __init__(self, preprocessing: Layout, *, key: str, runtime: Runtime, precision: Precision = "fp32") -> None:
         self.key = key
         self.preprocessing = preprocessing
         self.preprocess = Pixels(preprocessing)
@@ -70,8 +68,7 @@ class NetworkScorer:
         """`inputs`: of `preprocess`, one for each prompt. `[N]` float32 on the CPU."""
         _alike(inputs, prompts)
         parts = [
-            self._score(self._sent(inputs[some]), prompts[some]).float().cpu()
-            for some in self._batches(len(inputs))
+            self._score(self._sent(inputs[some]), prompts[some]).float().cpu() for some in self._batches(len(inputs))
         ]
         return torch.cat(parts) if parts else torch.empty(0)
 

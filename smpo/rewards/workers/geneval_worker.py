@@ -40,12 +40,8 @@ def load(device: str, precision: str, settings: dict[str, Any]) -> tuple[str, Sc
     """`settings`: any of `DEFAULTS`, and `model`, the detector's name, as the script's `--options` have them."""
     home, detector = _folder("GENEVAL"), _folder("GENEVAL_DETECTOR")
     script = home / "evaluation" / "evaluate_images.py"
-    metadata = Path(
-        os.environ.get("GENEVAL_METADATA", home / "prompts" / "evaluation_metadata.jsonl")
-    ).expanduser()
-    asked = {
-        one["prompt"]: one for one in map(json.loads, filter(str.strip, metadata.read_text().splitlines()))
-    }
+    metadata = Path(os.environ.get("GENEVAL_METADATA", home / "prompts" / "evaluation_metadata.jsonl")).expanduser()
+    asked = {one["prompt"]: one for one in map(json.loads, filter(str.strip, metadata.read_text().splitlines()))}
     options = {name: str(value) for name, value in settings.items()}
     module = _script(script, detector, options)
 
@@ -54,9 +50,7 @@ def load(device: str, precision: str, settings: dict[str, Any]) -> tuple[str, Sc
         with tempfile.TemporaryDirectory() as folder:
             for number, (picture, prompt) in enumerate(zip(pictures, prompts)):  # noqa: B905 -- Python 3.8
                 if prompt not in asked:
-                    raise RuntimeError(
-                        f"{prompt!r} is none of GenEval's prompts: evaluate on `prompts: geneval`"
-                    )
+                    raise RuntimeError(f"{prompt!r} is none of GenEval's prompts: evaluate on `prompts: geneval`")
                 file = Path(folder) / f"{number:05}.png"
                 file.write_bytes(picture)
                 found.append(float(bool(module.evaluate_image(str(file), asked[prompt])["correct"])))
@@ -101,9 +95,7 @@ def _script(file: Path, detector: Path, options: dict[str, str]) -> Any:
 
 def _folder(name: str) -> Path:
     if name not in os.environ:
-        raise RuntimeError(
-            f"{name} isn't set: write `environment = {{{name} = ...}}` under [geneval] in scorers.toml"
-        )
+        raise RuntimeError(f"{name} isn't set: write `environment = {{{name} = ...}}` under [geneval] in scorers.toml")
     return Path(os.environ[name]).expanduser()
 
 

@@ -31,9 +31,7 @@ def load(device: str, precision: str, settings: dict[str, Any]) -> tuple[str, Sc
     path = settings.get("checkpoint") or hf_hub_download(
         settings.get("weights", "MizzenAI/HPSv3"), "HPSv3.safetensors", revision=settings.get("revision")
     )
-    inferencer = HPSv3RewardInferencer(
-        config_path=settings.get("config"), checkpoint_path=path, device=device
-    )
+    inferencer = HPSv3RewardInferencer(config_path=settings.get("config"), checkpoint_path=path, device=device)
 
     def score(pictures: list[bytes], prompts: list[str]) -> list[float]:
         found = []

@@ -65,9 +65,7 @@ class Votes:
     neither: NDArray[np.uint8]
 
 
-def collect_votes(
-    first: Floats, second: Floats, conditions: Ints, rng: np.random.Generator, *, most: int = 3
-) -> Votes:
+def collect_votes(first: Floats, second: Floats, conditions: Ints, rng: np.random.Generator, *, most: int = 3) -> Votes:
     """Votes of one to `most` different annotators on each pair. `first`, `second` `[P, 2]`; `conditions`
     `[P]`."""
     pairs, people = len(conditions), len(ANNOTATORS)

@@ -34,9 +34,7 @@ def point_id(point: Point) -> str:
     return hashlib.sha256(np.ascontiguousarray(point, dtype="<f4").tobytes()).hexdigest()[:16]
 
 
-def write_pairs(
-    path: Path, first: Floats, second: Floats, conditions: Ints, votes: Votes, **notes: object
-) -> None:
+def write_pairs(path: Path, first: Floats, second: Floats, conditions: Ints, votes: Votes, **notes: object) -> None:
     """The file that `read_plane_pairs` reads. `first`, `second` `[P, 2]`; `conditions` `[P]`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, NDArray[Any]] = {
@@ -109,9 +107,7 @@ def read_plane_pairs(
         "dropped": {str(why): int(rows[reason == why].sum()) for why in np.unique(reason[~kept])},
     }
     if report is not None:
-        listed = [
-            {"pair": _name(int(index)), "reason": str(reason[index])} for index in np.flatnonzero(~kept)
-        ]
+        listed = [{"pair": _name(int(index)), "reason": str(reason[index])} for index in np.flatnonzero(~kept)]
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps({**counts, "dropped_pairs": listed}, indent=1))
     return PlanePairs(pairs, points, counts)

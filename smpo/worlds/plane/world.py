@@ -127,9 +127,7 @@ class Radial:
         Every mode stays a round Gaussian under noise: centre sqrt(abar) m, variance abar sd^2 + 1 - abar.
         """
         ahead = directions(conditions)[:, None, :]
-        centres = (
-            np.sqrt(alpha_bar)[:, None, None] * np.array(self.means)[None, :, None] * ahead
-        )  # [N, modes, 2]
+        centres = np.sqrt(alpha_bar)[:, None, None] * np.array(self.means)[None, :, None] * ahead  # [N, modes, 2]
         variance = (alpha_bar * self.sd**2 + 1 - alpha_bar)[:, None]
         away = x_t[:, None, :] - centres
         logits = np.log(self.weights) - (away**2).sum(axis=2) / (2 * variance)

@@ -54,9 +54,7 @@ def panel(n: int = 40, seed: int = 0) -> list[Annotator]:
     generator = np.random.default_rng(seed)
     people = []
     for user_id in range(n):
-        raw = {
-            part: w * float(np.exp(SCATTER * generator.standard_normal())) for part, w in MEAN_TASTE.items()
-        }
+        raw = {part: w * float(np.exp(SCATTER * generator.standard_normal())) for part, w in MEAN_TASTE.items()}
         total = sum(raw.values())
         weights = {part: w / total for part, w in raw.items()}
         if user_id % CONTRARY_EVERY == CONTRARY_EVERY - 1:

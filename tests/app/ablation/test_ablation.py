@@ -62,10 +62,7 @@ def test_variants_build_on_each_other_or_on_the_base(spec):
     assert third.resolved.spec.inversion.use == "none" and third.resolved.spec.train.lr == 1e-6
     again = found.resolve(second, 1)
     assert again.spec.train.seed == 1 and again.identity.group_hash == second.resolved.identity.group_hash
-    line = (
-        spec.read_text().splitlines().index("      set: {inversion: {use: ddim, steps: 2, by: reference}}")
-        + 1
-    )
+    line = spec.read_text().splitlines().index("      set: {inversion: {use: ddim, steps: 2, by: reference}}") + 1
     assert found.resolve(second, 0).origins["inversion.steps"] == f"small.yaml:{line}"
 
 
@@ -111,9 +108,7 @@ def test_a_ablation_ends_in_a_table_and_is_not_run_twice(spec, capfd):
     ] and "distance from the base" in said.out
     assert 0 < slow["drift"][1]["mean"] < dpo["drift"][1]["mean"], "a lower rate goes less far"
     judge = inverted["judges"][0]
-    assert (
-        judge["against_variant"]["prompts"] == 32 and judge["against_base"]["win_rate"]["seeds"] is not None
-    )
+    assert judge["against_variant"]["prompts"] == 32 and judge["against_base"]["win_rate"]["seeds"] is not None
     assert dpo["cost"]["passes"] < inverted["cost"]["passes"] and dpo["cost"]["pairs"] == 32
     for name in ("ablation.md", "ablation.csv", "ablation.png"):
         assert (folder / name).stat().st_size > 0
@@ -123,9 +118,7 @@ def test_a_ablation_ends_in_a_table_and_is_not_run_twice(spec, capfd):
     times = [(run / "evaluation.json").stat().st_mtime_ns for run in runs]
     told = (folder / "metrics.jsonl").read_text()
     assert smpo(capfd, "run", spec, "-q").code == 0
-    assert (folder / "metrics.jsonl").read_text() == told and told.count("\n") == 1, (
-        "what is known isn't told again"
-    )
+    assert (folder / "metrics.jsonl").read_text() == told and told.count("\n") == 1, "what is known isn't told again"
     assert [(run / "evaluation.json").stat().st_mtime_ns for run in runs] == times and len(runs) == 6
     assert smpo(capfd, "run", spec, "--set", "train.seed=1", "-q").code == 0
     assert len(list(spec.parent.glob("runs/small/*-1"))) == 9, "only seed 2 was new"
@@ -147,9 +140,9 @@ def test_one_variant_that_fails_costs_itself_alone(spec, capfd, monkeypatch):
     assert said.code == 0 and "out of luck" in said.err and "failed in part: + inversion" in said.err
     (folder,) = spec.parent.glob("runs/small/ablation-*")
     variants = json.loads((folder / "ablation.json").read_text())["variants"]
-    assert [variant["seeds"] for variant in variants] == [[0, 1], [0], [0, 1]] and "out of luck" in variants[
-        1
-    ]["failures"]["1"]
+    assert [variant["seeds"] for variant in variants] == [[0, 1], [0], [0, 1]] and "out of luck" in variants[1][
+        "failures"
+    ]["1"]
     assert smpo(capfd, "run", spec, "-q").code == 0
     assert json.loads((folder / "ablation.json").read_text())["complete"], "it is tried again"
 

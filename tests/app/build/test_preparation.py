@@ -61,17 +61,13 @@ def test_workers_and_portions_change_no_bit(tmp_path: Path) -> None:
     for name, (made, curve) in found.items():
         assert curve == losses, name
         again, _ = rows(tmp_path / name / "cache")
-        assert again.keys() == known.keys() and all(torch.equal(again[key], known[key]) for key in known), (
-            name
-        )
+        assert again.keys() == known.keys() and all(torch.equal(again[key], known[key]) for key in known), name
         assert scores(tmp_path / name / "cache") == scores(tmp_path / "first" / "cache"), name
         for one, other in zip(made.parameters.values(), base.parameters.values(), strict=True):
             assert torch.equal(one, other), name
 
 
-def test_only_what_is_visited_is_scored_in_the_order_of_visits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_is_visited_is_scored_in_the_order_of_visits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     score = ClipScorer.score
 

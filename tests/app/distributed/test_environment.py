@@ -17,23 +17,17 @@ SLURM = {
 
 def test_torchrun_is_understood():
     assert rank_from_environment(TORCHRUN) == RankInfo(9, 16, 1, "gpu007", 29500, "torchrun", restarts=2)
-    assert rank_from_environment({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}).is_main, (
-        "elastic, and shrunk to one"
-    )
+    assert rank_from_environment({**TORCHRUN, "WORLD_SIZE": "1", "RANK": "0"}).is_main, "elastic, and shrunk to one"
 
 
 def test_a_step_of_slurm_is_joined_and_its_batch_script_is_not():
-    assert rank_from_environment(SLURM) is None, (
-        "the script itself is one process, whatever SLURM_NTASKS says"
-    )
+    assert rank_from_environment(SLURM) is None, "the script itself is one process, whatever SLURM_NTASKS says"
     place = rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "16"})
     assert (place.rank, place.world, place.local, place.address) == (9, 16, 1, "gpu007")
     assert 20_000 <= place.port < 40_000
     one_gpu = rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "16", "CUDA_VISIBLE_DEVICES": "3"})
     assert one_gpu.local == 0, "the only GPU that the task sees is number 0 to it"
-    told = rank_from_environment(
-        {**SLURM, "SLURM_STEP_NUM_TASKS": "16", "MASTER_ADDR": "a", "MASTER_PORT": "5"}
-    )
+    told = rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "16", "MASTER_ADDR": "a", "MASTER_PORT": "5"})
     assert (told.address, told.port) == ("a", 5)
     assert rank_from_environment({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
 

@@ -46,16 +46,12 @@ def test_adafactor_s_state_follows_from_the_shapes():
         weight.grad = torch.ones(shape)
         rule.step()
         state = sum(
-            value.numel()
-            for value in rule.state[weight].values()
-            if isinstance(value, torch.Tensor) and value.dim()
+            value.numel() for value in rule.state[weight].values() if isinstance(value, torch.Tensor) and value.dim()
         )
         rows = weight.shape[:-1].numel() + (weight.shape[:-2] + weight.shape[-1:]).numel()
         assert state == (rows if len(shape) > 1 else weight.numel())
     for network, gigabytes in ((SD15, 1.9), (SDXL, 1.0)):
-        assert state_bytes(Adafactor(), network) * network.parameters / 1e9 == pytest.approx(
-            gigabytes, abs=0.1
-        )
+        assert state_bytes(Adafactor(), network) * network.parameters / 1e9 == pytest.approx(gigabytes, abs=0.1)
         assert state_bytes(AdamW(), network) == 8
 
 
@@ -68,9 +64,7 @@ def test_a_pass_takes_more_with_each_image_and_less_where_it_is_computed_again()
 
 
 def test_several_levels_of_a_pair_hold_as_many_activations():
-    one, two, four = (
-        parts(micro_batch=1, levels=levels, visits=levels)["activations"] for levels in (1, 2, 4)
-    )
+    one, two, four = (parts(micro_batch=1, levels=levels, visits=levels)["activations"] for levels in (1, 2, 4))
     assert four - one == pytest.approx(3 * (two - one)) and two > 1.9 * one
     assert four == pytest.approx(parts(micro_batch=4)["activations"])
 
@@ -117,9 +111,7 @@ def test_a_large_pass_of_an_inversion_is_the_highest_moment():
     assert (usual.moment, large.moment) == ("loss", "inversion")
     rows = (
         large.parts["activations"]
-        / memory_of(SD15, work(checkpointing=True, micro_batch=1, inversion_rows=32, window=64)).parts[
-            "activations"
-        ]
+        / memory_of(SD15, work(checkpointing=True, micro_batch=1, inversion_rows=32, window=64)).parts["activations"]
     )
     assert rows == pytest.approx(2)
     few = memory_of(SD15, work(checkpointing=True, micro_batch=1, inversion_rows=10_000, window=8))
@@ -137,13 +129,9 @@ def test_pairs_that_wait_and_windows_of_them_are_counted():
     all_of_them = parts(share_of_device=1024)["pairs"]
     row, found = 4 * 2 * (2 * SDXL.latent + SDXL.text), 4 * 2 * 3 * SDXL.latent
     assert all_of_them == pytest.approx(1024 * (2 * row + found) / 1e9)
-    assert parts(share_of_device=1024, window=32)["pairs"] == pytest.approx(
-        (1024 * row + 32 * (row + found)) / 1e9
-    )
+    assert parts(share_of_device=1024, window=32)["pairs"] == pytest.approx((1024 * row + 32 * (row + found)) / 1e9)
     alone = parts(share_of_device=1024, window=1)["pairs"]
-    assert alone == pytest.approx((1024 * row + 4 * found) / 1e9), (
-        "a micro-batch is the least, and isn't joined"
-    )
+    assert alone == pytest.approx((1024 * row + 4 * found) / 1e9), "a micro-batch is the least, and isn't joined"
     assert parts(share_of_device=1024, means=True)["pairs"] - all_of_them == pytest.approx(
         1024 * 4 * 2 * 5 * SDXL.latent / 1e9
     )

@@ -44,9 +44,7 @@ def test_the_paper_s_sdxl_hours_are_met_within_what_lock_step_explains():
 
 
 def test_several_levels_of_a_pair_take_as_many_passes():
-    slow, slower = (
-        estimate(SDXL, work(checkpointing=True, levels=n, passes_per_pair=n * 31.92), A100) for n in (1, 4)
-    )
+    slow, slower = (estimate(SDXL, work(checkpointing=True, levels=n, passes_per_pair=n * 31.92), A100) for n in (1, 4))
     assert slower.seconds_per_pair == pytest.approx(4 * slow.seconds_per_pair)
 
 
@@ -91,9 +89,7 @@ def test_scorers_cost_what_the_counter_counts():
     ):
         counted = COUNTED["scorers"][name]
         assert clip_tflop(place, words=False) == pytest.approx(counted["picture_tflop"], rel=0.01)
-        assert clip_tflop(place) == pytest.approx(
-            counted["picture_tflop"] + counted["prompt_tflop"], rel=0.01
-        )
+        assert clip_tflop(place) == pytest.approx(counted["picture_tflop"] + counted["prompt_tflop"], rel=0.01)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         eye = VisionTransformer(side=224, patch=16, width=1024, depth=24, heads=16, inner=4096)
         words = CrossBert(BertShape(seen=1024))
@@ -106,13 +102,9 @@ def test_scorers_cost_what_the_counter_counts():
     assert clip_tflop("smpo:worlds/shapes/weights/reward") < 0.001 and clip_tflop("somebody/else") is None
 
 
-@pytest.mark.parametrize(
-    "lora", ["{rank: 4}", "{rank: 3, dora: true}", "{rank: 2, targets: [to_q, ff.net.2, conv1]}"]
-)
+@pytest.mark.parametrize("lora", ["{rank: 4}", "{rank: 3, dora: true}", "{rank: 2, targets: [to_q, ff.net.2, conv1]}"])
 def test_an_adapter_is_as_large_as_planned(planned, lora):
-    resolved = resolve(
-        HERE / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=[f"model.lora={lora}"]
-    )
+    resolved = resolve(HERE / "experiments" / "quickstart.yaml", skeleton=ExperimentSpec, sets=[f"model.lora={lora}"])
     facts = resolved.spec.model.facts()
     policy = resolved.spec.model.load(Runtime()).policy
     assert facts.adapter
@@ -170,9 +162,7 @@ def test_previews_are_counted(planned):
     spec = "quickstart"
     none, some = planned(spec, "runtime.preview_every=null"), planned(spec, "runtime.preview_every=20")
     assert none.preview_passes == 0
-    assert some.preview_passes == 3 * 8 * 10 * 2, (
-        "before training, after 20 and 40 of 60; 10 steps with guidance"
-    )
+    assert some.preview_passes == 3 * 8 * 10 * 2, "before training, after 20 and 40 of 60; 10 steps with guidance"
 
 
 def test_only_what_was_counted_is_known():
@@ -193,20 +183,14 @@ def planned(tmp_path, monkeypatch):
 def test_sdxl_is_planned_in_full_without_its_weights(planned):
     plan = planned("sdxl_smpo")
     assert plan.network == "SDXL at 1024 px" and plan.pairs == 204_800
-    assert plan.passes_per_pair == pytest.approx(2 * (12.96 + 4)) and plan.training_tflop == pytest.approx(
-        47.0e6, 0.01
-    )
+    assert plan.passes_per_pair == pytest.approx(2 * (12.96 + 4)) and plan.training_tflop == pytest.approx(47.0e6, 0.01)
     hours = {one.gpu: one.hours for one in plan.gpus}
     assert hours["H200"] < hours["A100-80"] < hours["24 GB (RTX 4090)"]
     assert {one.gpu: one.fits for one in plan.gpus}["24 GB (RTX 4090)"] is False
     shapes = [p.shape for p in on_meta(SDXL_CONFIG).parameters()]
-    state = sum(
-        one[:-1].numel() + (one[:-2] + one[-1:]).numel() if len(one) > 1 else one.numel() for one in shapes
-    )
+    state = sum(one[:-1].numel() + (one[:-2] + one[-1:]).numel() if len(one) > 1 else one.numel() for one in shapes)
     weights = sum(one.numel() for one in shapes)
-    assert plan.disk.checkpoint == pytest.approx(4 * (weights + state), rel=1e-3), (
-        "Adafactor's rows and columns"
-    )
+    assert plan.disk.checkpoint == pytest.approx(4 * (weights + state), rel=1e-3), "Adafactor's rows and columns"
     assert plan.disk.downloads["stabilityai/stable-diffusion-xl-base-1.0"] == 13.9
     assert {one.where for one in plan.missing} >= {"model", "data", "reward", "evaluate.prompts"}
 
@@ -221,11 +205,7 @@ def test_no_hours_for_a_gpu_on_which_not_even_one_pair_fits(planned, capfd):
     lines = smpo(capfd, "plan", HERE / "experiments" / "sdxl_smpo.yaml", *sets).out.splitlines()
     (line,) = (line for line in lines if line.startswith(small.gpu))
     rest = line.removeprefix(small.gpu).split()
-    assert (
-        rest[:5] == ["–"] * 5
-        and rest[5] == f"{small.memory_gb:.0f}"
-        and "too large even for one pair" in line
-    )
+    assert rest[:5] == ["–"] * 5 and rest[5] == f"{small.memory_gb:.0f}" and "too large even for one pair" in line
     (line,) = (line for line in lines if line.startswith("H200"))
     assert "–" not in line
 
@@ -263,9 +243,7 @@ def test_what_evaluations_and_inversions_keep_is_counted(planned, tmp_path):
     tall = planned("sdxl_smpo", prompts, "evaluate.sizes=[[512, 1024]]").disk
     assert tall.pictures == 3 * 512 * 1024 * 3
     assert planned("sdxl_smpo").disk.pictures == 0, "nobody knows how many prompts there will be"
-    kept = planned(
-        "sdxl_smpo", prompts, "evaluate.images=2", "inversion.by=reference", "runtime.reuse_inversions=true"
-    )
+    kept = planned("sdxl_smpo", prompts, "evaluate.images=2", "inversion.by=reference", "runtime.reuse_inversions=true")
     assert kept.disk.inversions == 204_800 * 2 * 3 * 4 * 4 * 128 * 128
     assert kept.disk.total == plain.total + kept.disk.inversions
     assert planned("sdxl_smpo", "runtime.reuse_inversions=true").disk.inversions is None, "the policy inverts"

@@ -112,11 +112,7 @@ def test_warnings_name_what_a_careful_reader_would_ask(plan):
 def test_check_says_what_is_doubtful_and_passes(capfd):
     doubtful = ("check", "plane_smpo", "--set", "evaluate.prompts=plane-tuning")
     said = smpo(capfd, *doubtful)
-    assert (
-        said.code == 0
-        and "plane_smpo: fine" in said.out
-        and "  warning: the evaluation prompts are" in said.out
-    )
+    assert said.code == 0 and "plane_smpo: fine" in said.out and "  warning: the evaluation prompts are" in said.out
     (told,) = json.loads(smpo(capfd, *doubtful, "--json").out)["warnings"].values()
     assert "tuning set" in " ".join(told)
     assert json.loads(smpo(capfd, "check", "quickstart", "--json").out) == {"problems": [], "warnings": {}}

@@ -116,9 +116,7 @@ def test_what_is_to_be_fetched_is_what_is_read_and_no_more(variant: str | None) 
 def test_data_on_the_hub_is_told_with_the_command_that_fetches_it() -> None:
     data = PickAPic(path="a/b", revision="abc")
     assert "is not in the hub's cache" in (data.check() or "")
-    assert data.remedy().startswith(
-        "`hf download a/b --repo-type dataset --revision abc` where there is a network"
-    )
+    assert data.remedy().startswith("`hf download a/b --repo-type dataset --revision abc` where there is a network")
     assert data.remedy().endswith("point `data.path` at the files: `--set data.path=FOLDER`")
     prompts = ParquetPrompts(path="a/b", split="validation_unique")
     assert how_to_get_prompts(prompts).startswith("`hf download a/b --repo-type dataset` where")

@@ -68,18 +68,14 @@ def test_what_a_checkpoint_knows_is_gone_on_from_and_the_rest_forgotten(tmp_path
         whole = json.loads(ledger.close(folder).read_text())
         folder.close("stopped")
     assert 0.01 <= kept["cost"]["seconds"]["invert"] <= whole["seconds"]["invert"]
-    assert 0 < kept["cost"]["seconds"]["train"] <= whole["seconds"]["train"] < 0.01, (
-        "time within is not counted twice"
-    )
+    assert 0 < kept["cost"]["seconds"]["train"] <= whole["seconds"]["train"] < 0.01, "time within is not counted twice"
     with open_run(tmp_path, "x", "abc123abc123", resume=True) as folder:
         again = CostMeter()
         again.load(folder, kept)
         with again("train"):
             again.update(StepReport(2, {"passes": 0.0}, 0.1, pairs=4), DiffusionDPO())
         both = json.loads(again.close(folder).read_text())
-    assert (
-        both["passes"] == whole["passes"] and both["backwards"] == whole["backwards"] and both["pairs"] == 8
-    )
+    assert both["passes"] == whole["passes"] and both["backwards"] == whole["backwards"] and both["pairs"] == 8
 
 
 @pytest.fixture
@@ -116,9 +112,7 @@ def test_where_nothing_is_told_nothing_is_reported(tmp_path):
     ledger.energy = EnergyMeter(tmp_path)
     assert not any("energy" in name for name in ledger.metrics()) and len(ledger.lines()) == 3
     ledger.energy.joules["gpu"] = 12_340.0
-    assert (
-        ledger.metrics()["cost/energy_kj_gpu"] == pytest.approx(12.34) and "gpu 12.3 kJ" in ledger.lines()[-1]
-    )
+    assert ledger.metrics()["cost/energy_kj_gpu"] == pytest.approx(12.34) and "gpu 12.3 kJ" in ledger.lines()[-1]
 
 
 def test_a_gpus_counter_is_read_where_there_is_one(monkeypatch, tmp_path):
@@ -173,6 +167,4 @@ def test_inversions_on_a_gpu_are_timed_by_its_own_clock(monkeypatch):
         ledger.update(StepReport(1, {"passes": 7.0}, 1.0, 16), DiffusionDPO())
         time.sleep(0.3)
     assert log[3:] == ["read"] and ledger.seconds["invert"] == 0.25
-    assert ledger.seconds["train"] == pytest.approx(0.05, abs=0.04), (
-        "what the inversion took isn't training's"
-    )
+    assert ledger.seconds["train"] == pytest.approx(0.05, abs=0.04), "what the inversion took isn't training's"

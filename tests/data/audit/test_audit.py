@@ -100,9 +100,7 @@ def test_each_defect_is_named_and_nothing_else(tmp_path: Path, name: str) -> Non
     found = look(write(tmp_path / "pairs.parquet", [*clean(3), *planted()[name], *clean(3)]))
     assert set(names(found)) == {name} | IMPLIED.get(name, set())
     (one,) = (one for one in found.findings if one.name == name)
-    assert one.examples and re.search(
-        r"pairs\.parquet, rows? 3\b", " ".join(example.where for example in one.examples)
-    )
+    assert one.examples and re.search(r"pairs\.parquet, rows? 3\b", " ".join(example.where for example in one.examples))
 
 
 def turned() -> dict[str, tuple[list[dict[str, Any]], set[str]]]:
@@ -156,9 +154,7 @@ def test_all_of_them_at_once_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_set_without_a_sound_row_is_told_of_too(tmp_path: Path) -> None:
-    found = look(
-        write(tmp_path / "pairs.parquet", [vote("nothing", b"", b""), vote("junk", b"no", b"picture")])
-    )
+    found = look(write(tmp_path / "pairs.parquet", [vote("nothing", b"", b""), vote("junk", b"no", b"picture")]))
     assert names(found) == {"empty_image": 1, "broken_image": 1} and found.facts["images"] == 0
     assert "no image bytes" in page("none", found, None)
 
@@ -183,9 +179,7 @@ def test_tokens_are_counted_by_the_models_tokenizer_where_it_is_here(tmp_path: P
     def count(prompts: Sequence[str]) -> list[int]:
         return [2 + len(prompt) for prompt in prompts]
 
-    path = write(
-        tmp_path / "pairs.parquet", [vote("a" * 8, fresh(), fresh()), vote("a" * 9, fresh(), fresh())]
-    )
+    path = write(tmp_path / "pairs.parquet", [vote("a" * 8, fresh(), fresh()), vote("a" * 9, fresh(), fresh())])
     found = look(path, tokens=count, longest=10)
     (one,) = found.findings
     assert (one.name, one.count, one.examples[0].note) == ("long_prompt", 1, "11 tokens")

@@ -91,9 +91,7 @@ def test_leftovers_of_a_killed_writer_are_swept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip a bit", "cut off", "delete"])
-def test_a_damaged_shard_is_noticed_and_made_again(
-    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_shard_is_noticed_and_made_again(tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture) -> None:
     EncodedStore(tmp_path, "key", shard_bytes=150).ensure(IDS, Numbers(), batch=5)
     store = EncodedStore(tmp_path, "key")
     victim = sorted(store.folder.glob("*.safetensors"))[0]

@@ -118,8 +118,7 @@ def test_two_processes_share_one_table(tmp_path: Path, keys: tuple[str, str]) ->
     context = multiprocessing.get_context("fork")  # spawned ones would each import torch again
     gate, answers = context.Barrier(2), context.Queue()
     both = [
-        context.Process(target=_score, args=(tmp_path / "new" / "scores.sqlite", key, gate, answers))
-        for key in keys
+        context.Process(target=_score, args=(tmp_path / "new" / "scores.sqlite", key, gate, answers)) for key in keys
     ]
     for process in both:
         process.start()

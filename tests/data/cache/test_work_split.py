@@ -142,9 +142,9 @@ def test_scores_are_computed_once_in_the_batches_of_one_process(tmp_path: Path, 
 def test_shares_are_whole_and_even(count: int, shares: int) -> None:
     things = list(range(count))
     parts = [
-        WorkSplit(
-            n == 0, n, shares, SINGLE_PROCESS.broadcast, SINGLE_PROCESS.barrier, SINGLE_PROCESS.check
-        ).shard(things)
+        WorkSplit(n == 0, n, shares, SINGLE_PROCESS.broadcast, SINGLE_PROCESS.barrier, SINGLE_PROCESS.check).shard(
+            things
+        )
         for n in range(shares)
     ]
     assert sorted(thing for part in parts for thing in part) == things

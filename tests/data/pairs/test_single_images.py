@@ -43,9 +43,7 @@ def test_single_images_come_in_the_proportion_asked_for_and_independently(tmp_pa
     (batch,) = feed.batches(0)
     assert batch.desirable is not None
     first, second = batch.desirable.float().chunk(2)
-    assert (
-        float(first.mean()) == pytest.approx(0.7, abs=0.04) == pytest.approx(float(second.mean()), abs=0.04)
-    )
+    assert float(first.mean()) == pytest.approx(0.7, abs=0.04) == pytest.approx(float(second.mean()), abs=0.04)
     assert float((first * second).mean()) == pytest.approx(0.49, abs=0.04)
     assert batch.p.tolist() == [1.0] * 2000
     shown = [one for sample in feed.samples(0) for one in sample.shown]
@@ -112,9 +110,7 @@ def test_rows_that_are_left_out_are_never_trained_on(tmp_path: Path) -> None:
 
 def test_pairs_to_look_at_are_shown_as_they_are(tmp_path: Path) -> None:
     table = Points(pairs=10)
-    feed = loader(
-        table, tmp_path, flip=True, prompt_dropout=1.0, crop="random", sampling=Sampling(desirable=0.5)
-    )
+    feed = loader(table, tmp_path, flip=True, prompt_dropout=1.0, crop="random", sampling=Sampling(desirable=0.5))
     batches = list(feed.fixed([2, 0, 7], size=2))
     assert [len(batch) for batch in batches] == [2, 1]
     assert [name for batch in batches for name in batch.ids] == ["pair2", "pair0", "pair7"]

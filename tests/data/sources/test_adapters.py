@@ -288,10 +288,7 @@ def test_annotations_that_are_elsewhere_are_asked_for_by_name(tmp_path: Path) ->
     assert data.remedy() == "name it in `data.annotations`; here are pairs.jsonl"
     data = ImageFolder(path=str(tmp_path), annotations="pairs.jsonl")
     assert data.check() is None
-    assert (
-        HPDv2(path=str(tmp_path), annotations="pairs.jsonl").check()
-        == f"there is no folder `train` in {tmp_path}"
-    )
+    assert HPDv2(path=str(tmp_path), annotations="pairs.jsonl").check() == f"there is no folder `train` in {tmp_path}"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,4 @@ runtime: {device: cpu, threads: 1, tracking: none}
     assert done.returncode == 0, done.stderr
     assert "6 rows, 6 of them sound: 6 pairs with 6 votes" in done.stdout
     assert any("/tree/v1/data" in path for path in asked)
-    assert {path.split("?")[0] for path in asked if "/resolve/" in path} == {
-        f"/datasets/owner/name/resolve/v1/{FILE}"
-    }
+    assert {path.split("?")[0] for path in asked if "/resolve/" in path} == {f"/datasets/owner/name/resolve/v1/{FILE}"}

@@ -258,9 +258,7 @@ def test_a_split_may_be_numbered_without_a_total(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="several splits: test, train"):
         read_pickapic(tmp_path)
     write(tmp_path / "other" / "part-0000.parquet", [vote("x", A, B)])
-    with pytest.raises(
-        MachineError, match=r"none of its files is called after one \(part-0000.parquet\)"
-    ) as caught:
+    with pytest.raises(MachineError, match=r"none of its files is called after one \(part-0000.parquet\)") as caught:
         read_pickapic(tmp_path / "other", split="train")
     assert "split: null" in (caught.value.help or "") and count_rows(tmp_path / "other") == 1
 

@@ -104,9 +104,7 @@ def load(data: PlacedData, tmp_path: Path) -> PairTable:
     return data.load(Runtime(cache=tmp_path / "cache"))
 
 
-def test_parquet_in_a_folder_elsewhere_gives_the_pairs_of_the_folder_here(
-    tmp_path: Path, memory: Any
-) -> None:
+def test_parquet_in_a_folder_elsewhere_gives_the_pairs_of_the_folder_here(tmp_path: Path, memory: Any) -> None:
     for name, some in (
         ("train-00000-of-00002", rows(0, 5)),
         ("train-00001-of-00002", rows(5, 4)),
@@ -148,9 +146,7 @@ def test_tars_are_counted_out_and_fetched_once(tmp_path: Path, served: Any) -> N
     assert sum(one.startswith("GET") for one in asked) <= 6, "names and bytes come from the same blocks"
     asked.clear()
     again = load(WebDataset(path=f"{url}/data-{{000..002}}.tar"), tmp_path)
-    assert pairs(again) == pairs(there) and not any("bytes=" in one for one in asked), (
-        "the index was remembered"
-    )
+    assert pairs(again) == pairs(there) and not any("bytes=" in one for one in asked), "the index was remembered"
     assert again.picture(again[11].winner).size == (24, 16)
 
 

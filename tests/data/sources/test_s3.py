@@ -85,8 +85,6 @@ def test_pairs_in_a_bucket_are_audited_scored_and_trained_on(bucket: Any, sets: 
         ("s3://pairs/votes", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Could not connect to the endpoint"),
     ],
 )
-def test_what_is_wrong_with_an_address_is_said(
-    bucket: Any, path: str, more: dict[str, str], said: str
-) -> None:
+def test_what_is_wrong_with_an_address_is_said(bucket: Any, path: str, more: dict[str, str], said: str) -> None:
     done = smpo(bucket, "data", "audit", "spec.yaml", "--no-score", "-s", f"data.path={path}", **more)
     assert done.returncode == 3 and said in done.stderr and "Traceback" not in done.stderr

@@ -53,9 +53,7 @@ def joined(batches: list[PairBatch]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("world", "micro"), [(1, 1), (1, 2), (1, 3), (1, 4), (1, 8), (2, 1), (2, 2), (2, 3), (2, 4), (2, None)]
 )
-def test_dealing_changes_nothing(
-    pictures: VoteTable, tmp_path: Path, world: int, micro: int | None, crop: str
-) -> None:
+def test_dealing_changes_nothing(pictures: VoteTable, tmp_path: Path, world: int, micro: int | None, crop: str) -> None:
     settings = {**EVERYTHING, "crop": crop}
     whole = list(loader(pictures, tmp_path, **settings).batches(2))
     assert len(whole) == 1
@@ -86,9 +84,7 @@ def test_dealing_by_cost_changes_only_who_does_what(pictures: VoteTable, tmp_pat
 
 def test_updates_follow_each_other_through_the_epochs(pictures: VoteTable, tmp_path: Path) -> None:
     feed = loader(pictures, tmp_path)
-    positions = [
-        int(position) for step in range(3) for batch in feed.batches(step) for position in batch.position
-    ]
+    positions = [int(position) for step in range(3) for batch in feed.batches(step) for position in batch.position]
     ids = [name for step in range(3) for batch in feed.batches(step) for name in batch.ids]
     assert positions == list(range(24))
     assert len(set(ids[:12])) == len(set(ids[12:])) == 12
@@ -124,9 +120,7 @@ def test_the_images_of_a_pair_are_placed_alike(pictures: VoteTable, tmp_path: Pa
     assert crops == {(0.5, 0.5)} if crop == "centre" else len(crops) == 48
 
 
-def test_apart_each_image_has_its_own_coin_and_the_first_keeps_its(
-    pictures: VoteTable, tmp_path: Path
-) -> None:
+def test_apart_each_image_has_its_own_coin_and_the_first_keeps_its(pictures: VoteTable, tmp_path: Path) -> None:
     feed, together = (
         loader(pictures, tmp_path, flip="apart", batch=12),
         loader(pictures, tmp_path, flip=True, batch=12),
@@ -138,9 +132,7 @@ def test_apart_each_image_has_its_own_coin_and_the_first_keeps_its(
             for half, one in enumerate(sample.shown):
                 expected = place(pictures.picture(one.image), 8, one.placement).pixels
                 assert torch.equal(batch.mean[12 * half + i], expected)
-            assert (
-                sample.placement == other.placement and other.shown[0].placement == other.shown[1].placement
-            )
+            assert sample.placement == other.placement and other.shown[0].placement == other.shown[1].placement
             seen.add(tuple(one.placement.flip for one in sample.shown))
     assert len(seen) == 4
 
@@ -199,8 +191,6 @@ def _row(table: Points, name: str) -> int:
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="p has shape"):
-        PairLoader(
-            Points(), torch.ones(3), cast(Denoiser, Encoder()), Stream(seed=0, batch=4), cache=tmp_path
-        )
+        PairLoader(Points(), torch.ones(3), cast(Denoiser, Encoder()), Stream(seed=0, batch=4), cache=tmp_path)
     with pytest.raises(ValueError, match="dealt to 3"):
         loader(Points(), tmp_path).samples(0, 0, 3)

@@ -31,9 +31,7 @@ def test_rows_are_equally_likely_everywhere() -> None:
     counts = [0] * 6
     for seed in range(600):
         counts[Order(seed, 6)(range(1))[0]] += 1
-    assert (
-        sum((count - 100) ** 2 / 100 for count in counts) < 20.5
-    )  # chi-square, 5 degrees: one in a thousand
+    assert sum((count - 100) ** 2 / 100 for count in counts) < 20.5  # chi-square, 5 degrees: one in a thousand
 
 
 def test_an_empty_table_has_no_order() -> None:

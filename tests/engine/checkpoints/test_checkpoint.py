@@ -240,9 +240,7 @@ def test_killed_at_any_system_call_one_checkpoint_stands(tmp_path):
         assert torch.equal(weight(state), weight(live(float(found[-1]))))
         assert not list(folder.glob(".*")), "and the litter is swept"
         write(folder, 3, keep=1)
-        assert [path.name for path in folder.iterdir()] == ["step-00000003"], (
-            "nor is anything left half deleted"
-        )
+        assert [path.name for path in folder.iterdir()] == ["step-00000003"], "nor is anything left half deleted"
     assert found == sorted(found) and set(found) == {1, 2}, "never none, and never back"
 
 
@@ -271,6 +269,4 @@ def test_a_folder_that_can_not_be_flushed_is_no_reason_to_fail(tmp_path, monkeyp
 def test_manifests_are_json_with_a_seal(tmp_path):
     write(tmp_path, 1)
     facts = json.loads((tmp_path / "step-00000001/manifest.json").read_text())
-    assert set(facts) == {"step", "spec", "files", "facts", "sha256"} and set(facts["files"]) == set(
-        FILES[:-1]
-    )
+    assert set(facts) == {"step", "spec", "files", "facts", "sha256"} and set(facts["files"]) == set(FILES[:-1])

@@ -85,9 +85,7 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
     scores = {1: 0.5, 2: 0.8, 3: None, 4: 0.8, 5: 0.7, 6: 0.9, 7: None}
     kept = {}
     for step, score in scores.items():
-        assert score is None or store.is_better(step, score) == (
-            score > max([scores[s] or 0 for s in kept], default=0)
-        )
+        assert score is None or store.is_better(step, score) == (score > max([scores[s] or 0 for s in kept], default=0))
         store.save(step, live(float(step)), {} if score is None else {"score": score})
         kept[step] = [step_of(path) for path in checkpoints(tmp_path)]
     assert kept == {1: [1], 2: [2], 3: [2, 3], 4: [2, 4], 5: [2, 5], 6: [6], 7: [6, 7]}
@@ -106,9 +104,7 @@ def test_a_torn_newest_is_not_counted_among_those_that_are_kept(tmp_path):
     store.save(5, live(5.0))
     assert restore(tmp_path, live(0.0), say=lambda text: None).step == 5
     store.save(6, live(6.0))
-    assert [step_of(path) for path in checkpoints(tmp_path)] == [6] and manifest_fault(
-        checkpoints(tmp_path)[0]
-    ) is None
+    assert [step_of(path) for path in checkpoints(tmp_path)] == [6] and manifest_fault(checkpoints(tmp_path)[0]) is None
 
 
 def background(folder, said) -> CheckpointWriter:

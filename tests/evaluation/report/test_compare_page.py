@@ -22,9 +22,7 @@ NASTY = '</script><img src=x onerror="document.title=1"> %DATA% & "quotes"'
 
 def page(count: int = 6, side: int = 32) -> str:
     prompts = [Prompt(f"a {colour} dog", category="dogs") for colour in ("red", "blue", "green")]
-    prompts += [Prompt(NASTY, category="odd")] + [
-        Prompt(f"cat {k}", category="cats") for k in range(count - 4)
-    ]
+    prompts += [Prompt(NASTY, category="odd")] + [Prompt(f"cat {k}", category="cats") for k in range(count - 4)]
     rng = np.random.default_rng(0)
     base = rng.normal(size=(count, 1))
     scores = {
@@ -59,11 +57,7 @@ def data(text: str):
 
 def test_nothing_is_fetched_and_nothing_from_outside_is_markup():
     text = page()
-    assert (
-        not re.search(r"(src|href)=[\"']?(https?:)?//", text)
-        and "http://" not in text
-        and "https://" not in text
-    )
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", text) and "http://" not in text and "https://" not in text
     assert "onerror" not in text.replace(html.escape(NASTY), "").replace(
         json.dumps(NASTY)[1:-1].replace("<", "\\u003c"), ""
     )
@@ -135,17 +129,13 @@ def test_a_spec_trains_on_blind_votes(tmp_path, monkeypatch, capfd):
     held = rank(prompts, [Judge("judge", "j", False, False)], scores, settings=how)
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(4)]
-    shown = [
-        Shown(slot, pictures[2 * k : 2 * k + 2]) for k, slot in enumerate(slots(prompts, images=1, seed=0))
-    ]
+    shown = [Shown(slot, pictures[2 * k : 2 * k + 2]) for k, slot in enumerate(slots(prompts, images=1, seed=0))]
     script = """<script>
       vote(1); vote(0);
       const told = JSON.stringify({ format: "smpo-votes-1", rows: rows() });
       document.body.append(make("pre", { id: "out", textContent: told }));
     </script>"""
-    dom = browse(
-        compare_page(held, shown).replace("</body>", script + "</body>"), tmp_path, anchor="#show-blind"
-    )
+    dom = browse(compare_page(held, shown).replace("</body>", script + "</body>"), tmp_path, anchor="#show-blind")
     (tmp_path / "votes.json").write_text(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1]))
     assert smpo(capfd, "compare", "--votes", "votes.json", "--to", "votes.parquet").code == 0
     sets = ["data={use: pickapic, path: votes.parquet}", "objective=dpo", "smoothing=hard", "inversion=none"]

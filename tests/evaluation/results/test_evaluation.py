@@ -25,9 +25,7 @@ def test_the_dictionary_holds_every_score_and_is_json() -> None:
     for judge, row in zip(found.judgements, data["judgements"], strict=True):
         again = compare(np.mean(row["policy"], axis=1), np.mean(row["base"], axis=1))
         assert again == judge.comparison, "the file is enough to compute everything anew"
-    assert [row["p_holm"] for row in data["judgements"]] == holm(
-        [j.comparison.p_value for j in found.judgements]
-    )
+    assert [row["p_holm"] for row in data["judgements"]] == holm([j.comparison.p_value for j in found.judgements])
 
 
 def test_metrics_are_flat_finite_and_named_by_reward() -> None:

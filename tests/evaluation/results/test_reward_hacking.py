@@ -13,9 +13,7 @@ from tests.evaluation.toys import ToyModel, ToyPlane, ToyScorer, evaluation, jud
 
 def picture(seed: int, *, saturated: bool = False, grid: bool = False) -> Image.Image:
     rng = np.random.default_rng(seed)
-    smooth = (
-        np.linspace(60, 160, 32)[:, None, None] + rng.normal(scale=5, size=(1, 1, 1)) + np.zeros((32, 32, 3))
-    )
+    smooth = np.linspace(60, 160, 32)[:, None, None] + rng.normal(scale=5, size=(1, 1, 1)) + np.zeros((32, 32, 3))
     smooth = smooth + (3 if saturated else 1) * np.array([20.0, 0.0, -20.0])
     if grid:
         smooth = smooth + 40 * ((np.indices((32, 32)).sum(0) % 2)[:, :, None] - 0.5)

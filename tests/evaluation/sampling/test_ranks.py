@@ -21,9 +21,7 @@ def together(
     folder: Path, world: int, model: Callable[[], ToyModel], judge: Callable[[], ToyScorer] = bright
 ) -> tuple[Evaluation, list[ToyModel], SamplingRanks]:
     barrier = threading.Barrier(world, timeout=20)
-    everyone = [
-        SamplingRanks(rank, world, barrier.wait, lambda: None, folder / "drawn") for rank in range(world)
-    ]  # type: ignore[arg-type]
+    everyone = [SamplingRanks(rank, world, barrier.wait, lambda: None, folder / "drawn") for rank in range(world)]  # type: ignore[arg-type]
     models = [model() for _ in range(world)]
 
     def words(rank: int) -> dict[str, Any]:
@@ -52,9 +50,7 @@ def test_it_is_the_evaluation_of_one(tmp_path: Path, world: int, model: Callable
     for side in ("kept_base", "kept_policy"):
         ours, theirs = getattr(found, side), getattr(expected, side)
         assert ours.keys() == theirs.keys()
-        assert all(
-            np.array_equal(one, two) for n in ours for one, two in zip(ours[n], theirs[n], strict=True)
-        )
+        assert all(np.array_equal(one, two) for n in ours for one, two in zip(ours[n], theirs[n], strict=True))
     # The same batches, each drawn once, by as many processes as there are batches for (five of 24 pictures).
     calls = [call for one in models for call in one.calls]
     assert sorted(calls) == sorted(alone.calls)
@@ -69,9 +65,7 @@ def test_what_the_cache_has_of_the_base_is_drawn_by_nobody(tmp_path: Path) -> No
     assert (found.reused, ranks.drawn) == (24, models[1].drawn(reference=False))
 
 
-def test_what_isn_t_in_the_cache_is_done_by_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_isn_t_in_the_cache_is_done_by_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that shows late what others have written costs time, not the result."""
     monkeypatch.setattr(BaseCache, "read", lambda cache: None)
     expected = evaluate(ToyModel(), prompts(), {"b": bright()}, settings=QUICK)  # type: ignore[arg-type]

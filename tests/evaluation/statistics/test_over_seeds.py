@@ -10,9 +10,7 @@ from smpo.evaluation.statistics.over_seeds import contrast
 from smpo.evaluation.statistics.paired import compare
 
 
-def simulated(
-    rng, *, seeds: int, prompts: int, over_seeds: float, over_prompts: float, noise: float = 1.0, mean=0.3
-):
+def simulated(rng, *, seeds: int, prompts: int, over_seeds: float, over_prompts: float, noise: float = 1.0, mean=0.3):
     """Gains with a component that all prompts of a run share, and one that all runs of a prompt share."""
     return (
         mean
@@ -49,9 +47,7 @@ def test_p_values_are_fair_without_a_difference():
     rng = np.random.default_rng(2)
     found = [
         contrast(gains, np.zeros_like(gains), range(40)).p_value
-        for gains in (
-            simulated(rng, seeds=5, prompts=40, over_seeds=0.3, over_prompts=0.5, mean=0) for _ in range(200)
-        )
+        for gains in (simulated(rng, seeds=5, prompts=40, over_seeds=0.3, over_prompts=0.5, mean=0) for _ in range(200))
     ]
     assert np.mean(np.array(found) < 0.05) < 0.09
 

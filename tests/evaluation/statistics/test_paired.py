@@ -123,9 +123,7 @@ def test_sign_flips_agree_with_scipy() -> None:
     assert sign_flip_p_value(gains, codes) == pytest.approx(expected)
     assert sign_flip_p_value(gains, codes, resamples=255) == pytest.approx(expected, abs=0.1)
     alone = np.arange(11)
-    assert sign_flip_p_value(gains[:11], alone) == pytest.approx(
-        stats.wilcoxon(gains[:11], method="exact").pvalue
-    )
+    assert sign_flip_p_value(gains[:11], alone) == pytest.approx(stats.wilcoxon(gains[:11], method="exact").pvalue)
 
 
 def test_the_clustered_test_keeps_its_level_where_the_plain_one_fails() -> None:

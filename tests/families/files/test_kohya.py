@@ -26,16 +26,12 @@ EVERYTHING = (
 
 
 def modules(unet: Any, targets: tuple[str, ...]) -> list[str]:
-    return [
-        name for name, _ in unet.named_modules() if any(f".{name}".endswith(f".{end}") for end in targets)
-    ]
+    return [name for name, _ in unet.named_modules() if any(f".{name}".endswith(f".{end}") for end in targets)]
 
 
 def twin(unet: Any, targets: tuple[str, ...], alpha: float = 7.0) -> dict[str, torch.Tensor]:
     one = torch.zeros(1)
-    layers = {
-        f"{name}.{part}.weight": one for name in modules(unet, targets) for part in ("lora_A", "lora_B")
-    }
+    layers = {f"{name}.{part}.weight": one for name in modules(unet, targets) for part in ("lora_A", "lora_B")}
     return kohya.layout(layers, alpha, unet)
 
 
@@ -113,9 +109,7 @@ def test_the_header_says_what_the_file_is_for(
         content = file.read_bytes()
         header = int.from_bytes(content[:8], "little")
         digest = hashlib.sha256(content[8 + header :]).hexdigest()
-        assert (
-            told[name]["sshs_model_hash"] == digest and told[name]["modelspec.hash_sha256"] == f"0x{digest}"
-        )
+        assert told[name]["sshs_model_hash"] == digest and told[name]["modelspec.hash_sha256"] == f"0x{digest}"
         assert told[name]["ss_network_dim"] == "2" and told[name]["ss_network_alpha"] == "7.0"
         assert told[name]["modelspec.resolution"] == "32x32"
         assert json.loads(content[8 : 8 + header])["__metadata__"]["format"] == "pt"

@@ -46,9 +46,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path,
     wide: dict[str, Any] = {"channels": (32, 64), "groups": 32}
     folders = {
         "sd1": make_sd(top / "sd1", width=64, **wide),
-        "sd2": make_sd(
-            top / "sd2", width=64, act="gelu", linear=True, prediction_type="v_prediction", **wide
-        ),
+        "sd2": make_sd(top / "sd2", width=64, act="gelu", linear=True, prediction_type="v_prediction", **wide),
         "sdxl": make_sdxl(top / "sdxl", widths=(64, 128), moments=False, **wide),
     }
     openclip = {"sd1": None, "sd2": "text_encoder", "sdxl": "text_encoder_2"}
@@ -67,12 +65,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path,
 
 
 def same_weights(one: Any, other: Any) -> bool:
-    ours, theirs = (
-        {name.removeprefix("text_model."): v for name, v in m.state_dict().items()} for m in (one, other)
-    )
-    return ours.keys() == theirs.keys() and all(
-        torch.equal(value, theirs[name]) for name, value in ours.items()
-    )
+    ours, theirs = ({name.removeprefix("text_model."): v for name, v in m.state_dict().items()} for m in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
@@ -211,9 +205,7 @@ def test_what_is_wrong_with_a_file_is_said(
     refused(file, MachineError, "has no tokenizer", config=str(words), original_config=str(story))
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: an experiment of smpo\n")
-    refused(
-        file, RunError, "is not the YAML of an original model", config=str(folder), original_config=str(wrong)
-    )
+    refused(file, RunError, "is not the YAML of an original model", config=str(folder), original_config=str(wrong))
     other = originals["sdxl"][0]
     refused(file, RunError, "can't be unpacked as SD 1", config=str(other))
     assert not list((tmp_path / "cache").glob("models/*/")), "nothing half made is left behind"

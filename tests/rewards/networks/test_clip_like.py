@@ -56,9 +56,9 @@ def make_clip(folder: Path, side: int = 24) -> Path:
         model.logit_scale.fill_(np.log(100.0))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-    ).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -72,9 +72,7 @@ def pictures() -> list[Image.Image]:
     """Larger and smaller than the network's square, odd, wide, tall; grey and with alpha."""
     numbers = np.random.default_rng(0)
     sizes = [(24, 24), (61, 37), (37, 61), (200, 33), (10, 14)]
-    found = [
-        Image.fromarray(numbers.integers(0, 256, (h, w, 3), dtype=np.uint8)).resize((w, h)) for h, w in sizes
-    ]
+    found = [Image.fromarray(numbers.integers(0, 256, (h, w, 3), dtype=np.uint8)).resize((w, h)) for h, w in sizes]
     return [found[0], found[1], found[2].convert("L"), found[3].convert("RGBA"), found[4]]
 
 
@@ -139,9 +137,7 @@ def test_old_processor_files_give_sizes_as_numbers() -> None:
         ClipPreprocessing.from_config({"size": {"longest_edge": 224}})
 
 
-def test_scores_do_not_depend_on_the_rest_of_the_batch(
-    clip_folder: Path, pictures: list[Image.Image]
-) -> None:
+def test_scores_do_not_depend_on_the_rest_of_the_batch(clip_folder: Path, pictures: list[Image.Image]) -> None:
     scorer = load_clip_scorer(clip_folder, runtime=Runtime(batch=3))
     together = scorer(pictures, PROMPTS)
     assert torch.equal(together, scorer(pictures, PROMPTS))
@@ -204,9 +200,7 @@ def test_the_key_follows_weights_and_preprocessing(clip_folder: Path, tmp_path: 
 
 
 def test_what_is_missing_is_named(clip_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        MachineError, match="the reward `somebody/some-reward` is not on this machine"
-    ) as caught:
+    with pytest.raises(MachineError, match="the reward `somebody/some-reward` is not on this machine") as caught:
         load_clip_scorer("somebody/some-reward", runtime=Runtime())
     assert "hf download somebody/some-reward" in (caught.value.help or "")
     wordless = shutil.copytree(clip_folder, tmp_path / "wordless")
@@ -216,9 +210,7 @@ def test_what_is_missing_is_named(clip_folder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(clip_folder, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "projection_dim": 8}))
-    with pytest.raises(
-        MachineError, match=r"does not fit its config\.json: text_projection\.weight is \d+ x \d+ in"
-    ):
+    with pytest.raises(MachineError, match=r"does not fit its config\.json: text_projection\.weight is \d+ x \d+ in"):
         load_clip_scorer(other, runtime=Runtime())
     (other / "config.json").unlink()  # or transformers would take a CLIP of its own choice
     with pytest.raises(MachineError, match=r"the reward in .* has no config\.json"):

@@ -22,9 +22,7 @@ def test_image_reward_is_transformers_blip_with_a_linear_head(
     from transformers.models.blip.modeling_blip import BlipVisionModel
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-    scorer = load_image_reward(
-        image_reward, file="ImageReward.pt", tokenizer=image_reward, runtime=Runtime(batch=4)
-    )
+    scorer = load_image_reward(image_reward, file="ImageReward.pt", tokenizer=image_reward, runtime=Runtime(batch=4))
     tensors = torch.load(image_reward / "ImageReward.pt", weights_only=True)
     vision = BlipVisionModel(
         BlipVisionConfig(

@@ -17,9 +17,7 @@ from tests.rewards.published import CONDITION
 Pictures = list[Image.Image]
 
 
-def mps_by_hand(
-    folder: Path, clip: Path, image: Image.Image, prompt: str, threshold: float
-) -> tuple[float, int]:
+def mps_by_hand(folder: Path, clip: Path, image: Image.Image, prompt: str, threshold: float) -> tuple[float, int]:
     """One picture, as the evaluation scripts go about it; heads and positions one by one."""
     from safetensors.torch import load_file
     from transformers import CLIPModel, CLIPTokenizer
@@ -30,16 +28,12 @@ def mps_by_hand(
     tokenizer = CLIPTokenizer.from_pretrained(clip)
 
     def texts(text: str) -> tuple[Tensor, Tensor]:
-        ids = tokenizer(
-            text, padding="max_length", truncation=True, max_length=24, return_tensors="pt"
-        ).input_ids
+        ids = tokenizer(text, padding="max_length", truncation=True, max_length=24, return_tensors="pt").input_ids
         out = model.text_model(ids)
         return model.text_projection(out[0])[0], model.text_projection(out[1])[0]
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return (
-            (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * w[name]
-        )
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * w[name]
 
     def gate(x: Tensor) -> Tensor:
         value, opening = x[:, :40], x[:, 40:]
@@ -90,8 +84,7 @@ def test_mps_is_the_evaluation_scripts_formula(
         runtime=Runtime(batch=4),
     )  # fmt: skip
     by_hand = [
-        mps_by_hand(mps, small_clip, image, prompt, threshold)
-        for image, prompt in zip(images, prompts, strict=True)
+        mps_by_hand(mps, small_clip, image, prompt, threshold) for image, prompt in zip(images, prompts, strict=True)
     ]
     expected = torch.tensor([score for score, _ in by_hand])
     assert float(expected.std()) > 0.05

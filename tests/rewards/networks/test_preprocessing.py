@@ -24,9 +24,7 @@ def drawn(width: int, height: int) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
     waves = [127 + 120 * np.sin(x / a + y / b) for a, b in ((3, 7), (11, 2), (5, 5))]
     return Image.fromarray(
-        np.where((x // 9 + y // 7) % 2, np.stack(waves), 255 - np.stack(waves))
-        .astype(np.uint8)
-        .transpose(1, 2, 0)
+        np.where((x // 9 + y // 7) % 2, np.stack(waves), 255 - np.stack(waves)).astype(np.uint8).transpose(1, 2, 0)
     )
 
 
@@ -48,9 +46,7 @@ def rounding(case: dict) -> float:
     return found + 2 * 4 * (places + taps) * half
 
 
-@pytest.mark.parametrize(
-    "case", GOLDEN, ids=lambda case: f"{case['layout']}-{case['width']}x{case['height']}"
-)
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"{case['layout']}-{case['width']}x{case['height']}")
 def test_pixels_are_torchvisions(case: dict) -> None:
     layouts = {
         "short": ShortSide(32),

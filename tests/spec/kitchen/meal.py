@@ -78,9 +78,7 @@ class Bread(Dish):
     @model_validator(mode="after")
     def _wet_enough(self) -> Bread:
         if isinstance(self.water, float) and self.water > self.flour:
-            raise SpecError(
-                "water", "there is more water than flour", related=["flour"], help="use less water"
-            )
+            raise SpecError("water", "there is more water than flour", related=["flour"], help="use less water")
         return self
 
 

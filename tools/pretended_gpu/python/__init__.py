@@ -26,9 +26,7 @@ def _load() -> ctypes.CDLL:
 
 
 LIBRARY = _load()
-EXTRA = dict.fromkeys(
-    ("convolution", "convolution_backward", "cudnn_attention", "cudnn_attention_backward"), 0
-)
+EXTRA = dict.fromkeys(("convolution", "convolution_backward", "cudnn_attention", "cudnn_attention_backward"), 0)
 """Calls of operators that are replaced in Python: they reach no library, so they are counted here."""
 
 

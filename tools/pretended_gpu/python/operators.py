@@ -56,9 +56,7 @@ def _convolution(
             f"weight of size {list(weight.shape)} expected input{list(x.shape)} to have {channels} channels"
         )
     dims = x.dim() - 2
-    stride, padding, dilation, extra = (
-        _each(one, dims) for one in (stride, padding, dilation, output_padding)
-    )
+    stride, padding, dilation, extra = (_each(one, dims) for one in (stride, padding, dilation, output_padding))
     sides = []
     for i in range(dims):
         reach = dilation[i] * (weight.shape[2 + i] - 1)
@@ -67,9 +65,7 @@ def _convolution(
         else:
             sides.append((x.shape[2 + i] + 2 * padding[i] - reach - 1) // stride[i] + 1)
     out = weight.shape[1] * groups if transposed else weight.shape[0]
-    return torch.empty(
-        (x.shape[0], out, *sides), dtype=x.dtype, device=x.device, memory_format=_layout(x, weight)
-    )
+    return torch.empty((x.shape[0], out, *sides), dtype=x.dtype, device=x.device, memory_format=_layout(x, weight))
 
 
 def _convolution_backward(
@@ -127,13 +123,9 @@ def _unique(
 def _check_alike(name: str, one: Tensor, other_name: str, other: Tensor) -> None:
     """Raise the errors that torch and cuDNN raise for tensors of two devices or dtypes."""
     if one.device != other.device:
-        raise RuntimeError(
-            f"{name} ({one.device}) and {other_name} ({other.device}) should be on the same device"
-        )
+        raise RuntimeError(f"{name} ({one.device}) and {other_name} ({other.device}) should be on the same device")
     if one.dtype != other.dtype:
-        raise RuntimeError(
-            f"{name} type ({one.dtype}) and {other_name} type ({other.dtype}) should be the same"
-        )
+        raise RuntimeError(f"{name} type ({one.dtype}) and {other_name} type ({other.dtype}) should be the same")
 
 
 def _each(value: Any, dims: int) -> list[int]:

@@ -34,7 +34,5 @@ def visible_gpus(spec: ExperimentSpec) -> list[str]:
 
 def may_fork(spec: ExperimentSpec) -> bool:
     """Only where no GPU can be involved, and where forking exists and is sound."""
-    cpu = spec.runtime.device == "cpu" or (
-        spec.runtime.device == "auto" and not (_DEVICES / "nvidiactl").exists()
-    )
+    cpu = spec.runtime.device == "cpu" or (spec.runtime.device == "auto" and not (_DEVICES / "nvidiactl").exists())
     return sys.platform == "linux" and cpu

@@ -70,9 +70,7 @@ def submit(
     except ImportError as error:
         raise MachineError("clusters need submitit", help="`pip install 'smpo[cluster]'`") from error
     if on == "slurm" and shutil.which("sbatch") is None:
-        raise MachineError(
-            "there is no Slurm here: `sbatch` isn't found", help="run this where jobs are submitted"
-        )
+        raise MachineError("there is no Slurm here: `sbatch` isn't found", help="run this where jobs are submitted")
     folder.mkdir(parents=True, exist_ok=True)
     executor = submitit.AutoExecutor(folder=folder, cluster=on, **_patience(on))
     try:

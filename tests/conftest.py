@@ -21,7 +21,7 @@ pytest_plugins = ["pytester", "tests.faults"]
 @pytest.fixture(autouse=True)
 def _signals_are_left_as_found():
     """A handler that a test leaves behind is inherited by the processes of later tests, which then ignore SIGTERM."""
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in watched}
     yield
     after = {number: signal.getsignal(number) for number in watched}

@@ -9,7 +9,7 @@ from smpo.errors import MachineError
 from smpo.registry.component import Component
 from smpo.spec.problems import Problem
 
-__all__ = ["require", "unmet"]
+__all__ = ["is_installed", "require", "require_package", "unmet"]
 
 
 def unmet(components: Mapping[str, Component]) -> tuple[Problem, ...]:
@@ -30,10 +30,17 @@ def require(components: Iterable[Component]) -> None:
 
 
 def _missing(component: Component) -> list[str]:
-    return [module for module in component.requires if not _importable(module)]
+    return [module for module in component.requires if not is_installed(module)]
 
 
-def _importable(module: str) -> bool:
+def require_package(package: str, purpose: str) -> None:
+    """Raises `MachineError` where `purpose` needs a package that is not installed."""
+    if not is_installed(package):
+        raise MachineError(f"{purpose} needs `{package}`, which is not installed", help=f"`pip install {package}`")
+
+
+def is_installed(module: str) -> bool:
+    """Whether the package of this module can be found, without importing it."""
     try:
         return find_spec(module.split(".")[0]) is not None
     except (ImportError, ValueError):

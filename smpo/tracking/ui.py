@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smpo.errors import MachineError, RunError
+from smpo.registry.requirements import require_package
 from smpo.tracking.store_uri import MLFLOW_ENVIRONMENT, find_store
 
 __all__ = ["Ui", "run_ui", "ui_command"]
@@ -39,6 +40,7 @@ def ui_command(runs: Path, uri: str | None = None, *, host: str = "127.0.0.1", p
     Raises `RunError` when nothing has been tracked there yet, or when the store is a server, which has its
     own interface; `MachineError` when the port is taken.
     """
+    require_package("mlflow", "`smpo ui`")
     store = find_store(runs, uri)
     if store is None:
         raise RunError("tracking is turned off, so there is nothing to look at", help="name a store with `--uri`")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from smpo.components.fetch import _how_to_get_model, how_to_get_prompts, how_to_get_reward
 from smpo.experiment import ExperimentSpec
-from smpo.registry.requirements import unmet
+from smpo.registry.requirements import is_installed, unmet
 from smpo.registry.resolve import Resolved
+from smpo.tracking.store_uri import find_store
 
 __all__ = ["MissingRequirement", "missing_requirements"]
 
@@ -35,6 +36,9 @@ def missing_requirements(resolved: Resolved[ExperimentSpec]) -> Iterator[Missing
         yield MissingRequirement(
             "train.precision", "fp16 needs a GPU: the CPU has no loss scaling", "`--set train.precision=fp32`"
         )
+    if find_store(Path(spec.runtime.runs), spec.runtime.tracking) is not None and not is_installed("mlflow"):
+        remedy = "`pip install mlflow`, or `--set runtime.tracking=none`"
+        yield MissingRequirement("runtime.tracking", "needs `mlflow`, which is not installed", remedy)
     if message := spec.model.check():
         yield MissingRequirement("model", message, _how_to_get_model(spec.model, message))
     if message := spec.data.check():

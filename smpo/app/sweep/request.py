@@ -11,6 +11,7 @@ from typing import Any
 from smpo.app.evaluate.judge_names import judge_names
 from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
+from smpo.registry.requirements import require_package
 from smpo.registry.resolve import Resolved, resolve
 from smpo.spec.problems import SpecProblems
 from smpo.sweep.corners import check_corners
@@ -101,6 +102,7 @@ class ResolvedSweep:
 
 def resolve_sweep(request: SweepRequest) -> ResolvedSweep:
     """Read and check everything: the block, every corner of the space, the first trials. Runs nothing."""
+    require_package("optuna", "a sweep")
     at = request.at
     resolved = at({})
     found = read_sweep(resolved, judge_names(resolved))

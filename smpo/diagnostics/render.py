@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from unicodedata import combining, east_asian_width
 
+from smpo.secrets import masked
 from smpo.spec.problems import Note, Problem
 from smpo.spec.source import Span
 
@@ -108,7 +109,7 @@ def _frame(span: Span | None, path: str, label: str, *, note: bool = False) -> l
 
 def _cut(span: Span) -> tuple[str, str, str]:
     """The line of a span in three parts, escaped and clipped; the middle one is what the caret marks."""
-    line = span.source.line(span.line)
+    line = masked(span.source.line(span.line), keep_length=True)
     start = span.column - 1
     stop = min(start + max(span.end - span.start, 1), len(line))
     marked = _without_comment(line[start:stop])

@@ -24,17 +24,24 @@ from smpo.registry.plugins import installed, load_local
 from smpo.registry.resolved import Resolved, filled_slots
 from smpo.registry.slots import Slot, find_slots, slot_nodes
 from smpo.registry.validate import check_model
+from smpo.secrets import has_secret
 from smpo.spec.identity import fingerprint
 from smpo.spec.layers import DOCUMENT_KEYS, Layer, merge, merge_sweeps, read_chain, read_sets
 from smpo.spec.leaves import leaves
 from smpo.spec.problems import Problem, SpecProblems
 from smpo.spec.scalars import format_scalar
 from smpo.spec.source import Source
-from smpo.spec.tree import Node
+from smpo.spec.tree import Node, dotted, walk
 
 __all__ = ["Resolved", "catalogue", "resolve"]
 
 Spec = TypeVar("Spec", bound=BaseModel)
+
+_TRACKING = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for a database its whole address in "
+    "MLFLOW_TRACKING_URI"
+)
+_OTHERS = "its place is the environment, or the configuration of the library that reads the address"
 
 
 def catalogue(
@@ -78,6 +85,7 @@ def resolve(
 
     slots = find_slots(skeleton)
     expander = Expander(slots, have)
+    _refuse_secrets([*layers, *deltas, *set_layers])
     trees = [expander.layer(layer.root) for layer in (*layers, *deltas, *set_layers)]
     # The document's own place is the given file, whichever layer its values come from.
     tree = Node(layers[-1].root.span, {})
@@ -145,6 +153,23 @@ def _written(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_written, value)) + "]"
     return format_scalar(value)
+
+
+def _refuse_secrets(layers: Iterable[Layer]) -> None:
+    """A run's files and its record in MLflow hold the whole spec, so none may hold a password."""
+    problems = [
+        Problem(
+            "an address in a spec must not hold a password, token or key: runs store and send their specs",
+            node.span,
+            dotted(path),
+            help=_TRACKING if dotted(path) == "runtime.tracking" else _OTHERS,
+        )
+        for layer in layers
+        for path, node in walk(layer.root)
+        if isinstance(node.data, str) and has_secret(node.data)
+    ]
+    if problems:
+        raise SpecProblems(problems)
 
 
 def _origins(node: Node, path: str = "") -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import smpo
+from smpo.secrets import masked
 
 __all__ = ["DECISIVE", "INFLUENCES", "changes", "git_facts", "lock_facts", "read_lock"]
 
@@ -62,10 +63,9 @@ _PROCESSOR = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
 
 _SOURCES = {".py", ".yaml", ".yml", ".toml", ".json"}
 _HIDE = r"-*[\w.-]*(?:token|secret|password|passwd|api[-_]?key)"
-_SECRET = re.compile(rf"(?i)^({_HIDE}=).+$|hf_[A-Za-z0-9]{{16,}}")
+_SECRET = re.compile(rf"(?i)^({_HIDE}=).+$")
 _ASKS_SECRET = re.compile(rf"(?i)-{_HIDE}")
 _LABELS = ("smpo.git.branch", "smpo.git.origin", "smpo.git.dirty")
-_USERINFO = re.compile(r"://[^/@\s]+@")
 
 
 def lock_facts(
@@ -212,7 +212,7 @@ def _version(package: str) -> str | None:
 
 
 def _without_secrets(text: str) -> str:
-    return _USERINFO.sub("://", _SECRET.sub(lambda found: f"{found[1] or ''}(hidden)", text))
+    return masked(_SECRET.sub(r"\1(hidden)", text))
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from smpo.errors import MachineError, RunError
+from smpo.secrets import masked
 
-__all__ = ["first_line", "open_storage", "shown", "trouble"]
+__all__ = ["first_line", "open_storage", "trouble"]
 
 
 _PATIENCE = 20.0
@@ -30,18 +31,6 @@ def open_storage(where: str) -> Any:
     if "://" not in where:
         return _journal(where)
     return _proxy(where) if where.startswith("grpc://") else _database(where)
-
-
-def shown(where: str) -> str:
-    """An address as it may be printed: without its password."""
-    from urllib.parse import urlsplit, urlunsplit
-
-    if "://" not in where:
-        return where
-    parts = urlsplit(where)
-    if "@" not in parts.netloc:
-        return where
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def trouble() -> tuple[type[Exception], ...]:
@@ -62,7 +51,7 @@ def _journal(where: str) -> Any:
     from smpo.sweep.journal import Journal
 
     if re.match(r"[a-z0-9+]+:/", where):
-        raise RunError(f"{shown(where)} is neither a file nor an address", help="addresses begin as in `grpc://`")
+        raise RunError(f"{masked(where)} is neither a file nor an address", help="addresses begin as in `grpc://`")
     path = Path(where).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +75,14 @@ def _database(where: str) -> Any:
             return RDBStorage(where, engine_kwargs=_engine(where))
         except ImportError as error:
             raise MachineError(
-                f"the driver of {shown(where)} isn't installed ({error})",
+                f"the driver of {masked(where)} isn't installed ({error})",
                 help="`pip install 'smpo[postgresql]'` for postgresql+psycopg://, `pip install 'smpo[mysql]'` for "
                 "mysql+pymysql://",
             ) from error
         except Exception as error:
             if isinstance(error, ArgumentError) or time.monotonic() > until:
                 raise RunError(
-                    f"the storage {shown(where)} can't be opened: {_without_password(first_line(error), where)}",
+                    f"the storage {masked(where)} can't be opened: {masked(first_line(error), address=where)}",
                     help="another process holds it: wait, or use a journal file, which is made for many at once"
                     if "locked" in str(error)
                     else "create the database first, and look at user, password and host",
@@ -116,7 +105,7 @@ def _proxy(where: str) -> Any:
         storage.wait_server_ready(timeout=_PATIENCE)
     except (ConnectionError, ValueError) as error:
         raise RunError(
-            f"no proxy answers at {shown(where)}: {first_line(error)}",
+            f"no proxy answers at {masked(where)}: {first_line(error)}",
             help="the proxy is started beside the database: `optuna.storages.run_grpc_proxy_server`",
         ) from error
     return storage
@@ -126,13 +115,6 @@ def _engine(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}
     return {"pool_pre_ping": True, "pool_size": 2, "pool_recycle": 600}
-
-
-def _without_password(text: str, where: str) -> str:
-    from urllib.parse import urlsplit
-
-    password = urlsplit(where).password
-    return text.replace(password, "***") if password else text
 
 
 def first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from smpo.engine.monitoring.tracker import Ending, RunInfo
+from smpo.secrets import masked
 from smpo.tracking.mirror import Destination, Mirror, read_place
 
 if TYPE_CHECKING:
@@ -149,4 +150,4 @@ class MirrorTracker:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"failed ({lines[0][:160]})"
+    return f"failed ({masked(lines[0])[:160]})"

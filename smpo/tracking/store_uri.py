@@ -10,12 +10,13 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from smpo.errors import RunError
+from smpo.secrets import masked
 
-__all__ = ["MLFLOW_ENVIRONMENT", "Store", "find_store", "without_password"]
+__all__ = ["MLFLOW_ENVIRONMENT", "Store", "find_store"]
 
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -49,7 +50,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The address as it may appear on screens and in files."""
-        return without_password(self.uri)
+        return masked(self.uri)
 
     def knock(self) -> None:
         """Raises `OSError` at once without a server; MLflow's client would try for several seconds."""
@@ -86,11 +87,3 @@ def find_store(runs: Path, uri: str | None = None) -> Store | None:
     if scheme in ("http", "https", "databricks"):
         return Store(uri=chosen)
     return Store(uri=chosen, artefacts=runs / "artifacts")
-
-
-def without_password(uri: str) -> str:
-    """The same address without user and password."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from smpo.errors import MachineError, RunError
 from smpo.registry.requirements import require_package
+from smpo.secrets import masked
 from smpo.tracking.store_uri import MLFLOW_ENVIRONMENT, find_store
 
 __all__ = ["Ui", "run_ui", "ui_command"]
@@ -95,7 +96,7 @@ def _wait_until_healthy(ui: Ui, server: subprocess.Popen[bytes], patience: float
         if server.poll() is not None:
             words = server.stderr.read().decode(errors="replace") if server.stderr else ""
             last = (words.strip().splitlines() or ["no message"])[-1]
-            raise MachineError(f"MLflow ended before it answered: {last}", help=f"try `{' '.join(ui.command)}`")
+            raise MachineError(f"MLflow ended before it answered: {last}", help=f"try `{masked(' '.join(ui.command))}`")
         if _answers(f"{ui.url}/health"):
             return
         time.sleep(0.3)

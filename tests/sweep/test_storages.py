@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from smpo.errors import RunError
-from smpo.sweep.storage import open_storage, shown
+from smpo.secrets import masked
+from smpo.sweep.storage import open_storage
 from tests.sweep.test_workers import ROOT, four_workers_and_a_murder, wait_for
 from tests.sweep.words import small
 
@@ -156,5 +157,5 @@ def test_a_storage_that_is_not_there_is_said_in_a_sentence(address, monkeypatch)
     began = time.monotonic()
     with pytest.raises(RunError) as caught:
         open_storage(address)
-    assert shown(address) in caught.value.message and "secret" not in str(caught.value)
+    assert masked(address) in caught.value.message and "secret" not in str(caught.value)
     assert time.monotonic() - began < 20

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smpo.errors import RunError
-from smpo.tracking.store_uri import Store, find_store, without_password
+from smpo.tracking.store_uri import Store, find_store
 
 
 def test_default_is_a_database_beside_the_runs_wherever_one_stands(
@@ -59,7 +59,3 @@ def test_knocking_is_honest_and_leaves_proxies_alone(monkeypatch: pytest.MonkeyP
     Store("sqlite:///x.db").knock()
     monkeypatch.setenv("http_proxy", "http://proxy:3128")
     Store("http://127.0.0.1:9").knock()
-
-
-def test_a_path_with_an_at_sign_holds_no_password() -> None:
-    assert without_password("sqlite:////a@b/c.db") == "sqlite:////a@b/c.db"

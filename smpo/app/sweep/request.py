@@ -13,13 +13,13 @@ from smpo.errors import MachineError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.requirements import require_package
 from smpo.registry.resolve import Resolved, resolve
+from smpo.secrets import masked
 from smpo.spec.problems import SpecProblems
 from smpo.sweep.corners import check_corners
 from smpo.sweep.identity import study_id
 from smpo.sweep.initial_trials import first_values
 from smpo.sweep.read_sweep import read_sweep
 from smpo.sweep.spec import Sweep
-from smpo.sweep.storage import shown
 
 __all__ = ["ResolvedSweep", "SweepRequest", "resolve_sweep"]
 
@@ -87,7 +87,7 @@ class ResolvedSweep:
     @property
     def storage_shown(self) -> str:
         """As it may be printed."""
-        return shown(self.storage)
+        return masked(self.storage)
 
     @property
     def wanted(self) -> int:

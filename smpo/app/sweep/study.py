@@ -11,8 +11,9 @@ from filelock import FileLock
 from smpo.app.sweep.display import SweepDisplay
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.errors import RunError
+from smpo.secrets import masked
 from smpo.sweep.open_study import find, open_study, siblings
-from smpo.sweep.storage import open_storage, shown
+from smpo.sweep.storage import open_storage
 from smpo.sweep.study import Study
 from smpo.tracking.sweep_run import SweepRun
 
@@ -48,7 +49,7 @@ def find_study(prepared: ResolvedSweep) -> Study:
         if found is not None:
             return found
     raise RunError(
-        f"nothing of this sweep was run: there is no study {prepared.name}-{prepared.id} in {shown(where)}",
+        f"nothing of this sweep was run: there is no study {prepared.name}-{prepared.id} in {masked(where)}",
         help="another space, base or objective is another study; `smpo sweep` begins this one",
     )
 

@@ -1,4 +1,4 @@
-"""`smpo run` on a spec with an `ablation:` block, and `smpo plan` of one: all variants, one table."""
+"""Ablations in the terminal: the variants before they run, and the tables of their results."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console as RichConsole
+from rich.markup import escape
+
+from smpo.app.ablation.cost import ablation_cost
 from smpo.app.ablation.spec import Ablation, read_ablation
-from smpo.cli.output import find_spec, out
+from smpo.cli.output import find_spec, make_table, out, records_table, relative
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
+from smpo.spec.diff import diff
 
 if TYPE_CHECKING:
-    from rich.console import Console as RichConsole
-
     from smpo.app.ablation.ablation import AblationResult
 
-__all__ = ["ablation_command", "ablation_of", "show_variants", "variants_data"]
+__all__ = ["ablation_of", "show_outcome", "show_variants", "variants_data"]
 
 
 def ablation_of(
     spec: str,
     base: Resolved[ExperimentSpec],
-    sets: Sequence[str],
+    sets: Sequence[str] | None,
     *,
     seeds: int | None = None,
     roots: Sequence[Path] | None = None,
@@ -33,36 +36,15 @@ def ablation_of(
     if base.ablation_entry is None:
         return None
     return read_ablation(
-        find_spec(spec), base, sets=sets, seeds=seeds, extra_roots=roots or (), no_local_code=no_local_code
+        find_spec(spec), base, sets=sets or (), seeds=seeds, extra_roots=roots or (), no_local_code=no_local_code
     )
 
 
-def ablation_command(ablation: Ablation, *, jobs: int, quiet: bool) -> None:
-    """Run every variant and print the table."""
-    from smpo.app.ablation.ablation import check_machine, run_ablation
-    from smpo.tracking.console import Console
-
-    check_machine(ablation)
-    if not quiet:
-        show_variants(ablation)
-    with Console(quiet=quiet) as console:
-        result = run_ablation(ablation, console, jobs=jobs)
-    show_outcome(result)
-
-
 def show_variants(ablation: Ablation) -> None:
-    """What would be run: a line a variant, with what it changes."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from smpo.app.ablation.cost import ablation_cost
-    from smpo.spec.diff import diff
-
+    """A line for each variant: its changes and its passes; then the number of runs and their cost."""
     console, by_name = out(), {variant.name: variant for variant in ablation.variants}
     console.print()
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("variant", "spec", "changes", "passes a run"):
-        table.add_column(title, justify="right" if title.startswith("passes") else "left")
+    table = make_table("variant", "spec", "changes", "passes a run", right=["passes a run"])
     costs = ablation_cost(ablation)
     for variant, passes in zip(ablation.variants, costs.passes, strict=True):
         before = by_name[variant.against].resolved if variant.against else ablation.base
@@ -71,8 +53,8 @@ def show_variants(ablation: Ablation) -> None:
             for change in diff(before.leaves(), variant.resolved.leaves())
             if change.path != "train.seed" and variant.resolved.origins.get(change.path, "default") != "default"
         ]
-        told = (f"on {variant.against}: " if variant.against else "") + (", ".join(changes) or "the spec as it is")
-        table.add_row(escape(variant.name), variant.resolved.identity.spec_hash, escape(told), f"{passes:,.0f}")
+        shown = (f"on {variant.against}: " if variant.against else "") + (", ".join(changes) or "the spec as it is")
+        table.add_row(escape(variant.name), variant.resolved.identity.spec_hash, escape(shown), f"{passes:,.0f}")
     console.print(table)
     count = len(ablation.seeds)
     console.print(
@@ -87,43 +69,38 @@ def show_variants(ablation: Ablation) -> None:
 
 
 def variants_data(ablation: Ablation) -> dict[str, Any]:
-    """What would be run, as data."""
-    from smpo.app.ablation.cost import ablation_cost
-
-    variants: list[dict[str, Any]] = [
+    """The variants and their cost, for `--json`."""
+    costs = ablation_cost(ablation)
+    variants = [
         {
             "name": variant.name,
             "against": variant.against,
             "spec": variant.resolved.identity.spec_hash,
             "group": variant.resolved.identity.group_hash,
+            "passes": passes,
         }
-        for variant in ablation.variants
+        for variant, passes in zip(ablation.variants, costs.passes, strict=True)
     ]
-    costs = ablation_cost(ablation)
-    for variant, passes in zip(variants, costs.passes, strict=True):
-        variant["passes"] = passes
-    whole = {"runs": costs.runs, "total_passes": costs.total_passes, "gpu_hours": costs.hours}
-    return {"seeds": list(ablation.seeds), "variants": variants, **whole}
+    cost = {"runs": costs.runs, "total_passes": costs.total_passes, "gpu_hours": costs.hours}
+    return {"seeds": list(ablation.seeds), "variants": variants, **cost}
 
 
 def show_outcome(result: AblationResult) -> None:
-    """One table a judge, what it cost, what is and isn't resolved, and where things are."""
-    from rich.markup import escape
-
-    from smpo.cli.tables import judges_table
+    """A table for each judge, costs, resolved and unresolved differences, and where the files are."""
     from smpo.evaluation.report.ablation_text import costs, distances, findings, table
 
     console = out()
-    wide = console if console.width >= 150 else _wide()
+    # Tables of an ablation need more room than prose.
+    wide = console if console.width >= 150 else RichConsole(highlight=False, width=210, soft_wrap=True)
     for judge in result.outcome.judges:
         made = any(v.made_labels for row in result.outcome.rows for v in row.verdicts if v.judge == judge)
         wide.print(f"\n[bold]{escape(judge)}[/]{'  (made the training labels)' if made else ''}")
-        wide.print(judges_table(table(result.outcome, judge)))
+        wide.print(records_table(table(result.outcome, judge)))
     if far := distances(result.outcome):
         wide.print("\n[bold]distance from the base[/], means over seeds, ± their standard deviation")
-        wide.print(judges_table(far))
+        wide.print(records_table(far))
     wide.print("\n[bold]cost[/], means over seeds")
-    wide.print(judges_table(costs(result.outcome)))
+    wide.print(records_table(costs(result.outcome)))
     console.print()
     for line in findings(result.outcome):
         console.print(escape(line))
@@ -131,22 +108,8 @@ def show_outcome(result: AblationResult) -> None:
         f"\nIntervals: 95 % over prompts and seeds together; p: Holm over variants and judges. {result.seconds:.0f} s.",
         markup=False,
     )
-    console.print(f"table      {escape(_short(result.folder / 'ablation.md'))}, .json, .csv")
+    console.print(f"table      {escape(relative(result.folder / 'ablation.md'))}, .json, .csv")
     if result.figure is not None:
-        console.print(f"figure     {escape(_short(result.figure))}")
+        console.print(f"figure     {escape(relative(result.figure))}")
     if failed := [row.name for row in result.outcome.rows if row.failures]:
         sys.stderr.write(f"failed in part: {', '.join(failed)}; running the ablation again tries those again\n")
-
-
-def _wide() -> RichConsole:
-    """Tables of an ablation need more room than prose."""
-    from rich.console import Console as RichConsole
-
-    return RichConsole(highlight=False, width=210, soft_wrap=True)
-
-
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take, each worded once."""
+"""Arguments and options of commands, each declared once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import typer
 
 from smpo.cli import complete
 
-__all__ = ["Json", "Models", "NoCode", "OptionalModels", "Place", "Roots", "Run", "Runs", "Sets", "Spec"]
-
 Spec = Annotated[
     str,
     typer.Argument(
-        metavar="SPEC",
-        help="A spec file, or the name of a shipped one (quickstart).",
-        autocompletion=complete.specs,
+        metavar="SPEC", help="A spec file, or the name of a shipped one (quickstart).", autocompletion=complete.specs
     ),
 ]
 Sets = Annotated[
@@ -33,19 +29,8 @@ Roots = Annotated[
     list[Path] | None, typer.Option("--registry", metavar="DIR", help="One more folder of cards. Repeatable.")
 ]
 NoCode = Annotated[bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")]
-Models = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODEL...",
-        help="Runs, diffusers folders, LoRA folders, hub names; `label=` before one names it.",
-    ),
-]
-OptionalModels = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[MODEL...]", help="As for `smpo eval`."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
-Place = Annotated[str, typer.Argument(metavar="SPEC|FOLDER", help="A spec, or the folder of a cache (runs/cache).")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")]
 Run = Annotated[
     str,
     typer.Argument(
@@ -55,3 +40,13 @@ Run = Annotated[
     ),
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of run folders.")]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...", help="Runs, diffusers folders, LoRA folders, hub names; `label=` before one names it."
+    ),
+]
+ComparisonSpec = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="Prompts, judges and base; default: the first run's own spec.")
+]
+Cache = Annotated[str, typer.Argument(metavar="SPEC|FOLDER", help="A spec, or the folder of a cache (runs/cache).")]

@@ -1,106 +1,30 @@
-"""`smpo plan` and `smpo check`: what a spec amounts to, and whether it is one."""
+"""The screen of `smpo plan`: what a spec amounts to."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from rich.markup import escape
+from rich.table import Table
 
 from smpo.app.plan.disk import in_gb
 from smpo.app.plan.forward_passes import looks_every
-from smpo.app.plan.plan import Plan, make_plan
-from smpo.cli.ablation import ablation_of, show_variants, variants_data
-from smpo.cli.output import out, print_json, resolve_spec
+from smpo.app.plan.plan import Plan
+from smpo.cli.output import make_table, out
 from smpo.experiment import EvaluateSpec, ExperimentSpec
 from smpo.registry.resolve import Resolved
-from smpo.spec.problems import SpecProblems
+from smpo.runs.store import find_runs
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from smpo.app.plan.requirements import MissingRequirement
-    from smpo.spec.problems import Problem
 
-__all__ = ["check_command", "plan_command", "plan_data", "show_plan"]
+__all__ = ["plan_data", "show_plan"]
 
-_SLOTS = (
-    "model",
-    "data",
-    "reward",
-    "objective",
-    "smoothing",
-    "inversion",
-    "train.optimiser",
-    "evaluate.prompts",
-)
-_TOLD = ("steps", "batch", "lr", "schedule", "warmup", "precision", "seed")
+_SLOTS = ("model", "data", "reward", "objective", "smoothing", "inversion", "train.optimiser", "evaluate.prompts")
+_IN_TRAIN_ROW = ("steps", "batch", "lr", "schedule", "warmup", "precision", "seed")
 """What the row of `train` begins with."""
-
-
-def plan_command(
-    spec: str,
-    sets: Sequence[str],
-    *,
-    full: bool,
-    as_json: bool,
-    roots: Sequence[Path] | None,
-    no_local_code: bool,
-) -> None:
-    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-    ablation = ablation_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
-    plan = make_plan(resolved)
-    if as_json:
-        variants = {"ablation": variants_data(ablation)} if ablation is not None else {}
-        print_json({**plan_data(resolved, plan), **variants})
-    else:
-        show_plan(resolved, plan, full=full)
-        if ablation is not None:
-            show_variants(ablation)
-    if plan.missing:
-        raise typer.Exit(3)
-
-
-def check_command(
-    specs: Sequence[str],
-    sets: Sequence[str],
-    *,
-    as_json: bool,
-    roots: Sequence[Path] | None,
-    no_local_code: bool,
-) -> None:
-    """Checks all files, also after an error in the first. Warnings are printed and are no errors."""
-    from smpo.app.plan.warnings import spec_warnings
-    from smpo.cli.output import print_error
-    from smpo.diagnostics.render import as_data
-
-    problems: list[Problem] = []
-    lines, warnings = list[str](), dict[str, list[str]]()
-    for word in specs:
-        try:
-            resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
-            ablation_of(word, resolved, sets, roots=roots, no_local_code=no_local_code)
-        except SpecProblems as error:
-            problems += error.problems
-        else:
-            warnings[word] = list(spec_warnings(resolved))
-            lines.append(f"{word}: fine  (spec {resolved.identity.spec_hash})")
-            lines += [f"  warning: {doubt}" for doubt in warnings[word]]
-    if as_json:
-        print_json(
-            {
-                "problems": [as_data(problem) for problem in problems],
-                "warnings": {word: doubtful for word, doubtful in warnings.items() if doubtful},
-            }
-        )
-    else:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        if problems:
-            print_error(SpecProblems(problems))
-    if problems:
-        raise typer.Exit(2)
 
 
 def plan_data(resolved: Resolved[ExperimentSpec], plan: Plan) -> dict[str, Any]:
@@ -117,9 +41,6 @@ def plan_data(resolved: Resolved[ExperimentSpec], plan: Plan) -> dict[str, Any]:
 
 def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = False) -> None:
     """One screen: the content of each slot and its origin, derived numbers, missing requirements, warnings."""
-    from rich.markup import escape
-    from rich.table import Table
-
     spec, console = resolved.spec, out()
     console.print(
         f"[bold]{escape(spec.name)}[/]   spec {resolved.identity.spec_hash}   group {resolved.identity.group_hash}   "
@@ -140,7 +61,7 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
         console.print(f"[yellow]runs code[/]  {escape(names)} (`uses:`; --no-local-code refuses it)")
     console.print(table)
     console.print()
-    for line in (*_derived(spec, plan), *_stored(plan)):
+    for line in (*_training(spec, plan), *_evaluation(spec, plan), *_stored(plan)):
         console.print(escape(line))
     if plan.gpus:
         console.print()
@@ -150,88 +71,99 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
         console.print()
     for warning in plan.warnings:
         console.print(f"[yellow]warning[/]  {escape(warning)}", soft_wrap=True)
-    for where, obstacle in _apart(plan.missing):
-        console.print(f"[red]missing[/]  {escape(where)}: {escape(obstacle.message)}", soft_wrap=True)
-        console.print(f"         {escape(obstacle.help)}", soft_wrap=True)  # commands to be copied stay whole
+    for where, requirement in _by_message(plan.missing):
+        console.print(f"[red]missing[/]  {escape(where)}: {escape(requirement.message)}", soft_wrap=True)
+        console.print(f"         {escape(requirement.help)}", soft_wrap=True)  # commands to be copied stay whole
 
 
-def _apart(obstacles: Sequence[MissingRequirement]) -> list[tuple[str, MissingRequirement]]:
-    """Whatever several slots lack in common, once, with the names of all of them."""
-    found: dict[str, list[MissingRequirement]] = {}
-    for one in obstacles:
-        found.setdefault(one.message, []).append(one)
-    return [(", ".join(one.where for one in some), some[0]) for some in found.values()]
+def _by_message(missing: Sequence[MissingRequirement]) -> list[tuple[str, MissingRequirement]]:
+    """A requirement that several slots share, once, with the names of all of them."""
+    groups: dict[str, list[MissingRequirement]] = {}
+    for requirement in missing:
+        groups.setdefault(requirement.message, []).append(requirement)
+    return [(", ".join(one.where for one in group), group[0]) for group in groups.values()]
 
 
 def _rows(resolved: Resolved[ExperimentSpec]) -> list[tuple[str, str, str]]:
-    """A line a slot: what it holds, which settings aren't the component's own, and where it was chosen."""
-    leaves, origins = resolved.leaves(), resolved.origins
-    components = resolved.components()
+    """A row for each slot: its component, the settings that aren't defaults, and where it was chosen."""
+    leaves, origins, components = resolved.leaves(), resolved.origins, resolved.components()
     rows = []
     judges = [path for path in components if path.startswith("evaluate.rewards.")]
     for slot in (*_SLOTS, *judges):
         if slot not in components:
             continue
-        card = resolved.card_of(slot)
-        inside = {path.removeprefix(f"{slot}."): path for path in leaves if path.startswith(f"{slot}.")}
-        told = [
-            f"{name} {leaves[path]}"
-            for name, path in inside.items()
-            if name != "use" and origins[path] != "default" and leaves[path] is not None
-        ]
-        name = f"{card.name} ({components[slot].use})" if card else components[slot].use
-        rows.append((slot, "  ".join([name, *told]), origins.get(f"{slot}.use", "")))
+        card, use = resolved.card_of(slot), components[slot].use
+        settings = [
+            f"{path.removeprefix(f'{slot}.')} {value}"
+            for path, value in leaves.items()
+            if path.startswith(f"{slot}.") and path != f"{slot}.use"
+            and origins[path] != "default" and value is not None
+        ]  # fmt: skip
+        name = f"{card.name} ({use})" if card else use
+        rows.append((slot, "  ".join([name, *settings]), origins.get(f"{slot}.use", "")))
     train = resolved.spec.train
-    told = [f"{train.steps} updates × {train.batch} pairs", f"lr {train.lr:g} {train.schedule}"]
-    told += [f"warm-up {train.warmup}"] if train.warmup else []
-    told += [train.precision, f"seed {train.seed}", *_chosen(resolved, "train", _TOLD)]
-    rows.append(("train", "  ".join(told), origins.get("train.steps", "")))
-    if told := _chosen(resolved, "runtime", ()):
-        named = next(origins[path] for path in leaves if path.startswith("runtime.") and origins[path] != "default")
-        rows.append(("runtime", "  ".join(told), named))
+    cells = [f"{train.steps} updates × {train.batch} pairs", f"lr {train.lr:g} {train.schedule}"]
+    cells += [f"warm-up {train.warmup}"] * bool(train.warmup)
+    cells += [train.precision, f"seed {train.seed}", *_chosen(resolved, "train", _IN_TRAIN_ROW)]
+    rows.append(("train", "  ".join(cells), origins.get("train.steps", "")))
+    if cells := _chosen(resolved, "runtime", ()):
+        origin = next(origins[path] for path in leaves if path.startswith("runtime.") and origins[path] != "default")
+        rows.append(("runtime", "  ".join(cells), origin))
     return rows
 
 
-def _chosen(resolved: Resolved[ExperimentSpec], block: str, told: Sequence[str]) -> list[str]:
-    """Settings of a block that aren't defaults, without those shown before and those of components in it."""
+def _chosen(resolved: Resolved[ExperimentSpec], block: str, shown: Sequence[str]) -> list[str]:
+    """Settings of a block that aren't defaults, but for those `shown` already and those of its components."""
     inside = tuple(f"{path}." for path in resolved.components())
     return [
         f"{path.removeprefix(f'{block}.')} {value}"
         for path, value in resolved.leaves().items()
         if path.startswith(f"{block}.") and not path.startswith(inside) and value is not None
-        and path.removeprefix(f"{block}.") not in told and resolved.origins[path] != "default"
+        and path.removeprefix(f"{block}.") not in shown and resolved.origins[path] != "default"
     ]  # fmt: skip
 
 
-def _derived(spec: ExperimentSpec, plan: Plan) -> list[str]:
+def _training(spec: ExperimentSpec, plan: Plan) -> list[str]:
     rows = "" if plan.rows is None else f" of at most {plan.rows:,} rows"
+    micro = f"micro {plan.micro_batch} × accumulate {plan.accumulate}"
+    if plan.ragged:
+        micro = f"({plan.accumulate - 1} × micro {plan.micro_batch} + {plan.ragged})"
     lines = [
-        f"batch      {plan.devices} device{'s' * (plan.devices > 1)} × {_dealt(plan)} = {spec.train.batch}",
+        f"batch      {plan.devices} device{'s' * (plan.devices > 1)} × {micro} = {spec.train.batch}",
         f"pairs      {plan.pairs:,} visits{rows}",
-        *_sizes(plan),
-        f"passes     {plan.passes_per_pair:.4g} UNet forwards a pair ({plan.inversion_passes:.4g} an image for the "
-        f"inversion; a backward counts as two), {plan.total_passes:,.0f} in all",
     ]
+    if buckets := plan.caches.buckets:
+        (h0, w0), (h1, w1) = buckets[0], buckets[-1]
+        filled = f", {len(plan.caches.filled)} of which hold pairs" if plan.caches.filled else ""
+        portions = "" if plan.portions is None else f"; about {plan.portions:.3g} micro-batches of one size per update"
+        lines.append(f"buckets    {len(buckets)} sizes, {w0} x {h0} to {w1} x {h1}{filled}{portions}")
+    lines.append(
+        f"passes     {plan.passes_per_pair:.4g} UNet forwards a pair ({plan.inversion_passes:.4g} an image for the "
+        f"inversion; a backward counts as two), {plan.total_passes:,.0f} in all"
+    )
     if plan.training_tflop is not None:
         lines.append(f"compute    {plan.training_tflop:,.0f} TFLOP of UNet in training")
     if plan.trainable is not None:
         lines.append(f"trained    {plan.trainable:,} numbers")
     if plan.memory is not None:
         lines.append(f"memory     {plan.memory}")
+    return lines
+
+
+def _evaluation(spec: ExperimentSpec, plan: Plan) -> list[str]:
+    lines = []
     if plan.diagnosis_passes:
         lines.append(
             f"held out   {spec.train.holdout} pairs, asked every {looks_every(spec)} updates; "
             f"{plan.diagnosis_passes:,} UNet forwards"
         )
-    if spec.evaluate is not None:
-        e = spec.evaluate
+    if (e := spec.evaluate) is not None:
         prompts = "prompts that aren't here yet" if plan.prompts is None else f"{plan.prompts} prompts"
         passes = "" if plan.prompts is None else f"; {plan.sampling_passes:,} UNet forwards"
+        previews = f", {plan.preview_passes:,} more for previews" if plan.preview_passes else ""
         lines.append(
-            f"evaluate   {prompts} ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at "
-            f"guidance {e.guidance:g}, {_drawn(e)}{len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}"
-            + passes
-            + (f", {plan.preview_passes:,} more for previews" if plan.preview_passes else "")
+            f"evaluate   {prompts} ({e.prompts.role}) × {e.images} × 2 models, {e.steps} steps at guidance "
+            f"{e.guidance:g}, {_drawn(e)}{len(e.rewards)} judge{'s' * (len(e.rewards) > 1)}{passes}{previews}"
         )
     return lines
 
@@ -240,22 +172,6 @@ def _drawn(evaluate: EvaluateSpec) -> str:
     """The sizes of pictures, where the spec has them."""
     sizes = [f"{width} × {height}" for width, height in evaluate.sizes or ()]
     return (f"in {len(sizes)} sizes, " if len(sizes) > 3 else f"{', '.join(sizes)} pixels, ") if sizes else ""
-
-
-def _sizes(plan: Plan) -> list[str]:
-    """Of buckets: how many, from which to which, and what they do to micro-batches."""
-    if not plan.caches.buckets:
-        return []
-    (h0, w0), (h1, w1) = plan.caches.buckets[0], plan.caches.buckets[-1]
-    held = f", {len(plan.caches.filled)} of which hold pairs" if plan.caches.filled else ""
-    dealt = f"; about {plan.portions:.3g} micro-batches of one size per update" if plan.portions is not None else ""
-    return [f"buckets    {len(plan.caches.buckets)} sizes, {w0} x {h0} to {w1} x {h1}{held}{dealt}"]
-
-
-def _dealt(plan: Plan) -> str:
-    if plan.ragged:
-        return f"({plan.accumulate - 1} × micro {plan.micro_batch} + {plan.ragged})"
-    return f"micro {plan.micro_batch} × accumulate {plan.accumulate}"
 
 
 def _stored(plan: Plan) -> list[str]:
@@ -310,34 +226,23 @@ def _encoded(what: str, stored: int, wanted: int, size: int | None) -> str:
 
 def _gpus(plan: Plan, *, unknown: bool) -> Table:
     """`unknown`: whether the cost of the evaluation is unknown."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(f"{plan.network}, ± 25 %", no_wrap=True)
-    for title in ("GPU-hours", "training", "caches", "evaluation", "s a pair", "memory"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
-    for one in plan.gpus:
-        most = one.largest_micro_batch
-        room = (
-            "too large even for one pair"
-            if most is None
-            else f"fits; micro_batch {most} too"
-            if one.fits and most > plan.micro_batch
-            else "fits"
-            if one.fits
-            else f"too large; micro_batch {most} fits"
-        )
-        times = [f"{value:,.3g}" for value in (one.hours, one.training_hours, one.preparing_hours)]
-        times += ["?" if unknown else f"{one.judging_hours:,.3g}", f"{one.seconds_per_pair:.2g}"]
-        if most is None:  # no time on a GPU on which the run can't be
-            times = ["–"] * len(times)
-        table.add_row(one.gpu, *times, f"{one.memory_gb:.0f} GB", room)
+    network = f"{plan.network}, ± 25 %"
+    numbers = ("GPU-hours", "training", "caches", "evaluation", "s a pair", "memory")
+    table = make_table(network, *numbers, "", right=numbers, no_wrap=(network, *numbers))
+    for gpu in plan.gpus:
+        most = gpu.largest_micro_batch
+        times = [f"{value:,.3g}" for value in (gpu.hours, gpu.training_hours, gpu.preparing_hours)]
+        times += ["?" if unknown else f"{gpu.judging_hours:,.3g}", f"{gpu.seconds_per_pair:.2g}"]
+        if most is None:
+            room, times = "too large even for one pair", ["–"] * len(times)
+        elif not gpu.fits:
+            room = f"too large; micro_batch {most} fits"
+        else:
+            room = f"fits; micro_batch {most} too" if most > plan.micro_batch else "fits"
+        table.add_row(gpu.gpu, *times, f"{gpu.memory_gb:.0f} GB", room)
     return table
 
 
 def _history(resolved: Resolved[ExperimentSpec]) -> str:
-    from smpo.runs.store import find_runs
-
     runs = find_runs(Path(resolved.spec.runtime.runs), resolved.spec.name, resolved.identity.spec_hash)
     return f"{runs[-1].summary()} before: {runs[-1].path}" if runs else "not run before"

@@ -1,1 +1,4 @@
-"""What each command takes, in the words of its `--help`; the work is done by the modules they import when called."""
+"""One function per command: its parameters are the options, its docstring is the help.
+
+Modules here import nothing but typer, so that `smpo --help` prints at once; each function imports what it needs.
+"""

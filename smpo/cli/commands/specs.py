@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smpo.cli import complete
-from smpo.cli.options import Json, NoCode, Roots, Sets, Spec
+from smpo.cli.options import Json, NoCode, Roots, Runs, Sets, Spec
+from smpo.errors import MachineError
+
+if TYPE_CHECKING:
+    from smpo.spec.problems import Problem
 
 __all__ = ["check", "diff", "new", "plan", "schema"]
 
@@ -24,13 +29,30 @@ def plan(
 ) -> None:
     """Show what a spec amounts to; run nothing."""
     if sweep:
-        from smpo.cli.sweep_plan import plan_sweep_command
+        from smpo.app.sweep.request import SweepRequest, resolve_sweep
+        from smpo.cli.output import find_spec
+        from smpo.cli.sweep_table import show_cost
 
-        plan_sweep_command(spec, sets or [], as_json=json, roots=roots, no_local_code=no_local_code)
+        request = SweepRequest(find_spec(spec), tuple(sets or ()), tuple(roots or ()), no_local_code)
+        show_cost(resolve_sweep(request), as_json=json)
         return
-    from smpo.cli.plan import plan_command
+    from smpo.app.plan.plan import make_plan
+    from smpo.cli.ablation import ablation_of, show_variants, variants_data
+    from smpo.cli.output import print_json, resolve_spec
+    from smpo.cli.plan import plan_data, show_plan
 
-    plan_command(spec, sets or [], full=full, as_json=json, roots=roots, no_local_code=no_local_code)
+    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    ablation = ablation_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
+    planned = make_plan(resolved)
+    if json:
+        variants = {"ablation": variants_data(ablation)} if ablation is not None else {}
+        print_json({**plan_data(resolved, planned), **variants})
+    else:
+        show_plan(resolved, planned, full=full)
+        if ablation is not None:
+            show_variants(ablation)
+    if planned.missing:
+        raise typer.Exit(3)
 
 
 def check(
@@ -41,24 +63,73 @@ def check(
     no_local_code: NoCode = False,
 ) -> None:
     """Validate specs, many at once; for commits and CI."""
-    from smpo.cli.plan import check_command
+    from smpo.app.plan.warnings import spec_warnings
+    from smpo.cli.ablation import ablation_of
+    from smpo.cli.output import print_error, print_json, resolve_spec
+    from smpo.diagnostics.render import as_data
+    from smpo.spec.problems import SpecProblems
 
-    check_command(specs, sets or [], as_json=json, roots=roots, no_local_code=no_local_code)
+    problems: list[Problem] = []
+    lines, warnings = list[str](), dict[str, list[str]]()
+    for word in specs:  # all of them, also after an error in the first
+        try:
+            resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
+            ablation_of(word, resolved, sets, roots=roots, no_local_code=no_local_code)
+        except SpecProblems as error:
+            problems += error.problems
+        else:
+            warnings[word] = list(spec_warnings(resolved))
+            lines.append(f"{word}: fine  (spec {resolved.identity.spec_hash})\n")
+            lines += [f"  warning: {warning}\n" for warning in warnings[word]]
+    if json:
+        given = {word: messages for word, messages in warnings.items() if messages}
+        print_json({"problems": [as_data(problem) for problem in problems], "warnings": given})
+    else:
+        sys.stdout.write("".join(lines))
+        if problems:
+            print_error(SpecProblems(problems))
+    if problems:
+        raise typer.Exit(2)
 
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it; NAME.yaml is written here.")],
     start: Annotated[
-        str,
-        typer.Option("--from", metavar="SPEC", help="A spec to start from.", autocompletion=complete.specs),
+        str, typer.Option("--from", metavar="SPEC", help="A spec to start from.", autocompletion=complete.specs)
     ] = "quickstart",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     json: Json = False,
 ) -> None:
     """Write a commented spec to start from."""
-    from smpo.cli.new import new_command
+    import re
+    from shlex import quote
 
-    new_command(name, start, force=force, as_json=json)
+    from smpo.cli.new_spec import new_text
+    from smpo.cli.output import find_spec, print_json, print_line, resolve_spec, shipped_specs
+    from smpo.spec.problems import nearest
+
+    target = Path(name) if name.endswith((".yaml", ".yml")) else Path(f"{name}.yaml")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", target.stem):
+        raise MachineError(
+            f"`{target.stem}` can't be the name of an experiment", help="letters, digits, `-`, `_` and `.` will do"
+        )
+    if target.exists() and not force:
+        raise MachineError(f"there is already a file {target}", help="choose another name, or add `--force`")
+    source = find_spec(start)
+    if not source.exists():
+        close = nearest(start, list(shipped_specs()))
+        raise MachineError(
+            f"there is no spec `{start}` to start from",
+            help=f"did you mean `{close}`?" if close else f"choose one of {', '.join(shipped_specs())}",
+        )
+    resolved = resolve_spec(str(source))  # a copy of a spec with problems would have them, too
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(new_text(source, target), encoding="utf-8")
+    if json:
+        facts = {"file": str(target), "name": target.stem, "from": str(source)}
+        print_json({**facts, "spec": resolved.identity.spec_hash})
+    else:
+        print_line(f"{target}: try `smpo plan {quote(str(target))}`, then `smpo run {quote(str(target))}`")
 
 
 def diff(
@@ -69,15 +140,25 @@ def diff(
         ),
     ],
     after: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.specs_or_runs)],
-    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     json: Json = False,
     roots: Roots = None,
     no_local_code: NoCode = False,
 ) -> None:
     """Compare two experiments, value by value."""
-    from smpo.cli.diff import diff_command
+    from smpo.cli.diff import Side, run_side, show_diff
+    from smpo.cli.output import find_spec, resolve_spec
+    from smpo.runs.store import is_run
 
-    diff_command(before, after, runs, as_json=json, roots=roots, no_local_code=no_local_code)
+    sides = []
+    for word in (before, after):
+        if is_run(Path(word)) or not find_spec(word).exists():
+            sides.append(run_side(word, runs))
+        else:
+            resolved = resolve_spec(word, roots=roots, no_local_code=no_local_code)
+            identity = resolved.identity
+            sides.append(Side(word, identity.spec_hash, identity.group_hash, resolved.leaves()))
+    show_diff(*sides, as_json=json)
 
 
 def schema(
@@ -88,6 +169,21 @@ def schema(
     roots: Roots = None,
 ) -> None:
     """JSON Schema of the language as installed here, for editors."""
-    from smpo.cli.registry import schema_command
+    import json
 
-    schema_command(write, roots, shipped=shipped)
+    from smpo.cli.output import card_folders, print_json
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.cards import Cards, builtin_root
+    from smpo.registry.expand import Catalogue
+    from smpo.registry.plugins import own
+    from smpo.registry.resolve import catalogue
+    from smpo.registry.schema import spec_schema
+
+    have, _ = catalogue(extra_roots=card_folders(roots))
+    if shipped:  # a committed schema must not depend on what is installed
+        have = Catalogue(own(have.registry), Cards([builtin_root()]))
+    document = spec_schema(ExperimentSpec, have)
+    if write is None:
+        print_json(document)
+    else:
+        write.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

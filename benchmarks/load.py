@@ -135,7 +135,7 @@ def _sent(reported: dict[str, float], update: float, folder: Path, points: int) 
     from smpo.tracking.mirror import Mirror
     from smpo.tracking.mlflow import MlflowRun
     from smpo.tracking.mlflow_thread import rest
-    from smpo.tracking.store_uri import find_store
+    from smpo.tracking.store import find_store
 
     store = find_store(folder, None)
     assert store is not None

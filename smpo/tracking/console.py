@@ -32,12 +32,7 @@ class Console:
     """
 
     def __init__(
-        self,
-        *,
-        quiet: bool = False,
-        terminal: bool | None = None,
-        stream: IO[str] | None = None,
-        every: float = 5.0,
+        self, *, quiet: bool = False, terminal: bool | None = None, stream: IO[str] | None = None, every: float = 5.0
     ) -> None:
         self._rich = RichConsole(
             file=stream, stderr=stream is None, force_terminal=terminal, highlight=False, soft_wrap=True
@@ -128,12 +123,7 @@ class Console:
         if activity.said_at is not None and now - activity.said_at < self._every and activity.done < total:
             return
         activity.said_at = now
-        parts = [
-            f"{label} {activity.done}/{total}",
-            activity.rate_in_words(),
-            activity.eta_in_words(total),
-            detail,
-        ]
+        parts = [f"{label} {activity.done}/{total}", activity.rate_in_words(), activity.eta_in_words(total), detail]
         self._line(escape("  ".join(part for part in parts if part)))
 
     def _put_away(self) -> None:

@@ -15,7 +15,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from io import FileIO
 from pathlib import Path
@@ -33,8 +33,6 @@ METRICS, EVENTS, REWOUND = "metrics.jsonl", "events.jsonl", "metrics.rewound.jso
 _RESERVED = ("step", "time")
 _MOST = 64 << 20
 """Bytes that wait in memory for a full disk: about 100,000 reports."""
-_OURS = re.compile(rb'\{"step": (\d+), "time": [0-9.]+, "')
-"""How a line begins that `JsonlTracker` has written."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ class JsonlTracker:
             rewind(self._folder, info.step, info.logged)
             if info.unwritten:
                 self._catch_up(info.unwritten)
-        told = {entry.name: getattr(info, entry.name) for entry in fields(info) if entry.name != "unwritten"}
-        self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **told)
+        facts = {entry.name: getattr(info, entry.name) for entry in fields(info) if entry.name != "unwritten"}
+        self._event("start", uid=earlier.get("uid") or uuid.uuid4().hex, **facts)
 
     def _catch_up(self, unwritten: str) -> None:
         """Lines that had waited when the checkpoint was written, but for those that got into the file after it."""
@@ -152,10 +150,10 @@ class JsonlTracker:
         self._files.clear()
         if self._refused:
             lost = sum(lines.count(b"\n") for lines in self._waiting.values())
-            said = f"the last {lost} lines of the log in {self._folder} could not be written: {self._refused}"
+            message = f"the last {lost} lines of the log in {self._folder} could not be written: {self._refused}"
             if say is None:
-                raise OSError(said)
-            say(said)
+                raise OSError(message)
+            say(message)
 
     def _now(self) -> float:
         return round(self._clock.now(), 3)
@@ -179,17 +177,13 @@ class JsonlTracker:
                     del lines[:count]
             except OSError as error:
                 refused = error.strerror or str(error)
-        self._tell(refused)
+        if self._say is not None and bool(refused) != bool(self._refused):
+            self._say(
+                f"the log in {self._folder} can't be written ({refused}): it waits in memory, and the run goes on"
+                if refused
+                else "the log is whole again"
+            )
         self._refused = refused
-
-    def _tell(self, refused: str) -> None:
-        if self._say is None or bool(refused) == bool(self._refused):
-            return
-        self._say(
-            f"the log in {self._folder} can't be written ({refused}): it waits in memory, and the run goes on"
-            if refused
-            else "the log is whole again"
-        )
 
     def _raise_refused(self) -> None:
         if self._refused:
@@ -202,17 +196,17 @@ class JsonlTracker:
 
 def read_metrics(folder: Path) -> list[Point]:
     """What was reported, in order; lines that can't be read (torn by a crash) are passed over."""
-    return [point for line in _lines(folder / METRICS) if (point := as_point(line)) is not None]
+    return [point for line, _ in Tail(folder / METRICS).read(limit=-1) if (point := as_point(line)) is not None]
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """Everything that isn't a metric, in order: each has `event` and `time`."""
-    return [line for line in _lines(folder / EVENTS) if "event" in line]
+    return [line for line, _ in Tail(folder / EVENTS).read(limit=-1) if "event" in line]
 
 
 def read_rewound(folder: Path) -> list[Point]:
     """Reports that a resume took back, of all resumes together."""
-    return [point for line in _lines(folder / REWOUND) if (point := as_point(line)) is not None]
+    return [point for line, _ in Tail(folder / REWOUND).read(limit=-1) if (point := as_point(line)) is not None]
 
 
 def rewind(folder: Path, step: int, logged: int | None = None) -> int:
@@ -235,7 +229,8 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
     head = end = 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         end += len(raw)
-        reported = _step(raw)
+        point = as_point(_parsed(raw))
+        reported = None if point is None else point.step
         # What was reported earlier and is beyond all the same had waited for a full disk.
         beyond = logged is not None and end > logged and (reported is None or reported >= step)
         if beyond or (reported is not None and reported > step):
@@ -244,14 +239,6 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
             kept.append(raw)
             head += len(raw) if not dropped else 0
     return kept, dropped, head
-
-
-def _step(raw: bytes) -> int | None:
-    """The step of a line; None where it isn't a report. A long log is read as often as a run is resumed."""
-    if (found := _OURS.match(raw)) is not None and raw.endswith(b"}\n"):
-        return int(found[1])
-    point = as_point(_parsed(raw))
-    return None if point is None else point.step
 
 
 class Tail:
@@ -270,12 +257,12 @@ class Tail:
             chunk = file.read(limit)
             if b"\n" not in chunk:  # one line longer than the limit, or a line that isn't finished
                 chunk += file.readline()
-        found: list[tuple[dict[str, Any], int]] = []
+        lines: list[tuple[dict[str, Any], int]] = []
         position = self.offset
         for raw in chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True):
             position += len(raw)
-            found.append((_parsed(raw), position))
-        return found
+            lines.append((_parsed(raw), position))
+        return lines
 
 
 def as_point(line: Mapping[str, Any]) -> Point | None:
@@ -285,11 +272,6 @@ def as_point(line: Mapping[str, Any]) -> Point | None:
         return Point(step=int(line["step"]), time=float(line["time"]), values=values)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line, _ in Tail(path).read(limit=-1):
-        yield line
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

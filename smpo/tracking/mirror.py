@@ -114,8 +114,7 @@ class Mirror:
         self._metrics.offset = min([int(earlier.get("metrics", 0)), *heads])
         self._taken = self._taken_back()
         write_place(
-            self.folder,
-            {**place, "events": self._done, "metrics": self._metrics.offset, "rewinds": len(rewinds)},
+            self.folder, {**place, "events": self._done, "metrics": self._metrics.offset, "rewinds": len(rewinds)}
         )
         self.opened = True
         return True

@@ -19,19 +19,18 @@ from typing import Any
 
 from smpo.errors import RunError
 from smpo.runs.store import RunFolder
-from smpo.tracking.database import create_database
 from smpo.tracking.jsonl import Point
 from smpo.tracking.mirror import Mirror, Refused, read_place
-from smpo.tracking.mlflow_names import LONGEST_PARAM, cut, hashes, key, run_tags, size, words
-from smpo.tracking.mlflow_thread import SHARE, MirrorTracker
-from smpo.tracking.store_uri import MLFLOW_ENVIRONMENT, Store, find_store
+from smpo.tracking.mlflow_names import LONGEST_PARAM, batches, cut, hashes, key, run_tags, size, words
+from smpo.tracking.mlflow_thread import MirrorTracker
+from smpo.tracking.store import MLFLOW_ENVIRONMENT, Store, create_database, find_store
 
-__all__ = ["MlflowRun", "mlflow_tracker", "sync"]
+__all__ = ["STATUS", "MlflowRun", "find_or_create_experiment", "mlflow_client", "mlflow_tracker", "sync"]
 
 UPLOAD_LIMIT = 50 * 2**20
 """Artefacts above this many bytes stay where they are: their path and hash are recorded instead."""
-_STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "pruned": "KILLED"}
-_PARAMS_AT_ONCE, _METRICS_AT_ONCE = 100, 1000
+STATUS = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "pruned": "KILLED"}
+_METRICS_AT_ONCE = 1000
 
 
 def mlflow_tracker(
@@ -41,19 +40,17 @@ def mlflow_tracker(
     *,
     parent: str | None = None,
     say: Callable[[str], None] | None = None,
-    every: float = 3.0,
-    share: float = SHARE,
-    grace: float = 60.0,
+    **pace: float,
 ) -> MirrorTracker | None:
     """A tracker that mirrors `folder` in MLflow, or None when tracking is turned off (`none`).
 
-    `parent` is the MLflow run of a sweep, for its trials. Raises `RunError` for an address that can't work.
+    `parent` is the MLflow run of a sweep, for its trials; `pace` are settings of `MirrorTracker`. Raises `RunError`
+    for an address that can't work.
     """
     store = find_store(runs, uri)
     if store is None:
         return None
-    destination = MlflowRun(store, folder, parent=parent, say=say)
-    return MirrorTracker(folder, destination, say=say, every=every, share=share, grace=grace)
+    return MirrorTracker(folder, MlflowRun(store, folder, parent=parent, say=say), say=say, **pace)
 
 
 def sync(
@@ -77,7 +74,7 @@ def sync(
         mirror.advance()
         if mirror.opened and not mirror.ended:
             status = run.status()
-            ending = status.state if status.state in _STATUS else "stopped"
+            ending = status.state if status.state in STATUS else "stopped"
             destination.event({"event": "finish", "status": ending, "time": status.updated or time.time()})
     except Exception as error:
         with contextlib.suppress(Exception):
@@ -94,12 +91,7 @@ class MlflowRun:
     """One run in one store, as the destination of a mirror."""
 
     def __init__(
-        self,
-        store: Store,
-        folder: Path,
-        *,
-        parent: str | None = None,
-        say: Callable[[str], None] | None = None,
+        self, store: Store, folder: Path, *, parent: str | None = None, say: Callable[[str], None] | None = None
     ) -> None:
         self.shown = store.shown
         self._store = store
@@ -114,8 +106,9 @@ class MlflowRun:
 
     def open(self, start: Mapping[str, Any]) -> dict[str, Any]:
         if self._client is None:
-            self._client = _client(self._store, self._say)
-        self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"]))
+            self._client = mlflow_client(self._store, self._say)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"])
+        self._experiment = find_or_create_experiment(self._client, self._store, name)
         # Not the name of its folder: MLflow would look for the files of one in the other.
         self._model = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{start['name']}-{start['run_id']}")
         self._run = self._find_run(start) or self._create_run(start)
@@ -134,8 +127,8 @@ class MlflowRun:
             for point in points
             for name, value in point.values.items()
         ]
-        for first in range(0, len(values), _METRICS_AT_ONCE):
-            self._call("log_batch", self._run, metrics=values[first : first + _METRICS_AT_ONCE])
+        for part in batches(values, _METRICS_AT_ONCE):
+            self._call("log_batch", self._run, metrics=part)
 
     def event(self, event: Mapping[str, Any]) -> None:
         what = event.get("event")
@@ -155,25 +148,7 @@ class MlflowRun:
             self._log_model(event)
         elif what == "finish":
             self._tag({"smpo.status": event["status"]})
-            self._call("set_terminated", self._run, _STATUS[event["status"]], round(event["time"] * 1000))
-
-    # ----------------------------------------------------------------------------------- finding and creating
-
-    def _find_experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            where = None if self._store.artefacts is None else (self._store.artefacts / name).as_uri()
-            try:
-                return str(self._client.create_experiment(name, artifact_location=where))
-            except MlflowException:  # another process was first
-                found = self._client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+            self._call("set_terminated", self._run, STATUS[event["status"]], round(event["time"] * 1000))
 
     def _find_run(self, start: Mapping[str, Any]) -> str | None:
         """By the id in the folder, else by the log's own: a crash can come before the id is noted."""
@@ -197,22 +172,15 @@ class MlflowRun:
         tags = {**run_tags(start), "smpo.log": start["uid"]}
         if self._parent:
             tags["mlflow.parentRunId"] = self._parent
-        run = self._client.create_run(
-            self._experiment,
-            start_time=round(start["time"] * 1000),
-            tags=tags,
-            run_name=tags["mlflow.runName"],
-        )
+        began = round(start["time"] * 1000)
+        run = self._client.create_run(self._experiment, began, tags, tags["mlflow.runName"])
         return str(run.info.run_id)
-
-    # ---------------------------------------------------------------------------------------- kinds of record
 
     def _tag(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        for first in range(0, len(tags), _PARAMS_AT_ONCE):
-            some = list(tags.items())[first : first + _PARAMS_AT_ONCE]
-            self._call("log_batch", self._run, tags=[RunTag(key, value) for key, value in some])
+        for part in batches([RunTag(*tag) for tag in tags.items()]):
+            self._call("log_batch", self._run, tags=part)
 
     def _log_params(self, values: Mapping[str, Any]) -> None:
         """Parameters can't change in MLflow: those of the first start stay."""
@@ -220,8 +188,8 @@ class MlflowRun:
 
         fresh = {key(name): value for name, value in values.items() if key(name) not in self._params}
         params = [Param(name, cut(words(value), LONGEST_PARAM)) for name, value in fresh.items()]
-        for first in range(0, len(params), _PARAMS_AT_ONCE):
-            self._call("log_batch", self._run, params=params[first : first + _PARAMS_AT_ONCE])
+        for part in batches(params):
+            self._call("log_batch", self._run, params=part)
         self._params.update(fresh)
 
     def _log_image(self, event: Mapping[str, Any]) -> None:
@@ -233,15 +201,8 @@ class MlflowRun:
         except OSError as error:
             raise Refused(f"{path} can't be read any more") from error
         with picture:
-            self._call(
-                "log_image",
-                self._run,
-                picture,
-                key=event["name"],
-                step=event["step"],
-                timestamp=round(event["time"] * 1000),
-                synchronous=True,
-            )
+            when = {"step": event["step"], "timestamp": round(event["time"] * 1000)}
+            self._call("log_image", self._run, picture, key=event["name"], synchronous=True, **when)
 
     def _log_artefact(self, path: Path, folder: str) -> None:
         if not path.exists():
@@ -256,11 +217,8 @@ class MlflowRun:
             self._call("log_artifact", self._run, str(path), folder or None)
 
     def _inside(self, file: str) -> Path:
-        """A file or folder of the run. Raises `Refused` for anything else.
-
-        A log is untrusted text that came with a folder: it must not name files outside of it. Links that lead out of
-        the folder are such names, too.
-        """
+        """A file or folder of the run. Raises `Refused` for anything else: a log is untrusted text, and neither a path
+        nor a link in it may lead out of the folder."""
         home, path = self._folder.resolve(), self._folder / file
         parts = [path, *path.rglob("*")] if path.is_dir() else [path]
         if not all(part.resolve().is_relative_to(home) for part in parts):
@@ -282,10 +240,8 @@ class MlflowRun:
         self._call("log_inputs", self._run, [DatasetInput(dataset, tags)])
 
     def _log_model(self, event: Mapping[str, Any]) -> None:
-        """An external model, which points at the folder, so that MLflow lists it without its weights.
-
-        Small ones are uploaded as well.
-        """
+        """An external model that points at the folder, so that MLflow lists it without its weights; small ones are
+        uploaded as well."""
         from mlflow.entities import LoggedModelOutput
 
         folder = self._inside(event["file"])
@@ -315,7 +271,25 @@ class MlflowRun:
             raise
 
 
-def _client(store: Store, say: Callable[[str], None]) -> Any:
+def find_or_create_experiment(client: Any, store: Store, name: str) -> str:
+    """The id of an experiment; a deleted one is restored."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        where = None if store.artefacts is None else (store.artefacts / name).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=where))
+        except MlflowException:  # another process was first
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
+
+
+def mlflow_client(store: Store, say: Callable[[str], None]) -> Any:
     """A client of the store; creates the database of a local one. Slow: seconds for the import alone."""
     store.knock()
     for name, value in MLFLOW_ENVIRONMENT.items():
@@ -325,8 +299,6 @@ def _client(store: Store, say: Callable[[str], None]) -> Any:
 
     if store.database is not None:
         create_database(
-            store.database,
-            lambda uri: mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1),
-            say=say,
+            store.database, lambda uri: mlflow.MlflowClient(tracking_uri=uri).search_experiments(max_results=1), say=say
         )
     return mlflow.MlflowClient(tracking_uri=store.uri)

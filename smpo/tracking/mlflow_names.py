@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LONGEST_PARAM", "cut", "hashes", "key", "run_tags", "size", "words"]
+__all__ = ["LONGEST_PARAM", "batches", "cut", "hashes", "key", "run_tags", "size", "words"]
 
 LONGEST_PARAM, LONGEST_TAG, LONGEST_KEY = 6000, 8000, 250
 
@@ -45,6 +45,12 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 40]}… ({len(text)} characters in all)"
 
 
+def batches(values: Sequence[Any], size: int = 100) -> Iterator[Sequence[Any]]:
+    """Parts of a list; MLflow takes 100 parameters or tags and 1,000 metrics in one request."""
+    for first in range(0, len(values), size):
+        yield values[first : first + size]
+
+
 def size(path: Path) -> int:
     """Bytes of a file, or of everything in a folder."""
     return sum(file.stat().st_size for file in _files(path))
@@ -52,12 +58,11 @@ def size(path: Path) -> int:
 
 def hashes(path: Path) -> dict[str, str]:
     """sha256 of a file, or of every file in a folder."""
-    found = {}
+    digests = {}
     for file in _files(path):
         with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[file.relative_to(path.parent).as_posix()] = digest
-    return found
+            digests[file.relative_to(path.parent).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
 
 
 def _files(path: Path) -> list[Path]:

@@ -7,14 +7,11 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from smpo.engine.monitoring.tracker import Ending, RunInfo
 from smpo.secrets import masked
 from smpo.tracking.mirror import Destination, Mirror, read_place
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = ["SHARE", "MirrorTracker", "rest"]
 
@@ -36,8 +33,7 @@ class MirrorTracker:
     """A `Mirror` in a thread of its own, as a tracker. It belongs behind a `JsonlTracker` of the same folder.
 
     Metrics are sent every `every` seconds or, where that would take more than `share` of the time, less often (`rest`);
-    pictures, files and the end at once, and all metrics with them. (The cost of pictures doesn't slow metrics down:
-    they are few, and drawing them takes longer.)
+    pictures, files and the end at once, and all metrics with them.
 
     Only `finish` waits for the destination, and that at most `grace` seconds; a destination that is known to be down is
     given one last try. A failure is reported once.
@@ -60,8 +56,8 @@ class MirrorTracker:
         self._thread: threading.Thread | None = None
         self._wake, self._closing, self._opened = threading.Event(), threading.Event(), threading.Event()
         self._failures = 0
-        self._told = False
-        self._regretted = False
+        self._complained = False
+        self._reported_refusal = False
 
     def start(self, info: RunInfo) -> None:
         # A daemon: a destination that hangs must not keep the process from ending.
@@ -71,23 +67,11 @@ class MirrorTracker:
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Nothing to do: they are in the log, and the thread looks there by itself."""
 
-    def params(self, values: Mapping[str, Any]) -> None:
-        self._hurry()
+    def _hurry(self, *_: object, **__: object) -> None:
+        if not self._failures:  # while the destination is down, the pauses are on purpose
+            self._wake.set()
 
-    def images(self, name: str, grid: Image.Image, step: int) -> None:
-        self._hurry()
-
-    def artefact(self, path: Path, folder: str = "") -> None:
-        self._hurry()
-
-    def text(self, name: str, content: str) -> None:
-        self._hurry()
-
-    def dataset(self, name: str, digest: str, facts: Mapping[str, Any]) -> None:
-        self._hurry()
-
-    def model(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        self._hurry()
+    params = images = artefact = text = dataset = model = _hurry
 
     def finish(self, status: Ending) -> None:
         if self._thread is None:
@@ -102,10 +86,6 @@ class MirrorTracker:
         """Address and ids of the mirrored run, once there is one; waits at most `timeout` seconds for it."""
         return read_place(self._mirror.folder) if self._opened.wait(timeout) else None
 
-    def _hurry(self) -> None:
-        if not self._failures:  # while the destination is down, the pauses are on purpose
-            self._wake.set()
-
     def _work(self) -> None:
         while True:
             closing = self._closing.is_set()
@@ -114,7 +94,8 @@ class MirrorTracker:
                 self._mirror.advance()
             except Exception as error:
                 self._failures += 1
-                self._complain(_reason(error))
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                self._complain(f"failed ({masked(lines[0])[:160]})")
                 if closing:
                     with contextlib.suppress(Exception):
                         self._mirror.conclude()
@@ -122,8 +103,11 @@ class MirrorTracker:
                 self._failures = 0
                 if self._mirror.opened:
                     self._opened.set()
-                if self._mirror.refusals:
-                    self._regret(self._mirror.refusals[0])
+                if self._mirror.refusals and self._say is not None and not self._reported_refusal:
+                    # Skipped for good: sending again would not help, so `track sync` isn't mentioned.
+                    self._reported_refusal = True
+                    refusal = self._mirror.refusals[0]
+                    self._say(f"tracking at {self._destination.shown} did not take everything ({refusal})")
             if closing:
                 return
             if not self._closing.is_set():
@@ -132,22 +116,11 @@ class MirrorTracker:
                 self._wake.wait(rest(spent, self._every, failures=self._failures, share=self._share))
             self._wake.clear()
 
-    def _regret(self, refusal: str) -> None:
-        """Something was skipped for good; sending again would not help, so that advice isn't given."""
-        if self._say is not None and not self._regretted:
-            self._say(f"tracking at {self._destination.shown} did not take everything ({refusal})")
-        self._regretted = True
-
     def _complain(self, trouble: str) -> None:
-        if self._told or self._say is None:
+        if self._complained or self._say is None:
             return
-        self._told = True
+        self._complained = True
         self._say(
             f"tracking at {self._destination.shown} {trouble}; the log of the run is complete, and "
             f"`smpo track sync {quote(str(self._mirror.folder))}` sends what is missing"
         )
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"failed ({masked(lines[0])[:160]})"

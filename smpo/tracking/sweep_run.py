@@ -5,16 +5,15 @@ An error of MLflow never stops a sweep: it is reported once, and the study has t
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from smpo.engine.monitoring.tracker import Ending
-from smpo.tracking.mlflow import _STATUS, _client
-from smpo.tracking.mlflow_names import LONGEST_PARAM, cut, key, words
-from smpo.tracking.store_uri import find_store
+from smpo.tracking.mlflow import STATUS, find_or_create_experiment, mlflow_client
+from smpo.tracking.mlflow_names import LONGEST_PARAM, batches, cut, key, words
+from smpo.tracking.store import Store, find_store
 
 __all__ = ["SweepRun"]
 
@@ -35,57 +34,38 @@ class SweepRun:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._say = say or (lambda text: None)
-        self._told = False
+        self._warned = False
         self._client: Any = None
         self.id: str | None = run
         store = find_store(runs, uri)
-        if store is None:
-            return
-        where = None if store.artefacts is None else (store.artefacts / name).as_uri()
-        self._attempt(
-            lambda: self._open(_client(store, self._say), where, name, study, role, params or {}),
-            opening=True,
-        )
+        if store is not None:
+            self._attempt(lambda: self._open(store, name, study, role, params or {}), opening=True)
 
-    def _open(
-        self, client: Any, where: str | None, name: str, study: str, role: str, params: Mapping[str, Any]
-    ) -> None:
+    def _open(self, store: Store, name: str, study: str, role: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
-        from mlflow.exceptions import MlflowException
 
-        self._client = client
+        self._client = client = mlflow_client(store, self._say)
         if self.id is not None:
             return
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            with contextlib.suppress(MlflowException):  # another process may be first
-                client.create_experiment(name, artifact_location=where)
-            experiment = client.get_experiment_by_name(name)
+        experiment = find_or_create_experiment(client, store, name)
         tags = {"smpo.study": study, "smpo.role": role}
-        found = client.search_runs(
-            [experiment.experiment_id],
-            " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items()),
-            max_results=1,
-        )
-        if found:
-            self.id = str(found[0].info.run_id)
+        query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        if earlier := client.search_runs([experiment], query, max_results=1):
+            self.id = str(earlier[0].info.run_id)
             return
         title = study if role == "sweep" else f"{study} {role}"
-        self.id = str(client.create_run(experiment.experiment_id, tags=tags, run_name=title).info.run_id)
-        known = [Param(key(one), cut(words(value), LONGEST_PARAM)) for one, value in params.items()]
-        for first in range(0, len(known), 100):
-            client.log_batch(self.id, params=known[first : first + 100])
+        self.id = str(client.create_run(experiment, tags=tags, run_name=title).info.run_id)
+        for part in batches([Param(key(one), cut(words(value), LONGEST_PARAM)) for one, value in params.items()]):
+            client.log_batch(self.id, params=part)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        from_now = round(time.time() * 1000)
+        now = round(time.time() * 1000)
 
         def send() -> None:
             from mlflow.entities import Metric
 
-            self._client.log_batch(
-                self.id,
-                metrics=[Metric(key(name), float(value), from_now, step) for name, value in values.items()],
-            )
+            metrics = [Metric(key(name), float(value), now, step) for name, value in values.items()]
+            self._client.log_batch(self.id, metrics=metrics)
 
         self._attempt(send)
 
@@ -101,7 +81,7 @@ class SweepRun:
         if ending is None:
             self._attempt(lambda: self._client.update_run(self.id, status="RUNNING"))
         else:
-            self._attempt(lambda: self._client.set_terminated(self.id, _STATUS[ending]))
+            self._attempt(lambda: self._client.set_terminated(self.id, STATUS[ending]))
 
     def _attempt(self, act: Callable[[], Any], *, opening: bool = False) -> None:
         if self._client is None and not opening:
@@ -109,7 +89,7 @@ class SweepRun:
         try:
             act()
         except Exception as error:
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 self._say(f"MLflow did not take the sweep's own run ({reason}); the study itself is complete")

@@ -19,14 +19,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from smpo.tracking.mlflow import _client
-    from smpo.tracking.store_uri import find_store
+    from smpo.tracking.mlflow import mlflow_client
+    from smpo.tracking.store import find_store
 
     runs = tmp_path_factory.mktemp("template")
     store = find_store(runs, f"sqlite:///{runs}/mlflow.db")
     assert store is not None and store.database is not None
     said: list[str] = []
-    _client(store, said.append)
+    mlflow_client(store, said.append)
     assert len(said) == 1 and "once" in said[0]
     assert not store.database.with_name("mlflow.db.new").exists()
     return store.database

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.tracking.database import create_database
+from smpo.tracking.store import create_database
 
 
 def _fill(uri: str) -> None:

@@ -240,7 +240,7 @@ def _cache(folder: Path) -> Iterator[Check]:
 
 
 def _tracking(runs: Path) -> Iterator[Check]:
-    from smpo.tracking.store_check import probe
+    from smpo.tracking.store import probe
 
     state, message, help = probe(runs)
     yield Check("tracking", state, message, help)

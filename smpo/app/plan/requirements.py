@@ -12,7 +12,7 @@ from smpo.components.fetch import _how_to_get_model, how_to_get_prompts, how_to_
 from smpo.experiment import ExperimentSpec
 from smpo.registry.requirements import is_installed, unmet
 from smpo.registry.resolve import Resolved
-from smpo.tracking.store_uri import find_store
+from smpo.tracking.store import find_store
 
 __all__ = ["MissingRequirement", "missing_requirements"]
 

@@ -72,8 +72,7 @@ def registry_check(json: Json = False, roots: Roots = None) -> None:
 
 def registry_show(
     name: Annotated[
-        str,
-        typer.Argument(metavar="NAME", help="A card or component, such as renoise.", autocompletion=complete.names),
+        str, typer.Argument(metavar="NAME", help="A card or component, such as renoise.", autocompletion=complete.names)
     ],
     json: Json = False,
     roots: Roots = None,

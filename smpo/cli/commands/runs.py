@@ -39,8 +39,7 @@ def show(
 
 
 def ui(
-    runs: Runs = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    runs: Runs = Path("runs"), port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000
 ) -> None:
     """Browse runs in the MLflow UI."""
     from smpo.tracking.ui import run_ui, ui_command

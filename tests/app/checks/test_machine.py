@@ -9,7 +9,7 @@ import pytest
 
 from smpo.app.checks import machine as checkup
 from smpo.app.checks.machine import Check, worst
-from smpo.tracking.store_check import _migrations, probe
+from smpo.tracking.store import _migrations, probe
 from tests.cli.words import smpo
 
 

@@ -3,7 +3,7 @@
 import importlib
 import os
 
-from smpo.tracking.store_uri import MLFLOW_ENVIRONMENT
+from smpo.tracking.store import MLFLOW_ENVIRONMENT
 
 __all__: list[str] = []
 

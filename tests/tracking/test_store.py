@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smpo.errors import RunError
-from smpo.tracking.store_uri import Store, find_store
+from smpo.tracking.store import Store, find_store
 
 
 def test_default_is_a_database_beside_the_runs_wherever_one_stands(

@@ -50,14 +50,14 @@ if TYPE_CHECKING:
     from smpo.app.run.run import Result
 
 
-def load(source: str | Path, sets: Sequence[str] = (), *, no_local_code: bool = False) -> Resolved[ExperimentSpec]:
+def load(source: str | Path, sets: Sequence[str] = ()) -> Resolved[ExperimentSpec]:
     """A spec, by file or by the name of a shipped one, with every value resolved. Raises `SmpoError` in words.
 
     `sets` are lines as after `--set`: `["train.steps=5"]`.
     """
     from smpo.cli.output import resolve_spec
 
-    return resolve_spec(str(source), sets, no_local_code=no_local_code)
+    return resolve_spec(str(source), sets)
 
 
 def plan(resolved: Resolved[ExperimentSpec]) -> Plan:

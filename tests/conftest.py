@@ -18,6 +18,13 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 pytest_plugins = ["pytester", "tests.faults"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_code_is_trusted(tmp_path_factory):
+    """The user's own list of trusted code stays out, and nothing of the tests gets into it."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    os.environ.pop("SMPO_TRUSTED_CODE", None)
+
+
 @pytest.fixture(autouse=True)
 def _signals_are_left_as_found():
     """A handler that a test leaves behind is inherited by the processes of later tests, which then ignore SIGTERM."""

@@ -30,14 +30,11 @@ def ablation_of(
     *,
     seeds: int | None = None,
     roots: Sequence[Path] | None = None,
-    no_local_code: bool = False,
 ) -> Ablation | None:
     """The spec's ablation, if it has one. Raises `SpecProblems`."""
     if base.ablation_entry is None:
         return None
-    return read_ablation(
-        find_spec(spec), base, sets=sets or (), seeds=seeds, extra_roots=roots or (), no_local_code=no_local_code
-    )
+    return read_ablation(find_spec(spec), base, sets=sets or (), seeds=seeds, extra_roots=roots or ())
 
 
 def show_variants(ablation: Ablation) -> None:

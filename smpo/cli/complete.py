@@ -106,7 +106,7 @@ def _paths(word: object) -> Iterator[tuple[str, str]]:
         from smpo.cli.output import resolve_spec
 
         try:  # `uses:` would run code, which a press of the tab key must not
-            leaves = resolve_spec(word, [], no_local_code=True).leaves()
+            leaves = resolve_spec(word, []).leaves()
         except (SmpoError, OSError):
             leaves = {}
         found |= {path: f"now {value}" for path, value in leaves.items() if not path.endswith(".use")}

@@ -28,7 +28,21 @@ Sets = Annotated[
 Roots = Annotated[
     list[Path] | None, typer.Option("--registry", metavar="DIR", help="One more folder of cards. Repeatable.")
 ]
-NoCode = Annotated[bool, typer.Option("--no-local-code", help="Refuse specs that name local Python files (`uses:`).")]
+
+
+def _trust(value: bool) -> bool:
+    from smpo.registry.trust import trust_all
+
+    trust_all(value)
+    return value
+
+
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", callback=_trust, help="Run the Python files that specs or runs name (`uses:`), now and later."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of prose.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")]
 Run = Annotated[

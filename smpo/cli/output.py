@@ -105,7 +105,7 @@ def card_folders(roots: Iterable[Path] | None) -> Sequence[Path]:
 
 
 def resolve_spec(
-    word: str, sets: Sequence[str] | None = None, *, roots: Sequence[Path] | None = None, no_local_code: bool = False
+    word: str, sets: Sequence[str] | None = None, *, roots: Sequence[Path] | None = None
 ) -> Resolved[ExperimentSpec]:
     """The spec that a command is about. Raises `SpecProblems`."""
     from smpo.experiment import ExperimentSpec
@@ -116,5 +116,4 @@ def resolve_spec(
         skeleton=ExperimentSpec,
         sets=sets or (),
         extra_roots=card_folders(roots),
-        no_local_code=no_local_code,
     )

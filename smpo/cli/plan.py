@@ -58,7 +58,7 @@ def show_plan(resolved: Resolved[ExperimentSpec], plan: Plan, *, full: bool = Fa
             table.add_row(*(escape(cell) for cell in row))
     if resolved.local_files:
         names = ", ".join(one.path.name for one in resolved.local_files)
-        console.print(f"[yellow]runs code[/]  {escape(names)} (`uses:`; --no-local-code refuses it)")
+        console.print(f"[yellow]runs code[/]  {escape(names)} (`uses:`, trusted)")
     console.print(table)
     console.print()
     for line in (*_training(spec, plan), *_evaluation(spec, plan), *_stored(plan)):

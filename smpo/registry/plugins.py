@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from smpo.registry.component import REGISTRY, Component, Registry, collecting
+from smpo.registry.trust import is_trusted
 from smpo.spec.layers import UseFile
 from smpo.spec.problems import Problem, SpecProblems
 from smpo.spec.source import display_path
@@ -75,19 +76,17 @@ def load_entry_points(points: Iterable[EntryPoint], registry: Registry | None = 
         _loaded.add(point.value)
 
 
-def load_local(
-    files: Iterable[UseFile], registry: Registry, *, allowed: bool = True
-) -> tuple[Registry, tuple[LocalFile, ...]]:
+def load_local(files: Iterable[UseFile], registry: Registry) -> tuple[Registry, tuple[LocalFile, ...]]:
     """A copy of the registry with the components of these files, and what was read.
 
-    Raises `SpecProblems`, located at the entry of `uses`: code is not allowed, is missing, fails, or clashes.
+    Raises `SpecProblems`, located at the entry of `uses`: code is not trusted, is missing, fails, or clashes.
     """
     together = registry.copy()
     found: dict[str, LocalFile] = {}  # by content: parent and child may well use the same file
     problems: list[Problem] = []
     for use in files:
         try:
-            local = _load_file(use, allowed=allowed)
+            local = _load_file(use)
             for component in local.components:
                 _add(together, component, use)
         except SpecProblems as error:
@@ -109,17 +108,17 @@ def _add(registry: Registry, component: type[Component], use: UseFile) -> None:
     registry.add(component)
 
 
-def _load_file(use: UseFile, *, allowed: bool) -> LocalFile:
+def _load_file(use: UseFile) -> LocalFile:
     shown = display_path(use.path)
-    if not allowed:
-        help = "run without --no-local-code if you trust it"
-        raise SpecProblems([Problem(f"`{shown}` is code, and local code is refused", use.span, "uses", help=help)])
     try:
         raw = use.path.read_bytes()
     except OSError as error:
         reason = "there is no file" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
         raise SpecProblems([Problem(f"{reason} `{shown}`", use.span, "uses")]) from None
     digest = hashlib.sha256(raw).hexdigest()
+    if not is_trusted(digest):
+        help = "read it first; `--trust-code` runs it, and trusts this content from then on"
+        raise SpecProblems([Problem(f"`{shown}` is code that was never trusted here", use.span, "uses", help=help)])
     name = f"smpo_local_{use.path.stem}_{digest[:12]}".replace("-", "_")
     if name not in sys.modules or name not in _local:
         _local[name] = _import(name, raw, use, shown)

@@ -68,7 +68,6 @@ def resolve(
     registry: Registry | None = None,
     extra_roots: Iterable[Path] = (),
     roots: Sequence[Path] | None = None,
-    no_local_code: bool = False,
 ) -> Resolved[Spec]:
     """Read, merge and validate. Raises `SpecProblems` with everything that is wrong; runs nothing.
 
@@ -80,7 +79,7 @@ def resolve(
     deltas = [Layer(variant.span.source, variant) for variant in variants]
     have, warnings = catalogue(registry, extra_roots, roots=roots)
     uses = [use for layer in layers for use in layer.uses]
-    together, local_files = load_local(uses, have.registry, allowed=not no_local_code)
+    together, local_files = load_local(uses, have.registry)
     have = Catalogue(together, have.cards)
 
     slots = find_slots(skeleton)

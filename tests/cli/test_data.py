@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.data.worlds import jpeg, vote, write
+from tests.trust import trust
 
 SLOW = """
 import time
@@ -62,6 +63,7 @@ def spec(tmp_path, monkeypatch):
     write(tmp_path / "pairs.parquet", [*rows, vote("a tie", jpeg(900), jpeg(901), 0.5)])
     (tmp_path / "prompts.txt").write_text("A CAT 3\nanother prompt\n")
     (tmp_path / "red.py").write_text(SLOW.replace("SECONDS", "0"))
+    trust(monkeypatch, tmp_path / "red.py")
     path = tmp_path / "pictures.yaml"
     path.write_text(SPEC)
     return path
@@ -121,7 +123,7 @@ def test_another_reward_can_be_named(spec, capfd):
 def test_a_killed_scoring_loses_one_batch_at_most(spec, capfd):
     (spec.parent / "red.py").write_text(SLOW.replace("SECONDS", "0.15"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "smpo.cli.main", "score", str(spec), "--json"], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "smpo.cli.main", "score", str(spec), "--json", "--trust-code"], stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
     while len(batches()) < 3 and time.monotonic() < deadline:
@@ -132,7 +134,7 @@ def test_a_killed_scoring_loses_one_batch_at_most(spec, capfd):
     kept = sqlite3.connect("runs/cache/scores.db").execute("SELECT count(*) FROM score").fetchone()[0]
     assert 8 <= kept < 30 and begun - kept <= 4
     (spec.parent / "red.py").write_text(SLOW.replace("SECONDS", "0"))
-    done = json.loads(smpo(capfd, "score", spec, "--json").out)
+    done = json.loads(smpo(capfd, "score", spec, "--json", "--trust-code").out)
     assert done["computed"] == 30 - kept
 
 

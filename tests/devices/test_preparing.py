@@ -81,7 +81,7 @@ def test_one_of_them_fails_in_words(tmp_path, bad):
     spec = SMALL_PLANE.replace("reward: plane-radius", f"reward: {{use: failing, bad: {bad}}}\nuses: [./failing.py]")
     (tmp_path / "small.yaml").write_text(spec.replace("limit: 200", "limit: 2000"))
     began = time.monotonic()
-    said = ran(*SMPO, *WORDS, "--devices=2", folder=tmp_path)
+    said = ran(*SMPO, *WORDS, "--trust-code", "--devices=2", folder=tmp_path)
     assert said.returncode == 1 and time.monotonic() - began < 60, "its share would take 100 seconds"
     assert said.stderr.startswith(
         "error: process 1 of 2 failed: failing gave nan" if bad else "error: failing gave nan"

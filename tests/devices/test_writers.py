@@ -75,7 +75,7 @@ def run(tmp_path_factory):
         "checkpoint_every=1", "keep=2", "background_checkpoints=true", "preview_every=2", "preview_images=4",
         "encode_batch=8",
     )  # fmt: skip
-    words = (*SMPO, "run", "small.yaml", "--devices=2", *(f"--set=runtime.{one}" for one in settings))
+    words = (*SMPO, "run", "small.yaml", "--trust-code", "--devices=2", *(f"--set=runtime.{one}" for one in settings))
     with_recorder = {"PYTHONPATH": python_path(folder), "WRITES": str(folder / "writes.txt")}
     said = ran(*words, folder=folder, **with_recorder)
     assert said.returncode == 1 and "the loss of 1 pairs is not finite" in said.stderr, said.stderr

@@ -65,7 +65,7 @@ def test_snippets_run(page, tmp_path, monkeypatch, capfd):
             and "\nkind:" not in f"\n{block.body}"
         ):
             assert block.file, f"a spec in {page.name} needs a `# file:` line, so that it is checked"
-            said = smpo(capfd, "check", block.file)
+            said = smpo(capfd, "check", block.file, "--trust-code")
             assert said.code == 0, said.err
 
 

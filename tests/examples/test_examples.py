@@ -79,7 +79,9 @@ def test_without_the_plug_in_the_spec_says_what_is_missing(capfd):
 def test_the_local_reward_runs(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     spec = EXAMPLES / "local_reward" / "upwards.yaml"
-    planned = smpo(capfd, "plan", spec)
+    refused = smpo(capfd, "plan", spec)
+    assert refused.code == 2 and "my_reward.py` is code that was never trusted here" in refused.err
+    planned = smpo(capfd, "plan", spec, "--trust-code")
     assert planned.code == 0 and "runs code" in planned.out and "my_reward.py" in planned.out
     small = [
         "-s",
@@ -94,5 +96,3 @@ def test_the_local_reward_runs(tmp_path, monkeypatch, capfd):
     assert smpo(capfd, "run", spec, "-q", *small).code == 0
     (run,) = Path("runs/upwards").glob("*-1")
     assert (run / "evaluation.json").exists() and "upwards" in (run / "resolved.yaml").read_text()
-    refused = smpo(capfd, "plan", spec, "--no-local-code")
-    assert refused.code == 2 and "local code is refused" in refused.err

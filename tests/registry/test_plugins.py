@@ -1,6 +1,7 @@
 """Third parties: a package by entry point, a file by `uses:`."""
 
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from smpo.registry import plugins
 from smpo.registry.component import Registry
 from smpo.registry.plugins import load_entry_points
 from smpo.registry.resolve import catalogue
+from smpo.registry.trust import trust_all
 from smpo.spec.problems import SpecProblems
 from tests.spec.kitchen.meal import PLAIN, Meal, cook
 
@@ -17,11 +19,13 @@ GRILL = (Path(__file__).parents[1] / "spec" / "kitchen" / "grill.py").read_text(
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> Path:
+def spec(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "grill.py").write_text(GRILL)
     file = tmp_path / "a.yaml"
     file.write_text(PLAIN.replace("electric", "{use: grill, bars: 5}") + "uses: [./grill.py]\n")
-    return file
+    trust_all(True)
+    yield file
+    trust_all(False)
 
 
 def test_a_local_file_is_known_to_its_spec_only(spec: Path) -> None:
@@ -98,11 +102,6 @@ def test_code_that_fails_is_a_problem_of_the_spec(spec: Path, code: str, said: s
         cook(spec)
     assert caught.value.problems[0].path == "uses"
     assert not [name for name in sys.modules if name.startswith("smpo_local_grill") and "nonsense" in name]
-
-
-def test_local_code_can_be_refused(spec: Path) -> None:
-    with pytest.raises(SpecProblems, match="local code is refused"):
-        cook(spec, no_local_code=True)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ SHIPPED = {name: path.read_text(encoding="utf-8") for name, path in shipped_spec
 def answer(file: Path, *sets: str) -> str:
     """What is said about a spec; empty when it is sound. Anything but `SpecProblems` is a bug."""
     try:
-        resolve(file, skeleton=ExperimentSpec, sets=sets, no_local_code=True)
+        resolve(file, skeleton=ExperimentSpec, sets=sets)
     except SpecProblems as error:
         shown = render(error.problems)
         as_json(error.problems).encode("utf-8", "surrogatepass")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smpo.diagnostics.render import render
+from smpo.registry.trust import trust_all
 from smpo.spec.problems import SpecProblems
 from tests.spec.kitchen.meal import cook
 
@@ -29,8 +30,12 @@ def complaint(case: Path) -> str:
     words = arguments(case)
     sets = [words[index + 1] for index, word in enumerate(words) if word == "--set"]
     roots = (Path("kitchen/registry"), *([BROKEN_CARDS] if "--broken-cards" in words else []))
-    with pytest.raises(SpecProblems) as caught:
-        cook(case, *sets, roots=roots, no_local_code="--no-local-code" in words)
+    trust_all("--untrusted" not in words)
+    try:
+        with pytest.raises(SpecProblems) as caught:
+            cook(case, *sets, roots=roots)
+    finally:
+        trust_all(False)
     assert caught.value.exit_code == 2
     return render(caught.value.problems)
 

@@ -114,7 +114,6 @@ class Ablation:
     source: Path
     sets: tuple[str, ...]
     extra_roots: tuple[Path, ...]
-    no_local_code: bool
 
     def resolve(self, variant: Variant, seed: int) -> Resolved[ExperimentSpec]:
         """The experiment that is one variant with one seed."""
@@ -125,7 +124,6 @@ class Ablation:
             variants=variant.deltas,
             trial={"train.seed": seed},
             extra_roots=self.extra_roots,
-            no_local_code=self.no_local_code,
         )
 
 
@@ -136,7 +134,6 @@ def read_ablation(
     sets: Sequence[str] = (),
     seeds: int | None = None,
     extra_roots: Sequence[Path] = (),
-    no_local_code: bool = False,
 ) -> Ablation:
     """The `ablation:` block of a spec that was resolved as `base`; `seeds` instead of the block's.
 
@@ -151,7 +148,7 @@ def read_ablation(
         raise SpecProblems([Problem(message, entry.key, "ablation", help="add an `evaluate:` block")])
     first = base.spec.train.seed
     all_seeds = tuple(range(first, first + (seeds or block.seeds)))
-    ablation = Ablation(base, (), all_seeds, source, tuple(sets), tuple(extra_roots), no_local_code)
+    ablation = Ablation(base, (), all_seeds, source, tuple(sets), tuple(extra_roots))
     problems: list[Problem] = []
     variants: dict[str, Variant] = {}
     for i, one in enumerate(block.variants):

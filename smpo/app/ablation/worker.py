@@ -130,7 +130,7 @@ def finish(runs: AblationRuns, helpers: list[subprocess.Popen[bytes]]) -> None:
 def helpers(ablation: Ablation, parent: str | None, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """More processes at the same ablation; stopped like a person would stop them when the block is left by an error."""
     roots = [str(root.absolute()) for root in ablation.extra_roots]
-    how = {"sets": ablation.sets, "extra_roots": roots, "no_local_code": ablation.no_local_code}
+    how = {"sets": ablation.sets, "extra_roots": roots}
     source = str(ablation.source.absolute())
     request = json.dumps({"source": source, "how": how, "seeds": len(ablation.seeds), "parent": parent})
     environment = {**os.environ, "OMP_NUM_THREADS": str(ablation.base.spec.runtime.threads or 1)}

@@ -91,7 +91,7 @@ def run_rank0(
     return result
 
 
-def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_code: bool = False) -> None:
+def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = ()) -> None:
     """Any other process: trains along with the main one. Raises `MachineError` where this machine doesn't see the run's
     folder, and errors that no process before it reports: otherwise the exit code of the main process counts, and this
     one ends with 0, lest the launcher terminate the main process while it reports."""
@@ -107,7 +107,7 @@ def run_worker_rank(place: RankInfo, *, roots: Sequence[Path] = (), no_local_cod
             f"{place} doesn't find the run's folder {path} on its machine",
             help="`runtime.runs` and `runtime.cache` must lie on a file system that all machines share",
         )
-    resolved = resolve(path / "resolved.yaml", skeleton=ExperimentSpec, extra_roots=roots, no_local_code=no_local_code)
+    resolved = resolve(path / "resolved.yaml", skeleton=ExperimentSpec, extra_roots=roots)
     with Terminal(quiet=True, stream=open(os.devnull, "w", encoding="utf-8")) as console:  # noqa: PTH123
         try:
             with liveness.watching():

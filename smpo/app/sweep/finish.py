@@ -93,7 +93,6 @@ def _as_written(file: Path, prepared: ResolvedSweep) -> bool:
         head = re.search(r"^# spec ([0-9a-f]+) ", file.read_text(encoding="utf-8"), re.MULTILINE)
         found = resolve(
             file, skeleton=ExperimentSpec, extra_roots=prepared.request.roots,
-            no_local_code=prepared.request.no_local_code or not prepared.resolved.local_files,
         )  # fmt: skip
     except (SmpoError, SpecProblems, ValueError):
         return False

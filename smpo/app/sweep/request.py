@@ -31,7 +31,6 @@ class SweepRequest:
     spec: Path
     sets: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
-    no_local_code: bool = False
     trials: int | None = None
     timeout: float | None = None
     """Seconds after which no trial is begun."""
@@ -48,7 +47,6 @@ class SweepRequest:
         """The spec with these settings on top."""
         return resolve(
             self.spec, skeleton=ExperimentSpec, sets=self.sets, trial=settings, extra_roots=self.roots,
-            no_local_code=self.no_local_code,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smpo.cli.options import Cache, Json, NoCode, Roots, Sets, Spec
+from smpo.cli.options import Cache, Json, Roots, Sets, Spec, TrustCode
 from smpo.errors import MachineError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def data_audit(
     ] = False,
     json: Json = False,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Find what is the matter with preference pairs before training on them."""
     from smpo.app.checks.data import audit_data
@@ -36,7 +36,7 @@ def data_audit(
     from smpo.cli.output import print_json, print_line, resolve_spec
     from smpo.tracking.console import Console
 
-    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    resolved = resolve_spec(spec, sets, roots=roots)
     with Console(quiet=json) as console:
         done = audit_data(resolved, console, score=not no_score, folder=folder)
     if json:
@@ -54,7 +54,7 @@ def score(
     ] = None,
     json: Json = False,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Score a spec's pairs with its reward; what is known isn't computed again."""
     from dataclasses import asdict
@@ -64,7 +64,7 @@ def score(
     from smpo.tracking.console import Console
 
     sets = [*(sets or []), *([f"reward={reward}"] if reward else [])]
-    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
+    resolved = resolve_spec(spec, sets, roots=roots)
     with Console(quiet=json) as console:
         done = score_data(resolved.spec, console)
     if json:
@@ -83,7 +83,12 @@ def score(
     print_line(f"kept in    {done.file}")
 
 
-def cache_list(place: Cache, sets: Sets = None, json: Json = False) -> None:
+def cache_list(
+    place: Cache,
+    sets: Sets = None,
+    json: Json = False,
+    trust_code: TrustCode = False,
+) -> None:
     """What a cache holds, and how much of the disk."""
     from rich.markup import escape
 
@@ -115,6 +120,7 @@ def cache_verify(
         bool, typer.Option("--repair", help="Discard what is damaged; with a spec, compute it again.")
     ] = False,
     json: Json = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Compare every file of a cache with what was written. Exit code 1 when something is damaged."""
     from smpo.cli.output import print_json, print_line
@@ -162,6 +168,7 @@ def cache_clean(
     ] = None,
     sets: Sets = None,
     json: Json = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Delete what no index mentions (leftovers of killed writers), or whole kinds of entries."""
     from smpo.app.plan.disk import in_gb

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smpo.cli.options import ComparisonSpec, Json, Models, Quiet, Roots, Runs, Sets
+from smpo.cli.options import ComparisonSpec, Json, Models, Quiet, Roots, Runs, Sets, TrustCode
 from smpo.errors import RunError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def evaluate(
     quiet: Quiet = False,
     json: Json = False,
     roots: Roots = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Compare any models with their base: the same prompts and seeds, every judge, intervals."""
     import hashlib
@@ -66,6 +67,7 @@ def compare(
     runs: Runs = Path("runs"),
     quiet: Quiet = False,
     roots: Roots = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Look at models side by side, or vote blindly: one HTML file that needs nothing else."""
     from smpo.app.evaluate.page import convert_votes, write_page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smpo.cli.options import NoCode, Quiet, Roots, Sets, Spec
+from smpo.cli.options import Quiet, Roots, Sets, Spec, TrustCode
 from smpo.errors import MachineError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of an `ablation:`, instead of the file's.")] = None,
     quiet: Quiet = False,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Train, evaluate and track what a spec describes."""
     from smpo.app.distributed.environment import rank_from_environment
@@ -49,14 +49,14 @@ def run(
     rank, sets = rank_from_environment(), sets or []
     with ignore_broken_pipe():
         if rank is not None and not rank.is_main:
-            run_worker_rank(rank, roots=roots or (), no_local_code=no_local_code)
+            run_worker_rank(rank, roots=roots or ())
             return
         with abort_on_error(rank):
             if earlier := named_run(spec, resume=resume):
                 spec, sets = str(earlier.resolved), [*whereabouts(earlier), *sets]
             sets = [*sets, *_devices(devices, rank)]
-            resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-            if ablation := ablation_of(spec, resolved, sets, seeds=seeds, roots=roots, no_local_code=no_local_code):
+            resolved = resolve_spec(spec, sets, roots=roots)
+            if ablation := ablation_of(spec, resolved, sets, seeds=seeds, roots=roots):
                 require_single_process(rank, "an ablation", "`--jobs`")
                 _run_ablation(ablation, jobs=jobs, quiet=quiet)
                 return
@@ -67,7 +67,7 @@ def run(
                 )
             runtime = resolved.spec.runtime
             if rank is None and runtime.devices > 1:
-                flags = {"--resume": resume, "--again": again, "--quiet": quiet, "--no-local-code": no_local_code}
+                flags = {"--resume": resume, "--again": again, "--quiet": quiet}
                 arguments = _command_line(spec, sets, roots or (), flags)
                 raise SystemExit(launch(arguments, runtime.devices, threads=runtime.threads))
             plan = make_plan(resolved)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smpo.cli import complete
-from smpo.cli.options import Json, Run, Runs
+from smpo.cli.options import Json, Run, Runs, TrustCode
 
 if TYPE_CHECKING:
     from smpo.app.checks.machine import Check
@@ -79,6 +79,7 @@ def rerun(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the comparison.")] = False,
     json: Json = False,
     runs: Runs = Path("runs"),
+    trust_code: TrustCode = False,
 ) -> None:
     """Run a finished run once more, beside it, and say whether it came out the same."""
     from smpo.app.checks import rerun as repetitions
@@ -109,6 +110,7 @@ def verify(
     ] = None,
     json: Json = False,
     runs: Runs = Path("runs"),
+    trust_code: TrustCode = False,
 ) -> None:
     """Check a finished run: its files, and whether its model still gets the recorded scores."""
     from smpo.app.checks import verify as checks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smpo.cli import complete
-from smpo.cli.options import Json, NoCode, Roots, Runs, Sets, Spec
+from smpo.cli.options import Json, Roots, Runs, Sets, Spec, TrustCode
 from smpo.errors import MachineError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def plan(
     sweep: Annotated[bool, typer.Option("--sweep", help="What the whole of its `sweep:` block would cost.")] = False,
     json: Json = False,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Show what a spec amounts to; run nothing."""
     if sweep:
@@ -33,7 +33,7 @@ def plan(
         from smpo.cli.output import find_spec
         from smpo.cli.sweep_table import show_cost
 
-        request = SweepRequest(find_spec(spec), tuple(sets or ()), tuple(roots or ()), no_local_code)
+        request = SweepRequest(find_spec(spec), tuple(sets or ()), tuple(roots or ()))
         show_cost(resolve_sweep(request), as_json=json)
         return
     from smpo.app.plan.plan import make_plan
@@ -41,8 +41,8 @@ def plan(
     from smpo.cli.output import print_json, resolve_spec
     from smpo.cli.plan import plan_data, show_plan
 
-    resolved = resolve_spec(spec, sets, roots=roots, no_local_code=no_local_code)
-    ablation = ablation_of(spec, resolved, sets, roots=roots, no_local_code=no_local_code)
+    resolved = resolve_spec(spec, sets, roots=roots)
+    ablation = ablation_of(spec, resolved, sets, roots=roots)
     planned = make_plan(resolved)
     if json:
         variants = {"ablation": variants_data(ablation)} if ablation is not None else {}
@@ -60,7 +60,7 @@ def check(
     sets: Sets = None,
     json: Json = False,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Validate specs, many at once; for commits and CI."""
     from smpo.app.plan.warnings import spec_warnings
@@ -73,8 +73,8 @@ def check(
     lines, warnings = list[str](), dict[str, list[str]]()
     for word in specs:  # all of them, also after an error in the first
         try:
-            resolved = resolve_spec(word, sets, roots=roots, no_local_code=no_local_code)
-            ablation_of(word, resolved, sets, roots=roots, no_local_code=no_local_code)
+            resolved = resolve_spec(word, sets, roots=roots)
+            ablation_of(word, resolved, sets, roots=roots)
         except SpecProblems as error:
             problems += error.problems
         else:
@@ -99,6 +99,7 @@ def new(
     ] = "quickstart",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     json: Json = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Write a commented spec to start from."""
     import re
@@ -143,7 +144,7 @@ def diff(
     runs: Runs = Path("runs"),
     json: Json = False,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Compare two experiments, value by value."""
     from smpo.cli.diff import Side, run_side, show_diff
@@ -155,7 +156,7 @@ def diff(
         if is_run(Path(word)) or not find_spec(word).exists():
             sides.append(run_side(word, runs))
         else:
-            resolved = resolve_spec(word, roots=roots, no_local_code=no_local_code)
+            resolved = resolve_spec(word, roots=roots)
             identity = resolved.identity
             sides.append(Side(word, identity.spec_hash, identity.group_hash, resolved.leaves()))
     show_diff(*sides, as_json=json)

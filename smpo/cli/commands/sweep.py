@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from smpo.cli.options import NoCode, Quiet, Roots, Sets
+from smpo.cli.options import Quiet, Roots, Sets, TrustCode
 from smpo.errors import RunError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def sweep(
     quiet: Quiet = False,
     sets: Sets = None,
     roots: Roots = None,
-    no_local_code: NoCode = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Search the settings that a spec's `sweep:` block names."""
     from smpo.app.distributed.environment import rank_from_environment
@@ -68,7 +68,6 @@ def sweep(
         spec=spec,
         sets=tuple(sets or ()),
         roots=tuple(roots or ()),
-        no_local_code=no_local_code,
         trials=trials,
         timeout=seconds_of(timeout) if timeout else None,
         gpu_hours=gpu_hours,
@@ -109,7 +108,6 @@ def _command_line(request: SweepRequest, best: Path | None, no_confirm: bool) ->
         *(part for change in request.sets for part in ("--set", change)),
         *(part for root in request.roots for part in ("--registry", str(root.absolute()))),
         *["--no-confirm"] * no_confirm,
-        *["--no-local-code"] * request.no_local_code,
     ]
 
 

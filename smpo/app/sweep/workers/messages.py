@@ -23,7 +23,6 @@ class TrialJob:
     trial: dict[str, Any] = field(default_factory=dict)
     sets: list[str] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
-    no_local_code: bool = False
     parent: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     rungs: list[int] = field(default_factory=list)

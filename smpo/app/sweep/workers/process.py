@@ -87,7 +87,6 @@ class Launcher:
             # Not part of the identity: what a trial inverts, the next need not invert again.
             sets=["runtime.reuse_inversions=true", *wish.sets],
             roots=[str(root.absolute()) for root in wish.roots],
-            no_local_code=wish.no_local_code,
             parent=parent,
             tags=tags,
             rungs=list(rungs.at) if watched and rungs else [],

@@ -69,7 +69,6 @@ def _perform(order: TrialJob) -> int:
         sets=order.sets,
         trial=order.trial,
         extra_roots=[Path(root) for root in order.roots],
-        no_local_code=order.no_local_code,
     )
     if resolved.identity.spec_hash != order.spec_hash:
         raise RunError("the spec, or code that it uses, was changed after the sweep had begun")

@@ -1,0 +1,3 @@
+"""No test trusts this file."""
+
+raise SystemExit("untrusted code ran")

@@ -1,8 +1,8 @@
 """Trust in local code: a Python file that a spec names in `uses:` runs only where its content is trusted.
 
 `--trust-code` trusts the content of every file that a command reads, and keeps its SHA-256 in the user's state folder
-for later commands. Without it no command runs code of a spec or run folder that came from another person. Processes that
-a command starts inherit its trust by the environment variable `SMPO_TRUSTED_CODE`.
+for later commands. Without it no command runs code of a spec or run folder that came from another person. The processes
+of a command inherit its trust by the environment variable `SMPO_TRUSTED_CODE`.
 """
 
 from __future__ import annotations

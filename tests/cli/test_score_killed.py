@@ -196,7 +196,7 @@ def test_whenever_it_is_killed_one_batch_is_lost_at_most(
 ) -> None:
     whole = world(tmp_path / "whole")
     monkeypatch.chdir(whole)
-    said = smpo(capfd, "score", "killed.yaml", "--json", "--trust-code")  # here, so that the children find torch imported
+    said = smpo(capfd, "score", "killed.yaml", "--json", "--trust-code")  # the children find torch imported
     assert said.code == 0 and asked(whole) == 2 * PAIRS, said.err
     shutil.rmtree(whole / "runs")
     (whole / "asked.txt").unlink()

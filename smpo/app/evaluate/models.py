@@ -16,6 +16,7 @@ from typing import Any
 from smpo.engine.checkpoints.files import best_of, checkpoints, step_of
 from smpo.errors import MachineError, RunError, SmpoError
 from smpo.experiment import ExperimentSpec
+from smpo.families.files.adapters import adapter_file, load_adapter
 from smpo.kinds import Denoiser, Model, Runtime, Sampling
 from smpo.registry.resolve import resolve
 from smpo.runs.store import RunFolder, find_runs, is_run
@@ -99,13 +100,9 @@ def load_model(model: Model, one: ModelRef, runtime: Runtime) -> tuple[Denoiser,
     if stack is None:
         raise RunError(f"{one.name}: a LoRA needs a UNet, and the spec's model `{model.use}` has none")
     try:
-        stack.pipeline.load_lora_weights(one.lora.parent, weight_name=one.lora.name)
-    except (ValueError, RuntimeError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(
-            f"{one.name}: {one.lora} doesn't fit the spec's model: {reason[0]}",
-            help="a LoRA is for the base that it was trained on: name its spec with `--spec`",
-        ) from error
+        load_adapter(stack.pipeline, one.lora)
+    except RunError as error:
+        raise RunError(f"{one.name}: {error.message}", help=error.help) from error
     content = hashlib.sha256(one.lora.read_bytes()).hexdigest()[:16]
     return denoiser, f"{denoiser.weights_key} + lora {content}"
 
@@ -140,8 +137,8 @@ def _find(place: str, runs: Path) -> ModelRef:
     for folder in (path, path.parent) if path.name == "model" else (path,):  # a run's saved model is that run
         if is_run(folder):
             return model_ref(RunFolder(folder))
-    if (path / LORA).exists():
-        return ModelRef(path.name, None, lora=path / LORA)
+    if path.is_dir() and (lora := adapter_file(path)) is not None:
+        return ModelRef(path.name, None, lora=lora)
     if path.suffix == ".safetensors" and path.is_file() and _is_lora(path):
         return ModelRef(path.stem, None, lora=path)
     inside = (path / "model_index.json", path / "model.safetensors")

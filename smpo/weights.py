@@ -28,6 +28,7 @@ __all__ = [
     "quiet",
     "read_json",
     "sane_config",
+    "stored_variant",
     "tokenizer_of",
     "weight_files",
     "weight_patterns",
@@ -250,6 +251,16 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
         if found:
             return sorted(path for path in found if path.suffix == ".safetensors")
     return []
+
+
+_VARIANT = re.compile(r"(?:diffusion_pytorch_)?model\.(\w+?)(?:-\d{5}-of-\d{5})?\.safetensors$")
+
+
+def stored_variant(folder: Path) -> str | None:
+    """The variant of a component's weights (`fp16`), where that is the only one."""
+    named = [_VARIANT.match(file.name) for file in folder.glob("*.safetensors")]
+    found = {match[1] for match in named if match}
+    return found.pop() if len(found) == 1 and not weight_files(folder) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from smpo.components.locations import locate
 from smpo.kinds import ModelFacts
-from smpo.weights import weight_files
+from smpo.maths.known_schedulers import unusable_scheduler
+from smpo.weights import stored_variant, weight_files
 
-__all__ = ["Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "tensors"]
+__all__ = ["Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "tensors", "unusable_schedule"]
 
 _UNET = "model.diffusion_model."
 
@@ -103,7 +104,7 @@ def no_pipeline(folder: Path, spelt: str) -> str | None:
     return f"the folder `{spelt}` holds no diffusers pipeline: there is no model_index.json"
 
 
-def half_pipeline(folder: Path, spelt: str, *, own_vae: bool = True) -> str | None:
+def half_pipeline(folder: Path, spelt: str, *, variant: str | None = None, own_vae: bool = True) -> str | None:
     """Which part of a pipeline's folder lacks weights, configuration or words, in a sentence: a copy may have stopped
     half way. `own_vae=False` where another VAE takes the place of the folder's."""
     index = _json(folder / "model_index.json")
@@ -112,16 +113,31 @@ def half_pipeline(folder: Path, spelt: str, *, own_vae: bool = True) -> str | No
             continue
         if not (folder / part / "config.json").is_file():
             return f"the folder `{spelt}` has no config.json in `{part}/`"
-        if not weight_files(folder / part):
+        if not weight_files(folder / part, variant):
             pickles = any((folder / part).glob("*.bin"))
             advice = "; pickles (.bin) aren't opened: save it again with `safe_serialization=True`"
             told = f"the folder `{spelt}` has no weights of its {part}: there is no .safetensors in `{part}/`"
+            if other := stored_variant(folder / part):
+                return f"the folder `{spelt}` has only {other} weights of its {part}: `model.variant: {other}`"
             return told + advice * pickles
     for part in ("tokenizer", "tokenizer_2"):
         words = [folder / part / name for name in ("tokenizer.json", "vocab.json")]
         if _named(index, part) and not any(file.is_file() for file in words):
             return f"the folder `{spelt}` has neither tokenizer.json nor vocab.json in `{part}/`: its words are missing"
     return None
+
+
+def unusable_schedule(folder: Path, *, prediction: str | None, zero_terminal_snr: bool | None) -> str | None:
+    """Why nothing can be trained with a folder's scheduler under these settings of the spec, in a sentence."""
+    config = dict(_json(folder / "scheduler" / "scheduler_config.json"))
+    named = _json(folder / "model_index.json").get("scheduler")  # decides which class is loaded
+    given = {
+        "_class_name": named[-1] if isinstance(named, list) and named else None,
+        "prediction_type": prediction,
+        "rescale_betas_zero_snr": zero_terminal_snr,
+    }
+    config |= {name: value for name, value in given.items() if value is not None}
+    return unusable_scheduler(config)
 
 
 def _named(index: Mapping[str, Any], part: str) -> bool:
@@ -143,7 +159,8 @@ def _own_side(folder: Path) -> int | None:
     """The resolution for which the UNet was made, in pixels."""
     vae = _json(folder / "vae" / "config.json")
     size = _json(folder / "unet" / "config.json").get("sample_size")
-    return size * 2 ** (len(vae["block_out_channels"]) - 1) if isinstance(size, int) and vae else None
+    side = size[0] if isinstance(size, list) and size else size
+    return side * 2 ** (len(vae["block_out_channels"]) - 1) if isinstance(side, int) and vae else None
 
 
 def _step(folder: Path) -> int | None:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.components.locations import is_file, locate, missing
-from smpo.components.model_facts import file_facts, folder_facts, half_pipeline, no_pipeline, tensors
+from smpo.components.model_facts import file_facts, folder_facts, half_pipeline, no_pipeline, tensors, unusable_schedule
 from smpo.errors import SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
@@ -135,8 +135,16 @@ class StableDiffusion(Model):
                 None,
             )
             or no_pipeline(folder, self.weights)
-            or half_pipeline(folder, self.weights, own_vae=self.vae is None)
+            or half_pipeline(folder, self.weights, variant=self.variant, own_vae=self.vae is None)
+            or unusable_schedule(folder, prediction=self.prediction, zero_terminal_snr=self.zero_terminal_snr)
+            or self._no_size(folder)
         )
+
+    def _no_size(self, folder: Path) -> str | None:
+        unet = folder / "unet" / "config.json"
+        if self.resolution is None and unet.is_file() and folder_facts(folder, self.weights).resolution is None:
+            return f"the UNet of `{self.weights}` states no size (sample_size): `model.resolution` is needed"
+        return None
 
     def read(self) -> Mapping[str, Sequence[str]]:
         """Repositories hold the same weights several times: in other precisions, for other libraries, in one file."""

@@ -84,10 +84,11 @@ def adapter_off(unet: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def save_adapter(pipeline: Any, unet: Any, folder: Path) -> None:
+def save_adapter(pipeline: Any, unet: Any, folder: Path, *, side: int) -> None:
     """Write `pytorch_lora_weights.safetensors` and, for ComfyUI and A1111, `kohya/lora.safetensors`.
 
-    There is no twin of a DoRA: readers disagree on the shape of its magnitudes.
+    `side`: of the training's pictures, in pixels. There is no twin of a DoRA: readers disagree on the shape of its
+    magnitudes.
     """
     from peft import get_peft_model_state_dict
 
@@ -105,7 +106,7 @@ def save_adapter(pipeline: Any, unet: Any, folder: Path) -> None:
             alpha=config.lora_alpha,
             unet=unet,
             scheduler=pipeline.scheduler,
-            side=unet.config.sample_size * pipeline.vae_scale_factor,
+            side=side,
         )
 
 

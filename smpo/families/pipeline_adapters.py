@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from smpo.errors import RunError
+from smpo.families.finite import require_finite
 from smpo.imaging import Placed
 from smpo.kinds import Conditioning, Placement
 
@@ -130,13 +131,15 @@ class PipelineAdapter:
         return LatentScale(float(self.pipeline.vae.config.scaling_factor))
 
     def pictures(self, latents: Tensor) -> list[Any]:
-        """PIL images from what the UNet sees, `[N, C, H, W]`, decoded as the pipeline would."""
+        """PIL images from what the UNet sees, `[N, C, H, W]`, decoded as the pipeline would. Raises `RunError` for
+        numbers that are not finite."""
         vae = self.pipeline.vae
         vae.use_tiling = self.tiled  # never while encoding: latents are kept, however memory was saved
         try:
             decoded = vae.decode(self.latent_scale().undo(latents), return_dict=False)[0]
         finally:
             vae.use_tiling = False
+        require_finite(decoded)
         found: list[Any] = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
         return found
 

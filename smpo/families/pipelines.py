@@ -276,4 +276,7 @@ def _has_variant(folder: Path, variant: str | None) -> bool:
 
 def _own_resolution(pipeline: Any) -> int:
     size = pipeline.unet.config.sample_size
-    return int((size if isinstance(size, int) else size[0]) * pipeline.vae_scale_factor)
+    side = size[0] if isinstance(size, list | tuple) and size else size
+    if not isinstance(side, int):
+        raise RunError("the UNet's configuration states no size (sample_size)", help="set `model.resolution`")
+    return int(side * pipeline.vae_scale_factor)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from smpo.errors import RunError
 from smpo.families.files.atomic_folder import replaced_folder
+from smpo.families.finite import require_finite
 from smpo.kinds import Conditioning, Placement
 from smpo.worlds.plane.network import (
     NULL,
@@ -134,6 +135,7 @@ class PlaneDenoiser:
             guidance=guidance,
             steps=steps,
         )
+        require_finite(points)
         return list(points.reshape(-1, 2).cpu().numpy())
 
     def save(self, folder: Path) -> list[str]:

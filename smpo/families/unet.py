@@ -177,7 +177,7 @@ class UNetDenoiser:
         pipeline = self.stack.pipeline
         with replaced_folder(folder) as fresh:
             if self.networks.shared:
-                save_adapter(pipeline, self.network, fresh)
+                save_adapter(pipeline, self.network, fresh, side=self.stack.resolution)
             else:
                 with quiet():
                     pipeline.save_pretrained(fresh, safe_serialization=True)

@@ -21,6 +21,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from smpo.maths.known_schedulers import unusable_scheduler
+
 Prediction = Literal["epsilon", "v_prediction"]
 Compare = Literal["epsilon", "output"]
 
@@ -97,11 +99,11 @@ class NoiseSchedule:
         """Read a diffusers scheduler config (DDPM, DDIM, PNDM, Euler ...; they share these keys).
 
         Missing keys take DDIMScheduler's defaults. diffusers builds the table in float32, so the two differ
-        by up to 5e-7. Raises ValueError for what has no ᾱ table (flow matching) and for unknown schedules
-        and prediction types.
+        by up to 5e-7. Raises ValueError for schedulers without an ᾱ table that is known (EDM, flow matching), for zero
+        terminal SNR with predicted noise, and for unknown schedules and prediction types.
         """
-        if "flowmatch" in str(config.get("_class_name", "")).lower():
-            raise ValueError("this scheduler is for flow matching and has no ᾱ table; see smpo.maths.flow.")
+        if reason := unusable_scheduler(config):
+            raise ValueError(reason)
         options: dict[str, Any] = {
             "prediction": config.get("prediction_type", "epsilon"),
             "zero_terminal_snr": bool(config.get("rescale_betas_zero_snr", False)),

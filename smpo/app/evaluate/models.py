@@ -20,6 +20,7 @@ from smpo.families.files.adapters import adapter_file, load_adapter
 from smpo.kinds import Denoiser, Model, Runtime, Sampling
 from smpo.registry.resolve import resolve
 from smpo.runs.store import RunFolder, find_runs, is_run
+from smpo.weights import stored_variant
 
 __all__ = ["BASE", "ModelRef", "find_models", "load_model", "model_ref", "sampling_of", "spec_of"]
 
@@ -86,10 +87,10 @@ def load_model(model: Model, one: ModelRef, runtime: Runtime) -> tuple[Denoiser,
     change: dict[str, Any] = {"lora": None} if "lora" in fields else {}
     if one.weights is not None:
         change |= {"weights": one.weights} | {
-            name: None
-            for name in ("revision", "variant", "config", "original_config", "vae", "vae_revision")
-            if name in fields
+            name: None for name in ("revision", "config", "original_config", "vae", "vae_revision") if name in fields
         }
+    if one.weights is not None and "variant" in fields:
+        change["variant"] = stored_variant(Path(one.weights).expanduser() / "unet")
     recipe = model.model_copy(update=change)
     if message := recipe.check():
         raise MachineError(f"{one.name}: {message}")

@@ -71,7 +71,9 @@ def read(picture: Picture) -> Reading:
     image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
     image = image.convert("RGB")
     if image.size != (SIDE, SIDE):
-        image = image.resize((SIDE, SIDE), Image.Resampling.BOX if min(image.size) > SIDE else Image.Resampling.BICUBIC)
+        image = image.resize(
+            (SIDE, SIDE), Image.Resampling.BOX if min(image.size) > SIDE else Image.Resampling.BICUBIC
+        )
     flat = np.asarray(image, dtype=np.float32) / 255.0 - _SHADE  # [SIDE, SIDE, 3], the gradient removed
     rim = np.ones((SIDE, SIDE), dtype=bool)
     rim[_RIM:-_RIM, _RIM:-_RIM] = False

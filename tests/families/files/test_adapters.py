@@ -43,7 +43,7 @@ def trained(request, tmp_path_factory):
     for name, value in pipeline.unet.named_parameters():
         if "lora_B" in name:
             value.data = torch.randn(value.shape, generator=draw)
-    save_adapter(pipeline, pipeline.unet, folder)
+    save_adapter(pipeline, pipeline.unet, folder, side=32)
     peft = folder / "peft"
     peft.mkdir()
     state = get_peft_model_state_dict(pipeline.unet)

@@ -108,8 +108,8 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
     def count(prompts: Sequence[str]) -> list[int]:
         lengths: list[int] = []
         for start in range(0, len(prompts), 1000):
-            some = tokenizer(list(prompts[start : start + 1000]), truncation=False, verbose=False)
-            lengths += [len(ids) for ids in some["input_ids"]]
+            tokens = tokenizer(list(prompts[start : start + 1000]), truncation=False, verbose=False)
+            lengths += [len(ids) for ids in tokens["input_ids"]]
         return lengths
 
     return count, min(int(reads), int(tokenizer.model_max_length))
@@ -118,7 +118,7 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
 def _add_margins(
     spec: ExperimentSpec, runtime: Runtime, found: Audit, book: AuditRows, console: Console, *, score: bool
 ) -> None:
-    """What the spec's reward thinks of the labels, on the pairs that training would use."""
+    """How far the spec's reward agrees with the labels, on the pairs that training would use."""
     from smpo.data.audit import Example, margins_of
 
     if spec.reward is None:
@@ -170,8 +170,8 @@ def _digest(book: AuditRows) -> str:
     import hashlib
 
     digest = hashlib.sha256()
-    for told in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
-        digest.update(f"{told}\n".encode())
+    for item in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
+        digest.update(f"{item}\n".encode())
     return digest.hexdigest()
 
 
@@ -192,23 +192,13 @@ def _record(
         mirror = None
     tracker = TrackerGroup([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
     data = {name: value for name, value in resolved.leaves().items() if name.startswith("data.")}
-    tracker.start(
-        RunInfo(
-            name=spec.name,
-            run_id=folder.name,
-            folder=folder,
-            spec_hash=resolved.identity.spec_hash,
-            params=data,
-            tags={**spec.tags, "smpo.kind": "audit"},
-        )
-    )
+    tags = {**spec.tags, "smpo.kind": "audit"}
+    info = RunInfo(spec.name, folder.name, folder, resolved.identity.spec_hash, params=data, tags=tags)
+    tracker.start(info)
     counts = {f"audit/{one.name}": float(one.count) for one in found.findings}
     counts |= {f"audit/{name}": float(value) for name, value in found.facts.items() if isinstance(value, int)}
     if found.crops is not None:
-        counts |= {
-            "audit/lost_as_square": found.crops.lost_as_square,
-            "audit/lost_in_buckets": found.crops.lost,
-        }
+        counts |= {"audit/lost_as_square": found.crops.lost_as_square, "audit/lost_in_buckets": found.crops.lost}
     if found.margins is not None:
         counts["audit/agreement"] = found.margins.agreement
     if found.noise["error"] is not None:

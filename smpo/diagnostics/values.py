@@ -63,8 +63,7 @@ def _be(wants: list[str]) -> str:
 
 def _as_written(node: Node, wanted: list[tuple[str, Mapping[str, Any]]]) -> str:
     length = next(
-        (ctx["actual_length"] for _, error in wanted if "actual_length" in (ctx := error.get("ctx", {}))),
-        None,
+        (ctx["actual_length"] for _, error in wanted if "actual_length" in (ctx := error.get("ctx", {}))), None
     )
     if length is not None:
         return str(length)

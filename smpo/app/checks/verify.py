@@ -154,7 +154,8 @@ def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
         elif not one.within:
             fault = "the result lies outside the recorded interval"
         elif verdict.exact and differing["policy"]:
-            fault = f"{differing['policy']:,} scores of the policy {by}, though nothing that the lock knows is different here"
+            fault = f"{differing['policy']:,} scores of the policy {by}, "
+            fault += "though nothing that the lock knows is different here"
         elif verdict.exact and differing["base"] and base_is_fresh:
             fault = f"{differing['base']:,} scores of the base {by}"
         if fault:

@@ -12,7 +12,18 @@ from typing import Literal, get_args
 
 from smpo.worlds.shapes.scene import BACKGROUNDS, COLOURS, SHAPES
 
-__all__ = ["COMBOS", "SPLITS", "TEMPLATES", "Combo", "Split", "captions", "combos", "parse", "prompts", "split_of"]
+__all__ = [
+    "COMBOS",
+    "SPLITS",
+    "TEMPLATES",
+    "Combo",
+    "Split",
+    "captions",
+    "combos",
+    "parse",
+    "prompts",
+    "split_of",
+]
 
 Combo = tuple[str, str, str]
 Split = Literal["training", "tuning", "untouched"]

@@ -151,7 +151,10 @@ def _distance(shape: str, x: Floats, y: Floats) -> Floats:
         sector = np.pi / 5
         angle = abs((np.arctan2(x, -y) + sector) % (2 * sector) - sector)
         radius = np.hypot(x, y)
-        inner_x, inner_y = (_STAR_OUTER * _STAR_INNER * np.cos(sector), _STAR_OUTER * _STAR_INNER * np.sin(sector))
+        inner_x, inner_y = (
+            _STAR_OUTER * _STAR_INNER * np.cos(sector),
+            _STAR_OUTER * _STAR_INNER * np.sin(sector),
+        )
         edge = np.hypot(_STAR_OUTER - inner_x, inner_y)
         along, across = radius * np.cos(angle) - _STAR_OUTER, radius * np.sin(angle)
         return np.asarray((along * inner_y + across * (_STAR_OUTER - inner_x)) / edge, dtype=np.float32)

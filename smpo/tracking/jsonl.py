@@ -1,9 +1,9 @@
-"""The log in the run folder: the truth about a run, which everything else mirrors.
+"""The log in the run folder, which trackers mirror.
 
 Two files. `metrics.jsonl` has one flat line per report (`{"step": 3, "time": 1760000000.125, "loss": 0.69}`),
 ready for `pandas.read_json(..., lines=True)`. `events.jsonl` has the rest: the start, settings, pictures,
-artefacts, the end. Every line is written at once, so a killed process loses nothing that was reported; what a full disk
-refuses waits in memory and is written before anything else when there is room.
+artefacts, the end. Every line is written at once, so a killed process loses no report; lines that a full disk
+refuses wait in memory and are written first when there is room.
 
 A resumed run repeats the steps after its checkpoint. Their earlier lines move to `metrics.rewound.jsonl`
 before training goes on, so `metrics.jsonl` has each step once: no fork, no gap, and nothing destroyed.
@@ -74,7 +74,8 @@ class JsonlTracker:
     def start(self, info: RunInfo) -> None:
         try:
             self._start(info)
-            self._raise_refused()
+            if self._refused:
+                raise OSError(self._refused)
         except OSError as error:
             raise NoRecord(
                 f"the log can't be begun in {self._folder}: {error.strerror or error}",
@@ -86,14 +87,16 @@ class JsonlTracker:
         for name in (METRICS, EVENTS):
             _mend(self._folder / name)
         before = read_events(self._folder)
-        self._clock.not_before(max(map(_time, before), default=0.0))
+        times = (event["time"] for event in before if isinstance(event.get("time"), (int, float)))
+        self._clock.not_before(max(filter(math.isfinite, times), default=0.0))
         earlier = next((event for event in before if event["event"] == "start"), {})
         if info.resumed:
             # Recorded before it is done: a crash in between repeats it, which is harmless. From `head` mirrors compute
             # how much of what they have read is unchanged.
             head = _split(self._folder / METRICS, info.step, info.logged)[2]
             self._event("rewind", step=info.step, head=head)
-            self._raise_refused()
+            if self._refused:
+                raise OSError(self._refused)
             rewind(self._folder, info.step, info.logged)
             if info.unwritten:
                 self._catch_up(info.unwritten)
@@ -184,10 +187,6 @@ class JsonlTracker:
                 else "the log is whole again"
             )
         self._refused = refused
-
-    def _raise_refused(self) -> None:
-        if self._refused:
-            raise OSError(self._refused)
 
     def _short(self, path: Path) -> str:
         path = path.absolute()
@@ -287,12 +286,6 @@ def _mend(path: Path) -> None:
     if path.exists():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _time(event: Mapping[str, Any]) -> float:
-    """When it was written; a log that was tampered with may say anything."""
-    moment = event.get("time")
-    return float(moment) if isinstance(moment, (int, float)) and math.isfinite(moment) else 0.0
 
 
 def _encoded(value: float) -> float | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,10 @@ def audit_data(
     console.phase("looking")
     found = audit(book, _expected(spec, tokens, longest), console.progress)
     _add_margins(spec, runtime, found, book, console, score=score)
-    digest = _digest(book)
+    sha256 = hashlib.sha256()
+    for item in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
+        sha256.update(f"{item}\n".encode())
+    digest = sha256.hexdigest()
     folder = folder or Path(spec.runtime.runs) / spec.name / f"audit-{digest[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     page_file, data_file = folder / "audit.html", folder / "audit.json"
@@ -73,16 +77,15 @@ def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) 
     from smpo.data.stream.buckets import bucket_sizes
 
     side, chosen = spec.model.facts().resolution, spec.data.bucketed
-    usual = AspectBuckets()
-    sizes = [] if side is None else spec.data.sizes(side) if chosen else bucket_sizes(side, usual.aspect, usual.step)
-    return Expected(side, tokens, longest, _held_out(spec), sizes, chosen)
-
-
-def _held_out(spec: ExperimentSpec) -> dict[str, Sequence[str]]:
-    if spec.evaluate is None or spec.evaluate.prompts.check() is not None:
-        return {}
-    prompts = spec.evaluate.prompts
-    return {prompts.use: [prompt.text for prompt in prompts.load()]}
+    default = AspectBuckets()
+    sizes: Sequence[tuple[int, int]] = []
+    if side is not None:
+        sizes = spec.data.sizes(side) if chosen else bucket_sizes(side, default.aspect, default.step)
+    held_out: dict[str, Sequence[str]] = {}
+    if spec.evaluate is not None and spec.evaluate.prompts.check() is None:
+        prompts = spec.evaluate.prompts
+        held_out = {prompts.use: [prompt.text for prompt in prompts.load()]}
+    return Expected(side, tokens, longest, held_out, sizes, chosen)
 
 
 def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
@@ -124,8 +127,11 @@ def _add_margins(
     if spec.reward is None:
         found.notes.append("the spec names no reward, so labels weren't compared with one")
         return
+    data = spec.data
+    if isinstance(data, VoteData):  # defects are findings here, not a reason to stop
+        data = data.model_copy(update={"max_broken": 1.0})
     try:
-        table = _table(spec, runtime)
+        table = data.load(runtime)
         scores = _scores(spec, runtime, table, console, score=score)
     except SmpoError as error:
         found.notes.append(f"labels weren't compared with the reward: {error.message}")
@@ -144,13 +150,6 @@ def _add_margins(
         found.disputed.append(Example(f"pair {pair.id}", pair.prompt, (pair.winner, pair.loser), note, True))
 
 
-def _table(spec: ExperimentSpec, runtime: Runtime) -> PairTable:
-    data = spec.data
-    if isinstance(data, VoteData):  # defects are findings here, not a reason to stop
-        data = data.model_copy(update={"max_broken": 1.0})
-    return data.load(runtime)
-
-
 def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool) -> Any:
     """Winner's and loser's scores and their range; None when some are missing and none may be computed."""
     from smpo.data.cache.cache_facts import load_facts
@@ -164,15 +163,6 @@ def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: C
     from smpo.app.build.scores import ensure_scores
 
     return ensure_scores(spec.reward, table, runtime, console.progress)[1:]
-
-
-def _digest(book: AuditRows) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for item in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
-        digest.update(f"{item}\n".encode())
-    return digest.hexdigest()
 
 
 def _record(

@@ -108,11 +108,11 @@ class Locator:
 
     def _settings(self, model: type[BaseModel], path: Path) -> Iterator[str]:
         for name, info in model.model_fields.items():
-            here = (*path, name)
-            yield ".".join(map(str, here))
-            inner = self._close(info.annotation, here)
+            inner_path = (*path, name)
+            yield ".".join(map(str, inner_path))
+            inner = self._close(info.annotation, inner_path)
             if _is_model(inner):
-                yield from self._settings(inner, here)
+                yield from self._settings(inner, inner_path)
 
     def _annotation(self, path: Path) -> Any:
         annotation: Any = self.model

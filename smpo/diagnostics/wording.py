@@ -35,8 +35,8 @@ def word(errors: Sequence[Mapping[str, Any]], locator: Locator, *, also: Iterabl
         kind = str(error["type"])
         if kind == "extra_forbidden":
             problem = _unknown_key(place, locator, also)
-            told = problem.help in [one.help for one in problems]
-            problems.append(replace(problem, help=None) if told else problem)
+            repeated = problem.help in [one.help for one in problems]
+            problems.append(replace(problem, help=None) if repeated else problem)
         elif kind == "missing":
             problems.append(_missing(place, locator))
         elif isinstance(raised := error.get("ctx", {}).get("error"), SpecError | SpecErrors):
@@ -109,9 +109,9 @@ def _meant(name: str, place: Place, locator: Locator, known: list[str]) -> str:
     word, colon, value = name.partition(":")
     if colon and word in known:
         return f"write `{word}: {value}`, with a space" if value else "a space is missing after the colon"
-    here = dotted(place.owner_path)
-    if told := _translated(name, here, locator):
-        return told
+    section = dotted(place.owner_path)
+    if translated := _translated(name, section, locator):
+        return translated
     others = [one for one in locator.siblings(place.owner_path) if name in one.model_fields and name != "use"]
     if others and not nearest(name, known):
         kind = getattr(others[0], "kind", "")
@@ -119,20 +119,20 @@ def _meant(name: str, place: Place, locator: Locator, known: list[str]) -> str:
         if len(names) > 3:
             return f"it is a setting of `{names[0]}`, `{names[1]}` and {len(names) - 2} others"
         return f"it is a setting of {kind} {listed(names, last='and')}"
-    elsewhere = [path for path in settings if path.split(".")[-1] == name and path != f"{here}.{name}"]
+    elsewhere = [path for path in settings if path.split(".")[-1] == name and path != f"{section}.{name}"]
     return f"did you mean {listed(elsewhere)}?" if 0 < len(elsewhere) <= 4 else ""
 
 
-def _translated(name: str, here: str, locator: Locator) -> str:
-    """What a word of other frameworks is called here, if the model knows it; of a setting that was removed, why."""
+def _translated(name: str, section: str, locator: Locator) -> str:
+    """The setting that a word of other frameworks means, if the model knows it; the reason, of a removed setting."""
     words: Mapping[str, str] = getattr(locator.model, "also_called", {})
-    meant = words.get(f"{here}.{name}") or words.get(name.lower().replace("-", "_"))
-    if meant is None or meant == (f"{here}.{name}" if here else name):
+    meant = words.get(f"{section}.{name}") or words.get(name.lower().replace("-", "_"))
+    if meant is None or meant == (f"{section}.{name}" if section else name):
         return ""
     if " " in meant:
         return meant
-    section, _, last = meant.rpartition(".")
-    return f"did you mean `{last if section == here else meant}`?"
+    parent, _, last = meant.rpartition(".")
+    return f"did you mean `{last if parent == section else meant}`?"
 
 
 def _rule(error: SpecError, place: Place, locator: Locator) -> Problem:

@@ -56,8 +56,8 @@ def audit_data(
         book = audit_rows_of_table(spec.data.load(runtime))
     tokens, longest = _tokenizer(spec)
     console.phase("looking")
-    found = audit(book, _expected(spec, tokens, longest), console.progress)
-    _add_margins(spec, runtime, found, book, console, score=score)
+    report = audit(book, _expected(spec, tokens, longest), console.progress)
+    _add_margins(spec, runtime, report, book, console, score=score)
     sha256 = hashlib.sha256()
     for item in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
         sha256.update(f"{item}\n".encode())
@@ -65,10 +65,10 @@ def audit_data(
     folder = folder or Path(spec.runtime.runs) / spec.name / f"audit-{digest[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     page_file, data_file = folder / "audit.html", folder / "audit.json"
-    data_file.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page_file.write_text(page(spec.name, found, book.picture), encoding="utf-8")
-    _record(resolved, folder, digest, found, [page_file, data_file], console)
-    return Audited(found, folder, page_file, data_file)
+    data_file.write_text(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page_file.write_text(page(spec.name, report, book.picture), encoding="utf-8")
+    _record(resolved, folder, digest, report, [page_file, data_file], console)
+    return Audited(report, folder, page_file, data_file)
 
 
 def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) -> Expected:
@@ -119,13 +119,13 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
 
 
 def _add_margins(
-    spec: ExperimentSpec, runtime: Runtime, found: Audit, book: AuditRows, console: Console, *, score: bool
+    spec: ExperimentSpec, runtime: Runtime, report: Audit, book: AuditRows, console: Console, *, score: bool
 ) -> None:
     """How far the spec's reward agrees with the labels, on the pairs that training would use."""
     from smpo.data.audit import Example, margins_of
 
     if spec.reward is None:
-        found.notes.append("the spec names no reward, so labels weren't compared with one")
+        report.notes.append("the spec names no reward, so labels weren't compared with one")
         return
     data = spec.data
     if isinstance(data, VoteData):  # defects are findings here, not a reason to stop
@@ -134,20 +134,20 @@ def _add_margins(
         table = data.load(runtime)
         scores = _scores(spec, runtime, table, console, score=score)
     except SmpoError as error:
-        found.notes.append(f"labels weren't compared with the reward: {error.message}")
+        report.notes.append(f"labels weren't compared with the reward: {error.message}")
         return
     if scores is None:
-        found.notes.append("labels weren't compared with the reward: its scores aren't cached (`smpo score`)")
+        report.notes.append("labels weren't compared with the reward: its scores aren't cached (`smpo score`)")
         return
     winner, loser, stats = scores
-    found.margins = margins_of(spec.reward.use, table, winner, loser, stats)
-    if found.margins is None:
-        found.notes.append("every pair is a tie: there is no label to compare with the reward")
+    report.margins = margins_of(spec.reward.use, table, winner, loser, stats)
+    if report.margins is None:
+        report.notes.append("every pair is a tie: there is no label to compare with the reward")
         return
-    for row in found.margins.against:
+    for row in report.margins.against:
         pair = table[row]
         note = f"scores {float(winner[row]):.4g} and {float(loser[row]):.4g}, share {pair.share:.2f} of {pair.votes}"
-        found.disputed.append(Example(f"pair {pair.id}", pair.prompt, (pair.winner, pair.loser), note, True))
+        report.disputed.append(Example(f"pair {pair.id}", pair.prompt, (pair.winner, pair.loser), note, True))
 
 
 def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool) -> Any:
@@ -166,7 +166,7 @@ def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: C
 
 
 def _record(
-    resolved: Resolved[ExperimentSpec], folder: Path, digest: str, found: Audit, files: Sequence[Path],
+    resolved: Resolved[ExperimentSpec], folder: Path, digest: str, report: Audit, files: Sequence[Path],
     console: Console,
 ) -> None:  # fmt: skip
     """Counts as metrics, page and data as artefacts, in a run that is tagged as an audit."""
@@ -185,16 +185,16 @@ def _record(
     tags = {**spec.tags, "smpo.kind": "audit"}
     info = RunInfo(spec.name, folder.name, folder, resolved.identity.spec_hash, params=data, tags=tags)
     tracker.start(info)
-    counts = {f"audit/{one.name}": float(one.count) for one in found.findings}
-    counts |= {f"audit/{name}": float(value) for name, value in found.facts.items() if isinstance(value, int)}
-    if found.crops is not None:
-        counts |= {"audit/lost_as_square": found.crops.lost_as_square, "audit/lost_in_buckets": found.crops.lost}
-    if found.margins is not None:
-        counts["audit/agreement"] = found.margins.agreement
-    if found.noise["error"] is not None:
-        counts["audit/vote_error"] = found.noise["error"]
+    counts = {f"audit/{one.name}": float(one.count) for one in report.findings}
+    counts |= {f"audit/{name}": float(value) for name, value in report.facts.items() if isinstance(value, int)}
+    if report.crops is not None:
+        counts |= {"audit/lost_as_square": report.crops.lost_as_square, "audit/lost_in_buckets": report.crops.lost}
+    if report.margins is not None:
+        counts["audit/agreement"] = report.margins.agreement
+    if report.noise["error"] is not None:
+        counts["audit/vote_error"] = report.noise["error"]
     tracker.metrics(counts, 0)
-    tracker.dataset(spec.data.use, digest, found.facts)
+    tracker.dataset(spec.data.use, digest, report.facts)
     for file in files:
         tracker.artefact(file)
     tracker.finish("done")

@@ -189,13 +189,12 @@ def _draw(
         for model, ref in (("base", model_ref(None)), ("policy", model_ref(run))):
             denoiser, _ = load_model(spec.model, ref, runtime)
             device = device_name(denoiser.device)
-            if model == "policy":
-                denoiser = prompted(denoiser, spec.objective.sampling())
+            sampler = denoiser if model == "base" else prompted(denoiser, spec.objective.sampling())
             cache = BaseCache(Path(scratch), model)
-            found = score_model(model, denoiser, prompts, scorers, settings=settings, cache=cache, progress=progress)
+            found = score_model(model, sampler, prompts, scorers, settings=settings, cache=cache, progress=progress)
             for name in names:
                 scores[name][model] = found[name].tolist()
-            del denoiser
+            del denoiser, sampler
             gc.collect()
     keys = {name: scorer.key for name, scorer in scorers.items()}
     return Table(prompts, wanted.images, wanted.seed, scores, keys), device

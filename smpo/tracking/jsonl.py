@@ -33,6 +33,8 @@ METRICS, EVENTS, REWOUND = "metrics.jsonl", "events.jsonl", "metrics.rewound.jso
 _RESERVED = ("step", "time")
 _MOST = 64 << 20
 """Bytes that wait in memory for a full disk: about 100,000 reports."""
+_OURS = re.compile(rb'\{"step": (\d+), "time": [0-9.]+, "')
+"""How a line begins that `JsonlTracker` has written."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +230,7 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
     head = end = 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         end += len(raw)
-        point = as_point(_parsed(raw))
-        reported = None if point is None else point.step
+        reported = _step(raw)
         # What was reported earlier and is beyond all the same had waited for a full disk.
         beyond = logged is not None and end > logged and (reported is None or reported >= step)
         if beyond or (reported is not None and reported > step):
@@ -238,6 +239,14 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
             kept.append(raw)
             head += len(raw) if not dropped else 0
     return kept, dropped, head
+
+
+def _step(raw: bytes) -> int | None:
+    """The step of a line; None where it isn't a report. Lines of this tracker aren't parsed: logs may be long."""
+    if (match := _OURS.match(raw)) is not None and raw.endswith(b"}\n"):
+        return int(match[1])
+    point = as_point(_parsed(raw))
+    return None if point is None else point.step
 
 
 class Tail:

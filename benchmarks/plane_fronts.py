@@ -150,7 +150,7 @@ def summary(store: dict[str, Any], distances: tuple[float, ...] = (0.01, 0.02, 0
     import numpy as np
     from scipy import special
 
-    from smpo.worlds.plane.world import optimum
+    from tools.plane_world import optimum
 
     def best(kl: float) -> float:
         prices = np.geomspace(0.05, 50, 400)
@@ -181,7 +181,7 @@ def figure(store: dict[str, Any], file: Path) -> None:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from smpo.worlds.plane.world import optimum
+    from tools.plane_world import optimum
 
     colours = dict(zip(METHODS, ("#1f4e79", "#2a9d8f", "#a3262a", "#d07a28"), strict=True))
     scale, wide, tall, left, top = 2, 460, 340, 64, 70

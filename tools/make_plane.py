@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from smpo.worlds.plane.annotators import Votes, collect_votes
 from smpo.worlds.plane.network import (
     NULL,
     PlaneNet,
@@ -25,8 +24,8 @@ from smpo.worlds.plane.network import (
     start_noise,
     write_network,
 )
-from smpo.worlds.plane.pairs import write_pairs
-from smpo.worlds.plane.world import CONDITIONS, DATA, Floats, Ints, off_axis, radius, sample_data
+from smpo.worlds.plane.world import CONDITIONS, Floats, Ints, off_axis, radius
+from tools.plane_world import DATA, Votes, collect_votes, sample_data, write_pairs
 
 __all__ = ["base_accuracy", "draw_pairs", "pretrain"]
 

@@ -31,11 +31,11 @@ def show_verdict(verdict: Verdict) -> None:
         print_line("the files are as they were written")
 
 
-def show_repetition(found: Repetition) -> None:
-    curves = found.curves
+def show_repetition(repetition: Repetition) -> None:
+    curves = repetition.curves
     print_line("")
-    print_line(f"repeats    {found.before.path}")
-    for line in found.different:
+    print_line(f"repeats    {repetition.before.path}")
+    for line in repetition.different:
         print_line(f"different  {line}")
     if curves.differing:
         print_line(
@@ -44,19 +44,19 @@ def show_repetition(found: Repetition) -> None:
         )
     else:
         print_line(f"training   {curves.updates} updates, {curves.values:,} values: the same, bit for bit")
-    if found.weights is not None:
-        print_line(f"weights    {'the same, bit for bit' if found.weights else 'not the same'}")
-    for one in found.judged:
+    if repetition.weights is not None:
+        print_line(f"weights    {'the same, bit for bit' if repetition.weights else 'not the same'}")
+    for one in repetition.judged:
         print_line(f"{one.judge:10} {_in_words(one)}")
-    if not found.judged:
-        state = found.before.summary()
+    if not repetition.judged:
+        state = repetition.before.summary()
         reason = "has no evaluation" if state == "done" else f"is {state}, so it has no result"
-        close = "the same but for rounding" if found.within else "NOT REPEATED: training is another"
-        same = "the same, bit for bit" if found.exact else close
+        close = "the same but for rounding" if repetition.within else "NOT REPEATED: training is another"
+        same = "the same, bit for bit" if repetition.exact else close
         print_line(f"{same}, as far as it goes: the earlier run {reason} to compare")
-    elif found.exact:
+    elif repetition.exact:
         print_line("repeated, bit for bit")
-    elif found.within:
+    elif repetition.within:
         print_line("repeated within the recorded intervals")
     else:
         print_line("NOT REPEATED: a result lies outside the recorded interval")

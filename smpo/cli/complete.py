@@ -1,10 +1,11 @@
 """Shell completion: spec names and files, names in the registry, runs, and the paths that `--set` takes.
 
-Called at each press of the tab key, so nothing here may load torch or fail: what can't be read is left out.
+Called at each press of the tab key, so nothing here may load torch or fail: unreadable files are left out.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,18 +28,16 @@ def spec_files(incomplete: str) -> Choices:
     """YAML files and folders whose path begins like this."""
     typed = Path(incomplete)
     folder, start = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
-    found: Choices = []
-    try:
+    choices: Choices = []
+    with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
             if not path.name.startswith(start) or path.name.startswith("."):
                 continue
             if path.suffix in {".yaml", ".yml"}:
-                found.append((str(path), ""))
+                choices.append((str(path), ""))
             elif path.is_dir() and start:
-                found.append((f"{path}/", ""))
-    except OSError:
-        return []
-    return found
+                choices.append((f"{path}/", ""))
+    return choices
 
 
 def names(incomplete: str) -> Choices:
@@ -53,12 +52,12 @@ def kinds(incomplete: str) -> Choices:
 
 def run_ids(incomplete: str) -> Choices:
     """Runs below `runs`, by `<hash>-<attempt>`, and run folders."""
+    from smpo.cli.output import relative
     from smpo.runs.store import find_runs
 
-    found = find_runs(Path("runs"))
-    by_id = [(run.id, run.name) for run in found if run.id.startswith(incomplete)]
-    folders = [(str(folder), "") for run in found if (folder := _here(run.path)).startswith(incomplete)]
-    return [*by_id, *(folders if incomplete else [])]
+    runs = find_runs(Path("runs"))
+    folders = [(relative(run.path), "") for run in runs] if incomplete else []
+    return [choice for choice in [*((run.id, run.name) for run in runs), *folders] if choice[0].startswith(incomplete)]
 
 
 def specs_or_runs(incomplete: str) -> Choices:
@@ -66,19 +65,17 @@ def specs_or_runs(incomplete: str) -> Choices:
 
 
 def set_paths(context: typer.Context, incomplete: str) -> Choices:
-    """`train.lr=`, and after the sign of equality what may stand there."""
+    """`train.lr=`, and after the sign of equality the names that a slot takes."""
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.slots import find_slots
+
     path, sign, typed = incomplete.partition("=")
+    kinds = {slot.name: slot.kind.kind for slot in find_slots(ExperimentSpec)}
     if sign:
-        return [(f"{path}={value}", text) for value, text in _values(path) if value.startswith(typed)]
-    word = context.params.get("spec")
-    return [(f"{name}=", text) for name, text in _paths(word) if name.startswith(path)]
-
-
-def _here(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        choices = [(name, text) for kind, name, text in _everything() if kind == kinds.get(path)]
+        return [(f"{path}={name}", text) for name, text in choices if name.startswith(typed)]
+    settings = {name: f"names a {kind}" for name, kind in kinds.items()} | _settings(context.params.get("spec"))
+    return [(f"{name}=", text) for name, text in sorted(settings.items()) if name.startswith(path)]
 
 
 def _everything() -> Iterator[tuple[str, str, str]]:
@@ -86,50 +83,26 @@ def _everything() -> Iterator[tuple[str, str, str]]:
     from smpo.registry.resolve import catalogue
 
     have, _ = catalogue()
-    found = {
-        (component.kind, str(component.model_fields["use"].default)): summary_of(component)
-        for component in have.registry
-    }
-    found |= {(card.kind, card.name): card.summary for card in have.cards.sound()}
-    yield from ((kind, name, text) for (kind, name), text in sorted(found.items()))
+    names = {(part.kind, str(part.model_fields["use"].default)): summary_of(part) for part in have.registry}
+    names |= {(card.kind, card.name): card.summary for card in have.cards.sound()}
+    yield from ((kind, name, text) for (kind, name), text in sorted(names.items()))
 
 
-def _paths(word: object) -> Iterator[tuple[str, str]]:
-    """The leaves of the spec that was named, and its slots; without a sound spec, those of the skeleton alone."""
+def _settings(spec: object) -> dict[str, str]:
+    """The settings of a spec with their values, and those of the skeleton with their descriptions."""
+    from smpo.cli.output import resolve_spec
     from smpo.errors import SmpoError
-    from smpo.experiment import ExperimentSpec
-    from smpo.registry.slots import find_slots
-
-    slots = find_slots(ExperimentSpec)
-    found = {slot.name: f"names a {slot.kind.kind}" for slot in slots}
-    if isinstance(word, str):
-        from smpo.cli.output import resolve_spec
-
-        try:  # `uses:` would run code, which a press of the tab key must not
-            leaves = resolve_spec(word, []).leaves()
-        except (SmpoError, OSError):
-            leaves = {}
-        found |= {path: f"now {value}" for path, value in leaves.items() if not path.endswith(".use")}
-    for section in ("train", "evaluate", "runtime"):
-        fields = _fields(section)
-        found |= {f"{section}.{name}": text for name, text in fields.items() if f"{section}.{name}" not in found}
-    yield from sorted(found.items())
-
-
-def _fields(section: str) -> dict[str, str]:
     from smpo.experiment import ExperimentSpec
     from smpo.registry.slots import model_of
 
-    model, _ = model_of(ExperimentSpec.model_fields[section].annotation)
-    assert model is not None
-    return {name: info.description or "" for name, info in model.model_fields.items()}
-
-
-def _values(path: str) -> Iterator[tuple[str, str]]:
-    """Names for a slot."""
-    from smpo.experiment import ExperimentSpec
-    from smpo.registry.slots import find_slots
-
-    for slot in find_slots(ExperimentSpec):
-        if slot.name == path:
-            yield from ((name, text) for kind, name, text in _everything() if kind == slot.kind.kind)
+    values: dict[str, object] = {}
+    if isinstance(spec, str):
+        with contextlib.suppress(SmpoError, OSError):
+            values = resolve_spec(spec).leaves()
+    settings = {path: f"now {value}" for path, value in values.items() if not path.endswith(".use")}
+    for section in ("train", "evaluate", "runtime"):
+        model, _ = model_of(ExperimentSpec.model_fields[section].annotation)
+        assert model is not None
+        for name, info in model.model_fields.items():
+            settings.setdefault(f"{section}.{name}", info.description or "")
+    return settings

@@ -1,4 +1,4 @@
-"""Between smpo and the shell: streams that are closed, full or speak no Unicode, and how a command ends.
+"""Between smpo and the shell: standard streams that are closed, full or without Unicode, and exit codes.
 
 Imports nothing heavy: every command passes here, `--help` too.
 """
@@ -11,9 +11,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-__all__ = ["TRACEBACK", "open_streams", "quiet_libraries", "run_with_exit_code"]
+__all__ = ["TRACEBACK", "ignore_broken_pipe", "open_streams", "quiet_libraries", "run_with_exit_code"]
 
 TRACEBACK = "SMPO_TRACEBACK"
 """Environment variable: set it to see where an error of the system came from."""
@@ -34,8 +35,8 @@ _DATABASE = (
 def open_streams() -> None:
     """Make standard streams that anything can be written to.
 
-    A closed one becomes the null device at its own number: the next file that is opened would get that number, and
-    whatever a library prints would end up in it. One that can't show a character shows `?` instead of failing.
+    A closed stream becomes the null device at its own number: the next file that is opened would get that number, and
+    output of libraries would end up in it. A stream that can't show a character shows `?` instead of failing.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -47,6 +48,63 @@ def open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced streams, as in tests
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def ignore_broken_pipe() -> Iterator[None]:
+    """Inside the block, writing to standard output and standard error never fails.
+
+    A command that only prints may end when its output can't be written. Training must go on: its results are in the
+    run's folder. The first write that fails makes the stream a null device for good.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stderr = _SafeStream(sys.stderr, None)
+    sys.stdout = _SafeStream(sys.stdout, sys.stderr)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _SafeStream:
+    """A text stream whose `write` never fails. After the first failure of the real stream it writes one line to
+    `other`."""
+
+    def __init__(self, stream: Any, other: Any) -> None:
+        self._stream, self._other = stream, other
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError) as error:
+            self._mute(error)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._mute(error)
+
+    def _mute(self, error: OSError | ValueError) -> None:
+        """Everything from now on, and what waits in the stream's buffer, goes nowhere."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        # A closed pipe is no error (`| head`); other failures are reported on the other stream.
+        if self._other is not None and getattr(error, "errno", errno.EPIPE) != errno.EPIPE:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._other.write(f"warning: standard output can't be written ({reason}); the work goes on\n")
 
 
 def quiet_libraries() -> None:
@@ -63,8 +121,8 @@ def quiet_libraries() -> None:
 def run_with_exit_code(command: Callable[[], object]) -> None:
     """Run a command, and end the process as it should end.
 
-    What smpo raises on purpose is worded. So is what the system refuses: a full disk, a missing right, a file in the
-    way. Anything else is a bug and keeps its traceback.
+    Errors of smpo are printed in words, and so are those of the system: a full disk, a missing right, a file in the
+    way. Any other error is a bug and keeps its traceback.
     """
     from smpo.errors import SmpoError
 
@@ -84,30 +142,39 @@ def run_with_exit_code(command: Callable[[], object]) -> None:
         _leave(code)
     except BrokenPipeError:  # `smpo ... | head`: the reader has seen enough
         _leave(0)
-    except OSError as error:
-        if os.environ.get(TRACEBACK):
-            raise
-        _say(f"error: {_worded(error)}\nhelp: {_advice(error)}\n")
-        _leave(1)
-    except UnicodeEncodeError as error:
-        _say(
-            f"error: {error.object[error.start : error.end]!a} can't be written: the locale is {error.encoding}\n"
-            "help: a UTF-8 locale can: `export LC_ALL=C.UTF-8`, or PYTHONUTF8=1\n"
-        )
-        _leave(1)
     except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, for any device
-            _say(f"error: out of memory\nhelp: {_MEMORY}\n")
-            _leave(1)
-        # By its name: a database is opened by few commands, and this module by all.
-        if not type(error).__module__.startswith("sqlite3") or os.environ.get(TRACEBACK):
+        message, help = _explained(error)
+        if not message:
             raise
-        _say(f"error: a database could not be used: {error}\nhelp: {_DATABASE}\n")
+        _say(f"error: {message}\nhelp: {help}\n")
         _leave(1)
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    """The message and advice for an error of the system; empty for a bug, and where a traceback is wanted."""
+    if isinstance(error, UnicodeEncodeError):
+        text = f"{error.object[error.start : error.end]!a}"
+        message = f"{text} can't be written: the locale is {error.encoding}"
+        return message, "a UTF-8 locale can: `export LC_ALL=C.UTF-8`, or PYTHONUTF8=1"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, for any device
+        return "out of memory", _MEMORY
+    if os.environ.get(TRACEBACK):
+        return "", ""
+    if isinstance(error, OSError):
+        names = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+        where = " → ".join(_text(name) for name in names) or "the system refused"
+        advice = f"{TRACEBACK}=1 shows where this came from"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = f"make room there; what was finished is kept, and a run goes on with `--resume`; {advice}"
+        return f"{where}: {error.strerror or str(error) or type(error).__name__}", advice
+    # By its name: a database is opened by few commands, and this module by all.
+    if type(error).__module__.startswith("sqlite3"):
+        return f"a database could not be used: {error}", _DATABASE
+    return "", ""
 
 
 def _exit_code(command: Callable[[], object]) -> int:
-    """What Typer ends with: it leaves by `SystemExit`, and takes every interrupt for a person's."""
+    """The exit code of Typer, which ends by `SystemExit`. Raises `Terminated` where Typer took it for an interrupt."""
     from smpo.errors import Terminated
 
     try:
@@ -120,21 +187,6 @@ def _exit_code(command: Callable[[], object]) -> int:
             cause = cause.__cause__ or cause.__context__
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
-
-
-def _worded(error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    files = [os.fspath(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    if files:
-        return f"{' → '.join(_text(name) for name in files)}: {reason}"
-    return f"the system refused: {reason}"
-
-
-def _advice(error: OSError) -> str:
-    where = f"{TRACEBACK}=1 shows where this came from"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"make room there; what was finished is kept, and a run goes on with `--resume`; {where}"
-    return where
 
 
 def _text(name: str | bytes) -> str:

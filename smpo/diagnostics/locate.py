@@ -52,8 +52,7 @@ class Locator:
         steps = list(loc)
         while steps:
             annotation = _bare(annotation)
-            union = _tagged(annotation)
-            if union:
+            if union := _tagged(annotation):
                 if len(union) > 1 and str(steps[0]) in union:
                     annotation = union[str(steps.pop(0))]
                 else:
@@ -62,10 +61,11 @@ class Locator:
             step = steps.pop(0)
             if _is_model(annotation) and isinstance(step, str):
                 owner, owner_path = annotation, path
-                info = annotation.model_fields.get(step) or _by_alias(annotation, step)
+                fields = annotation.model_fields
+                info = fields.get(step) or next((field for field in fields.values() if field.alias == step), None)
                 path = (*path, step)
                 annotation = info.annotation if info else None
-            elif self._reaches((*path, step)):
+            elif self._node((*path, step)) is not None:
                 path = (*path, step)
                 annotation = _item(annotation)
         return Place(path, owner, owner_path)
@@ -108,11 +108,11 @@ class Locator:
 
     def _settings(self, model: type[BaseModel], path: Path) -> Iterator[str]:
         for name, info in model.model_fields.items():
-            here = (*path, name)
-            yield ".".join(map(str, here))
-            inner = self._close(info.annotation, here)
+            inner_path = (*path, name)
+            yield ".".join(map(str, inner_path))
+            inner = self._close(info.annotation, inner_path)
             if _is_model(inner):
-                yield from self._settings(inner, here)
+                yield from self._settings(inner, inner_path)
 
     def _annotation(self, path: Path) -> Any:
         annotation: Any = self.model
@@ -132,9 +132,6 @@ class Locator:
     def _node(self, path: Path) -> Node | None:
         reached, _, node = find(self.root, path)
         return node if reached == path else None
-
-    def _reaches(self, path: Path) -> bool:
-        return find(self.root, path)[0] == path
 
 
 def chosen(annotation: Any, node: Node | None) -> type[BaseModel] | None:
@@ -169,11 +166,10 @@ def _bare(annotation: Any) -> Any:
 
 def _tagged(annotation: Any) -> dict[str, type[BaseModel]]:
     """The members of a union of components by name; a single component is a union of one."""
-    in_union = get_origin(annotation) in (Union, types.UnionType)
-    members = [_bare(part) for part in get_args(annotation)] if in_union else []
-    members = [member for member in members if member is not type(None)]
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return {}
     named = {}
-    for member in members:
+    for member in (_bare(part) for part in get_args(annotation) if part is not type(None)):
         if not _is_model(member) or "use" not in member.model_fields:
             return {}
         named[str(member.model_fields["use"].default)] = member
@@ -182,10 +178,6 @@ def _tagged(annotation: Any) -> dict[str, type[BaseModel]]:
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _by_alias(model: type[BaseModel], name: str) -> Any:
-    return next((info for info in model.model_fields.values() if info.alias == name), None)
 
 
 def _item(annotation: Any) -> Any:

@@ -12,14 +12,14 @@ from typing import Any
 from unicodedata import combining, east_asian_width
 
 from smpo.secrets import masked
-from smpo.spec.problems import Note, Problem
+from smpo.spec.problems import Problem
 from smpo.spec.source import Span
 
 __all__ = ["as_data", "as_json", "escaped", "github", "render"]
 
 WIDTH = 110
 LIMIT = 50
-"""Frames that are shown; who has more mistakes has made one of them many times."""
+"""Frames that are shown; a file with more problems has one of them many times."""
 _MARGIN = 24
 
 
@@ -63,21 +63,14 @@ def github(problems: Sequence[Problem]) -> str:
     return "\n".join(lines) + ("\n" if lines else "")
 
 
-# ------------------------------------------------------------------------------------------------ frames
-
-
 def _block(problem: Problem) -> str:
     lines = [f"{problem.level}: {escaped(problem.message)}"]
     lines += _frame(problem.span, problem.path, problem.label)
     for note in problem.notes:
-        lines += _note(note)
+        lines += [f"note: {escaped(note.message)}", *_frame(note.span, note.path, "", note=True)]
     if problem.help:
         lines.append(f"help: {escaped(problem.help)}")
     return "\n".join(lines)
-
-
-def _note(note: Note) -> list[str]:
-    return [f"note: {escaped(note.message)}", *_frame(note.span, note.path, "", note=True)]
 
 
 def _frame(span: Span | None, path: str, label: str, *, note: bool = False) -> list[str]:
@@ -90,9 +83,7 @@ def _frame(span: Span | None, path: str, label: str, *, note: bool = False) -> l
     if source.path is not None and span.end > 0:
         at += f":{span.line}:{span.column}"
     head = f"  --> {at}{where}"
-    if span.end == 0 and not source.text[:1]:
-        return [head] + ([f"     = {escaped(label)}"] if label else [])
-    if span.start == span.end == 0:
+    if span.end == 0:  # the whole file
         return [head] + ([f"     = {escaped(label)}"] if label else [])
     number = str(span.line)
     gutter = " " * max(len(number) + 1, 4)

@@ -62,12 +62,9 @@ def _be(wants: list[str]) -> str:
 
 
 def _as_written(node: Node, wanted: list[tuple[str, Mapping[str, Any]]]) -> str:
-    length = next(
-        (ctx["actual_length"] for _, error in wanted if "actual_length" in (ctx := error.get("ctx", {}))),
-        None,
-    )
-    if length is not None:
-        return str(length)
+    for _, error in wanted:
+        if "actual_length" in error.get("ctx", {}):
+            return str(error["ctx"]["actual_length"])
     if node.is_map or node.is_list:
         return node.written
     return quoted(node.written) if node.data is not None and node.written else "empty"
@@ -104,8 +101,8 @@ _EXPECTED: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "less_than": lambda ctx: f"less than {_number(ctx['lt'])}",
     "less_than_equal": lambda ctx: f"at most {_number(ctx['le'])}",
     "multiple_of": lambda ctx: f"a multiple of {_number(ctx['multiple_of'])}",
-    "literal_error": lambda ctx: _choices(ctx),
-    "enum": lambda ctx: _choices(ctx),
+    "literal_error": lambda ctx: listed(_expected_names(ctx)),
+    "enum": lambda ctx: listed(_expected_names(ctx)),
     "string_pattern_mismatch": lambda ctx: f"text that fits `{ctx['pattern']}`",
     "string_too_short": lambda ctx: f"have at least {_amount(ctx, 'min_length', 'character')}",
     "string_too_long": lambda ctx: f"have at most {_amount(ctx, 'max_length', 'character')}",
@@ -120,10 +117,6 @@ def expectation(error: Mapping[str, Any]) -> str:
         message = str(error["msg"])
         return message.removeprefix("Input should be ").removeprefix("Value error, ")
     return known if isinstance(known, str) else known(error.get("ctx", {}))
-
-
-def _choices(ctx: Mapping[str, Any]) -> str:
-    return listed(_expected_names(ctx))
 
 
 def _expected_names(ctx: Mapping[str, Any]) -> list[str]:

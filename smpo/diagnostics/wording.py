@@ -14,11 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from smpo.diagnostics.locate import Locator, Place, shown_at
-from smpo.diagnostics.phrases import name_of
-from smpo.diagnostics.unknown_keys import unknown_key
+from smpo.diagnostics.phrases import listed, name_of, suggest
 from smpo.diagnostics.values import expectation, unfitting
 from smpo.errors import SpecError, SpecErrors
-from smpo.spec.problems import Note, Problem
+from smpo.spec.problems import Note, Problem, nearest, quoted
 from smpo.spec.tree import Path, dotted, find
 
 __all__ = ["word"]
@@ -35,9 +34,9 @@ def word(errors: Sequence[Mapping[str, Any]], locator: Locator, *, also: Iterabl
         place = locator.place(error["loc"])
         kind = str(error["type"])
         if kind == "extra_forbidden":
-            problem = unknown_key(place, locator, also)
-            told = problem.help in [one.help for one in problems]
-            problems.append(replace(problem, help=None) if told else problem)
+            problem = _unknown_key(place, locator, also)
+            repeated = problem.help in [one.help for one in problems]
+            problems.append(replace(problem, help=None) if repeated else problem)
         elif kind == "missing":
             problems.append(_missing(place, locator))
         elif isinstance(raised := error.get("ctx", {}).get("error"), SpecError | SpecErrors):
@@ -50,9 +49,6 @@ def word(errors: Sequence[Mapping[str, Any]], locator: Locator, *, also: Iterabl
     for path, wanted in expected.items():
         problems.append(unfitting(path, wanted, locator))
     return problems
-
-
-# ------------------------------------------------------------------------------------------------ keys
 
 
 def _missing(place: Place, locator: Locator) -> Problem:
@@ -76,7 +72,67 @@ def _about(info: FieldInfo) -> str:
     return text.strip().split("\n")[0]
 
 
-# ------------------------------------------------------------------------------------------------ rules
+_LONG = 260
+"""Characters of a list of settings that still help."""
+
+
+def _unknown_key(place: Place, locator: Locator, also: Iterable[str] = ()) -> Problem:
+    """A key that isn't in its model. `also` names keys of the document beside the model's.
+
+    The label is the first of these that applies: a dotted path written as a key; a colon without its space; a word of
+    other frameworks (`also_called` of the model); a setting of another component of this slot; a setting of another
+    section; a slip of the finger; the settings that there are.
+    """
+    name = str(place.path[-1])
+    _, key, _ = find(locator.root, place.path)
+    owner = locator.owner_of(place.owner_path)
+    fields = [info.alias or field for field, info in place.owner.model_fields.items()]
+    known = [one for one in (*fields, *(also if not place.owner_path else ())) if one != "use"]
+    notes: tuple[Note, ...] = ()
+    _, _, section = find(locator.root, place.owner_path)
+    chosen = shown_at(section, key)
+    if "use" in section.entries and chosen.source is not key.source:
+        notes = (Note(f"{owner} was chosen here", chosen),)
+    label = _meant(name, place, locator, known) or suggest(name, known, what="settings")
+    line = ", ".join(f"`{one}`" for one in known)
+    help = f"{owner} has {line}" if known and not label and len(line) <= _LONG else None
+    message = f"{quoted(name)} is not a setting of {owner}"
+    return Problem(message, key, dotted(place.path), label=label, notes=notes, help=help)
+
+
+def _meant(name: str, place: Place, locator: Locator, known: list[str]) -> str:
+    """The label, for mistakes other than a typing error."""
+    settings = list(locator.settings())
+    if name in settings and "." in name:
+        first, rest = name.split(".", 1)
+        return f"write `{first}: {{{rest}: …}}`; dots are for --set"
+    word, colon, value = name.partition(":")
+    if colon and word in known:
+        return f"write `{word}: {value}`, with a space" if value else "a space is missing after the colon"
+    section = dotted(place.owner_path)
+    if translated := _translated(name, section, locator):
+        return translated
+    others = [one for one in locator.siblings(place.owner_path) if name in one.model_fields and name != "use"]
+    if others and not nearest(name, known):
+        kind = getattr(others[0], "kind", "")
+        names = [str(one.model_fields["use"].default) for one in others]
+        if len(names) > 3:
+            return f"it is a setting of `{names[0]}`, `{names[1]}` and {len(names) - 2} others"
+        return f"it is a setting of {kind} {listed(names, last='and')}"
+    elsewhere = [path for path in settings if path.split(".")[-1] == name and path != f"{section}.{name}"]
+    return f"did you mean {listed(elsewhere)}?" if 0 < len(elsewhere) <= 4 else ""
+
+
+def _translated(name: str, section: str, locator: Locator) -> str:
+    """The setting that a word of other frameworks means, if the model knows it; the reason, of a removed setting."""
+    words: Mapping[str, str] = getattr(locator.model, "also_called", {})
+    meant = words.get(f"{section}.{name}") or words.get(name.lower().replace("-", "_"))
+    if meant is None or meant == (f"{section}.{name}" if section else name):
+        return ""
+    if " " in meant:
+        return meant
+    parent, _, last = meant.rpartition(".")
+    return f"did you mean `{last if parent == section else meant}`?"
 
 
 def _rule(error: SpecError, place: Place, locator: Locator) -> Problem:

@@ -165,10 +165,6 @@ class UNetDenoiser:
 
     # ---- what is kept
 
-    def trainable_state(self) -> dict[str, Tensor]:
-        """The trained parameters by name, not copied: all of the UNet, or the adapter."""
-        return {name: p.detach() for name, p in self.network.named_parameters() if p.requires_grad}
-
     def save(self, folder: Path) -> list[str]:
         """A whole pipeline folder in float32, or a LoRA; returns lines of Python that load it.
 

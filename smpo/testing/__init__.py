@@ -14,11 +14,11 @@ smpo's own components are held to the same classes (`tests/contracts`). Where a 
 from smpo.testing.component import ComponentContract as ComponentContract
 from smpo.testing.data import DataContract as DataContract
 from smpo.testing.data import PromptsContract as PromptsContract
+from smpo.testing.data import RewardContract as RewardContract
 from smpo.testing.inversion import InversionContract as InversionContract
 from smpo.testing.model import ModelContract as ModelContract
-from smpo.testing.objective import ObjectiveContract as ObjectiveContract
-from smpo.testing.optimiser import OptimiserContract as OptimiserContract
-from smpo.testing.reward import RewardContract as RewardContract
 from smpo.testing.search import PrunerContract as PrunerContract
 from smpo.testing.search import SamplerContract as SamplerContract
-from smpo.testing.smoothing import SmoothingContract as SmoothingContract
+from smpo.testing.training import ObjectiveContract as ObjectiveContract
+from smpo.testing.training import OptimiserContract as OptimiserContract
+from smpo.testing.training import SmoothingContract as SmoothingContract

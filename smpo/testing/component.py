@@ -11,7 +11,7 @@ import pytest
 
 from smpo.registry.component import Component, Registry, summary_of
 
-__all__ = ["ComponentContract"]
+__all__ = ["CheckedContract", "ComponentContract"]
 
 
 class ComponentContract:
@@ -58,6 +58,14 @@ class ComponentContract:
         if module in sys.modules and getattr(sys.modules[module], "__spec__", None) is None:
             pytest.skip("a local file; `smpo plan` on a spec that uses it shows how quick it is")
         assert not _heavy_after(module, tuple(sys.path)), f"importing {module} loads it"
+
+
+class CheckedContract(ComponentContract):
+    """Of kinds whose data or weights may be missing."""
+
+    def test_its_check_is_a_sentence_or_nothing(self, component: Any) -> None:
+        reason = component.check()
+        assert reason is None or (isinstance(reason, str) and reason)
 
 
 @lru_cache

@@ -1,15 +1,14 @@
-"""What a person sees while a run goes on: bars in a terminal, a line now and then in a log file, or nothing.
+"""Progress of a command: bars in a terminal, a line every few seconds in a log file, or nothing.
 
-Everything goes to standard error, so that results on standard output can be piped. Safe to call from any
-thread: trackers speak through `note` and `warn` from theirs.
+Output goes to standard error, so that results on standard output can be piped. Safe to call from any thread.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import IO
 
 from rich.console import Console as RichConsole
@@ -25,11 +24,8 @@ _SHOWN = 4
 
 
 class Console:
-    """Progress of one command.
-
-    `quiet` leaves warnings only. `terminal` overrides the check for a terminal; `every` is the
-    seconds between plain lines of one activity without one.
-    """
+    """`quiet` leaves warnings only. `terminal` overrides the check for a terminal; `every` is the seconds between plain
+    lines of one activity without a terminal."""
 
     def __init__(
         self, *, quiet: bool = False, terminal: bool | None = None, stream: IO[str] | None = None, every: float = 5.0
@@ -47,7 +43,7 @@ class Console:
     def phase(self, title: str) -> None:
         """A new part of the command begins; bars of the part before are put away."""
         with self._lock:
-            self._put_away()
+            self.close()
             self._line(f"[bold]{escape(title)}[/]")
 
     def progress(self, label: str, done: int, total: int, *, detail: str = "") -> None:
@@ -62,7 +58,7 @@ class Console:
             if self._live:
                 self._draw(label, activity, total, detail)
             else:
-                self._say_now_and_then(label, activity, total, detail)
+                self._print_line(label, activity, total, detail)
 
     def step(self, report: StepReport, total: int) -> None:
         """One update of training: a bar with rate, remaining time, and the first few metrics."""
@@ -83,16 +79,17 @@ class Console:
             self._line(f"[yellow]warning:[/] {escape(text)}", always=True)
 
     def close(self) -> None:
-        """Put the bars away and give the terminal back."""
+        """Remove the bars."""
         with self._lock:
-            self._put_away()
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+            self._activities.clear()
 
     def __enter__(self) -> Console:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _line(self, markup: str, *, always: bool = False) -> None:
@@ -114,47 +111,39 @@ class Console:
             self._bars.start()
         if activity.task is None:
             activity.task = self._bars.add_task(label, total=total, completed=activity.first, rate="", detail="")
-        self._bars.update(
-            activity.task, completed=activity.done, total=total, rate=activity.rate_in_words(), detail=detail
-        )
+        self._bars.update(activity.task, completed=activity.done, total=total, rate=activity.pace(), detail=detail)
 
-    def _say_now_and_then(self, label: str, activity: _Activity, total: int, detail: str) -> None:
+    def _print_line(self, label: str, activity: _Activity, total: int, detail: str) -> None:
         now = time.monotonic()
-        if activity.said_at is not None and now - activity.said_at < self._every and activity.done < total:
+        if now - activity.printed < self._every and activity.done < total:
             return
-        activity.said_at = now
-        parts = [f"{label} {activity.done}/{total}", activity.rate_in_words(), activity.eta_in_words(total), detail]
+        activity.printed = now
+        parts = [f"{label} {activity.done}/{total}", activity.pace(), activity.left(total), detail]
         self._line(escape("  ".join(part for part in parts if part)))
-
-    def _put_away(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
-        self._activities.clear()
 
 
 @dataclass
 class _Activity:
-    """One bar: what was finished when it began, and since."""
+    """One bar: the number of things that were finished when it began, and since."""
 
     first: int
     done: int = 0
     began: float = field(default_factory=lambda: time.monotonic())
-    said_at: float | None = None
+    printed: float = -math.inf
     task: TaskID | None = None
 
-    def rate(self) -> float:
+    def _rate(self) -> float:
         seconds = time.monotonic() - self.began
         return (self.done - self.first) / seconds if seconds > 0 else 0.0
 
-    def rate_in_words(self) -> str:
-        rate = self.rate()
+    def pace(self) -> str:
+        rate = self._rate()
         if rate <= 0:
             return ""
         return f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
 
-    def eta_in_words(self, total: int) -> str:
-        rate = self.rate()
+    def left(self, total: int) -> str:
+        rate = self._rate()
         if rate <= 0 or self.done >= total:
             return ""
         minutes, seconds = divmod(round((total - self.done) / rate), 60)

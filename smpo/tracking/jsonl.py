@@ -1,9 +1,9 @@
-"""The log in the run folder: the truth about a run, which everything else mirrors.
+"""The log in the run folder, which trackers mirror.
 
 Two files. `metrics.jsonl` has one flat line per report (`{"step": 3, "time": 1760000000.125, "loss": 0.69}`),
 ready for `pandas.read_json(..., lines=True)`. `events.jsonl` has the rest: the start, settings, pictures,
-artefacts, the end. Every line is written at once, so a killed process loses nothing that was reported; what a full disk
-refuses waits in memory and is written before anything else when there is room.
+artefacts, the end. Every line is written at once, so a killed process loses no report; lines that a full disk
+refuses wait in memory and are written first when there is room.
 
 A resumed run repeats the steps after its checkpoint. Their earlier lines move to `metrics.rewound.jsonl`
 before training goes on, so `metrics.jsonl` has each step once: no fork, no gap, and nothing destroyed.
@@ -33,6 +33,8 @@ METRICS, EVENTS, REWOUND = "metrics.jsonl", "events.jsonl", "metrics.rewound.jso
 _RESERVED = ("step", "time")
 _MOST = 64 << 20
 """Bytes that wait in memory for a full disk: about 100,000 reports."""
+_OURS = re.compile(rb'\{"step": (\d+), "time": [0-9.]+, "')
+"""How a line begins that `JsonlTracker` has written."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class JsonlTracker:
     def start(self, info: RunInfo) -> None:
         try:
             self._start(info)
-            self._raise_refused()
+            if self._refused:
+                raise OSError(self._refused)
         except OSError as error:
             raise NoRecord(
                 f"the log can't be begun in {self._folder}: {error.strerror or error}",
@@ -86,14 +89,16 @@ class JsonlTracker:
         for name in (METRICS, EVENTS):
             _mend(self._folder / name)
         before = read_events(self._folder)
-        self._clock.not_before(max(map(_time, before), default=0.0))
+        times = (event["time"] for event in before if isinstance(event.get("time"), (int, float)))
+        self._clock.not_before(max(filter(math.isfinite, times), default=0.0))
         earlier = next((event for event in before if event["event"] == "start"), {})
         if info.resumed:
             # Recorded before it is done: a crash in between repeats it, which is harmless. From `head` mirrors compute
             # how much of what they have read is unchanged.
             head = _split(self._folder / METRICS, info.step, info.logged)[2]
             self._event("rewind", step=info.step, head=head)
-            self._raise_refused()
+            if self._refused:
+                raise OSError(self._refused)
             rewind(self._folder, info.step, info.logged)
             if info.unwritten:
                 self._catch_up(info.unwritten)
@@ -185,10 +190,6 @@ class JsonlTracker:
             )
         self._refused = refused
 
-    def _raise_refused(self) -> None:
-        if self._refused:
-            raise OSError(self._refused)
-
     def _short(self, path: Path) -> str:
         path = path.absolute()
         return (path.relative_to(self._folder) if path.is_relative_to(self._folder) else path).as_posix()
@@ -229,8 +230,7 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
     head = end = 0
     for raw in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         end += len(raw)
-        point = as_point(_parsed(raw))
-        reported = None if point is None else point.step
+        reported = _step(raw)
         # What was reported earlier and is beyond all the same had waited for a full disk.
         beyond = logged is not None and end > logged and (reported is None or reported >= step)
         if beyond or (reported is not None and reported > step):
@@ -239,6 +239,14 @@ def _split(path: Path, step: int, logged: int | None) -> tuple[list[bytes], list
             kept.append(raw)
             head += len(raw) if not dropped else 0
     return kept, dropped, head
+
+
+def _step(raw: bytes) -> int | None:
+    """The step of a line; None where it isn't a report. Lines of this tracker aren't parsed: logs may be long."""
+    if (match := _OURS.match(raw)) is not None and raw.endswith(b"}\n"):
+        return int(match[1])
+    point = as_point(_parsed(raw))
+    return None if point is None else point.step
 
 
 class Tail:
@@ -287,12 +295,6 @@ def _mend(path: Path) -> None:
     if path.exists():
         with path.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _time(event: Mapping[str, Any]) -> float:
-    """When it was written; a log that was tampered with may say anything."""
-    moment = event.get("time")
-    return float(moment) if isinstance(moment, (int, float)) and math.isfinite(moment) else 0.0
 
 
 def _encoded(value: float) -> float | str:

@@ -1,9 +1,8 @@
-"""Copies the log of a run folder somewhere else, behind the back of training.
+"""Copies the log of a run folder to a `Destination`.
 
-The log on disk is the queue: it needs no memory, it survives a crash, and what a lost server missed is still
-there when the server returns. A thread reads what is new every few seconds and hands it to a `Destination`;
-when that fails it keeps its place and tries again later, less and less often. Replaying the whole log at once
-(`Mirror.advance`) is how a run is sent after the fact, so both ways of arriving are one.
+The log on disk is the queue: it needs no memory, it survives a crash, and it has the records of an outage when the
+server returns. `Mirror.advance` sends the new records, which at the start are all of them: a run that is sent after
+the fact takes the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from smpo.runs.lock import read_lock as read_json
 from smpo.tracking.jsonl import EVENTS, METRICS, Point, Tail, as_point, read_rewound
 
 __all__ = ["Destination", "Mirror", "Refused", "read_place", "write_place"]
@@ -29,13 +29,13 @@ class Refused(Exception):
 
 
 class Destination(Protocol):
-    """Somewhere to copy a log to. Any exception but `Refused` means: not now, try again."""
+    """A store of runs. Any exception but `Refused` is taken for an outage."""
 
     shown: str
     """Its address, for people."""
 
     def open(self, start: Mapping[str, Any]) -> dict[str, Any]:
-        """Find or create the run that the `start` event describes; returns its place (address and ids)."""
+        """Find or create the run of the `start` event; returns its place (address and ids)."""
         ...
 
     def history(self, name: str) -> Iterable[tuple[int, int]]:
@@ -70,10 +70,8 @@ class Mirror:
         self._redrawn: set[tuple[str, int]] = set()
 
     def advance(self) -> None:
-        """Send everything that is on disk and wasn't sent before.
-
-        Raises whatever the destination raised; what was sent until then counts as sent.
-        """
+        """Send all records of the log that weren't sent before. Errors of the destination are raised; records that were
+        sent until then count as sent."""
         if not self.opened and not self._open():
             return
         while lines := self._metrics.read():
@@ -84,14 +82,16 @@ class Mirror:
                 self._send_event(event)
                 self._done = offset
                 write_place(self.folder, {"events": offset})
-            self._note(event)
+            kind = event.get("event")
+            if kind == "image":
+                self._drawn.add((event["name"], event["step"]))
+            elif kind == "rewind":
+                self._redrawn |= {drawn for drawn in self._drawn if drawn[1] >= event["step"]}
+            self.ended = kind == "finish"
             self._events.offset = offset
 
     def conclude(self) -> None:
-        """Send the end of the run out of turn, when something before it can't be sent.
-
-        A run that is over should not be shown as running because a picture is missing.
-        """
+        """Send the end of the run out of turn: a run that is over must not stay running for want of a picture."""
         *_, (event, _) = self._events.read(limit=-1) or [({}, 0)]
         if self.opened and event.get("event") == "finish":
             self._destination.event(event)
@@ -122,8 +122,7 @@ class Mirror:
     def _taken_back(self) -> set[tuple[str, int]]:
         """Values (name, step) that a resume took back from the log when the destination had them already.
 
-        Nothing can be deleted there. A resumed run repeats these steps and arrives at the same values, so not
-        sending the repetition leaves one curve; sending it would draw every such step twice.
+        The resumed run repeats them, bit for bit; sending the repetition would draw these steps twice.
         """
         gone: dict[str, set[tuple[int, int]]] = {}
         for point in read_rewound(self.folder):
@@ -158,25 +157,13 @@ class Mirror:
         try:
             self._destination.event(event)
         except (Refused, KeyError, TypeError, ValueError) as error:
-            # The latter mean a record that makes no sense: trying again can't help and holds up the rest.
+            # All but the first are errors of a damaged record, which would hold up the rest.
             self.refusals.append(f"{event.get('event')}: {error}")
-
-    def _note(self, event: Mapping[str, Any]) -> None:
-        what = event.get("event")
-        if what == "image":
-            self._drawn.add((event["name"], event["step"]))
-        elif what == "rewind":
-            self._redrawn |= {drawn for drawn in self._drawn if drawn[1] >= event["step"]}
-        self.ended = what == "finish"
 
 
 def read_place(folder: Path) -> dict[str, Any]:
     """Where a run is mirrored (`tracking.json`): address, ids, how far it got. Empty when unknown."""
-    try:
-        place = json.loads((folder / PLACE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return place if isinstance(place, dict) else {}
+    return read_json(folder / PLACE)
 
 
 def write_place(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A mirror in a thread of its own, so that no network and no database is ever waited for by training."""
+"""A mirror in a thread of its own, so that training never waits for a network or a database."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ SHARE = 0.01
 
 
 def rest(spent: float, every: float, *, failures: int = 0, share: float = SHARE) -> float:
-    """Seconds until the next look at the log, when the values of the last one took `spent` seconds of processor time.
+    """Seconds until the log is read again, when the values of the last time took `spent` seconds of processor time.
 
-    `every` as a rule: MLflow takes 50 microseconds for a value, so runs of up to 200 values a second stay below `share`
-    by themselves. Faster ones are read less and less often, and what they have reported is sent at once: in the
-    end it costs the same, but after training. A destination that is down gets fewer and fewer requests, too.
+    max(`every`, `spent` / `share`): MLflow takes 50 microseconds for a value, so `every` holds for runs of up to 200
+    values a second. Twice as long after each failure of the destination, at most a minute.
     """
     return min(60.0, every * 2**failures) if failures else max(every, spent / share)
 
@@ -60,7 +59,7 @@ class MirrorTracker:
         self._reported_refusal = False
 
     def start(self, info: RunInfo) -> None:
-        # A daemon: a destination that hangs must not keep the process from ending.
+        # A daemon: a destination that hangs must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name=f"mirror {info.run_id}", daemon=True)
         self._thread.start()
 

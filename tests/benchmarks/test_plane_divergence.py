@@ -6,7 +6,8 @@ import torch
 
 from benchmarks.plane_divergence import Sampler, divergence
 from smpo.worlds.plane.network import schedule
-from smpo.worlds.plane.world import DATA, Radial, optimum, radius
+from smpo.worlds.plane.world import radius
+from tools.plane_world import DATA, Radial, optimum
 
 COUNT = 600
 CONDITIONS = torch.arange(COUNT) % 8

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.cli.closed_streams import ignore_broken_pipe
+from smpo.cli.exit_codes import ignore_broken_pipe
 from tests.cli.words import SMALL_PLANE, smpo
 from tests.paths import python_path
 

@@ -23,6 +23,7 @@ from smpo.families.lora import Adapter
 from smpo.families.pipelines import LoadOptions
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Placement, Runtime
+from tests.families.test_unet_networks import trainable_state
 
 PROMPTS, SEEDS = ["a red circle", "blue"], [3, 44]
 
@@ -47,7 +48,7 @@ for job in json.loads(sys.argv[1]):
 def trained(folder: Path, adapter: Adapter | None = None) -> UNetDenoiser:
     denoiser = load_unet(folder, adapter=adapter, runtime=Runtime())
     random = torch.Generator().manual_seed(1)
-    for value in denoiser.trainable_state().values():
+    for value in trainable_state(denoiser).values():
         value.add_(0.1 * torch.randn(value.shape, generator=random))
     return denoiser
 
@@ -136,7 +137,7 @@ def test_the_lines_that_load_an_adapter_bring_what_its_base_was_told(
         extras=Extras(vae=str(tmp_path / "other")),
         reading=LoadOptions(prediction="v_prediction", zero_terminal_snr=True),
     )
-    for value in lora.trainable_state().values():
+    for value in trainable_state(lora).values():
         value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
     lines = lora.save(tmp_path / "lora")
     told: dict[str, Any] = {}

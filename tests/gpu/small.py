@@ -20,7 +20,7 @@ from smpo.families.lora import Adapter
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, Runtime
 from smpo.registry.resolve import resolve
-from tests.families.test_unet_networks import micro_batch
+from tests.families.test_unet_networks import micro_batch, trainable_state
 
 DEVICE = os.environ.get("SMPO_TEST_DEVICE", "cuda")
 CHANNELS = (32, 64) if DEVICE == "cpu" else (128, 256)
@@ -42,7 +42,7 @@ def move(denoiser: UNetDenoiser, share: float) -> None:
     """Move what is trained by this share of each tensor's size (a LoRA's zeros by as much of one), as an update does;
     the same on every device and in every precision."""
     random = torch.Generator().manual_seed(1)
-    for value in denoiser.trainable_state().values():
+    for value in trainable_state(denoiser).values():
         noise = torch.randn(value.shape, generator=random).to(value)
         size = value.square().mean().sqrt()
         value.add_(share * torch.where(size > 0, size, 1.0) * noise)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from smpo.errors import MachineError
-from smpo.worlds.plane.annotators import Votes
-from smpo.worlds.plane.pairs import PAIRS, point_id, read_plane_pairs, write_pairs
+from smpo.worlds.plane.pairs import PAIRS, point_id, read_plane_pairs
 from smpo.worlds.plane.scorers import OnAxisScorer, RadialScorer
+from tools.plane_world import Votes, write_pairs
 
 
 @pytest.fixture

@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 
 from smpo.errors import SmpoError
-from smpo.worlds.plane.annotators import ANNOTATORS, collect_votes
-from smpo.worlds.plane.world import (
-    CONDITIONS,
-    DATA,
-    condition_of,
-    directions,
-    off_axis,
-    optimum,
-    radius,
-    sample_data,
-    side,
-)
+from smpo.worlds.plane.world import CONDITIONS, condition_of, directions, off_axis, radius
+from tools.plane_world import ANNOTATORS, DATA, collect_votes, optimum, sample_data, side
 
 
 def test_words_point_where_a_compass_does() -> None:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from smpo.worlds.shapes import BASE
-from smpo.worlds.shapes.annotators import collect_votes, panel
 from smpo.worlds.shapes.judge import measure
 from smpo.worlds.shapes.prompts import SPLITS, Split, prompts
+from tools.make_shapes.annotators import collect_votes, panel
 from tools.make_shapes.progress import Progress, arguments
 
 GUIDANCE = 2.0

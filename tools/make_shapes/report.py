@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from smpo.worlds.shapes import BASE, PAIRS, REWARD
-from smpo.worlds.shapes.annotators import mean_utility, panel
 from smpo.worlds.shapes.judge import measure
 from smpo.worlds.shapes.prompts import COMBOS, captions, prompts
 from smpo.worlds.shapes.scene import draw_scenes, render
+from tools.make_shapes.annotators import mean_utility, panel
 from tools.make_shapes.base import tokenize
 from tools.make_shapes.pairs import load_base, sample
 from tools.make_shapes.progress import Progress

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from smpo.worlds.shapes.annotators import collect_votes, panel
 from smpo.worlds.shapes.judge import measure
 from smpo.worlds.shapes.prompts import COMBOS, captions, combos
 from smpo.worlds.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIDE, draw_scenes, render, to_uint8
+from tools.make_shapes.annotators import collect_votes, panel
 from tools.make_shapes.base import tokenize
 from tools.make_shapes.progress import Progress, arguments
 from tools.make_shapes.tokenizer import build_tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,16 +56,19 @@ def audit_data(
         book = audit_rows_of_table(spec.data.load(runtime))
     tokens, longest = _tokenizer(spec)
     console.phase("looking")
-    found = audit(book, _expected(spec, tokens, longest), console.progress)
-    _add_margins(spec, runtime, found, book, console, score=score)
-    digest = _digest(book)
+    report = audit(book, _expected(spec, tokens, longest), console.progress)
+    _add_margins(spec, runtime, report, book, console, score=score)
+    sha256 = hashlib.sha256()
+    for item in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
+        sha256.update(f"{item}\n".encode())
+    digest = sha256.hexdigest()
     folder = folder or Path(spec.runtime.runs) / spec.name / f"audit-{digest[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     page_file, data_file = folder / "audit.html", folder / "audit.json"
-    data_file.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page_file.write_text(page(spec.name, found, book.picture), encoding="utf-8")
-    _record(resolved, folder, digest, found, [page_file, data_file], console)
-    return Audited(found, folder, page_file, data_file)
+    data_file.write_text(json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page_file.write_text(page(spec.name, report, book.picture), encoding="utf-8")
+    _record(resolved, folder, digest, report, [page_file, data_file], console)
+    return Audited(report, folder, page_file, data_file)
 
 
 def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) -> Expected:
@@ -73,16 +77,15 @@ def _expected(spec: ExperimentSpec, tokens: Tokens | None, longest: int | None) 
     from smpo.data.stream.buckets import bucket_sizes
 
     side, chosen = spec.model.facts().resolution, spec.data.bucketed
-    usual = AspectBuckets()
-    sizes = [] if side is None else spec.data.sizes(side) if chosen else bucket_sizes(side, usual.aspect, usual.step)
-    return Expected(side, tokens, longest, _held_out(spec), sizes, chosen)
-
-
-def _held_out(spec: ExperimentSpec) -> dict[str, Sequence[str]]:
-    if spec.evaluate is None or spec.evaluate.prompts.check() is not None:
-        return {}
-    prompts = spec.evaluate.prompts
-    return {prompts.use: [prompt.text for prompt in prompts.load()]}
+    default = AspectBuckets()
+    sizes: Sequence[tuple[int, int]] = []
+    if side is not None:
+        sizes = spec.data.sizes(side) if chosen else bucket_sizes(side, default.aspect, default.step)
+    held_out: dict[str, Sequence[str]] = {}
+    if spec.evaluate is not None and spec.evaluate.prompts.check() is None:
+        prompts = spec.evaluate.prompts
+        held_out = {prompts.use: [prompt.text for prompt in prompts.load()]}
+    return Expected(side, tokens, longest, held_out, sizes, chosen)
 
 
 def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
@@ -108,47 +111,43 @@ def _tokenizer(spec: ExperimentSpec) -> tuple[Tokens | None, int | None]:
     def count(prompts: Sequence[str]) -> list[int]:
         lengths: list[int] = []
         for start in range(0, len(prompts), 1000):
-            some = tokenizer(list(prompts[start : start + 1000]), truncation=False, verbose=False)
-            lengths += [len(ids) for ids in some["input_ids"]]
+            tokens = tokenizer(list(prompts[start : start + 1000]), truncation=False, verbose=False)
+            lengths += [len(ids) for ids in tokens["input_ids"]]
         return lengths
 
     return count, min(int(reads), int(tokenizer.model_max_length))
 
 
 def _add_margins(
-    spec: ExperimentSpec, runtime: Runtime, found: Audit, book: AuditRows, console: Console, *, score: bool
+    spec: ExperimentSpec, runtime: Runtime, report: Audit, book: AuditRows, console: Console, *, score: bool
 ) -> None:
-    """What the spec's reward thinks of the labels, on the pairs that training would use."""
+    """How far the spec's reward agrees with the labels, on the pairs that training would use."""
     from smpo.data.audit import Example, margins_of
 
     if spec.reward is None:
-        found.notes.append("the spec names no reward, so labels weren't compared with one")
+        report.notes.append("the spec names no reward, so labels weren't compared with one")
         return
-    try:
-        table = _table(spec, runtime)
-        scores = _scores(spec, runtime, table, console, score=score)
-    except SmpoError as error:
-        found.notes.append(f"labels weren't compared with the reward: {error.message}")
-        return
-    if scores is None:
-        found.notes.append("labels weren't compared with the reward: its scores aren't cached (`smpo score`)")
-        return
-    winner, loser, stats = scores
-    found.margins = margins_of(spec.reward.use, table, winner, loser, stats)
-    if found.margins is None:
-        found.notes.append("every pair is a tie: there is no label to compare with the reward")
-        return
-    for row in found.margins.against:
-        pair = table[row]
-        note = f"scores {float(winner[row]):.4g} and {float(loser[row]):.4g}, share {pair.share:.2f} of {pair.votes}"
-        found.disputed.append(Example(f"pair {pair.id}", pair.prompt, (pair.winner, pair.loser), note, True))
-
-
-def _table(spec: ExperimentSpec, runtime: Runtime) -> PairTable:
     data = spec.data
     if isinstance(data, VoteData):  # defects are findings here, not a reason to stop
         data = data.model_copy(update={"max_broken": 1.0})
-    return data.load(runtime)
+    try:
+        table = data.load(runtime)
+        scores = _scores(spec, runtime, table, console, score=score)
+    except SmpoError as error:
+        report.notes.append(f"labels weren't compared with the reward: {error.message}")
+        return
+    if scores is None:
+        report.notes.append("labels weren't compared with the reward: its scores aren't cached (`smpo score`)")
+        return
+    winner, loser, stats = scores
+    report.margins = margins_of(spec.reward.use, table, winner, loser, stats)
+    if report.margins is None:
+        report.notes.append("every pair is a tie: there is no label to compare with the reward")
+        return
+    for row in report.margins.against:
+        pair = table[row]
+        note = f"scores {float(winner[row]):.4g} and {float(loser[row]):.4g}, share {pair.share:.2f} of {pair.votes}"
+        report.disputed.append(Example(f"pair {pair.id}", pair.prompt, (pair.winner, pair.loser), note, True))
 
 
 def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: Console, *, score: bool) -> Any:
@@ -166,17 +165,8 @@ def _scores(spec: ExperimentSpec, runtime: Runtime, table: PairTable, console: C
     return ensure_scores(spec.reward, table, runtime, console.progress)[1:]
 
 
-def _digest(book: AuditRows) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for told in ([part["name"], part["sha256"]] for part in book.parts) if book.parts else book:
-        digest.update(f"{told}\n".encode())
-    return digest.hexdigest()
-
-
 def _record(
-    resolved: Resolved[ExperimentSpec], folder: Path, digest: str, found: Audit, files: Sequence[Path],
+    resolved: Resolved[ExperimentSpec], folder: Path, digest: str, report: Audit, files: Sequence[Path],
     console: Console,
 ) -> None:  # fmt: skip
     """Counts as metrics, page and data as artefacts, in a run that is tagged as an audit."""
@@ -192,29 +182,19 @@ def _record(
         mirror = None
     tracker = TrackerGroup([JsonlTracker(folder, console.warn), *([mirror] if mirror else [])], say=console.warn)
     data = {name: value for name, value in resolved.leaves().items() if name.startswith("data.")}
-    tracker.start(
-        RunInfo(
-            name=spec.name,
-            run_id=folder.name,
-            folder=folder,
-            spec_hash=resolved.identity.spec_hash,
-            params=data,
-            tags={**spec.tags, "smpo.kind": "audit"},
-        )
-    )
-    counts = {f"audit/{one.name}": float(one.count) for one in found.findings}
-    counts |= {f"audit/{name}": float(value) for name, value in found.facts.items() if isinstance(value, int)}
-    if found.crops is not None:
-        counts |= {
-            "audit/lost_as_square": found.crops.lost_as_square,
-            "audit/lost_in_buckets": found.crops.lost,
-        }
-    if found.margins is not None:
-        counts["audit/agreement"] = found.margins.agreement
-    if found.noise["error"] is not None:
-        counts["audit/vote_error"] = found.noise["error"]
+    tags = {**spec.tags, "smpo.kind": "audit"}
+    info = RunInfo(spec.name, folder.name, folder, resolved.identity.spec_hash, params=data, tags=tags)
+    tracker.start(info)
+    counts = {f"audit/{one.name}": float(one.count) for one in report.findings}
+    counts |= {f"audit/{name}": float(value) for name, value in report.facts.items() if isinstance(value, int)}
+    if report.crops is not None:
+        counts |= {"audit/lost_as_square": report.crops.lost_as_square, "audit/lost_in_buckets": report.crops.lost}
+    if report.margins is not None:
+        counts["audit/agreement"] = report.margins.agreement
+    if report.noise["error"] is not None:
+        counts["audit/vote_error"] = report.noise["error"]
     tracker.metrics(counts, 0)
-    tracker.dataset(spec.data.use, digest, found.facts)
+    tracker.dataset(spec.data.use, digest, report.facts)
     for file in files:
         tracker.artefact(file)
     tracker.finish("done")

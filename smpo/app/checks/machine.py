@@ -1,10 +1,11 @@
-"""`smpo doctor`: whether this machine has what runs need. Looks, and changes nothing.
+"""`smpo doctor`: whether this machine has what runs need. Nothing is changed.
 
-Every check answers with a state: `fine`, `note` (good to know), `warning` (works, and will hurt) or `broken`.
+Every check has a state: `fine`, `note` (good to know), `warning` (works, and will hurt) or `broken`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -45,34 +46,25 @@ def worst(checks: list[Check]) -> State:
 
 
 def checkup(runs: Path) -> list[Check]:
-    """Look at everything. A check that fails itself is a finding, too: none may hide the others."""
-    found: list[Check] = []
-    looks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
-        ("python", _python),
-        ("packages", _packages),
-        ("plug-ins", _plugins),
-        ("torch", _torch),
-        ("driver", _driver),
-        ("threads", _threads),
-        ("memory", _memory),
-        ("runs", lambda: _folder("runs", runs)),
-        ("cache", lambda: _cache(runs / "cache")),
-        ("tracking", lambda: _tracking(runs)),
-        ("hub", _hub),
-        ("git", _git),
-    ]
-    for name, look in looks:
+    """All checks. A check that fails itself is a finding, too: none may hide the others."""
+    parts: dict[str, Callable[[], Iterator[Check]]] = {
+        "python": _python, "packages": _packages, "plug-ins": _plugins, "torch": _torch, "driver": _driver,
+        "threads": _threads, "memory": _memory, "runs": lambda: _folder("runs", runs),
+        "cache": lambda: _cache(runs / "cache"), "tracking": lambda: _tracking(runs), "hub": _hub, "git": _git,
+    }  # fmt: skip
+    checks: list[Check] = []
+    for name, check in parts.items():
         try:
-            found += look()
+            checks += check()
         except Exception as error:
-            found.append(Check(name, "warning", f"could not be looked at ({type(error).__name__}: {error})"))
-    return found
+            checks.append(Check(name, "warning", f"could not be looked at ({type(error).__name__}: {error})"))
+    return checks
 
 
 def _python() -> Iterator[Check]:
-    version = platform.python_version()
     from packaging.specifiers import SpecifierSet
 
+    version = platform.python_version()
     wanted = metadata.metadata("smpo").json.get("requires_python", "")
     good = SpecifierSet(str(wanted)).contains(version, prereleases=True)
     yield Check("python", "fine" if good else "broken", f"{version} ({sys.executable}); smpo needs {wanted or 'any'}")
@@ -94,8 +86,8 @@ def _packages() -> Iterator[Check]:
         if one.specifier.contains(version, prereleases=True):
             good += 1
         else:
-            said = f"{one.name} {version} is outside the tested range {one.specifier}"
-            yield Check("packages", "broken", said, f"pip install '{one}'")
+            message = f"{one.name} {version} is outside the tested range {one.specifier}"
+            yield Check("packages", "broken", message, f"pip install '{one}'")
     yield Check("packages", "fine", f"{good} packages within their tested ranges")
 
 
@@ -105,73 +97,61 @@ def _plugins() -> Iterator[Check]:
     registry, problems = installed()
     for problem in problems:
         yield Check("plug-ins", "warning", problem.message, "mend the package, or uninstall it")
-    count = sum(1 for _ in registry)
-    yield Check("plug-ins", "fine", f"{count} components can be loaded")
+    yield Check("plug-ins", "fine", f"{sum(1 for _ in registry)} components can be loaded")
 
 
 def _torch() -> Iterator[Check]:
     import torch
 
-    from smpo.app.build.allocator import allocator_settings, prefer_expandable_segments
+    from smpo.app.build.allocator import allocator_settings, check_allocator, prefer_expandable_segments
 
     if torch.cuda.is_available():
         given = allocator_settings()
         prefer_expandable_segments()  # before the GPU is first used
         for number in range(torch.cuda.device_count()):
-            facts = torch.cuda.get_device_properties(number)
+            name = torch.cuda.get_device_properties(number).name
             free, total = torch.cuda.mem_get_info(number)
-            state: State = "warning" if free < 0.5 * total else "fine"
-            yield Check(
-                "torch",
-                state,
-                f"torch {torch.__version__}, CUDA {torch.version.cuda}: {facts.name}, {in_gb(free)} of {in_gb(total)} "
-                "free",
-                "another process holds most of its memory" if state == "warning" else "",
-            )
-        yield _allocator(given)
+            build = f"torch {torch.__version__}, CUDA {torch.version.cuda}"
+            about = f"{build}: {name}, {in_gb(free)} of {in_gb(total)} free"
+            if free < 0.5 * total:
+                yield Check("torch", "warning", about, "another process holds most of its memory")
+            else:
+                yield Check("torch", "fine", about)
+        # Tried out: some drivers refuse smpo's choice.
+        refusals: list[str] = []
+        check_allocator(refusals.append)
+        if given is not None:
+            yield Check("allocator", "fine", f"{given}, from the environment")
+        else:
+            yield Check("allocator", "note" if refusals else "fine", (refusals or ["expandable segments"])[0])
     elif torch.backends.mps.is_available():
         yield Check("torch", "fine", f"torch {torch.__version__} on Apple's GPU (mps)")
     elif torch.version.cuda and shutil.which("nvidia-smi"):
-        yield Check(
-            "torch",
-            "warning",
-            f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no GPU, yet nvidia-smi is here",
-            "an old driver is the usual cause: install the torch wheel that fits it, from PyTorch's own index",
-        )
+        message = f"torch {torch.__version__} for CUDA {torch.version.cuda} finds no GPU, yet nvidia-smi is here"
+        remedy = "an old driver is the usual cause: install the torch wheel that fits it, from PyTorch's own index"
+        yield Check("torch", "warning", message, remedy)
     else:
-        yield Check(
-            "torch",
-            "note",
-            f"torch {torch.__version__} on the CPU ({torch.backends.cpu.get_cpu_capability()}); no GPU",
-        )
-
-
-def _allocator(given: str | None) -> Check:
-    """How a run takes memory from the GPU. Tried out: some drivers refuse what smpo chooses."""
-    from smpo.app.build.allocator import check_allocator
-
-    found: list[str] = []
-    check_allocator(found.append)
-    if given is not None:
-        return Check("allocator", "fine", f"{given}, from the environment")
-    return Check("allocator", "note" if found else "fine", found[0] if found else "expandable segments")
+        capability = torch.backends.cpu.get_cpu_capability()
+        yield Check("torch", "note", f"torch {torch.__version__} on the CPU ({capability}); no GPU")
 
 
 def _driver() -> Iterator[Check]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return
-    asked = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    remedy = "reload the driver, or reboot"
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=15, check=False)  # noqa: S603
+        done = subprocess.run(query, capture_output=True, text=True, timeout=15, check=False)  # noqa: S603
     except (OSError, subprocess.SubprocessError) as error:
-        yield Check("driver", "warning", f"nvidia-smi does not answer ({error})", "reload the driver, or reboot")
+        yield Check("driver", "warning", f"nvidia-smi does not answer ({error})", remedy)
         return
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["no message"]
-        yield Check("driver", "warning", f"nvidia-smi says: {said[0]}", "reload the driver, or reboot")
-    for line in lines if done.returncode == 0 else ():
+        message = (done.stdout + done.stderr).strip().splitlines() or ["no message"]
+        yield Check("driver", "warning", f"nvidia-smi says: {message[0]}", remedy)
+        return
+    for line in lines:
         yield Check("driver", "fine", line.strip())
 
 
@@ -180,34 +160,35 @@ def _threads() -> Iterator[Check]:
     quota = _cgroup_cores()
     usable = min(cores, quota) if quota else cores
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    said = f"{usable:g} usable cores, OMP_NUM_THREADS {wanted or 'not set'}"
-    if wanted and not wanted.split(",")[0].strip().isdigit():
+    about = f"{usable:g} usable cores, OMP_NUM_THREADS {wanted or 'not set'}"
+    number = wanted.split(",")[0].strip()
+    if wanted and not number.isdigit():
         yield Check("threads", "warning", f"OMP_NUM_THREADS is {wanted!r}, which is no number", "unset it")
-    elif wanted and int(wanted.split(",")[0]) > usable:
-        yield Check("threads", "warning", said, "more threads than cores are many times slower: set it to the cores")
+    elif wanted and int(number) > usable:
+        yield Check("threads", "warning", about, "more threads than cores are many times slower: set it to the cores")
     elif not wanted and quota and quota < cores:
-        yield Check(
-            "threads",
-            "warning",
-            f"{said}, but {cores} cores are visible: torch will start {cores} threads",
-            f"export OMP_NUM_THREADS={max(1, int(quota))}",
-        )
+        message = f"{about}, but {cores} cores are visible: torch will start {cores} threads"
+        yield Check("threads", "warning", message, f"export OMP_NUM_THREADS={max(1, int(quota))}")
     else:
-        yield Check("threads", "fine", said)
+        yield Check("threads", "fine", about)
 
 
 def _memory() -> Iterator[Check]:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-    limit = _first_number("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    total = min(pages, limit) if pages and limit else pages or limit
-    if total:
-        state: State = "warning" if total < 4e9 else "fine"
-        yield Check("memory", state, f"{in_gb(total)} for this machine or container",
-                    "the tiny worlds need 2 GB, SD 1.5 some 16" if state == "warning" else "")  # fmt: skip
+    import psutil
+
+    total = psutil.virtual_memory().total
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no container, or no limit ("max")
+            total = min(total, int(Path(file).read_text(encoding="ascii")))
+    message = f"{in_gb(total)} for this machine or container"
+    if total < 4e9:
+        yield Check("memory", "warning", message, "the tiny worlds need 2 GB, SD 1.5 some 16")
+    else:
+        yield Check("memory", "fine", message)
 
 
 def _folder(name: str, folder: Path) -> Iterator[Check]:
-    """Can it be written, and is there room? The nearest folder that exists answers for one that doesn't."""
+    """Whether a folder, or the nearest one above it that exists, can be written and has room."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -224,8 +205,8 @@ def _folder(name: str, folder: Path) -> Iterator[Check]:
         return
     free = shutil.disk_usage(place).free
     state: State = "broken" if free < _LOW else "warning" if free < _TIGHT else "fine"
-    help = "" if state == "fine" else "a run of the tiny worlds takes some 50 MB, one of SDXL 30 GB and more"
-    yield Check(name, state, f"{folder} on {place}: {in_gb(free)} free", help)
+    remedy = "" if state == "fine" else "a run of the tiny worlds takes some 50 MB, one of SDXL 30 GB and more"
+    yield Check(name, state, f"{folder} on {place}: {in_gb(free)} free", remedy)
 
 
 def _cache(folder: Path) -> Iterator[Check]:
@@ -242,8 +223,7 @@ def _cache(folder: Path) -> Iterator[Check]:
 def _tracking(runs: Path) -> Iterator[Check]:
     from smpo.tracking.store import probe
 
-    state, message, help = probe(runs)
-    yield Check("tracking", state, message, help)
+    yield Check("tracking", *probe(runs))
 
 
 def _hub() -> Iterator[Check]:
@@ -255,10 +235,10 @@ def _hub() -> Iterator[Check]:
 
 
 def _git() -> Iterator[Check]:
-    if shutil.which("git") is None:
-        yield Check("git", "note", "git is not installed, so locks can't name the commit of your project")
-    else:
+    if shutil.which("git"):
         yield Check("git", "fine", "locks will name the commit of your project")
+    else:
+        yield Check("git", "note", "git is not installed, so locks can't name the commit of your project")
 
 
 def _cgroup_cores() -> float | None:
@@ -268,12 +248,3 @@ def _cgroup_cores() -> float | None:
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
-
-
-def _first_number(*files: str) -> int:
-    for file in files:
-        try:
-            return int(Path(file).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-    return 0

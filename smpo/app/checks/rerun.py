@@ -121,7 +121,7 @@ def rerun(
 
 def compare_runs(before: RunFolder, now: RunFolder) -> Repetition:
     """What two runs of one experiment have in common."""
-    old, new = _json(before.path / "evaluation.json"), _json(now.path / "evaluation.json")
+    old, new = (read_lock(run.path / "evaluation.json") for run in (before, now))
     return Repetition(
         before,
         now,
@@ -183,10 +183,3 @@ def _tensors(file: Path) -> str | None:
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return digest.hexdigest()
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None

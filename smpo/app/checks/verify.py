@@ -31,13 +31,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Verdict:
-    """What was found. `faults` are failures; `notes` are things to know."""
+    """The result of `verify`. `faults` are failures; `notes` are things to know."""
 
     run: RunFolder
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
-    """What isn't here as it was there, and can change the last digits."""
+    """Facts of this machine that differ from the run's, and can change the last digits."""
     checkpoints: int = 0
     files: int = 0
     judged: list[Agreement] = field(default_factory=list)
@@ -99,19 +99,18 @@ def _files(verdict: Verdict) -> None:
     from smpo.engine.checkpoints.files import checkpoints, manifest_fault
 
     run = verdict.run
-    told = read_manifest(run)
-    if told is None:
-        there = (run.path / "files.json").exists()
-        (verdict.faults if there else verdict.notes).append(
-            "files.json can't be read" if there else "no files.json: the run's files were not hashed when it ended"
-        )
-    else:
-        verdict.files = len(told)
+    manifest = read_manifest(run)
+    if manifest is not None:
+        verdict.files = len(manifest)
         verdict.faults += faults(run)
+    elif (run.path / "files.json").exists():
+        verdict.faults.append("files.json can't be read")
+    else:
+        verdict.notes.append("no files.json: the run's files were not hashed when it ended")
     for path in checkpoints(run.checkpoints):
         verdict.checkpoints += 1
-        if (found := manifest_fault(path)) is not None:
-            verdict.faults.append(f"checkpoint {path.name}: {found}")
+        if (fault := manifest_fault(path)) is not None:
+            verdict.faults.append(f"checkpoint {path.name}: {fault}")
 
 
 def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
@@ -130,37 +129,37 @@ def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
     wanted = resolved.spec.evaluate
     if wanted is None:
         raise SpecError("evaluate", f"{run.resolved} evaluates nothing, and the run has an evaluation")
-    before = recorded(_json(run.path / "evaluation.json"))
+    evaluation = _json(run.path / "evaluation.json")
+    before = recorded(evaluation)
     prompts = spread(wanted.prompts.load(), wanted.limit)
     lock = read_lock(run.lock_file)
-    asked = lock.get("data", {}).get("prompts") if isinstance(lock.get("data"), dict) else None
-    if asked is not None and asked != prompts_digest(prompts):
+    digest = lock.get("data", {}).get("prompts") if isinstance(lock.get("data"), dict) else None
+    if digest is not None and digest != prompts_digest(prompts):
         verdict.faults.append("the prompts are not those that the run was judged on")
         return
     part = spread(prompts, limit)
     now, device = _draw(resolved, run, part, progress)
     here = lock_facts(spec=run.spec_hash, devices=[device], arithmetic=arithmetic())
     verdict.different = changes({k: v for k, v in lock.items() if k != "labels"}, here, INFLUENCES)
-    whole = len(part) == len(prompts)
-    drawn_from_cache = int(_json(run.path / "evaluation.json").get("reused", 0))
-    verdict.exact = bool(lock) and not verdict.different and whole and device == "cpu"
+    verdict.exact = bool(lock) and not verdict.different and len(part) == len(prompts) and device == "cpu"
+    base_is_fresh = not int(evaluation.get("reused", 0))
     verdict.judged = agreements(before, now)
     for name in sorted(name for name in before.scores if now.named(before.keys[name]) is None):
         verdict.faults.append(f"`{name}` judged the run, and is not among the spec's judges now")
     for one in verdict.judged:
+        fault = ""
+        differing, by = one.differing, f"differ by up to {one.largest:.2g}"
         if one.missing or not one.pictures:
-            verdict.faults.append(f"`{one.judge}`: {one.missing:,} of the recorded pictures could not be drawn again")
+            fault = f"{one.missing:,} of the recorded pictures could not be drawn again"
         elif not one.within:
-            verdict.faults.append(f"`{one.judge}`: the result lies outside the recorded interval")
-        elif verdict.exact and one.differing["policy"]:
-            verdict.faults.append(
-                f"`{one.judge}`: {one.differing['policy']:,} scores of the policy differ by up to {one.largest:.2g}, "
-                "though nothing that the lock knows is different here"
-            )
-        elif verdict.exact and one.differing["base"] and not drawn_from_cache:
-            verdict.faults.append(
-                f"`{one.judge}`: {one.differing['base']:,} scores of the base differ by up to {one.largest:.2g}"
-            )
+            fault = "the result lies outside the recorded interval"
+        elif verdict.exact and differing["policy"]:
+            fault = f"{differing['policy']:,} scores of the policy {by}, "
+            fault += "though nothing that the lock knows is different here"
+        elif verdict.exact and differing["base"] and base_is_fresh:
+            fault = f"{differing['base']:,} scores of the base {by}"
+        if fault:
+            verdict.faults.append(f"`{one.judge}`: {fault}")
 
 
 def _draw(
@@ -187,17 +186,15 @@ def _draw(
     scores: dict[str, Any] = {name: {} for name in names}
     device = "cpu"
     with tempfile.TemporaryDirectory(prefix="smpo-verify-") as scratch:
-        for model, one in (("base", model_ref(None)), ("policy", model_ref(run))):
-            denoiser, _ = load_model(spec.model, one, runtime)
+        for model, ref in (("base", model_ref(None)), ("policy", model_ref(run))):
+            denoiser, _ = load_model(spec.model, ref, runtime)
             device = device_name(denoiser.device)
-            asked = denoiser if model == "base" else prompted(denoiser, spec.objective.sampling())
-            found = score_model(
-                model, asked, prompts, scorers, settings=settings, cache=BaseCache(Path(scratch), model),
-                progress=progress,
-            )  # fmt: skip
+            sampler = denoiser if model == "base" else prompted(denoiser, spec.objective.sampling())
+            cache = BaseCache(Path(scratch), model)
+            found = score_model(model, sampler, prompts, scorers, settings=settings, cache=cache, progress=progress)
             for name in names:
                 scores[name][model] = found[name].tolist()
-            del denoiser, asked
+            del denoiser, sampler
             gc.collect()
     keys = {name: scorer.key for name, scorer in scorers.items()}
     return Table(prompts, wanted.images, wanted.seed, scores, keys), device

@@ -11,10 +11,13 @@ from smpo.cli.options import Cache, Json, Roots, Sets, Spec, TrustCode
 from smpo.errors import MachineError
 
 if TYPE_CHECKING:
+    from smpo.data.audit import Audit, Crops
     from smpo.experiment import ExperimentSpec
     from smpo.registry.resolve import Resolved
 
 __all__ = ["cache_clean", "cache_list", "cache_verify", "data_audit", "score"]
+
+_COLOURS = {"lost": "red", "doubtful": "yellow", "plain": "dim"}
 
 
 def data_audit(
@@ -32,7 +35,6 @@ def data_audit(
 ) -> None:
     """Find what is the matter with preference pairs before training on them."""
     from smpo.app.checks.data import audit_data
-    from smpo.cli.audit import show_audit
     from smpo.cli.output import print_json, print_line, resolve_spec
     from smpo.tracking.console import Console
 
@@ -42,8 +44,56 @@ def data_audit(
     if json:
         print_json(done.audit.to_dict())
     else:
-        show_audit(done.audit)
+        _show_audit(done.audit)
         print_line(f"\npage       {done.page}\ndata       {done.data}")
+
+
+def _show_audit(audit: Audit) -> None:
+    """One screen: the numbers of rows and pairs, findings, and agreement with the reward."""
+    from rich.markup import escape
+
+    from smpo.cli.output import make_table, out
+
+    console, facts = out(), audit.facts
+    console.print(
+        f"\n{facts['rows']:,} rows, {facts['sound_rows']:,} of them sound: {facts['pairs']:,} pairs with "
+        f"{facts['votes']:,} votes, {facts['prompts']:,} prompts, {facts['images']:,} images\n"
+    )
+    if audit.findings:
+        table = make_table("", "how many", "of", " ", right=["how many", "of"])
+        for finding in audit.findings:
+            weight = f"[{_COLOURS[finding.weight]}]{finding.weight}[/]"
+            table.add_row(escape(finding.title), f"{finding.count:,}", f"{finding.of:,} {finding.unit}", weight)
+        console.print(table)
+    else:
+        console.print("nothing is the matter: every row is sound, and none is doubtful")
+    if audit.margins is not None:
+        m = audit.margins
+        quarters = ", ".join(f"{share:.0%}" for share in m.by_size)
+        console.print(
+            f"\nreward     {escape(m.reward)} agrees with {m.agreement:.1%} [{m.low:.1%}, {m.high:.1%}] of {m.pairs:,} "
+            f"labels; by quarters of its margin, smallest first: {quarters}",
+            highlight=False,
+        )
+        console.print(f"scores     {m.score_low:.4g} to {m.score_high:.4g}", highlight=False)
+    if audit.noise["error"] is not None:
+        console.print(
+            f"noise      one vote is wrong with probability {audit.noise['error']:.1%}, if the "
+            f"{audit.noise['pairs']:,} pairs with several votes speak for all"
+        )
+    if audit.crops is not None:
+        console.print(_cut(audit.crops), highlight=False)
+    for note in audit.notes:
+        console.print(f"[dim]note       {escape(note)}[/]")
+
+
+def _cut(crops: Crops) -> str:
+    """What squares lose, and what buckets would save or do."""
+    squares = f"crop       squares lose {crops.lost_as_square:.1%} of an image on average; "
+    if not crops.used and crops.lost > crops.lost_as_square - 0.005:
+        return f"{squares}no sizes of `data.buckets: {{}}` suit them better"
+    meant = "`data.buckets`" if crops.used else "`data.buckets: {}`, which the spec doesn't ask for"
+    return f"{squares}{meant}: {crops.lost:.1%}, in {len(crops.buckets)} sizes"
 
 
 def score(

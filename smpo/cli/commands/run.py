@@ -40,7 +40,7 @@ def run(
     from smpo.app.run import run as training
     from smpo.app.run.ranks import abort_on_error, require_single_process, run_rank0, run_worker_rank
     from smpo.cli.ablation import ablation_of
-    from smpo.cli.closed_streams import ignore_broken_pipe
+    from smpo.cli.exit_codes import ignore_broken_pipe
     from smpo.cli.output import out, resolve_spec
     from smpo.cli.plan import show_plan
     from smpo.runs.locate import named_run, whereabouts

@@ -57,7 +57,7 @@ def sweep(
     from smpo.app.sweep import worker
     from smpo.app.sweep.finish import conclude
     from smpo.app.sweep.request import SweepRequest, resolve_sweep
-    from smpo.cli.closed_streams import ignore_broken_pipe
+    from smpo.cli.exit_codes import ignore_broken_pipe
     from smpo.cli.output import find_spec
     from smpo.cli.sweep_table import Screen, seconds_of, show_ending
 

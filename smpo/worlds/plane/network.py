@@ -28,16 +28,7 @@ from smpo.maths.inversion import ddim_sample
 from smpo.maths.schedule import NoiseSchedule
 from smpo.worlds.plane.world import CONDITIONS
 
-__all__ = [
-    "NULL",
-    "PlaneNet",
-    "Shape",
-    "read_network",
-    "sample_points",
-    "schedule",
-    "start_noise",
-    "write_network",
-]
+__all__ = ["NULL", "PlaneNet", "Shape", "read_network", "sample_points", "schedule", "start_noise", "write_network"]
 
 NULL = len(CONDITIONS)
 """The condition that stands for the empty prompt."""
@@ -129,13 +120,7 @@ def start_noise(seeds: Sequence[int]) -> Tensor:
 
 
 def sample_points(
-    network: nn.Module,
-    start: Tensor,
-    conditions: Tensor,
-    levels: NoiseSchedule,
-    *,
-    guidance: float,
-    steps: int,
+    network: nn.Module, start: Tensor, conditions: Tensor, levels: NoiseSchedule, *, guidance: float, steps: int
 ) -> Tensor:
     """DDIM from `start` `[N, 2, 1, 1]` down to clean points, `[N, 2, 1, 1]`, on `start`'s device.
 

@@ -14,14 +14,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from smpo.errors import MachineError, readable
 from smpo.kinds import Pair
-from smpo.worlds.plane.annotators import Votes
-from smpo.worlds.plane.world import CONDITIONS, Floats, Ints
+from smpo.worlds.plane.world import CONDITIONS
 
-__all__ = ["PAIRS", "PlanePairs", "point_id", "read_plane_pairs", "write_pairs"]
+__all__ = ["PAIRS", "PlanePairs", "point_id", "read_plane_pairs"]
 
 PAIRS = Path(__file__).parent / "weights" / "pairs.safetensors"
 """The pairs that come with smpo."""
@@ -32,18 +31,6 @@ Point = NDArray[np.float32]
 def point_id(point: Point) -> str:
     """Content id: two equal points are one picture, whatever prompt they were drawn for."""
     return hashlib.sha256(np.ascontiguousarray(point, dtype="<f4").tobytes()).hexdigest()[:16]
-
-
-def write_pairs(path: Path, first: Floats, second: Floats, conditions: Ints, votes: Votes, **notes: object) -> None:
-    """The file that `read_plane_pairs` reads. `first`, `second` `[P, 2]`; `conditions` `[P]`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, NDArray[Any]] = {
-        "first": first.astype(np.float32),
-        "second": second.astype(np.float32),
-        "condition": conditions.astype(np.uint8),
-        "votes": np.stack([votes.first, votes.second, votes.neither], axis=1),
-    }
-    save_file(tensors, path, metadata={"plane": json.dumps(notes)})
 
 
 class PlanePairs:
@@ -69,13 +56,9 @@ class PlanePairs:
 
 
 def read_plane_pairs(
-    path: Path = PAIRS,
-    *,
-    ties: Literal["drop", "keep"] = "drop",
-    limit: int | None = None,
-    report: Path | None = None,
+    path: Path = PAIRS, *, ties: Literal["drop", "keep"] = "drop", limit: int | None = None, report: Path | None = None
 ) -> PlanePairs:
-    """The table in a file that `write_pairs` wrote; `limit` takes the first so many pairs that would be kept.
+    """The table in a file of pairs; `limit` takes the first so many pairs that would be kept.
 
     Every vote is a row, as in Pick-a-Pic; a vote for neither counts half for each point. A pair is a
     tie when both points got equally much; it is dropped, or kept with share 0.5. Rows of dropped pairs are
@@ -84,8 +67,7 @@ def read_plane_pairs(
     """
     if not path.is_file():
         raise MachineError(
-            f"there are no pairs at {path}",
-            help="in a checkout of smpo `python -m tools.make_plane` makes them",
+            f"there are no pairs at {path}", help="in a checkout of smpo `python -m tools.make_plane` makes them"
         )
     table = _read(path)
     votes = table["votes"].astype(np.int64)  # [P, 3]

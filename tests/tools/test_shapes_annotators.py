@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from smpo.worlds.shapes.annotators import Annotator, collect_votes, mean_utility, panel
+from tools.make_shapes.annotators import Annotator, collect_votes, mean_utility, panel
 
 Measured = Mapping[str, float]
 

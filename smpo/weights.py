@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -27,6 +28,7 @@ __all__ = [
     "opened",
     "quiet",
     "read_json",
+    "read_shapes",
     "sane_config",
     "tokenizer_of",
     "weight_files",
@@ -250,6 +252,23 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
         if found:
             return sorted(path for path in found if path.suffix == ".safetensors")
     return []
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file's tensors, from its header. Raises `MachineError` for other files."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, 100_000_000)))
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        if not all(isinstance(axis, int) for shape in shapes.values() for axis in shape):
+            raise ValueError("a shape is a list of whole numbers")
+        return shapes
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MachineError(
+            f"{file} is not a safetensors file",
+            help="smpo never opens pickles (.ckpt, .bin): convert the file to safetensors where you trust it",
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def show_variants(ablation: Ablation) -> None:
     from rich.table import Table
 
     from smpo.app.ablation.cost import ablation_cost
-    from smpo.spec.diff import diff
+    from smpo.spec.leaves import diff
 
     console, by_name = out(), {variant.name: variant for variant in ablation.variants}
     console.print()

@@ -11,9 +11,8 @@ from smpo.cli.output import find_spec, out, print_json, resolve_spec
 from smpo.cli.show import find_run
 from smpo.errors import MachineError
 from smpo.runs.store import RunFolder, is_run
-from smpo.spec.diff import Absent, diff
 from smpo.spec.identity import UNHASHED
-from smpo.spec.leaves import leaves
+from smpo.spec.leaves import Absent, diff, leaves
 from smpo.spec.read import read
 from smpo.spec.source import open_source
 from smpo.spec.tree import plain

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from smpo.errors import MachineError
-from smpo.families.files.load_snippet import load_snippet
+from smpo.families.files.saved_folder import load_snippet
 from smpo.families.files.single_file import is_single_file, unpacked
 from smpo.families.lora import Adapter
 from smpo.families.pipelines import (

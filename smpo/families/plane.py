@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from smpo.errors import RunError
-from smpo.families.files.atomic_folder import replaced_folder
+from smpo.families.files.saved_folder import replaced_folder
 from smpo.kinds import Conditioning, Placement
 from smpo.worlds.plane.network import (
     NULL,

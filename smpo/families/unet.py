@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from smpo.families.files.atomic_folder import replaced_folder, without_paths
-from smpo.families.files.load_snippet import LoadSnippet, load_snippet
+from smpo.families.files.saved_folder import LoadSnippet, load_snippet, replaced_folder, without_paths
 from smpo.families.lora import save_adapter
 from smpo.families.operator_parity import contiguous
 from smpo.families.pipeline_adapters import PipelineAdapter

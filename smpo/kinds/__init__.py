@@ -22,8 +22,7 @@ from smpo.kinds.method import (
     Smoothing,
 )
 from smpo.kinds.predicted import ObjectiveOut, Predicted
-from smpo.kinds.recipes import Model, ModelFacts, PairData, PromptSet, Reward
-from smpo.kinds.search import Pruner, Sampler
+from smpo.kinds.recipes import Model, ModelFacts, PairData, PromptSet, Pruner, Reward, Sampler
 from smpo.kinds.values import (
     Conditioning,
     Pair,

@@ -38,14 +38,7 @@ __all__ = [
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
-_VOLATILE = (
-    "_name_or_path",
-    "_commit_hash",
-    "_diffusers_version",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-)
+_VOLATILE = ("_name_or_path", "_commit_hash", "_diffusers_version", "transformers_version", "torch_dtype", "dtype")
 """Keys of a config that say who wrote it or where it lay, not what the network is."""
 
 
@@ -306,10 +299,11 @@ def _not_fetched(
             f"{what} `{source}` has no revision {revision}",
             help=f"its commits are at https://huggingface.co/{source}/commits/main",
         )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     words = ["hf download", str(source), *([f"--revision {revision}"] if revision else [])]
     words += [f"--include '{glob}'" for glob in _few(patterns)]
     return MachineError(
-        f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {_first_line(error)}",
+        f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {reason}",
         help=f"where there is a network, run `{' '.join(words)}` and copy the hub cache (HF_HUB_CACHE) here; {folder}",
     )
 
@@ -326,10 +320,6 @@ def _few(patterns: Sequence[str]) -> list[str]:
             found.setdefault(name, set()).add(folder)
     folders = {name: next(iter(places)) if len(places) == 1 else "*" for name, places in found.items()}
     return [f"{folder}/{name}" if folder else name for name, folder in folders.items()]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _file_digest(path: Path) -> str:

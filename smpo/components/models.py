@@ -85,14 +85,8 @@ class StableDiffusion(Model):
 
         adapter = None
         if self.lora is not None:
-            lora = self.lora
-            adapter = Adapter(
-                rank=lora.rank,
-                alpha=lora.alpha if lora.alpha is not None else float(lora.rank),
-                dropout=lora.dropout,
-                targets=tuple(lora.targets),
-                dora=lora.dora,
-            )
+            alpha = self.lora.alpha or float(self.lora.rank)
+            adapter = Adapter(**dict(self.lora) | {"alpha": alpha, "targets": tuple(self.lora.targets)})
         return load_unet(
             locate(self.weights),
             revision=self.revision,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from smpo.diagnostics.phrases import in_order, listed, suggest
 from smpo.registry.cards import Card
-from smpo.registry.expand import Catalogue
+from smpo.registry.expand import Catalogue, shadowing
 from smpo.registry.slots import Slot, find_slots, slot_nodes
 from smpo.registry.validate import check_partly
 from smpo.spec.layers import Layer
@@ -46,8 +46,7 @@ def _settings(card: Card, catalogue: Catalogue) -> Iterable[Problem]:
         message = f"card `{card.name}` uses {card.kind} {quoted(card.use)}, which is not installed"
         return [Problem(message, card.use_span, "use", label)]
     if card.name != card.use and catalogue.component(card.kind, card.name) is not None:
-        message = f"card `{card.name}` is called like a component of its kind, and uses another"
-        return [Problem(message, card.tree.entries["name"].node.span, "name", f"rename it, or use `{card.name}`")]
+        return [shadowing(card)]
     use = Entry(card.tree.entries["use"].key, Node(card.use_span, card.use))
     tree = card.settings.with_entries({"use": use, **card.settings.entries})
     return check_partly(tree, component, what=f"{card.kind} `{card.use}`")

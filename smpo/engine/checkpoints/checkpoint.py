@@ -35,7 +35,7 @@ from smpo.engine.checkpoints.files import (
 from smpo.engine.checkpoints.train_state import Snapshot, TrainState, load_snapshot, snapshot
 from smpo.errors import RunError
 
-__all__ = ["CheckpointWriter", "Restored", "load_weights", "restore", "save", "write"]
+__all__ = ["CheckpointWriter", "Restored", "load_weights", "restore", "write"]
 
 
 class Restored(NamedTuple):
@@ -45,22 +45,6 @@ class Restored(NamedTuple):
     """Updates that the checkpoint holds; 0 where there is none."""
     facts: Mapping[str, Any] = {}
     """What was noted with it."""
-
-
-def save(
-    folder: Path,
-    step: int,
-    state: TrainState,
-    *,
-    spec_hash: str,
-    keep: int,
-    facts: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the state after `step` updates and drop all but the newest `keep`. Raises `OSError` when the disk refuses;
-    the older ones are as they were then."""
-    path = write(folder, step, snapshot(state), spec_hash=spec_hash, facts=facts)
-    drop_old(folder, keep, step)
-    return path
 
 
 def write(folder: Path, step: int, kept: Snapshot, *, spec_hash: str, facts: Mapping[str, Any] | None = None) -> Path:

@@ -14,14 +14,7 @@ from typing import Any
 
 from smpo.errors import RunError
 
-__all__ = [
-    "LAYOUTS",
-    "Layout",
-    "is_lora",
-    "layout_of",
-    "scheduler_config",
-    "text_config",
-]
+__all__ = ["LAYOUTS", "Layout", "is_lora", "layout_of", "scheduler_config", "text_config"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 _UNET = "model.diffusion_model."

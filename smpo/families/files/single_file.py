@@ -20,12 +20,7 @@ import torch
 from filelock import FileLock
 
 from smpo.errors import MachineError, RunError
-from smpo.families.files.checkpoint_layouts import (
-    Layout,
-    layout_of,
-    scheduler_config,
-    text_config,
-)
+from smpo.families.files.checkpoint_layouts import Layout, layout_of, scheduler_config, text_config
 from smpo.families.files.saved_folder import replaced_folder, without_paths
 from smpo.weights import content_key, locate, quiet, read_json, read_shapes, tokenizer_of
 

@@ -23,6 +23,7 @@ from smpo.errors import MachineError, readable
 __all__ = [
     "commit_of",
     "content_key",
+    "is_weight_file",
     "locate",
     "model_files",
     "opened",
@@ -236,6 +237,11 @@ def model_files(folder: Path, variant: str | None = None) -> list[Path]:
     """What makes a component what it is: its configuration or vocabulary, and one variant of its weights."""
     texts = [path for path in sorted(folder.glob("*")) if path.suffix in (".json", ".txt")]
     return [path for path in texts if ".safetensors.index" not in path.name] + weight_files(folder, variant)
+
+
+def is_weight_file(place: str | Path) -> bool:
+    """Whether `place` is spelt like a file of weights rather than a folder or a hub id."""
+    return Path(place).suffix.lower() in (".safetensors", ".ckpt", ".pt", ".bin")
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:

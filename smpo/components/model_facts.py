@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -12,7 +11,7 @@ from typing import Any
 from smpo.components.locations import locate
 from smpo.errors import MachineError
 from smpo.kinds import ModelFacts
-from smpo.weights import read_shapes, weight_files
+from smpo.weights import read_json, read_shapes, weight_files
 
 __all__ = ["Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "tensors"]
 
@@ -186,11 +185,11 @@ _WIDTHS: Mapping[int, Mapping[str, tuple[int, int]]] = {
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} for other files."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except MachineError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -44,7 +44,7 @@ class LoadOptions:
 
     `vae`: a folder with another autoencoder. `prediction`, `zero_terminal_snr`: what the network was really trained
     for. `compare`: in which space errors are compared, see `NoiseSchedule`. `sizes`: SDXL's conditioning on sizes,
-    see `SDXLStack`.
+    see `SDXLPipelineAdapter`.
     """
 
     vae: Path | None = None

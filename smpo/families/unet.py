@@ -1,7 +1,8 @@
 """Latent diffusion with a UNet: SD 1.5, SD 2, SDXL and whatever else lies in their folder layout.
 
 Everything is a genuine diffusers or transformers class; here they become a `kinds.Denoiser`. How policy and reference
-are kept alike is in `networks`, what differs between the pipelines in `stacks`, how they are found in `loading`.
+are kept alike is in `policy_reference`, what differs between the pipelines in `pipeline_adapters`, how they are found
+in `loading`.
 """
 
 from __future__ import annotations

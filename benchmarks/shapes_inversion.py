@@ -245,7 +245,7 @@ def at_guidance(folders: dict[tuple[str, int], Path], guidance: float) -> dict[t
 
 def gather(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Every factor as a table, from the runs' folders."""
-    from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
+    from smpo.evaluation.results.ablation import VariantRuns, tabulate
 
     seeds = range(options.seeds)
     found: dict[str, Any] = {}

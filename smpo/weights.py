@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,11 +23,13 @@ from smpo.errors import MachineError, readable
 __all__ = [
     "commit_of",
     "content_key",
+    "is_weight_file",
     "locate",
     "model_files",
     "opened",
     "quiet",
     "read_json",
+    "read_shapes",
     "sane_config",
     "stored_variant",
     "tokenizer_of",
@@ -37,14 +40,7 @@ __all__ = [
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
-_VOLATILE = (
-    "_name_or_path",
-    "_commit_hash",
-    "_diffusers_version",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-)
+_VOLATILE = ("_name_or_path", "_commit_hash", "_diffusers_version", "transformers_version", "torch_dtype", "dtype")
 """Keys of a config that say who wrote it or where it lay, not what the network is."""
 
 
@@ -244,6 +240,11 @@ def model_files(folder: Path, variant: str | None = None) -> list[Path]:
     return [path for path in texts if ".safetensors.index" not in path.name] + weight_files(folder, variant)
 
 
+def is_weight_file(place: str | Path) -> bool:
+    """Whether `place` is spelt like a file of weights rather than a folder or a hub id."""
+    return Path(place).suffix.lower() in (".safetensors", ".ckpt", ".pt", ".bin")
+
+
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
     """The safetensors of one component by name; the plain ones where there is no such variant."""
     for wanted in dict.fromkeys((variant, None)):
@@ -261,6 +262,23 @@ def stored_variant(folder: Path) -> str | None:
     named = [_VARIANT.match(file.name) for file in folder.glob("*.safetensors")]
     found = {match[1] for match in named if match}
     return found.pop() if len(found) == 1 and not weight_files(folder) else None
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file's tensors, from its header. Raises `MachineError` for other files."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(min(length, 100_000_000)))
+        shapes = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        if not all(isinstance(axis, int) for shape in shapes.values() for axis in shape):
+            raise ValueError("a shape is a list of whole numbers")
+        return shapes
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise MachineError(
+            f"{file} is not a safetensors file",
+            help="smpo never opens pickles (.ckpt, .bin): convert the file to safetensors where you trust it",
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -298,10 +316,11 @@ def _not_fetched(
             f"{what} `{source}` has no revision {revision}",
             help=f"its commits are at https://huggingface.co/{source}/commits/main",
         )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     words = ["hf download", str(source), *([f"--revision {revision}"] if revision else [])]
     words += [f"--include '{glob}'" for glob in _few(patterns)]
     return MachineError(
-        f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {_first_line(error)}",
+        f"{what} `{source}`{at} is not on this machine, and the hub did not give it: {reason}",
         help=f"where there is a network, run `{' '.join(words)}` and copy the hub cache (HF_HUB_CACHE) here; {folder}",
     )
 
@@ -318,10 +337,6 @@ def _few(patterns: Sequence[str]) -> list[str]:
             found.setdefault(name, set()).add(folder)
     folders = {name: next(iter(places)) if len(places) == 1 else "*" for name, places in found.items()}
     return [f"{folder}/{name}" if folder else name for name, folder in folders.items()]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _file_digest(path: Path) -> str:

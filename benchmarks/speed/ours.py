@@ -20,10 +20,11 @@ from smpo.engine.forward_batches import ForwardBatches
 from smpo.engine.learning_rate import LearningRate
 from smpo.engine.loop import Session, fit
 from smpo.engine.noise_and_timesteps import StepConfig
+from smpo.families.dtypes import store_in_half
 from smpo.families.pipeline_adapters import PipelineAdapter, SDXLPipelineAdapter
 from smpo.families.policy_reference import Arithmetic, PolicyAndReference
 from smpo.families.recompute import checkpoint
-from smpo.families.speed import AS_TORCH_DOES, Speed, store_in_half
+from smpo.families.speed import AS_TORCH_DOES, Speed
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Conditioning, PairBatch, Runtime
 from speed.archs import BETA, GRID, World
@@ -178,7 +179,7 @@ class Ours:
                 position=some,
                 mean=mean[:, rows].flatten(0, 1),
                 std=std[:, rows].flatten(0, 1),
-                conditioning=Conditioning({name: tensor[rows] for name, tensor in told.items()}).doubled(),
+                conditioning=Conditioning({name: tensor[rows.repeat(2)] for name, tensor in told.items()}),
                 p=self.world.p[some].to(self.world.device),
             )
 

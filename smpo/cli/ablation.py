@@ -15,7 +15,7 @@ from smpo.app.ablation.spec import Ablation, read_ablation
 from smpo.cli.output import find_spec, make_table, out, records_table, relative
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
-from smpo.spec.diff import diff
+from smpo.spec.leaves import diff
 
 if TYPE_CHECKING:
     from smpo.app.ablation.ablation import AblationResult

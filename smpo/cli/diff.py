@@ -13,8 +13,8 @@ from smpo.cli.runs import find_run
 from smpo.errors import MachineError
 from smpo.runs.locate import settings_of
 from smpo.runs.lock import read_lock
-from smpo.spec.diff import Absent, diff
 from smpo.spec.identity import UNHASHED
+from smpo.spec.leaves import Absent, diff
 
 __all__ = ["Side", "run_side", "show_diff"]
 

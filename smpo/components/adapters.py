@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from smpo.components.datasets import PlacedData
-from smpo.components.locations import is_hub_id, is_url, locate
-from smpo.errors import MachineError, SmpoError, SpecError
+from smpo.components.datasets import ParquetData, PlacedData
+from smpo.errors import MachineError, SpecError
 from smpo.registry.component import register
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class _Annotated(PlacedData):
 
 
 @register
-class ChosenRejected(PlacedData):
+class ChosenRejected(ParquetData):
     """Parquet with a prompt, a chosen and a rejected image, as `datasets` writes them ({bytes, path} or plain bytes).
 
     `columns` maps smpo's names to the table's; votes or shares of votes are used where there are some.
@@ -120,11 +119,7 @@ class ChosenRejected(PlacedData):
 
     use: Literal["chosen-rejected"] = "chosen-rejected"
     version: ClassVar[int] = 1
-    patterns: ClassVar[tuple[str, ...]] = ("*.parquet",)
-    streamed: ClassVar[bool] = True
 
-    split: str | None = None
-    """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
     columns: Columns = Field(default_factory=Columns)
     """What the columns are called."""
 
@@ -143,17 +138,8 @@ class ChosenRejected(PlacedData):
             split=self.split,
         )
 
-    def size(self) -> int | None:
-        from smpo.data.sources.parquet import count_rows
-
-        if is_hub_id(self.path) or is_url(self.path):
-            return None
-        wanted = (self.columns.prompt, self.columns.chosen, self.columns.rejected)
-        try:
-            rows = count_rows(Path(locate(self.path)), self.split, wanted)
-        except (SmpoError, OSError, ValueError):  # unknown here; `load` will say why
-            return None
-        return min(rows, self.limit) if self.limit else rows
+    def required(self) -> Sequence[str]:
+        return self.columns.prompt, self.columns.chosen, self.columns.rejected
 
 
 @register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from smpo.spec.identity import Neutral
 if TYPE_CHECKING:
     from smpo.data.sources.source import Source
 
-__all__ = ["AspectBuckets", "PickAPic", "PlacedData", "PlanePairs", "VoteData"]
+__all__ = ["AspectBuckets", "ParquetData", "PickAPic", "PlacedData", "PlanePairs", "VoteData"]
 
 
 class AspectBuckets(BaseModel):
@@ -139,8 +140,33 @@ class PlacedData(VoteData):
         return None
 
 
+class ParquetData(PlacedData):
+    """Votes in one parquet file, or in a folder of them."""
+
+    patterns: ClassVar[tuple[str, ...]] = ("*.parquet",)
+    streamed: ClassVar[bool] = True
+
+    split: str | None = None
+    """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
+
+    @abstractmethod
+    def required(self) -> Sequence[str]:
+        """The columns without which a file is refused."""
+
+    def size(self) -> int | None:
+        from smpo.data.sources.parquet import count_rows
+
+        if is_hub_id(self.path) or is_url(self.path):
+            return None
+        try:
+            rows = count_rows(Path(locate(self.path)), self.split, self.required())
+        except (SmpoError, OSError, ValueError):  # unknown here; `load` will say why
+            return None
+        return min(rows, self.limit) if self.limit else rows
+
+
 @register
-class PickAPic(PlacedData):
+class PickAPic(ParquetData):
     """Preference pairs in the Pick-a-Pic v1 and v2 schema, from one parquet file or a folder of them.
 
     Columns: jpg_0, jpg_1 (encoded images), label_0, label_1 (1, 0, or 0.5 for a tie), caption; one row a vote.
@@ -149,27 +175,16 @@ class PickAPic(PlacedData):
 
     use: Literal["pickapic"] = "pickapic"
     version: ClassVar[int] = 1
-    patterns: ClassVar[tuple[str, ...]] = ("*.parquet",)
-    streamed: ClassVar[bool] = True
-
-    split: str | None = None
-    """Which files of a folder: those called `train.parquet` or `train-00000-of-00645-….parquet`, for example."""
 
     def source(self) -> Source:
         from smpo.data.sources.pickapic import pickapic_source
 
         return pickapic_source(self.place(), self.split)
 
-    def size(self) -> int | None:
-        from smpo.data.sources.parquet import count_rows
+    def required(self) -> Sequence[str]:
+        from smpo.data.sources.parquet import REQUIRED
 
-        if is_hub_id(self.path) or is_url(self.path):
-            return None
-        try:
-            rows = count_rows(Path(locate(self.path)), self.split)
-        except (SmpoError, OSError, ValueError):  # unknown here; `load` will say why
-            return None
-        return min(rows, self.limit) if self.limit else rows
+        return REQUIRED
 
 
 @register

@@ -9,11 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["data_command", "is_file", "is_hub_id", "is_url", "locate", "missing", "to_fetch"]
+from smpo.weights import is_weight_file
+
+__all__ = ["data_command", "is_hub_id", "is_url", "locate", "missing", "to_fetch"]
 
 _HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _PACKAGED = "smpo:"
-_FILES = (".safetensors", ".ckpt", ".pt", ".bin")
 _DATA = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".tar", ".db")
 Kind = Literal["models", "datasets"]
 
@@ -34,14 +35,9 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
-def is_file(place: str) -> bool:
-    """Whether `place` is spelt like a single file of weights."""
-    return Path(place).suffix.lower() in _FILES
-
-
 def is_hub_id(place: str) -> bool:
     """`owner/name`, and no such folder here. `folder/prompts.csv` is a file, whether it is there or not."""
-    spelt_as_file = is_file(place) or Path(place).suffix.lower() in _DATA
+    spelt_as_file = is_weight_file(place) or Path(place).suffix.lower() in _DATA
     return bool(_HUB.match(place)) and not spelt_as_file and not Path(place).exists()
 
 
@@ -51,7 +47,7 @@ def missing(place: str, kind: Kind = "models", *, revision: str | None = None, f
     those that are needed."""
     if Path(locate(place)).exists():
         return None
-    if is_file(place):
+    if is_weight_file(place):
         return f"there is no file `{place}`"
     if not is_hub_id(place):
         return f"`{place}` is neither a folder here nor a hub id (owner/name)"

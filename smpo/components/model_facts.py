@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -11,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from smpo.components.locations import locate
+from smpo.errors import MachineError
 from smpo.kinds import ModelFacts
 from smpo.maths.known_schedulers import unusable_scheduler
-from smpo.weights import stored_variant, weight_files
+from smpo.weights import read_json, read_shapes, stored_variant, weight_files
 
 __all__ = ["Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "tensors", "unusable_schedule"]
 
@@ -203,20 +202,20 @@ _WIDTHS: Mapping[int, Mapping[str, tuple[int, int]]] = {
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} for other files."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_json(path)
+    except MachineError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _folder_shapes(folder: Path) -> dict[str, list[int]]:
+def _folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of a folder's tensors, from the headers of its safetensors alone. Of several variants (fp16 beside full
     precision) one counts: a tensor is there once."""
     return {name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in _shapes(file).items()}
 
 
-def _layers(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
+def _layers(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
     return {
         name.removesuffix(".weight"): (prod(shape[1:]), shape[0])
         for name, shape in shapes.items()
@@ -224,13 +223,9 @@ def _layers(shapes: Mapping[str, list[int]]) -> dict[str, tuple[int, int]]:
     }
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
-    """The shape of each tensor of a safetensors file, by name."""
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of a safetensors file, by name; none when it isn't one."""
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, 100_000_000)))
-        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-        return shapes if all(isinstance(axis, int) for shape in shapes.values() for axis in shape) else {}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError):
+        return read_shapes(file)
+    except MachineError:
         return {}

@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from smpo.components.locations import is_file, locate, missing
+from smpo.components.locations import locate, missing
 from smpo.components.model_facts import file_facts, folder_facts, half_pipeline, no_pipeline, tensors, unusable_schedule
 from smpo.errors import SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
 from smpo.spec.identity import Neutral
+from smpo.weights import is_weight_file
 
 __all__ = ["LoRA", "Plane", "StableDiffusion"]
 
@@ -85,14 +86,8 @@ class StableDiffusion(Model):
 
         adapter = None
         if self.lora is not None:
-            lora = self.lora
-            adapter = Adapter(
-                rank=lora.rank,
-                alpha=lora.alpha if lora.alpha is not None else float(lora.rank),
-                dropout=lora.dropout,
-                targets=tuple(lora.targets),
-                dora=lora.dora,
-            )
+            alpha = self.lora.alpha or float(self.lora.rank)
+            adapter = Adapter(**dict(self.lora) | {"alpha": alpha, "targets": tuple(self.lora.targets)})
         return load_unet(
             locate(self.weights),
             revision=self.revision,
@@ -116,7 +111,7 @@ class StableDiffusion(Model):
 
     def facts(self) -> ModelFacts:
         place = Path(locate(self.weights))
-        found = file_facts(place, self.config) if is_file(self.weights) else folder_facts(place, self.weights)
+        found = file_facts(place, self.config) if is_weight_file(self.weights) else folder_facts(place, self.weights)
         lora = self.lora
         if lora is None:
             return found.adapted(self.weights, self.resolution, whole=True)
@@ -156,7 +151,7 @@ class StableDiffusion(Model):
 
     @model_validator(mode="after")
     def _of_one_piece(self) -> StableDiffusion:
-        single = is_file(self.weights)
+        single = is_weight_file(self.weights)
         for name in ("config", "original_config"):
             if getattr(self, name) is not None and not single:
                 raise SpecError(name, f"`{name}` belongs to single files; `{self.weights}` brings its own")

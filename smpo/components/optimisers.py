@@ -23,15 +23,8 @@ _WITHOUT_8_BITS = {"mps"}
 __all__ = ["Adafactor", "AdamW", "AdamW8bit"]
 
 
-@register
-class AdamW(Optimiser):
-    """AdamW (Loshchilov and Hutter 2019), torch's fused kernel."""
-
-    use: Literal["adamw"] = "adamw"
-    version: ClassVar[int] = 1
-    state_bytes: ClassVar[float] = 8.0
-    """For each parameter: two moments in float32. `smpo plan` counts with it."""
-    shardable: ClassVar[bool] = True
+class _AdamW(Optimiser):
+    """The settings of AdamW, whatever its moments are stored in."""
 
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of the first moment."""
@@ -41,6 +34,17 @@ class AdamW(Optimiser):
     """Decoupled pull of the weights towards zero, times the learning rate."""
     eps: float = Field(1e-8, gt=0)
     """Added to the root of the second moment, so that nothing is divided by zero."""
+
+
+@register
+class AdamW(_AdamW):
+    """AdamW (Loshchilov and Hutter 2019), torch's fused kernel."""
+
+    use: Literal["adamw"] = "adamw"
+    version: ClassVar[int] = 1
+    state_bytes: ClassVar[float] = 8.0
+    """For each parameter: two moments in float32. `smpo plan` counts with it."""
+    shardable: ClassVar[bool] = True
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         import torch
@@ -56,7 +60,7 @@ class AdamW(Optimiser):
 
 
 @register
-class AdamW8bit(Optimiser):
+class AdamW8bit(_AdamW):
     """AdamW with moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861), from bitsandbytes: a quarter of
     the memory.
 
@@ -70,15 +74,6 @@ class AdamW8bit(Optimiser):
     extra: ClassVar[str | None] = "8bit"
     state_bytes: ClassVar[float] = 2.0 + 2 * 4 / 256
     """For each parameter: two moments of one byte, and their blocks' scales."""
-
-    beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the first moment."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of the second moment."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Decoupled pull of the weights towards zero, times the learning rate."""
-    eps: float = Field(1e-8, gt=0)
-    """Added to the root of the second moment, so that nothing is divided by zero."""
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """Raises `MachineError` where bitsandbytes isn't installed, or has no kernels for the parameters' device."""

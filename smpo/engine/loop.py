@@ -32,14 +32,7 @@ from smpo.engine.noise_and_timesteps import StepConfig
 from smpo.engine.out_of_memory import MicroBatcher
 from smpo.engine.overflow import Attempt, Overflows
 from smpo.engine.sharding import full_tensor, no_grad_sync
-from smpo.engine.step import (
-    InvertedBatch,
-    ReferenceBatch,
-    compute_loss,
-    invert_batch,
-    run_policy,
-    run_reference,
-)
+from smpo.engine.step import InvertedBatch, ReferenceBatch, compute_loss, invert_batch, run_policy, run_reference
 from smpo.kinds import Denoiser, Draws, Objective, PairBatch, ReferenceCache
 from smpo.kinds.live import Invert
 

@@ -23,16 +23,7 @@ from smpo.engine.noise_and_timesteps import (
     repeat_levels,
     timesteps_of,
 )
-from smpo.kinds import (
-    Conditioning,
-    Denoiser,
-    Draws,
-    Objective,
-    PairBatch,
-    Predicted,
-    Predictors,
-    ReferenceCache,
-)
+from smpo.kinds import Conditioning, Denoiser, Draws, Objective, PairBatch, Predicted, Predictors, ReferenceCache
 from smpo.kinds.live import Invert
 from smpo.maths.schedule import carried
 

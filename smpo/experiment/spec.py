@@ -9,10 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from smpo.errors import SpecError
-from smpo.experiment.block import Block
-from smpo.experiment.evaluate import EvaluateSpec
-from smpo.experiment.runtime import RuntimeSpec
-from smpo.experiment.train import TrainSpec
+from smpo.experiment.blocks import Block, EvaluateSpec, RuntimeSpec, TrainSpec
 from smpo.experiment.words import ALSO_CALLED
 from smpo.kinds import Inversion, Model, Objective, PairData, Reward, Smoothing
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from smpo.errors import MachineError
-from smpo.families.files.load_snippet import load_snippet
-from smpo.families.files.single_file import is_single_file, unpacked
+from smpo.families.files.saved_folder import load_snippet
+from smpo.families.files.single_file import unpacked
 from smpo.families.lora import Adapter
 from smpo.families.pipelines import (
     AS_IT_IS,
@@ -28,7 +28,7 @@ from smpo.families.recompute import checkpoint
 from smpo.families.speed import Speed
 from smpo.families.unet import UNetDenoiser
 from smpo.kinds import Runtime
-from smpo.weights import commit_of, locate, weight_patterns
+from smpo.weights import commit_of, is_weight_file, locate, weight_patterns
 
 __all__ = ["Extras", "load_unet"]
 
@@ -65,7 +65,7 @@ def load_unet(
     if precision == "fp16" and device.type == "cpu":
         raise MachineError("fp16 is for GPUs: training scales its gradients there", help="use fp32 or bf16")
     origin: dict[str, str] = {}
-    if single := is_single_file(path_or_id):
+    if single := is_weight_file(path_or_id):
         file = Path(path_or_id).expanduser()
         folder = unpacked(file, config=extras.config, original=extras.original_config, cache=runtime.cache)
     else:

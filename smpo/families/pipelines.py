@@ -20,16 +20,7 @@ from smpo.families.dtypes import frozen_copy, move, store_in_half
 from smpo.families.lora import Adapter, attach
 from smpo.families.pipeline_adapters import PipelineAdapter, adapter_for
 from smpo.maths.schedule import Compare, NoiseSchedule
-from smpo.weights import (
-    content_key,
-    model_files,
-    opened,
-    read_json,
-    tokenizer_of,
-    weight_files,
-    weight_patterns,
-    whole,
-)
+from smpo.weights import content_key, model_files, opened, read_json, tokenizer_of, weight_files, weight_patterns, whole
 
 __all__ = [
     "AS_IT_IS",
@@ -53,7 +44,7 @@ class LoadOptions:
 
     `vae`: a folder with another autoencoder. `prediction`, `zero_terminal_snr`: what the network was really trained
     for. `compare`: in which space errors are compared, see `NoiseSchedule`. `sizes`: SDXL's conditioning on sizes,
-    see `SDXLStack`.
+    see `SDXLPipelineAdapter`.
     """
 
     vae: Path | None = None

@@ -22,18 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from smpo.errors import RunError
-from smpo.families.files.atomic_folder import replaced_folder
+from smpo.families.files.saved_folder import replaced_folder
 from smpo.families.finite import require_finite
 from smpo.kinds import Conditioning, Placement
-from smpo.worlds.plane.network import (
-    NULL,
-    PlaneNet,
-    read_network,
-    sample_points,
-    schedule,
-    start_noise,
-    write_network,
-)
+from smpo.worlds.plane.network import NULL, PlaneNet, read_network, sample_points, schedule, start_noise, write_network
 from smpo.worlds.plane.world import condition_of
 
 if TYPE_CHECKING:

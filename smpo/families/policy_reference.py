@@ -23,12 +23,7 @@ from torch import Tensor, nn
 
 from smpo.families.lora import adapter_off
 from smpo.families.offload import BlockOffload
-from smpo.families.operator_parity import (
-    dropout_modules,
-    keeping_nothing,
-    some_attention_is_frozen,
-    without_dropout,
-)
+from smpo.families.operator_parity import dropout_modules, keeping_nothing, some_attention_is_frozen, without_dropout
 from smpo.families.speed import AS_TORCH_DOES, CompiledBlocks, HalfPrecisionCopy, Speed
 
 __all__ = ["HALF", "Arithmetic", "PolicyAndReference", "Precision"]

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from smpo.families.dtypes import frozen_copy, store_in_half
+from smpo.families.dtypes import frozen_copy
 from smpo.families.operator_parity import contiguous_projections
 
-__all__ = ["AS_TORCH_DOES", "CompiledBlocks", "HalfPrecisionCopy", "Speed", "store_in_half"]
+__all__ = ["AS_TORCH_DOES", "CompiledBlocks", "HalfPrecisionCopy", "Speed"]
 
 Attention = Literal["auto", "cudnn", "flash", "efficient", "math"]
 RECOMPILE_LIMIT = 64

@@ -1,7 +1,8 @@
 """Latent diffusion with a UNet: SD 1.5, SD 2, SDXL and whatever else lies in their folder layout.
 
 Everything is a genuine diffusers or transformers class; here they become a `kinds.Denoiser`. How policy and reference
-are kept alike is in `networks`, what differs between the pipelines in `stacks`, how they are found in `loading`.
+are kept alike is in `policy_reference`, what differs between the pipelines in `pipeline_adapters`, how they are found
+in `loading`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from smpo.families.files.atomic_folder import replaced_folder, without_paths
-from smpo.families.files.load_snippet import LoadSnippet, load_snippet
+from smpo.families.files.saved_folder import LoadSnippet, load_snippet, replaced_folder, without_paths
 from smpo.families.lora import save_adapter
 from smpo.families.operator_parity import contiguous
 from smpo.families.pipeline_adapters import PipelineAdapter

@@ -12,23 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from smpo.kinds.live import Denoiser, Draws, PairTable, Predict, Predictors, ReferenceCache, Scorer
-from smpo.kinds.method import (
-    DRIFT_PROMPTS,
-    DRIFT_TIMESTEPS,
-    HELD_TIMESTEPS,
-    Inversion,
-    Objective,
-    Optimiser,
-    Smoothing,
-)
-from smpo.kinds.predicted import ObjectiveOut, Predicted
-from smpo.kinds.recipes import Model, ModelFacts, PairData, PromptSet, Reward
-from smpo.kinds.search import Pruner, Sampler
+from smpo.kinds.method import DRIFT_PROMPTS, DRIFT_TIMESTEPS, HELD_TIMESTEPS, Inversion, Objective, Optimiser, Smoothing
+from smpo.kinds.recipes import Model, ModelFacts, PairData, PromptSet, Pruner, Reward, Sampler
 from smpo.kinds.values import (
     Conditioning,
+    ObjectiveOut,
     Pair,
     PairBatch,
     Placement,
+    Predicted,
     Prompt,
     Runtime,
     Sampling,

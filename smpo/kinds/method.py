@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from smpo.kinds.live import Draws, Predictors
-    from smpo.kinds.predicted import ObjectiveOut, Predicted
-    from smpo.kinds.values import ScoreStats
+    from smpo.kinds.values import ObjectiveOut, Predicted, ScoreStats
     from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from smpo.registry.component import Component
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from smpo.kinds.live import Denoiser, PairTable, Scorer
     from smpo.kinds.values import Prompt, Runtime
 
-__all__ = ["Model", "ModelFacts", "PairData", "PromptSet", "Reward"]
+__all__ = ["Model", "ModelFacts", "PairData", "PromptSet", "Pruner", "Reward", "Sampler"]
 
 
 class Reward(Component):
@@ -146,3 +146,38 @@ class PromptSet(Component):
     def check(self) -> str | None:
         """Why the prompts can't be read here, in a sentence, or None."""
         return None
+
+
+class Sampler(Component):
+    """Which settings a sweep tries next: a sampler of Optuna."""
+
+    kind: ClassVar[str] = "sampler"
+    several: ClassVar[bool] = True
+    """Whether it can serve several objectives at once."""
+    walks: ClassVar[bool] = False
+    """Whether it visits a finite list of settings, and is done when it has."""
+
+    @abstractmethod
+    def build(self, seed: int, grid: Mapping[str, Sequence[Any]] | None) -> Any:
+        """An `optuna.samplers.BaseSampler`.
+
+        Called anew before each trial with a seed made of the study's and the number of trials before, so that a sweep
+        which was interrupted goes on as it would have gone on. `grid` holds the values of every parameter where the
+        space is a finite grid without branches, else None.
+        """
+
+    def check(self, grid: Mapping[str, Sequence[Any]] | None) -> str | None:
+        """Why it can't search this space, in a sentence, or None."""
+        return None
+
+
+class Pruner(Component):
+    """When a sweep gives up on a trial: a pruner of Optuna."""
+
+    kind: ClassVar[str] = "pruner"
+    paired: ClassVar[bool] = False
+    """Whether it compares scores prompt by prompt, rather than one figure a rung."""
+
+    @abstractmethod
+    def build(self) -> Any:
+        """An `optuna.pruners.BasePruner`. Steps are optimiser updates (prompts, where `paired`)."""

@@ -1,9 +1,9 @@
-"""Values that travel: from the data to the engine, from the machine to a recipe."""
+"""Values that travel: from the data to the engine, from the machine to a recipe, from the engine to an objective."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,17 @@ if TYPE_CHECKING:
     """One finished sample: an image, or in the plane world a point `[2]`."""
 
 __all__ = [
-    "Conditioning", "Pair", "PairBatch", "Placement", "Prompt", "Runtime", "Sampling", "ScoreStats",
-]  # fmt: skip
+    "Conditioning",
+    "ObjectiveOut",
+    "Pair",
+    "PairBatch",
+    "Placement",
+    "Predicted",
+    "Prompt",
+    "Runtime",
+    "Sampling",
+    "ScoreStats",
+]
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,6 @@ class Conditioning:
     def take(self, rows: Tensor) -> Conditioning:
         """The rows with these indices, in this order."""
         return Conditioning({name: tensor[rows] for name, tensor in self.tensors.items()})
-
-    def doubled(self) -> Conditioning:
-        """`[B] -> [2B]`: once for the winners, once for the losers."""
-        return Conditioning({name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in self.tensors.items()})
 
     def merged(self, extra: Mapping[str, Tensor]) -> Conditioning:
         """With more tensors beside the present ones (SDXL's sizes and crops belong to the image, not the prompt)."""
@@ -176,3 +181,65 @@ class PairBatch:
             p=self.p.repeat(times),
             desirable=None if one is None else one.reshape(2, -1).repeat(1, times).flatten(),
         )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The four predictions of a micro-batch, and what they should have been.
+
+    `target`, `policy`, `reference`: `[2B, C, H, W]`, winners first, all in the space in which errors are compared
+    (epsilon, unless the family names another). Only `policy` carries gradients. `t`: `[2B]`.
+    """
+
+    target: Tensor
+    policy: Tensor
+    reference: Tensor
+    t: Tensor
+    abar: Tensor | None = None
+    """`[2B]`: alpha-bar at `t`."""
+    levels: int = 1
+    """Timesteps a pair: rows run over sides, then levels, then pairs, `[2, levels, B]` flattened."""
+    desirable: Tensor | None = None
+    """`[2B]`, for single labelled images; None for pairs."""
+    means: Mapping[str, Tensor] = field(default_factory=dict)
+    """Means of `Objective.batch_means` over the whole update."""
+
+    def swapped(self) -> Predicted:
+        """Loser first: what an objective sees when the pair is read the other way round."""
+
+        def swap(x: Tensor) -> Tensor:
+            return x.roll(len(x) // 2, 0)
+
+        return replace(
+            self,
+            target=swap(self.target),
+            policy=swap(self.policy),
+            reference=swap(self.reference),
+            t=swap(self.t),
+            abar=None if self.abar is None else swap(self.abar),
+            desirable=None if self.desirable is None else swap(self.desirable),
+        )
+
+    def gaps(self) -> tuple[Tensor, Tensor]:
+        """`(winner, loser)`, each `[B]`: policy error minus reference error, without cancellation (method 1.2)."""
+        from smpo.maths.losses import error_gap
+
+        winner, loser = error_gap(self.target, self.policy, self.reference).chunk(2)
+        return winner, loser
+
+    def errors(self) -> tuple[Tensor, Tensor]:
+        """`(winner, loser)`, each `[B]`: the policy's element-mean squared errors."""
+        from smpo.maths.losses import denoising_error
+
+        winner, loser = denoising_error(self.target, self.policy).chunk(2)
+        return winner, loser
+
+
+@dataclass(frozen=True)
+class ObjectiveOut:
+    """`loss` `[B]`, unreduced, so the engine owns averaging; `margin` `[B]`, positive when the policy moved towards
+    the winner; `metrics`: more named `[B]` values worth a curve."""
+
+    loss: Tensor
+    margin: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)

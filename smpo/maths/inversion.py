@@ -21,8 +21,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from smpo.maths.hop_plan import plan_legs
-from smpo.maths.hops import InversionConfig, Start, grid, itinerary
+from smpo.maths.hops import InversionConfig, Start, grid, itinerary, plan_legs
 from smpo.maths.renoise import iterate_weights, renoise
 from smpo.maths.schedule import NoiseSchedule, sent, widen
 

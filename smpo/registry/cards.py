@@ -97,19 +97,9 @@ def read_card(path: Path) -> Card:
         label = f"rename the file to `{body.name}.yaml`, or write `{path.stem}`"
         message = f"card `{body.name}` is in a file called `{path.name}`"
         raise SpecProblems([Problem(message, node.span, "name", label)])
-    return Card(
-        kind=body.kind,
-        name=body.name,
-        use=body.use,
-        version=body.version,
-        summary=body.summary,
-        source=body.source,
-        fits=body.fits,
-        needs=body.needs,
-        notes=body.notes,
-        tree=tree,
-        file=file,
-    )
+    facts = dict(body)
+    del facts["settings"]  # checked here; read from the tree, where every value has its place
+    return Card(**facts, tree=tree, file=file)
 
 
 class Cards:

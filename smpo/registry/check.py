@@ -1,20 +1,22 @@
-"""Checks all installed cards at once."""
+"""Checks of all installed cards at once, and warnings about sound specs: long chains, cards out of place."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel
 
-from smpo.diagnostics.phrases import in_order, suggest
+from smpo.diagnostics.phrases import in_order, listed, suggest
 from smpo.registry.cards import Card
-from smpo.registry.expand import Catalogue
-from smpo.registry.slots import Slot, find_slots
+from smpo.registry.expand import Catalogue, shadowing
+from smpo.registry.slots import Slot, find_slots, slot_nodes
 from smpo.registry.validate import check_partly
-from smpo.spec.problems import Problem, SpecProblems, quoted
-from smpo.spec.tree import Entry, Node, find
+from smpo.spec.layers import Layer
+from smpo.spec.problems import Note, Problem, SpecProblems, quoted
+from smpo.spec.source import Span
+from smpo.spec.tree import Entry, Node, dotted, find
 
-__all__ = ["check_cards"]
+__all__ = ["advise", "check_cards"]
 
 
 def check_cards(catalogue: Catalogue, skeleton: type[BaseModel]) -> list[Problem]:
@@ -44,8 +46,7 @@ def _settings(card: Card, catalogue: Catalogue) -> Iterable[Problem]:
         message = f"card `{card.name}` uses {card.kind} {quoted(card.use)}, which is not installed"
         return [Problem(message, card.use_span, "use", label)]
     if card.name != card.use and catalogue.component(card.kind, card.name) is not None:
-        message = f"card `{card.name}` is called like a component of its kind, and uses another"
-        return [Problem(message, card.tree.entries["name"].node.span, "name", f"rename it, or use `{card.name}`")]
+        return [shadowing(card)]
     use = Entry(card.tree.entries["use"].key, Node(card.use_span, card.use))
     tree = card.settings.with_entries({"use": use, **card.settings.entries})
     return check_partly(tree, component, what=f"{card.kind} `{card.use}`")
@@ -65,3 +66,48 @@ def _fits(card: Card, slots: dict[str, Slot], catalogue: Catalogue) -> Iterable[
                 message = f"no {slot.kind.kind} is called {quoted(one)}"
                 span = node.items[index].span
                 yield Problem(message, span, f"fits.{name}.{index}", suggest(one, known))
+
+
+DEEP = 3
+"""Files in a chain of `extends` from which on `smpo plan` warns."""
+
+
+def advise(
+    layers: Sequence[Layer],
+    tree: Node,
+    catalogue: Catalogue,
+    *,
+    slots: tuple[Slot, ...],
+) -> Iterator[Problem]:
+    """Warnings about a sound spec, with their places."""
+    if len(layers) > DEEP:
+        chain = " ← ".join(layer.source.name for layer in reversed(layers))
+        whole = layers[-1].source.whole()
+        yield Problem(f"{len(layers)} files extend each other: {chain}", whole, level="warning")
+    chosen = {dotted(path): node for _, path, node in slot_nodes(tree, slots)}
+    for slot, path, node in slot_nodes(tree, slots):
+        card = catalogue.card(slot.kind.kind, node.via) if node.via else None
+        if card is not None:
+            yield from _out_of_place(card, dotted(path), chosen)
+
+
+def _out_of_place(card: Card, path: str, chosen: Mapping[str, Node]) -> Iterator[Problem]:
+    for other, names in card.fits.items():
+        partner = chosen.get(other)
+        use = partner.entries.get("use") if partner is not None else None
+        if partner is None or use is None or {partner.via, use.node.data} & set(names):
+            continue
+        there = partner.via or use.node.data
+        yield Problem(
+            f"card `{card.name}` was made for {other} {listed(names)}, not for `{there}`",
+            _named_at(chosen[path]),
+            path,
+            notes=(Note(f"the {other} is chosen here", _named_at(partner), other),),
+            level="warning",
+        )
+
+
+def _named_at(node: Node) -> Span:
+    """Where a component or card was named."""
+    use = node.entries.get("use")
+    return use.node.span if use is not None and node.via is None else node.span

@@ -18,7 +18,7 @@ from smpo.spec.removed import REMOVED_COMPONENTS
 from smpo.spec.source import Source, Span
 from smpo.spec.tree import Entry, Node, Path, dotted, find, put
 
-__all__ = ["Catalogue", "Expander"]
+__all__ = ["Catalogue", "Expander", "shadowing"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Expander:
             use = Entry(key, Node(span, name))
             return replace(settings, data={"use": use, **settings.entries}, fresh=True)
         if name != card.use and self.catalogue.component(kind, name) is not None:
-            self.fail(path, _shadows(card))
+            self.fail(path, shadowing(card))
         use = Entry(card.tree.entries["use"].key, Node(card.use_span, card.use))
         base = Node(span, {"use": use, **card.settings.entries})
         return replace(merge(base, settings), span=span, fresh=True, via=name)
@@ -250,7 +250,8 @@ def _beneath(root: Node, path: tuple[str, ...], fill: Node) -> Node:
     return replace(root, data={**root.entries, path[0]: below})
 
 
-def _shadows(card: Card) -> Problem:
+def shadowing(card: Card) -> Problem:
+    """The problem of a card that is called like another component of its kind."""
     return Problem(
         f"card `{card.name}` is called like a component of its kind, and uses another",
         card.tree.entries["name"].node.span,

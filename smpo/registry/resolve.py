@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from smpo.registry.advice import advise
-from smpo.registry.bind import bind
 from smpo.registry.cards import Cards, card_roots
+from smpo.registry.check import advise
 from smpo.registry.component import Registry
 from smpo.registry.expand import Catalogue, Expander
 from smpo.registry.plugins import installed, load_local
 from smpo.registry.resolved import Resolved, filled_slots
-from smpo.registry.slots import Slot, find_slots, slot_nodes
+from smpo.registry.slots import Slot, bind, find_slots, slot_nodes
 from smpo.registry.validate import check_model
 from smpo.secrets import has_secret
 from smpo.spec.identity import fingerprint

@@ -13,10 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from smpo.registry.bind import bind
 from smpo.registry.component import Component, summary_of
 from smpo.registry.expand import Catalogue
-from smpo.registry.slots import Slot, find_slots
+from smpo.registry.slots import Slot, bind, find_slots
 
 __all__ = ["spec_schema"]
 

@@ -18,16 +18,7 @@ from pydantic import BaseModel
 
 from smpo.spec.scalars import one_number
 
-__all__ = [
-    "LANGUAGE",
-    "REPLICATES",
-    "UNHASHED",
-    "Identity",
-    "Neutral",
-    "canonical_json",
-    "fingerprint",
-    "meaning",
-]
+__all__ = ["LANGUAGE", "REPLICATES", "UNHASHED", "Identity", "Neutral", "canonical_json", "fingerprint", "meaning"]
 
 LANGUAGE = 1
 UNHASHED = ("name", "notes", "tags", "runtime")

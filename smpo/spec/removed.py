@@ -12,13 +12,10 @@ from typing import Any
 
 __all__ = ["REMOVED_COMPONENTS", "without"]
 
-REMOVED_COMPONENTS: Mapping[tuple[str, str], str] = {
-    ("inversion", "stale"): "it was removed: write `renoise`, with fewer `steps` for a cheaper inversion",
-    (
-        "inversion",
-        "renoise-stale",
-    ): "it was removed: write `renoise`, with fewer `steps` for a cheaper inversion",
-}
+REMOVED_COMPONENTS: Mapping[tuple[str, str], str] = dict.fromkeys(
+    (("inversion", "stale"), ("inversion", "renoise-stale")),
+    "it was removed: write `renoise`, with fewer `steps` for a cheaper inversion",
+)
 """Kind and name of a component or card -> what to write instead."""
 
 

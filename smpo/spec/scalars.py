@@ -10,15 +10,7 @@ import json
 import math
 import re
 
-__all__ = [
-    "Scalar",
-    "format_key",
-    "format_scalar",
-    "is_number",
-    "number_spelled",
-    "one_number",
-    "resolve_plain",
-]
+__all__ = ["Scalar", "format_key", "format_scalar", "is_number", "number_spelled", "one_number", "resolve_plain"]
 
 Scalar = str | int | float | bool | None
 

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from smpo.errors import RunError
-from smpo.registry.bind import bind
 from smpo.registry.expand import Expander
 from smpo.registry.resolve import Resolved
-from smpo.registry.slots import find_slots
+from smpo.registry.slots import bind, find_slots
 from smpo.registry.validate import check_model
 from smpo.spec.problems import Problem, SpecProblems, nearest
 from smpo.spec.tree import Entry, Node

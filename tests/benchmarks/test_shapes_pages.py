@@ -73,7 +73,7 @@ def test_every_arm_is_a_sound_experiment(scripts):
 
 def outcome(gains):
     """What `tabulate` makes of arms whose policies gain so much over base on 60 prompts, three seeds."""
-    from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
+    from smpo.evaluation.results.ablation import VariantRuns, tabulate
 
     rng = np.random.default_rng(1)
     base = rng.normal(size=(60, 1))

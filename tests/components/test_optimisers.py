@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from smpo.components.optimisers import Adafactor, AdamW, AdamW8bit
-from smpo.engine.checkpoints.checkpoint import restore, save
+from smpo.engine.checkpoints.checkpoint import restore
 from smpo.engine.checkpoints.train_state import TrainState
 from smpo.errors import MachineError
 from tests.cli.words import SMALL_PLANE, smpo
+from tests.engine.states import save
 
 
 def descended(optimiser, steps, lr=1e-3):

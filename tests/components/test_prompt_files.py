@@ -116,7 +116,7 @@ def test_a_plan_fetches_no_prompts(tmp_path, monkeypatch):
     """Where the hub can be reached the set is sound, and yet not here."""
     from smpo.app.plan.forward_passes import sampled
 
-    monkeypatch.setattr("smpo.components.prompt_files.missing", lambda *_, **__: None)
+    monkeypatch.setattr("smpo.components.prompts.missing", lambda *_, **__: None)
     monkeypatch.setattr("smpo.data.sources.hub.fetch_data", None)
     found = prompts_of(tmp_path, "parti")
     assert found.check() is None and not found.is_local()

@@ -193,8 +193,9 @@ def test_doubtful_pairs_teach_nothing():
 
 
 def test_stopping_and_going_on_is_the_same_as_never_stopping(tmp_path):
-    from smpo.engine.checkpoints.checkpoint import restore, save
+    from smpo.engine.checkpoints.checkpoint import restore
     from smpo.engine.checkpoints.train_state import TrainState
+    from tests.engine.states import save
 
     def state(session):
         named = dict(session.denoiser.policy.named_parameters())

@@ -11,11 +11,12 @@ import torch
 
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
-from smpo.engine.checkpoints.checkpoint import restore, save
+from smpo.engine.checkpoints.checkpoint import restore
 from smpo.engine.checkpoints.train_state import TrainState
 from smpo.engine.loop import Session, fit
 from smpo.engine.monitoring.alerts import NonFiniteLoss
 from smpo.engine.overflow import Attempt, Overflows
+from tests.engine.states import save
 from tests.engine.toys import toy_session
 
 STEPS = 6

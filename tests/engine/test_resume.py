@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from smpo.components.inversions import ReNoise
 from smpo.components.objectives import DiffusionKTO, SmPO
 from smpo.components.optimisers import Adafactor, AdamW
-from smpo.engine.checkpoints.checkpoint import restore
+from smpo.engine.checkpoints.checkpoint import CheckpointWriter, restore
 from smpo.engine.checkpoints.train_state import TrainState, snapshot
-from smpo.engine.checkpoints.writer import CheckpointWriter
 from smpo.engine.ema import ExponentialMovingAverage
 from smpo.engine.loop import Session, fit
 from tests.engine.toys import ToyDenoiser, toy_session

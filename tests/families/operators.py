@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smpo.engine.monitoring.operators import operators_of
-from smpo.families.files.load_snippet import LoadSnippet
+from smpo.families.files.saved_folder import LoadSnippet
 from smpo.families.lora import Adapter
 from smpo.families.pipeline_adapters import PipelineAdapter, SDXLPipelineAdapter
 from smpo.families.pipelines import policy_and_reference

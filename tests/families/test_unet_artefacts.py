@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from smpo.errors import RunError
-from smpo.families.files.atomic_folder import replaced_folder
+from smpo.families.files.saved_folder import replaced_folder
 from smpo.families.loading import Extras, load_unet
 from smpo.families.lora import Adapter
 from smpo.families.pipelines import LoadOptions

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from smpo.errors import MachineError, RunError
-from smpo.families.files.load_snippet import LoadSnippet
+from smpo.families.files.saved_folder import LoadSnippet
 from smpo.families.loading import load_unet
 from smpo.families.lora import Adapter
 from smpo.families.pipelines import open_pipeline, policy_and_reference

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from smpo.engine.checkpoints.checkpoint import restore, save
+from smpo.engine.checkpoints.checkpoint import restore
 from smpo.engine.loop import fit
+from tests.engine.states import save
 from tests.gpu.small import state, trained, training
 
 pytestmark = pytest.mark.gpu

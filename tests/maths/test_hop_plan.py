@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smpo.maths.hop_plan import shared_passes
-from smpo.maths.hops import InversionConfig, expected_passes
+from smpo.maths.hops import InversionConfig, expected_passes, shared_passes
 from smpo.maths.inversion import invert
 from smpo.maths.schedule import NoiseSchedule
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smpo.registry.bind import bind
 from smpo.registry.component import Registry
-from smpo.registry.slots import find_slots
+from smpo.registry.slots import bind, find_slots
 from tests.spec.kitchen.meal import PLAIN, REGISTRY, Bake, Meal, Oven, Serve, Turbo, cook
 
 FULL = PLAIN + "serve: {judges: [aunt, {use: guest, appetite: 3}], table: round}\n"

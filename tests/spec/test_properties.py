@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smpo.diagnostics.render import as_json, github, render
-from smpo.spec.diff import diff
 from smpo.spec.emit import emit
+from smpo.spec.leaves import diff
 from smpo.spec.problems import SpecProblems
 from smpo.spec.read import read
 from smpo.spec.source import Source

@@ -25,8 +25,7 @@ from smpo.app.run.cost import COST
 from smpo.engine.monitoring.tracker import RunInfo, TrackerGroup
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.report.ablation_text import as_csv, markdown
-from smpo.evaluation.results.ablation import AblationOutcome
-from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
+from smpo.evaluation.results.ablation import AblationOutcome, VariantRuns, tabulate
 from smpo.tracking.jsonl import read_metrics
 
 __all__ = ["AblationResult", "check_machine", "run_ablation"]
@@ -117,7 +116,7 @@ def _write(outcome: AblationOutcome, folder: Path, tracker: TrackerGroup, step: 
         tracker.metrics(found, step)  # an ablation that is run again has nothing new to report
     if not any(row.verdicts for row in outcome.rows):
         return None
-    from smpo.evaluation.report.forest_plot import forest
+    from smpo.evaluation.report.plots import forest
 
     picture = forest(outcome)
     picture.save(folder / "ablation.png")

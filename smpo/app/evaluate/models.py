@@ -180,6 +180,7 @@ def _checkpoint_of(word: str, which: str, runs: Path) -> ModelRef:
 
 
 def _is_lora(file: Path) -> bool:
-    from smpo.families.files.checkpoint_layouts import is_lora, read_shapes
+    from smpo.families.files.checkpoint_layouts import is_lora
+    from smpo.weights import read_shapes
 
     return is_lora(read_shapes(file))

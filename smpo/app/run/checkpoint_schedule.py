@@ -12,7 +12,7 @@ from smpo.engine.checkpoints.files import SCORE
 from smpo.errors import RunError, Terminated
 
 if TYPE_CHECKING:
-    from smpo.engine.checkpoints.writer import CheckpointWriter
+    from smpo.engine.checkpoints.checkpoint import CheckpointWriter
 
 __all__ = ["CheckpointSchedule", "checkpoint_on_error", "checkpoint_writer", "roll_back"]
 
@@ -54,7 +54,7 @@ class CheckpointSchedule:
 
 
 def checkpoint_writer(run: RunContext) -> CheckpointWriter:
-    from smpo.engine.checkpoints.writer import CheckpointWriter
+    from smpo.engine.checkpoints.checkpoint import CheckpointWriter
 
     return CheckpointWriter(
         run.folder.checkpoints,

@@ -18,7 +18,7 @@ from smpo.app.run.cost import CostMeter
 from smpo.app.run.record import Expected, describe, finishing, info, record_inputs, tracker_of
 from smpo.app.run.signals import terminable
 from smpo.app.run.trial_hook import Pruned, TrialHook
-from smpo.engine.monitoring.tracker import NullTracker
+from smpo.engine.monitoring.tracker import TrackerGroup
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved
 from smpo.runs.manifest import write_manifest
@@ -79,7 +79,7 @@ def work(
     from smpo.engine.checkpoints.checkpoint import restore
 
     clock, result = CostMeter(), Result(folder.path)
-    tracker = tracker_of(resolved.spec, folder, console, overseer) if main else NullTracker()
+    tracker = tracker_of(resolved.spec, folder, console, overseer) if main else TrackerGroup(())
     with ExitStack() as stack:
         stack.enter_context(terminable())
         if main:

@@ -15,7 +15,7 @@ from smpo.errors import RunError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Ending", "NoRecord", "NullTracker", "RunInfo", "StepReport", "Tracker", "TrackerGroup"]
+__all__ = ["Ending", "NoRecord", "RunInfo", "StepReport", "Tracker", "TrackerGroup"]
 
 Ending = Literal["done", "failed", "stopped", "pruned"]
 """How a run ended: by itself, by an error, by a person or signal, by its sweep."""
@@ -107,39 +107,8 @@ class Tracker(Protocol):
     def finish(self, status: Ending) -> None: ...
 
 
-class NullTracker:
-    """Logs nothing: for processes other than the main one, and for tests."""
-
-    def start(self, info: RunInfo) -> None:
-        pass
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        pass
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        pass
-
-    def images(self, name: str, grid: Image.Image, step: int) -> None:
-        pass
-
-    def artefact(self, path: Path, folder: str = "") -> None:
-        pass
-
-    def text(self, name: str, content: str) -> None:
-        pass
-
-    def dataset(self, name: str, digest: str, facts: Mapping[str, Any]) -> None:
-        pass
-
-    def model(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        pass
-
-    def finish(self, status: Ending) -> None:
-        pass
-
-
 class TrackerGroup:
-    """Several trackers as one, none of which can raise into training.
+    """Several trackers as one, none of which can raise into training. Without any it logs nothing.
 
     A tracker that raises is named once through `say` and called again next time, since a full disk or a lost
     network may come back; after `PATIENCE` failures in a row only its `finish` is called, so that its run isn't shown

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from smpo.errors import RunError
-from smpo.evaluation.report.scatter import point_sheet, scatter
+from smpo.evaluation.report.plots import point_sheet, scatter
 from smpo.evaluation.results.evaluation import Evaluation
 from smpo.evaluation.results.format import decimals, share
 

@@ -14,14 +14,7 @@ import numpy as np
 
 from smpo.errors import RunError
 from smpo.evaluation.results.drift import Drift
-from smpo.evaluation.results.evaluation import (
-    Evaluation,
-    Judgement,
-    Scores,
-    clusters,
-    json_prompts,
-    json_scores,
-)
+from smpo.evaluation.results.evaluation import Evaluation, Judgement, Scores, clusters, json_prompts, json_scores
 from smpo.evaluation.results.reward_hacking import RewardHackingReport
 from smpo.evaluation.sampling.generate import SamplingSettings
 from smpo.evaluation.statistics.paired import compare, holm

@@ -25,16 +25,7 @@ from smpo.kinds import Prompt
 if TYPE_CHECKING:
     from smpo.kinds import Picture
 
-__all__ = [
-    "COLUMNS",
-    "CURVES",
-    "Evaluation",
-    "Judgement",
-    "Scores",
-    "clusters",
-    "json_prompts",
-    "json_scores",
-]
+__all__ = ["COLUMNS", "CURVES", "Evaluation", "Judgement", "Scores", "clusters", "json_prompts", "json_scores"]
 
 Scores = NDArray[np.float64]
 COLUMNS = ("reward", "base", "policy", "gain [95 %]", "win rate [95 %]", "p (Holm)")

@@ -131,15 +131,7 @@ def _measured(evaluation: Evaluation) -> tuple[Proxy, ...]:
     if drift is None:
         return ()
     return tuple(
-        Proxy(
-            f"{one.kind} drift" + f" ({one.by})" * bool(one.by),
-            0.0,
-            one.value,
-            None,
-            None,
-            None,
-            drift.prompts,
-        )
+        Proxy(f"{one.kind} drift" + f" ({one.by})" * bool(one.by), 0.0, one.value, None, None, None, drift.prompts)
         for one in drift.distances
         if one.kind != "picture"
     )

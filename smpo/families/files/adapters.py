@@ -28,7 +28,8 @@ _BASE = "a LoRA is for the base that it was trained on: name its spec with `--sp
 def adapter_file(folder: Path) -> Path | None:
     """The LoRA in a folder: diffusers' name, PEFT's, else the only safetensors file. Raises `RunError` for several
     LoRAs."""
-    from smpo.families.files.checkpoint_layouts import is_lora, read_shapes
+    from smpo.families.files.checkpoint_layouts import is_lora
+    from smpo.weights import read_shapes
 
     for name in (DIFFUSERS, PEFT):
         if (folder / name).is_file():

@@ -7,24 +7,14 @@ No weights are read here: a safetensors header has names and shapes.
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpo.errors import MachineError, RunError
+from smpo.errors import RunError
 
-__all__ = [
-    "LAYOUTS",
-    "Layout",
-    "is_lora",
-    "layout_of",
-    "read_shapes",
-    "scheduler_config",
-    "text_config",
-]
+__all__ = ["LAYOUTS", "Layout", "is_lora", "layout_of", "scheduler_config", "text_config"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 _UNET = "model.diffusion_model."
@@ -77,20 +67,6 @@ LAYOUTS = (
         mark="cond_stage_model.transformer.",
     ),
 )
-
-
-def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a safetensors file's tensors, from its header. Raises `MachineError` for other files."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, 100_000_000)))
-        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MachineError(
-            f"{file} is not a safetensors file",
-            help="smpo never opens pickles (.ckpt, .bin): convert the file to safetensors where you trust it",
-        ) from error
 
 
 def is_lora(shapes: Shapes) -> bool:

@@ -20,26 +20,15 @@ import torch
 from filelock import FileLock
 
 from smpo.errors import MachineError, RunError
-from smpo.families.files.atomic_folder import replaced_folder, without_paths
-from smpo.families.files.checkpoint_layouts import (
-    Layout,
-    layout_of,
-    read_shapes,
-    scheduler_config,
-    text_config,
-)
-from smpo.weights import content_key, locate, quiet, read_json, tokenizer_of
+from smpo.families.files.checkpoint_layouts import Layout, layout_of, scheduler_config, text_config
+from smpo.families.files.saved_folder import replaced_folder, without_paths
+from smpo.weights import content_key, locate, quiet, read_json, read_shapes, tokenizer_of
 
-__all__ = ["is_single_file", "unpacked"]
+__all__ = ["unpacked"]
 
 _VERSION = "single-file/1"
 """Part of the key: raise it when files are unpacked differently."""
 _TEXTS = ("model_index.json", "*/*.json", "*/*.txt")
-
-
-def is_single_file(place: str | Path) -> bool:
-    """Whether `place` is spelt like a file of weights rather than a folder or a hub id."""
-    return Path(place).suffix.lower() in (".safetensors", ".ckpt", ".pt", ".bin")
 
 
 def unpacked(file: Path, *, config: str | None, original: str | None, cache: Path) -> Path:

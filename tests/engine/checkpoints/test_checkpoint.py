@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from smpo.atomic import atomic_folder, fsync
-from smpo.engine.checkpoints.checkpoint import restore, save
+from smpo.engine.checkpoints.checkpoint import restore
 from smpo.engine.checkpoints.files import checkpoints, manifest_fault
 from smpo.engine.checkpoints.train_state import TrainState
 from smpo.errors import RunError
-from tests.engine.states import FILES, live, weight, write
+from tests.engine.states import FILES, live, save, weight, write
 
 
 def test_round_trip_is_exact(tmp_path):

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from smpo.engine.checkpoints.checkpoint import restore
+from smpo.engine.checkpoints.checkpoint import CheckpointWriter, restore
 from smpo.engine.checkpoints.files import best_of, checkpoints, manifest_fault, step_of
-from smpo.engine.checkpoints.writer import CheckpointWriter
 from smpo.errors import RunError
 from tests.engine.states import live, weight, write
 

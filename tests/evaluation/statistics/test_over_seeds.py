@@ -89,7 +89,7 @@ def test_runs_with_other_prompts_are_not_compared():
 def test_distances_and_costs_stand_beside_the_judge_that_is_believed():
     """One for all variants, though a reward made the labels of some variants only."""
     from smpo.evaluation.report.ablation_text import costs, distances, markdown
-    from smpo.evaluation.results.ablation_table import VariantRuns, tabulate
+    from smpo.evaluation.results.ablation import VariantRuns, tabulate
 
     def variant(name: str, gain: float, made: bool) -> VariantRuns:
         base = np.linspace(0, 1, 20)[:, None]

@@ -118,7 +118,8 @@ def test_the_original_yaml_wants_only_a_tokenizer(
 
 def test_sdxl_from_its_yaml(originals: dict[str, tuple[Path, Path, Path]], tmp_path: Path) -> None:
     """The tiny UNet's width isn't one by which diffusers knows SDXL, so it is asked about the encoders alone."""
-    from smpo.families.files.checkpoint_layouts import layout_of, read_shapes, scheduler_config, text_config
+    from smpo.families.files.checkpoint_layouts import layout_of, scheduler_config, text_config
+    from smpo.weights import read_shapes
 
     folder, file, story = originals["sdxl"]
     shapes = read_shapes(file)

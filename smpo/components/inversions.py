@@ -1,16 +1,16 @@
-"""What inversions have in common: the walk up a model's own path. The hops themselves are in `smpo.maths.inversion`."""
+"""Inversions: which noise belongs to an image. The hops of the walk are in `smpo.maths.inversion`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from smpo.errors import SpecError
 from smpo.kinds import Draws, Inversion, Predict, Predictors
-from smpo.maths.hop_plan import shared_passes
-from smpo.maths.hops import Convention, InversionConfig, Spacing, Where
+from smpo.maths.hops import Convention, InversionConfig, Spacing, Where, shared_passes
+from smpo.registry.component import register
 from smpo.spec.identity import Neutral
 from smpo.spec.removed import without
 
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from smpo.maths.inversion import Noised
     from smpo.maths.schedule import NoiseSchedule
 
-__all__ = ["DDIMInversionBase", "RefinedInversion", "fresh_noise"]
+__all__ = [
+    "BlendedInversion",
+    "CommonInversion",
+    "DDIMInversion",
+    "DDIMInversionBase",
+    "NoInversion",
+    "ReNoise",
+    "RefinedInversion",
+    "fresh_noise",
+]
 
 
 class DDIMInversionBase(Inversion):
@@ -178,3 +187,107 @@ def fresh_noise(x0: Tensor, draws: Draws, *, shared: bool) -> Tensor:
     winner = draws.normal("noise/winner", x0.shape[1:])
     loser = winner if shared else draws.normal("noise/loser", x0.shape[1:])
     return torch.cat([winner, loser])
+
+
+@register
+class NoInversion(Inversion):
+    """Forward diffusion with Gaussian noise, as in Diffusion-DPO: x_t = alpha x0 + sigma eps."""
+
+    use: Literal["none"] = "none"
+    version: ClassVar[int] = 1
+
+    shared: bool = True
+    """One noise for both images of a pair, as Diffusion-DPO does; false draws one each."""
+
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
+        from smpo.maths.inversion import Noised
+
+        noise = fresh_noise(x0, draws, shared=self.shared).to(x0)
+        return Noised(schedule.add_noise(x0, noise, t), noise, 0)
+
+
+@register
+class DDIMInversion(DDIMInversionBase):
+    """DDIM inversion: up the model's own deterministic path, using the noise predicted at the start of each hop.
+
+    DDIM-InPO (Lu et al. 2025, arXiv:2503.18454) is `objective: dpo` on it, with a little noise added afterwards.
+    """
+
+    use: Literal["ddim"] = "ddim"
+    version: ClassVar[int] = 1
+
+    extra_noise: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0, le=1)
+    """Add this times the standard deviation of a DDIM step to the result; DDIM-InPO's code: 0.1."""
+
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
+        from smpo.maths.inversion import Noised
+        from smpo.maths.mixing import inpo_noise
+
+        noised = super().__call__(x0, t, predict, schedule, draws)
+        if not self.extra_noise:
+            return noised
+        x_t = inpo_noise(
+            noised.x_t,
+            fresh_noise(x0, draws, shared=False),
+            t,
+            schedule,
+            delta=schedule.T // self.steps,
+            scale=self.extra_noise,
+        )
+        return Noised(x_t, schedule.noise_between(x0, x_t, t), noised.passes)
+
+
+@register
+class ReNoise(RefinedInversion):
+    """ReNoise inversion: each hop is corrected by running the network again at the point of arrival.
+
+    Garibi et al. 2024 (arXiv:2403.14602). SmPO takes one correction at every hop and averages the two predictions.
+    """
+
+    use: Literal["renoise"] = "renoise"
+    version: ClassVar[int] = 1
+
+
+@register
+class BlendedInversion(RefinedInversion):
+    """Inverted noise with fresh noise mixed in, at constant variance: noise = sqrt(1 - f) tau + sqrt(f) eps.
+
+    An experiment of smpo's, between DPO's forward noise (f = 1) and SmPO's inversion (f = 0).
+    """
+
+    use: Literal["blend"] = "blend"
+    version: ClassVar[int] = 1
+
+    fresh: float = Field(0.5, ge=0, le=1)
+    """f, the fresh part of the variance."""
+    shared: bool = True
+    """One fresh noise for both images of a pair; false draws one each."""
+
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
+        from smpo.maths.inversion import Noised
+        from smpo.maths.mixing import blend
+
+        noised = super().__call__(x0, t, predict, schedule, draws)
+        fresh = fresh_noise(x0, draws, shared=self.shared).to(noised.noise)
+        noise = blend(noised.noise, fresh, self.fresh)
+        return Noised(schedule.add_noise(x0.to(noise), noise, t), noise, noised.passes)
+
+
+@register
+class CommonInversion(RefinedInversion):
+    """One inverted noise for both images: the mean of the pair's two, stretched to their mean power.
+
+    An experiment of smpo's: inversion gives winner and loser different noises, forward diffusion one for both, so that
+    their errors differ by the images alone.
+    """
+
+    use: Literal["common"] = "common"
+    version: ClassVar[int] = 1
+
+    def __call__(self, x0: Tensor, t: Tensor, predict: Predictors, schedule: NoiseSchedule, draws: Draws) -> Noised:
+        from smpo.maths.inversion import Noised
+        from smpo.maths.mixing import common
+
+        noised = super().__call__(x0, t, predict, schedule, draws)
+        noise = common(noised.noise)
+        return Noised(schedule.add_noise(x0.to(noise), noise, t), noise, noised.passes)

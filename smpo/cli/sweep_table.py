@@ -158,6 +158,11 @@ def show_ending(ending: SweepResult, *, table: bool = True) -> None:
             f"the last {prepared.sweep.spec.patience} trials failed, so the sweep stopped",
             help="look at the reasons above; `sweep.patience` is how many failures in a row are borne",
         )
+    if ending.why == "grid":
+        raise RunError(
+            f"{prepared.wanted - counts.finished} points of the grid failed, also when they were tried again",
+            help="look at the reasons above; the same command tries them once more",
+        )
     if ending.why in ("timeout", "gpu hours"):
         console.print(f"stopped by its budget ({ending.why}); the same command with more goes on")
     if ending.why == "interrupted":

@@ -109,10 +109,9 @@ class Grid(Sampler):
     walks: ClassVar[bool] = True
 
     def build(self, seed: int, grid: _Grid) -> Any:
-        from optuna.samplers import GridSampler
+        from optuna.samplers import RandomSampler
 
-        assert grid is not None, "refused before the first trial"
-        return GridSampler(dict(grid), seed=0)  # a grid keeps its order when another process continues the study
+        return RandomSampler(seed=seed)  # every trial is enqueued with its point (`smpo.sweep.grid`)
 
     def check(self, grid: _Grid) -> str | None:
         if grid is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ __all__ = ["RunFolder", "State", "Status"]
 State = Literal["running", "done", "failed", "stopped", "pruned", "unknown"]
 
 _STATUS = "status.json"
+_DROPPED = "model_deleted.txt"
 _STATUS_EVERY = 2.0
 """Seconds between writes of `status.json` while training; it is for people."""
 
@@ -114,6 +116,20 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def dropped(self) -> str:
+        """The reason for which the model was deleted on purpose; empty where it was not."""
+        try:
+            return (self.path / _DROPPED).read_text(encoding="utf-8", errors="replace").strip()[:200]
+        except OSError:
+            return ""
+
+    def drop_model(self, reason: str) -> None:
+        """Delete the model's files and record the reason, so that nothing takes them for lost."""
+        if self.model.is_dir():
+            (self.path / _DROPPED).write_text(f"{reason}\n", encoding="utf-8")
+            shutil.rmtree(self.model, ignore_errors=True)
 
     def status(self) -> Status:
         """As last written. A missing or damaged file is a status of `unknown`, never an error."""

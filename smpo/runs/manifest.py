@@ -54,6 +54,8 @@ def faults(run: RunFolder) -> list[str]:
     """What isn't as it was left, in words; empty when everything is. Only for runs that have a manifest."""
     told = read_manifest(run) or {}
     found = []
+    if run.dropped:
+        told = {name: facts for name, facts in told.items() if not name.startswith(f"{_MODEL}/")}
     for name, facts in told.items():
         path = run.path / name
         if not path.resolve().is_relative_to(run.path.resolve()):

@@ -15,7 +15,8 @@ __all__ = ["study_id"]
 def study_id(resolved: Resolved[Any], sweep: Sweep) -> str:
     """Twelve digits: the base without what is searched, the space, and what is wanted.
 
-    How trials are proposed or given up on is not part of it, and neither is their number.
+    How trials are proposed is not part of it, and neither is their number. Rungs and the reported metric are, where
+    trials are pruned: they give recorded intermediate values their meaning.
     """
     body = meaning(resolved.spec)
     for label in UNHASHED:
@@ -34,6 +35,9 @@ def study_id(resolved: Resolved[Any], sweep: Sweep) -> str:
         "goals": [[goal.metric, goal.direction] for goal in sweep.goals],
         "constraints": {name: bound.model_dump() for name, bound in sweep.spec.constraints.items()},
     }
+    if sweep.spec.prune is not None:
+        rungs = sweep.spec.rungs
+        about["reports"] = sweep.spec.report if rungs is None else rungs.model_dump()
     return hashlib.sha256(canonical_json(about).encode()).hexdigest()[:12]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
+from smpo.sweep.grid import GridPoints
 from smpo.sweep.spec import Sweep
 from smpo.sweep.trials import Counts, Outcome, Trial, front, read_trial
 
@@ -30,6 +31,7 @@ class Study:
         self.sweep = sweep
         self.worker = worker
         self._lock = lock
+        self._grid = GridPoints(sweep.space.grid() or {}) if sweep.spec.sampler.walks else None
         self._seed = int(hashlib.sha256(study.study_name.encode()).hexdigest()[:8], 16)
 
     @property
@@ -52,12 +54,12 @@ class Study:
         """The best feasible trial, or the Pareto front."""
         return front(self.trials() if trials is None else trials, self.sweep.goals)
 
-    def failures_in_a_row(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The failures since the last trial that finished."""
+    def failures_in_a_row(self, trials: Sequence[Trial], since: float = 0.0) -> list[Trial]:
+        """The failures since the last trial that finished, and since this time: a new call of a sweep tries again."""
         recent: list[Trial] = []
         ended = [t for t in trials if t.finished or (t.state == "failed" and not t.given_back)]
         for trial in sorted(ended, key=lambda one: one.attributes.get("ended", 0.0), reverse=True):
-            if trial.finished:
+            if trial.finished or trial.attributes.get("ended", 0.0) < since:
                 break
             recent.append(trial)
         return recent
@@ -72,15 +74,26 @@ class Study:
             counts = self.counts()
             if counts.finished + counts.running >= wanted:
                 return None
+            if self._grid is not None and not counts.waiting:
+                point = self._grid.following(self.trials())
+                if point is None:
+                    return None
+                self.optuna.enqueue_trial(point)
             self.optuna.sampler = self.sweep.spec.sampler.build(self._seed + self._drawn(), self.sweep.space.grid())
             trial = self.optuna.ask()
             self.renew(trial)
         values = self.sweep.space.suggest(trial)
         before = [one for one in self.trials() if one.number < trial.number]
-        if sum(one.finished or one.state == "running" for one in before) >= wanted:
+        taken = [one for one in before if one.finished or one.state == "running"]
+        if len(taken) >= wanted or (self._grid is not None and any(one.params == values for one in taken)):
             self.end(trial, "failed", "surplus", "another worker was first")
             return None
         return trial, values
+
+    def exhausted(self, trials: Sequence[Trial]) -> bool:
+        """Whether a grid has no point left that this process could try: each failed, and was tried again once."""
+        busy = any(trial.state in ("running", "waiting") for trial in trials)
+        return self._grid is not None and not busy and self._grid.following(trials, peek=True) is None
 
     def _drawn(self) -> int:
         """The number of settings drawn: trials that were killed don't count twice, so that the next settings are those
@@ -114,8 +127,6 @@ class Study:
             self.optuna.tell(trial, list(values) if values is not None else None, state=states[state])
         except (UpdateFinishedTrialError, ValueError):
             return False
-        except RuntimeError:  # a finished grid stops `study.optimize`, which doesn't run here
-            return bool(self.sweep.spec.sampler.walks)
         return True
 
     def give_back(self, trial: Any, outcome: Outcome, reason: str) -> None:

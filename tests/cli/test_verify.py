@@ -50,6 +50,14 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(data))
 
 
+def test_a_model_that_was_deleted_on_purpose_is_no_fault(here, capfd):
+    the_run().drop_model("sweep x, `keep: best`")
+    said = smpo(capfd, "verify", "small")
+    assert said.code == 0 and "its model was deleted (sweep x, `keep: best`)" in said.out, said.out + said.err
+    Path(the_run().path, "resolved.yaml").write_text("changed")
+    assert smpo(capfd, "verify", "small", "--files-only").code == 1, "other files are still looked at"
+
+
 def test_a_finished_run_is_confirmed_bit_for_bit(here, capfd):
     said = smpo(capfd, "verify", "small")
     assert said.code == 0, said.out + said.err

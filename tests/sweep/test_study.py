@@ -152,6 +152,61 @@ def test_a_grid_is_walked_once(tmp_path):
     assert len(set(seen)) == 6
 
 
+GRID = (
+    "sweep:\n  maximise: eval/plane-radius/gain\n  sampler: grid\n  first: []\n  search:\n"
+    "    smoothing: {choice: [hard, label, likelihood]}\n    train.batch: {int: [8, 16], step: 8}\n"
+)
+
+
+def test_a_point_of_a_grid_that_failed_is_tried_again_and_none_twice(tmp_path):
+    """A first call times out at half of the points; the second finds every point, each finished once."""
+    study, _ = study_of(tmp_path, sweep=GRID)
+    for number in range(6):
+        trial, _ = study.take(6)
+        if number % 2:
+            study.end(trial, "done", "done", values=[0.0])
+        else:
+            study.end(trial, "failed", "timed out")
+    study, _ = study_of(tmp_path, sweep=GRID)  # another call
+    assert not study.exhausted(study.trials())
+    while (taken := study.take(6)) is not None:
+        study.end(taken[0], "done", "done", values=[0.0])
+    done = [tuple(sorted(trial.params.items())) for trial in study.trials() if trial.state == "done"]
+    assert len(done) == len(set(done)) == 6
+
+
+def test_a_grid_whose_points_fail_ends(tmp_path):
+    study, _ = study_of(tmp_path, sweep=GRID)
+    number = 0
+    while (taken := study.take(6)) is not None:
+        study.end(taken[0], "failed", "crashed", "always")
+        number += 1
+    assert number == 12 and study.exhausted(study.trials()), "each is tried twice"
+
+
+def test_failures_of_an_earlier_call_do_not_stop_a_new_one(tmp_path):
+    study, _ = study_of(tmp_path)
+    for _ in range(5):
+        trial, _ = study.take(20)
+        study.end(trial, "failed", "timed out", "slow")
+    assert len(study.failures_in_a_row(study.trials())) == 5
+    assert study.failures_in_a_row(study.trials(), time.time()) == []
+
+
+def test_what_gives_intermediate_values_their_meaning_names_the_study(tmp_path):
+    def name(words):
+        one = resolve_sweep(SweepRequest(write(tmp_path, SWEEP + words), sets=("train.holdout=40",)))
+        return study_id(one.resolved, one.sweep)
+
+    pruned = "  prune: median\n  rungs: {at: [2], prompts: 8}\n"
+    names = {
+        name(""), name(pruned), name(pruned.replace("8", "16")), name(pruned.replace("[2]", "[3]")),
+        name("  prune: median\n  rungs: {at: [2], prompts: 0, by: holdout/accuracy}\n"),
+        name("  prune: median\n  report: train/loss\n"), name("  prune: median\n  report: train/margin\n"),
+    }  # fmt: skip
+    assert len(names) == 7
+
+
 def test_a_front_of_two_objectives(tmp_path):
     sweep = SWEEP + "  minimise: seconds/train\n"
     study, _ = study_of(tmp_path, sweep=sweep)

@@ -78,6 +78,9 @@ def verify(run: RunFolder, progress: Progress, *, files_only: bool = False, limi
     if not (run.path / "evaluation.json").exists():
         verdict.notes.append("the run has no evaluation, so its results can't be compared")
         return verdict
+    if run.dropped:
+        verdict.notes.append(f"its model was deleted ({run.dropped}), so it can't be evaluated again")
+        return verdict
     if verdict.faults:
         verdict.notes.append("not evaluated again: first the files must be right")
         return verdict

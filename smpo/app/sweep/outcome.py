@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.workers.process import Job
+from smpo.runs.store import RunFolder
 from smpo.sweep.study import Study
 from smpo.tracking.jsonl import read_metrics
 
@@ -75,12 +76,13 @@ def _complete(
 
 
 def _drop_models(study: Study, runs: Path) -> None:
-    """Weights of finished trials that aren't the best; what they scored stays."""
+    """Weights that trials of this study have made and that aren't the best; what they scored stays. A run that was
+    there before, and only reused, belongs to somebody else."""
     trials = study.trials()
     best = {trial.number for trial in study.best(trials)}
     for trial in trials:
-        if trial.state == "done" and trial.number not in best and trial.attributes.get("run"):
-            shutil.rmtree(runs / str(trial.attributes["run"]) / "model", ignore_errors=True)
+        if trial.outcome == "done" and trial.number not in best and trial.attributes.get("run"):
+            RunFolder(runs / str(trial.attributes["run"])).drop_model(f"sweep {study.id}, `keep: best`")
 
 
 def figures_of(folder: Path) -> dict[str, float]:

@@ -47,7 +47,7 @@ class SweepScheduler:
     ) -> None:
         self.prepared, self.study, self.screen = prepared, study, screen
         self.jobs: list[Job] = []
-        self._began = time.monotonic()
+        self._began, self._called = time.monotonic(), time.time()
         self._last_shown = self._last_renewed = self._last_reaped = self._last_looked = 0.0
         self._changed = True
         self._patience = RetryOutages(screen)
@@ -95,8 +95,10 @@ class SweepScheduler:
         if counts.finished >= self.prepared.wanted:
             return "finished"
         spec, wish = self.prepared.sweep.spec, self._wish
-        if len(self.study.failures_in_a_row(trials)) >= spec.patience:
+        if len(self.study.failures_in_a_row(trials, self._called)) >= spec.patience:
             return "failures"
+        if not self.jobs and self.study.exhausted(trials):
+            return "grid"
         if wish.timeout is not None and time.monotonic() - self._began >= wish.timeout:
             return "timeout"
         if wish.gpu_hours is not None and counts.seconds >= wish.gpu_hours * 3600:

@@ -100,7 +100,7 @@ class SweepSpec(_Block):
     report: str | None = None
     """A metric of training for the pruner (`train/implicit_accuracy`, `holdout/accuracy`), where there are no rungs."""
     retries: int = Field(2, ge=0)
-    """How often a trial is begun again after its worker was lost."""
+    """How often a trial is begun again after its own process was killed. A kill of the whole sweep doesn't count."""
     patience: int = Field(5, gt=0)
     """Failures in a row after which the sweep stops."""
     keep: Literal["all", "best"] = "all"

@@ -21,6 +21,9 @@ __all__ = ["LEASE", "Study", "unless_taken_back"]
 
 LEASE = 60.0
 """Seconds after which a silent worker is taken for dead."""
+WORKER_DEATHS = 10
+"""Workers that may end while they run the same settings: a killed sweep is rarely the fault of a trial, but memory
+that is exhausted on every machine is."""
 
 
 class Study:
@@ -133,7 +136,8 @@ class Study:
         """End a trial for a reason that isn't its own, and put its settings in line again."""
         number, attributes = trial.number, trial.user_attrs
         if self.end(trial, "failed", outcome, reason):
-            self._again(number, trial.params, attributes, lost=outcome == "lost")
+            tries = int(attributes.get("tries", 0)) + (outcome == "lost")
+            self._again(number, trial.params, {**attributes, "tries": tries})
 
     def reap(self, alive: Mapping[str, bool], mine: Collection[int] | None = None) -> list[Trial]:
         """Take back the trials of dead workers. `alive`: workers of this machine, whether they live; of others only the
@@ -154,7 +158,11 @@ class Study:
             for one in dead:
                 worker = str(one.user_attrs.get("lease", {}).get("worker", "an unknown one"))
                 storage = self.optuna._storage
-                facts = {"outcome": "lost", "reason": f"its worker ({worker}) is gone", "ended": time.time()}
+                deaths = int(one.user_attrs.get("worker_deaths", 0)) + 1
+                outcome, reason = "lost", f"its worker ({worker}) is gone"
+                if deaths > WORKER_DEATHS:
+                    outcome, reason = "killed", f"{deaths} workers ended while they ran it"
+                facts = {"outcome": outcome, "reason": reason, "ended": time.time()}
                 try:
                     for name, value in facts.items():
                         storage.set_trial_user_attr(one._trial_id, name, value)
@@ -163,7 +171,8 @@ class Study:
                     continue  # another worker has done it
                 # A trial that was killed before its settings were drawn has only what it was enqueued with.
                 fixed = one.system_attrs.get("fixed_params", {})
-                self._again(one.number, {**fixed, **one.params}, one.user_attrs, lost=True)
+                if deaths <= WORKER_DEATHS:
+                    self._again(one.number, {**fixed, **one.params}, {**one.user_attrs, "worker_deaths": deaths})
                 reaped.append(read_trial(one))
         return reaped
 
@@ -178,12 +187,11 @@ class Study:
         known = alive.get(lease["worker"])
         return not known if known is not None else time.time() > float(lease["until"])
 
-    def _again(self, number: int, params: Mapping[str, Any], attributes: Mapping[str, Any], *, lost: bool) -> None:
-        tries = int(attributes.get("tries", 0)) + lost
-        if tries > self.sweep.spec.retries or not params:
-            return
-        origin = attributes.get("again", number)
-        self.optuna.enqueue_trial(dict(params), user_attrs={"again": origin, "tries": tries})
+    def _again(self, number: int, params: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+        """Put settings in line again, unless their own process has died too often."""
+        counts = {name: int(attributes.get(name, 0)) for name in ("tries", "worker_deaths")}
+        if counts["tries"] <= self.sweep.spec.retries and params:
+            self.optuna.enqueue_trial(dict(params), user_attrs={"again": attributes.get("again", number), **counts})
 
 
 def unless_taken_back() -> AbstractContextManager[Any]:

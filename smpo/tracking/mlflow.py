@@ -107,8 +107,7 @@ class MlflowRun:
     def open(self, start: Mapping[str, Any]) -> dict[str, Any]:
         if self._client is None:
             self._client = mlflow_client(self._store, self._say)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or str(start["name"])
-        self._experiment = find_or_create_experiment(self._client, self._store, name)
+        self._experiment = find_or_create_experiment(self._client, self._store, str(start["name"]))
         # Not the name of its folder: MLflow would look for the files of one in the other.
         self._model = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{start['name']}-{start['run_id']}")
         self._run = self._find_run(start) or self._create_run(start)
@@ -272,12 +271,15 @@ class MlflowRun:
 
 
 def find_or_create_experiment(client: Any, store: Store, name: str) -> str:
-    """The id of an experiment; a deleted one is restored."""
+    """The id of the experiment `name`, or of MLFLOW_EXPERIMENT_NAME where that is set; a deleted one is restored. Its
+    files get a folder in the store's own, whatever the name is: a name can come from another person's log."""
     from mlflow.exceptions import MlflowException
 
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+    folder = re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip(".") or "-"
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        where = None if store.artefacts is None else (store.artefacts / name).as_uri()
+        where = None if store.artefacts is None else (store.artefacts / folder).as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=where))
         except MlflowException:  # another process was first

@@ -227,3 +227,31 @@ def test_an_experiment_may_be_named_by_the_environment(
     run.tee.finish("done")
     found = _client(runs).get_experiment(read_place(info.folder)["experiment_id"])
     assert found.name == "team/project"
+
+
+@pytest.mark.parametrize("name", ["/tmp/elsewhere", "../../elsewhere", "..", "a/../../b", "~/x"])
+def test_files_of_an_experiment_stay_in_the_store_whatever_its_name_is(runs: Path, about: About, name: str) -> None:
+    """The name is that of a log, which another person may have written."""
+    from smpo.tracking.mlflow import find_or_create_experiment, mlflow_client
+    from smpo.tracking.store import find_store
+
+    store = find_store(runs)
+    assert store is not None and store.artefacts is not None
+    client = mlflow_client(store, lambda text: None)
+    experiment = client.get_experiment(find_or_create_experiment(client, store, name))
+    assert experiment.name == name
+    place = Path(experiment.artifact_location.removeprefix("file://"))
+    assert place.resolve().parent == store.artefacts.resolve()
+
+
+def test_a_sweep_and_its_trials_are_in_one_experiment(
+    runs: Path, about: About, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smpo.tracking.sweep_run import SweepRun
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team-x")
+    parent = SweepRun(runs, None, name="small", study="small-1", say=lambda text: None)
+    child = Run(runs, about())
+    child.tee.finish("done")
+    found = {experiment.name for experiment in _client(runs).search_experiments()}
+    assert parent.id is not None and found == {"Default", "team-x"}

@@ -19,7 +19,16 @@ from scipy import special
 
 from smpo.errors import RunError
 
-__all__ = ["LEVEL", "Codes", "Floats", "cluster_codes", "mean_interval", "prompts_needed", "share_interval"]
+__all__ = [
+    "LEVEL",
+    "Codes",
+    "Floats",
+    "cluster_codes",
+    "mean_interval",
+    "mean_p_value",
+    "prompts_needed",
+    "share_interval",
+]
 
 LEVEL = 0.95
 
@@ -46,6 +55,21 @@ def mean_interval(values: Floats, codes: Codes) -> tuple[float, float | None, fl
         return mean, None, None
     half = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return mean, mean - half, mean + half
+
+
+def mean_p_value(values: Floats, codes: Codes) -> float | None:
+    """Two-sided p-value of "the mean is zero", by the t statistic of `mean_interval`: it tests what the interval shows.
+
+        2 P(t(df) > |mean| / sqrt(V))
+
+    1 where all values are zero; None for one cluster, and where all values are one other number: V says nothing then.
+    """
+    mean, variance, freedom = _cluster_mean(values, codes)
+    if variance is None:
+        return None
+    if variance == 0:
+        return 1.0 if mean == 0 else None
+    return 2 * float(special.stdtr(freedom, -abs(mean) / math.sqrt(variance)))
 
 
 def share_interval(wins: Floats, codes: Codes, like: Floats | None = None) -> tuple[float, float, float, float]:

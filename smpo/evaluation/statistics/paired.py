@@ -6,33 +6,29 @@ Prompts of one cluster (`Prompt.group`: wordings of one scene, draws of one cond
 
 All intervals are 95 % over prompts of *one training run*. They say nothing about another training seed.
 
-Sources: Pratt 1959 (zeros in Wilcoxon's signed ranks); Rosner, Glynn & Lee 2006 (signed ranks in clusters); Holm 1979.
+Source: Holm 1979.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import ArrayLike
 
 from smpo.errors import RunError
 from smpo.evaluation.statistics.intervals import (
-    Codes,
     Floats,
     cluster_codes,
     mean_interval,
+    mean_p_value,
     prompts_needed,
     share_interval,
 )
 
-__all__ = ["Comparison", "compare", "holm", "sign_flip_p_value"]
-
-RESAMPLES = 9_999
-"""Sign flips of the clustered test; its smallest p-value is about one in so many."""
+__all__ = ["Comparison", "compare", "holm"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Comparison:
     win_rate_low: float | None = None
     win_rate_high: float | None = None
     p_value: float | None = None
-    """Two-sided, of "the gains are symmetric about zero" (signed ranks)."""
+    """Two-sided, of "the mean gain is zero": below .05 exactly where the interval of the gain excludes zero."""
     design_effect: float = 1.0
     """How many times more prompts the win rate needs because prompts of a cluster agree; 1 without clusters."""
     notes: tuple[str, ...] = ()
@@ -126,44 +122,8 @@ def compare(policy: ArrayLike, base: ArrayLike, groups: Sequence[Hashable] | Non
         median_base=float(np.median(before)), median_policy=float(np.median(after)),
         gain=gain, gain_low=gain_low, gain_high=gain_high,
         win_rate=rate, win_rate_low=rate_low, win_rate_high=rate_high,
-        p_value=sign_flip_p_value(gains, codes), design_effect=effect, notes=tuple(notes),
+        p_value=mean_p_value(gains, codes), design_effect=effect, notes=tuple(notes),
     )  # fmt: skip
-
-
-def sign_flip_p_value(gains: Floats, codes: Codes, resamples: int = RESAMPLES) -> float:
-    """Two-sided p-value of "policy and base are exchangeable", from signed ranks of `gains [n]`.
-
-    The signed ranks are summed within clusters, and the sums' signs are flipped: in all ways when these are
-    fewer than `resamples`, else at random (seeded, so the same scores give the same p). With one prompt a
-    cluster and too many ways this is Wilcoxon's test, whose distribution is known. Zeros keep their place in
-    the ranking and count for neither side.
-    """
-    clusters = int(codes.max()) + 1
-    if not gains.any():
-        return 1.0
-    if clusters == gains.size and 2**clusters > resamples:
-        return float(stats.wilcoxon(gains, zero_method="pratt").pvalue)
-    sums = np.bincount(codes, weights=np.sign(gains) * stats.rankdata(np.abs(gains)))  # [n] -> [G]
-    extreme, ways = 0, 0
-    for signs in _flips(clusters, resamples):
-        # Rounding must not decide whether the observed pattern is as extreme as itself.
-        extreme += int((np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-12)).sum())
-        ways += len(signs)
-    exact = ways == 2**clusters
-    return extreme / ways if exact else (extreme + 1) / (ways + 1)
-
-
-def _flips(clusters: int, resamples: int) -> Iterator[NDArray[np.floating[Any]]]:
-    """Signs `[k, G]`, a thousand patterns at a time: all of them, or `resamples` at random.
-
-    (`scipy.stats.permutation_test` does the same in Python loops, a second for a dozen clusters.)
-    """
-    if 2**clusters <= resamples:
-        yield 1.0 - 2.0 * (np.arange(2**clusters)[:, None] >> np.arange(clusters) & 1)
-        return
-    random = np.random.default_rng(0)
-    for start in range(0, resamples, 1_000):
-        yield 1.0 - 2.0 * random.integers(0, 2, size=(min(1_000, resamples - start), clusters))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -14,7 +14,7 @@ from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.workers.process import Job
 from smpo.runs.store import RunFolder
 from smpo.sweep.study import Study
-from smpo.tracking.jsonl import read_metrics
+from smpo.tracking.jsonl import read_events, read_metrics
 
 __all__ = ["figures_of", "record"]
 
@@ -69,20 +69,28 @@ def _complete(
         excess = value - bound.max if bound.max is not None else (bound.min or 0.0) - value
         trial.set_constraint(name, excess if math.isfinite(excess) else 1e30)
     study.end(trial, "done", outcome, "", values)
-    if outcome == "done":  # a finished trial is never resumed
+    if outcome == "done" and _began_by(folder) == study.id:  # a finished trial is never resumed
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     if spec.keep == "best":
         _drop_models(study, prepared.runs)
 
 
 def _drop_models(study: Study, runs: Path) -> None:
-    """Weights that trials of this study have made and that aren't the best; what they scored stays. A run that was
-    there before, and only reused, belongs to somebody else."""
+    """Weights that trials of this study have made and that aren't the best; what they scored stays."""
     trials = study.trials()
     best = {trial.number for trial in study.best(trials)}
     for trial in trials:
-        if trial.outcome == "done" and trial.number not in best and trial.attributes.get("run"):
-            RunFolder(runs / str(trial.attributes["run"])).drop_model(f"sweep {study.id}, `keep: best`")
+        if trial.state == "done" and trial.number not in best and trial.attributes.get("run"):
+            folder = runs / str(trial.attributes["run"])
+            if _began_by(folder) == study.id:
+                RunFolder(folder).drop_model(f"sweep {study.id}, `keep: best`")
+
+
+def _began_by(folder: Path) -> str | None:
+    """The study whose trial began a run; None for a run of a person, which a trial may have reused or continued."""
+    start = next((event for event in read_events(folder) if event.get("event") == "start"), {})
+    tags = start.get("tags")
+    return tags.get("smpo.study") if isinstance(tags, Mapping) else None
 
 
 def figures_of(folder: Path) -> dict[str, float]:

@@ -83,7 +83,10 @@ def _differences(facts: Mapping[str, Any], prepared: ResolvedSweep, study: Study
         ]
     if facts.get("smpo:goals") != mine.get("smpo:goals"):
         found.append("another objective")
-    return "; ".join(found[:4]) + ("; …" if len(found) > 4 else "") or "versions of components or constraints differ"
+    return (
+        "; ".join(found[:4]) + ("; …" if len(found) > 4 else "")
+        or "something else differs (versions, constraints, rungs)"
+    )
 
 
 def open_parent(prepared: ResolvedSweep, study: Study, screen: SweepDisplay) -> SweepRun:

@@ -14,7 +14,10 @@ from smpo.kinds import ModelFacts
 from smpo.maths.known_schedulers import unusable_scheduler
 from smpo.weights import read_json, read_shapes, stored_variant, weight_files
 
-__all__ = ["Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "tensors", "unusable_schedule"]
+__all__ = [
+    "Found", "file_facts", "folder_facts", "half_pipeline", "no_pipeline", "states_no_size", "tensors",
+    "unusable_schedule",
+]  # fmt: skip
 
 _UNET = "model.diffusion_model."
 
@@ -152,6 +155,11 @@ def tensors(file: Path) -> int:
 def _timesteps(folder: Path) -> int | None:
     found = _json(folder / "scheduler" / "scheduler_config.json").get("num_train_timesteps")
     return found if isinstance(found, int) else None
+
+
+def states_no_size(folder: Path) -> bool:
+    """Whether the UNet's configuration has a size of null."""
+    return _json(folder / "unet" / "config.json").get("sample_size", 0) is None
 
 
 def _own_side(folder: Path) -> int | None:

@@ -10,7 +10,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smpo.components.locations import locate, missing
-from smpo.components.model_facts import file_facts, folder_facts, half_pipeline, no_pipeline, tensors, unusable_schedule
+from smpo.components.model_facts import (
+    file_facts,
+    folder_facts,
+    half_pipeline,
+    no_pipeline,
+    states_no_size,
+    tensors,
+    unusable_schedule,
+)
 from smpo.errors import SpecError
 from smpo.kinds import Denoiser, Model, ModelFacts, Runtime
 from smpo.registry.component import register
@@ -136,8 +144,7 @@ class StableDiffusion(Model):
         )
 
     def _no_size(self, folder: Path) -> str | None:
-        unet = folder / "unet" / "config.json"
-        if self.resolution is None and unet.is_file() and folder_facts(folder, self.weights).resolution is None:
+        if self.resolution is None and states_no_size(folder):
             return f"the UNet of `{self.weights}` states no size (sample_size): `model.resolution` is needed"
         return None
 

@@ -57,7 +57,9 @@ class PlacedPrompts(PromptSet):
     def check(self) -> str | None:
         if is_hub_id(self.path):
             return missing(self.path, "datasets", revision=self.revision)
-        return None if Path(locate(self.path)).exists() else f"there are no prompts at `{self.path}`"
+        if not Path(locate(self.path)).exists():
+            return f"there are no prompts at `{self.path}`"
+        return unreadable(self)
 
 
 @register
@@ -117,6 +119,15 @@ class HPDv2Prompts(PlacedPrompts):
             [(text, style) for style in self.styles for text in read_list(folder / f"{style}.json")],
             self.path,
         )
+
+
+def unreadable(prompts: PromptSet) -> str | None:
+    """Why the prompts can't be read, in a sentence: found before training, since they are read in a moment."""
+    try:
+        prompts.load()
+    except MachineError as error:
+        return error.message
+    return None
 
 
 def _prompts(rows: Sequence[tuple[str, str]], path: str) -> list[Prompt]:
@@ -190,18 +201,18 @@ class TextPrompts(PromptSet):
         return self.purpose
 
     def load(self) -> list[Prompt]:
-        place = Path(locate(self.path))
-        try:
-            lines = place.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise MachineError(f"the prompts in `{self.path}` can't be read: {error}") from error
+        from smpo.data.sources.text_files import lines_of, read_text
+
+        lines = lines_of(read_text(Path(locate(self.path))))
         found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not found:
             raise MachineError(f"`{self.path}` holds no prompts")
         return [Prompt(text, group=text) for text in dict.fromkeys(found)]
 
     def check(self) -> str | None:
-        return None if Path(locate(self.path)).is_file() else f"there is no file `{self.path}`"
+        if not Path(locate(self.path)).is_file():
+            return f"there is no file `{self.path}`"
+        return unreadable(self)
 
 
 @register

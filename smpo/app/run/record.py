@@ -109,7 +109,8 @@ def record_inputs(run: RunContext, expected: Expected | None) -> None:
     """The lock file, the data's report, and the first artefacts."""
     live, table, tracker, folder = run.live, run.live.table, run.tracker, run.folder
     _lock(run, expected)
-    counts = {name: table.report[name] for name in ("rows", "pairs", "votes", "ties") if name in table.report}
+    named = ("rows", "pairs", "votes", "ties", "missing_files")
+    counts = {name: table.report[name] for name in named if name in table.report}
     dropped = table.report.get("dropped", {})
     run.console.note(in_words(counts, dropped))
     p = live.p[~live.p.isnan()]
@@ -156,8 +157,9 @@ def _lock(run: RunContext, expected: Expected | None) -> None:
 def in_words(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:
     """What became of the data's rows, in a line: a row is one person's vote, a pair may have several."""
     lost = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in dropped.items() if number)
+    missing = counts.get("missing_files", 0)
     return (
         f"{counts.get('rows', 0):,} rows, {counts.get('ties', 0):,} of them ties; "
         f"{counts.get('pairs', 0):,} pairs with {counts.get('votes', 0):,} votes to learn from; "
-        f"rows left out: {lost or 'none'}"
+        f"rows left out: {lost or 'none'}" + f"; {missing:,} files of the numbered series are not there" * bool(missing)
     )

@@ -161,6 +161,8 @@ def read_pairs(
     facts = dict(counted.facts)
     dropped = Counter(defect["reason"] for defect in defects)
     facts["dropped"] = {**dict(dropped.most_common()), **unwanted, **facts["dropped"]}
+    if source.missing_files:
+        facts["missing_files"] = source.missing_files
     summary = {
         "rows": sum(entry["rows"] for entry in read),
         **facts,

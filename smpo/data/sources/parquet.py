@@ -5,6 +5,7 @@ Imports no torch, and Arrow only to open a file, so that a recipe can check itse
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["OPTIONAL", "REQUIRED", "WHOLE", "PictureBytes", "count_rows", "find_files", "image_column"]
+__all__ = ["OPTIONAL", "REQUIRED", "WHOLE", "PictureBytes", "count_rows", "find_files", "image_column", "missing_files"]
 
 REQUIRED = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
 OPTIONAL = ("has_label", "best_image_uid", "image_0_uid", "image_1_uid")
@@ -30,17 +31,23 @@ WHOLE = "is the file whole, and the one that was there when the run began? fetch
 _KEPT = re.compile(r"[0-9a-f]{32}-\w+-v\d+\.parquet")
 """How `smpo.data.pairs.index` names what it knows of a data set."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
-_NUMBER = re.compile(r"[-_]\d+$")
-_SPLITS = ("train", "validation", "test", "validation_unique", "test_unique")
+_OF = re.compile(r"^(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<rest>.*)$")
+_SPLITS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+"""The words by which `datasets` knows a split in the name of a file or folder."""
+_UNIQUE = re.compile(r"(validation|test)_unique")
+_WORDS = re.compile(r"[a-z]+")
 
 
 def find_files(path: Path | str, split: str | None = None) -> list[AnyFile]:
     """The parquet files at `path`, a file or a folder, here or at an address, in the order in which they are read (by
     name).
 
-    `split` chooses among files called `train.parquet`, `train-00000.parquet` or `train-00000-of-00645-….parquet`. A
-    folder of several splits needs a `split`: else evaluation pairs would be trained on. Raises
-    `MachineError`."""
+    `split` chooses among files or folders whose names hold its word: `train.parquet`, `mine_train.parquet`,
+    `val/0.parquet`, `train-00000-of-00645-….parquet`. A folder of several splits needs a `split`: else evaluation pairs
+    would be trained on. Raises `MachineError`."""
     found: Sequence[AnyFile] = remote_files(path, ".parquet") if isinstance(path, str) else _here(path)
     if len(found) == 1 and (isinstance(path, str) or path == found[0]):
         return list(found)
@@ -66,6 +73,17 @@ def find_files(path: Path | str, split: str | None = None) -> list[AnyFile]:
     return chosen
 
 
+def missing_files(files: Sequence[AnyFile]) -> int:
+    """Files of numbered series (`-00003-of-00645`) that aren't among these. A part of a set is often meant to be read,
+    so this is reported, and no error."""
+    series: dict[tuple[str, int], int] = {}
+    for file in files:
+        if match := _OF.match(file.stem):
+            key = match["name"], int(match["count"])
+            series[key] = series.get(key, 0) + 1
+    return sum(max(0, count - present) for (_, count), present in series.items())
+
+
 def _here(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -74,7 +92,7 @@ def _here(path: Path) -> list[Path]:
             f"there is no preference data at {path}",
             help="give the path of a parquet file, or of a folder of them",
         )
-    found = sorted(file for file in path.rglob("*.parquet") if file.is_file() and not _hidden(file, path))
+    found = [file for file in files_below(path, ".parquet") if not _hidden(file, path)]
     if not found:
         raise MachineError(
             f"no *.parquet file under {path}",
@@ -90,12 +108,28 @@ def _hidden(file: Path, root: Path) -> bool:
     return ours or any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
+def files_below(folder: Path, ending: str) -> list[Path]:
+    """Files of this ending in a folder and those below, through links; a folder that is reached twice counts once."""
+    found, seen = [], set[Path]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [file for name in names if (file := Path(place, name)).suffix == ending and file.is_file()]
+    return sorted(found)
+
+
 def _split_of(file: AnyFile) -> str | None:
+    """The split that a file's name states, else its folder's name."""
     stem = _SHARD.sub("", file.stem)
-    if (numbered := _NUMBER.sub("", stem)) in _SPLITS:
-        return numbered
-    known = stem in _SPLITS or stem != file.stem
-    return stem if known else file.parent.name if file.parent.name in _SPLITS else None
+    for name in (stem, file.parent.name):
+        if unique := _UNIQUE.search(name.lower()):
+            return unique[0]
+        words = [_SPLITS[word] for word in _WORDS.findall(name.lower()) if word in _SPLITS]
+        if words:
+            return words[-1]
+    return stem if stem != file.stem else None
 
 
 def check_columns(file: AnyFile, schema: pa.Schema, wanted: Sequence[str] = REQUIRED) -> None:

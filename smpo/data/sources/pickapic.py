@@ -18,6 +18,7 @@ from smpo.data.sources.parquet import (
     count_rows,
     find_files,
     image_column,
+    missing_files,
     open_file,
 )
 from smpo.data.sources.source import Claim, Part, Source, Stated, file_digest, of_labels, part_name
@@ -57,6 +58,7 @@ class ParquetPairs(Source):
         self.pictures = PictureBytes(self._files, images)
         self.reading = f"{rules} {json.dumps([self._wanted, optional])}"
         self.settings = {"split": split}
+        self.missing_files = missing_files(self._files)
 
     def look(self) -> None:
         first = self._files[0]

@@ -81,6 +81,8 @@ class Source(ABC):
     """How rows are read (columns, rules): part of the name under which a part's index is stored."""
     settings: dict[str, Any]
     """For the data report."""
+    missing_files: int = 0
+    """Files of a numbered series that aren't there."""
 
     def look(self) -> None:  # noqa: B027 -- most have nothing to look at
         """Whether the first file is of the right kind, from its first bytes. Raises `MachineError`."""

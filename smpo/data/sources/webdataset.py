@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from smpo.data.sources.formats import Chosen
+from smpo.data.sources.parquet import files_below
 from smpo.data.sources.remote import AnyFile, RemoteFile, Stream, bytes_of, remote_files
 from smpo.data.sources.source import Claim, Part, Source, Stated, file_digest, part_name
 from smpo.errors import MachineError
@@ -33,7 +34,7 @@ def find_tars(path: Path | str) -> list[AnyFile]:
         return list(remote_files(path, ".tar"))
     if path.is_file():
         return [path]
-    found: list[AnyFile] = sorted(file for file in path.rglob("*.tar") if file.is_file())
+    found: list[AnyFile] = [*files_below(path, ".tar")]
     if not found:
         raise MachineError(f"no *.tar file at {path}", help="give a tar, or a folder of them; unpack .tar.gz to .tar")
     return found

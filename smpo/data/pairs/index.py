@@ -23,6 +23,7 @@ from PIL import Image
 
 from smpo.data.progress import Progress
 from smpo.data.sources.source import Claim, Part, Source
+from smpo.data.sources.text_files import HALF, unencodable
 from smpo.imaging import BrokenImage, content_id, decode
 
 __all__ = ["CHOICES", "DEFECTS", "LIGHT", "PRINT", "Verify", "fingerprint", "index_part"]
@@ -48,6 +49,7 @@ DEFECTS = {
     "broken_image": "an image that can't be decoded",
     "same_image": "the same image twice",
     "empty_caption": "no caption",
+    "broken_text": "a caption or path that is not UTF-8",
     "no_label": "no label",
     "contradictory_labels": "labels that contradict each other",
 }
@@ -211,7 +213,7 @@ def _judged(claims: list[Claim], verify: Verify, seen: dict[str, _Verdict], pool
         defect, detail = _defect(claim, (first, second), (looks[0].reason, looks[1].reason))
         row = {
             "row": claim.row,
-            "caption": claim.caption if isinstance(claim.caption, str) else "",
+            "caption": claim.caption if isinstance(claim.caption, str) and not unencodable(claim.caption) else "",
             "image_0": first,
             "image_1": second,
             "share": claim.stated.share,
@@ -237,7 +239,7 @@ def _look(data: bytes) -> _Verdict:
 def _defect(claim: Claim, ids: tuple[str, str], broken: tuple[str, str]) -> tuple[str, str]:
     """`("", "")` for a sound row; the first defect and a word on it otherwise."""
     stated = claim.stated
-    if stated.defect in {"missing_image", "foreign_path"}:
+    if stated.defect in {"missing_image", "foreign_path", "broken_text"}:
         return stated.defect, stated.detail
     for side, (image, reason) in enumerate(zip(ids, broken, strict=True)):
         if not image:
@@ -246,6 +248,8 @@ def _defect(claim: Claim, ids: tuple[str, str], broken: tuple[str, str]) -> tupl
             return "broken_image", f"image {side}: {reason}"
     if ids[0] == ids[1]:
         return "same_image", ids[0]
+    if isinstance(claim.caption, str) and unencodable(claim.caption):
+        return "broken_text", HALF
     if not isinstance(claim.caption, str) or not _visible(claim.caption):
         return "empty_caption", ""
     return stated.defect, stated.detail

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smpo.data.sources.text_files import json_lines, read_text, table_rows, unencodable
+from smpo.data.sources.text_files import HALF, json_lines, read_text, table_rows, unencodable
 from smpo.errors import MachineError
 
 __all__ = ["read_list", "read_table"]
@@ -48,7 +48,7 @@ def read_list(file: Path) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise MachineError(f"{file} should be a list of prompts")
     if any(map(unencodable, found)):
-        raise MachineError(f"{file} holds half a character (a lone surrogate)")
+        raise MachineError(f"{file} holds {HALF}")
     return [text.strip() for text in found if text.strip()]
 
 

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from smpo.data.sources.formats import Interpret, Shown
 from smpo.data.sources.record_store import RecordStore
 from smpo.data.sources.source import Claim, Part, Source, Stated, file_digest
+from smpo.data.sources.text_files import HALF, unencodable
 from smpo.errors import MachineError
 
 __all__ = ["FolderPairs", "read_records"]
@@ -52,7 +53,12 @@ def _rows(file: Path) -> Iterator[Any]:
             for batch in table.iter_batches(batch_size=PORTION):
                 yield from batch.to_pylist()
         return
-    with file.open(encoding="utf-8") as stream:
+    if file.suffix not in (".json", ".jsonl"):
+        raise MachineError(
+            f"{file} is no list of records",
+            help="JSON (a list of objects), JSON lines and parquet are read",
+        )
+    with file.open(encoding="utf-8-sig") as stream:
         if file.suffix == ".jsonl":
             yield from (json.loads(line) for line in stream if line.strip())
         else:
@@ -98,6 +104,15 @@ def _listed(stream: TextIO) -> Iterator[Any]:
                 continue
             yield one
             comma, empty, size = True, False, CHUNK
+
+
+def _sound(shown: Shown) -> Shown:
+    """The same, or a defect whose texts can be stored."""
+    texts = (shown.prompt if isinstance(shown.prompt, str) else "", *shown.images)
+    if not any(map(unencodable, texts)):
+        return shown
+    prompt, first, second = (text.encode("utf-8", "replace").decode() for text in texts)
+    return Shown(prompt, (first, second), Stated(None, defect="broken_text", detail=HALF))
 
 
 class FolderPairs(Source):
@@ -172,7 +187,9 @@ class FolderPairs(Source):
             if number not in self._shown:
                 records: Iterable[Mapping[str, Any]] = read_records(self._files[number])
                 records = records if self._regroup is None else self._regroup(records)
-                self._shown[number] = RecordStore(shown for record in records for shown in self._interpret(record))
+                self._shown[number] = RecordStore(
+                    _sound(shown) for record in records for shown in self._interpret(record)
+                )
             return self._shown[number]
 
     def _claim(self, number: int, shown: Shown) -> Claim:
@@ -180,6 +197,8 @@ class FolderPairs(Source):
         for name in shown.images:
             place, data = self._place(name), b""
             try:
+                if place is not None and not place.is_file():  # a pipe or device would be waited for
+                    raise FileNotFoundError(name)
                 data = place.read_bytes() if place is not None else b""
             except OSError:
                 stated = Stated(None, defect="missing_image", detail=name[:200])
@@ -188,11 +207,13 @@ class FolderPairs(Source):
             elif place is None:
                 stated = Stated(None, defect="foreign_path", detail=name[:200])
             pictures.append(data)
+        if shown.stated.defect == "broken_text":  # then the pictures' names may be other names
+            stated = shown.stated
         return Claim(number, shown.prompt, (pictures[0], pictures[1]), ((number, 0, 0), (number, 1, 0)), stated)
 
     def _place(self, name: str) -> Path | None:
         """None for a path that leaves the folder."""
         path = PurePosixPath(name.replace("\\", "/"))
-        if not name or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+        if not path.parts or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive or "\0" in name:
             return None
         return self._images / path

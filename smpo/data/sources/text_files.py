@@ -11,8 +11,9 @@ from typing import Any
 
 from smpo.errors import MachineError
 
-__all__ = ["json_lines", "lines_of", "read_text", "table_rows", "unencodable"]
+__all__ = ["HALF", "json_lines", "lines_of", "read_text", "table_rows", "unencodable"]
 
+HALF = "half a character (a lone surrogate)"
 _LARGEST = 64 * 2**20
 """Bytes; the largest published set of prompts has a hundredth of it."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -56,7 +57,7 @@ def json_lines(file: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise MachineError(f'{file}, line {number} should be an object such as {{"prompt": "a dog"}}')
         if any(isinstance(value, str) and unencodable(value) for value in row.values()):
-            raise MachineError(f"{file}, line {number} holds half a character (a lone surrogate)")
+            raise MachineError(f"{file}, line {number} holds {HALF}")
         yield row
 
 

@@ -138,7 +138,10 @@ class TarPairs(Source):
         if self._prompt.startswith("json:"):
             caption = values.get(self._prompt.removeprefix("json:"))
         elif text := self._member(sample, self._prompt):
-            caption = self.read(part, text[0], min(text[1], LARGEST_TEXT), 0).decode("utf-8", "replace").strip()
+            try:
+                caption = self.read(part, text[0], min(text[1], LARGEST_TEXT), 0).decode("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                stated = Stated(None, defect="broken_text", detail=f"{sample.key}.{self._prompt}: {error.reason}")
         return Claim(number, caption, (pictures[0], pictures[1]), (places[0], places[1]), stated)
 
     def _json(self, part: int, sample: _Sample) -> tuple[dict[str, Any], str]:

@@ -62,7 +62,7 @@ def mean_p_value(values: Floats, codes: Codes) -> float | None:
 
         2 P(t(df) > |mean| / sqrt(V))
 
-    1 where all values are zero; None for one cluster, and where all values are one other number: V says nothing then.
+    1 where all values are zero; None for one cluster, and where all values are one other number: V is zero then.
     """
     mean, variance, freedom = _cluster_mean(values, codes)
     if variance is None:

@@ -2,6 +2,7 @@
 again by content, and nothing outside the data's folder is opened."""
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -116,6 +117,59 @@ def test_paths_that_leave_the_folder_are_not_opened(tmp_path: Path, path: str) -
         stream.write(json.dumps(record) + "\n")
     table = data.model_copy(update={"max_broken": 1.0}).load(Runtime(cache=tmp_path / "cache"))
     assert len(table) == 3 and table.report["dropped"] == {"foreign_path": 1}
+
+
+def with_record(folder: Path, prompt: str, rejected: str) -> dict[str, int]:
+    """What becomes of one more record."""
+    data = imagefolder(folder / "set", PAIRS)
+    record = {"prompt": prompt, "chosen_file_name": "pics/0w.jpg", "rejected_file_name": rejected}
+    with (folder / "set" / "metadata.jsonl").open("a") as stream:
+        stream.write(json.dumps(record) + "\n")
+    table = data.model_copy(update={"max_broken": 1.0}).load(Runtime(cache=folder / "cache"))
+    return {**table.report["dropped"], "sound": len(table)}
+
+
+def test_half_a_character_is_a_defect_of_its_row(tmp_path: Path) -> None:
+    assert with_record(tmp_path / "a", "a cat \ud800", "pics/0l.jpg") == {"broken_text": 1, "sound": 3}
+    assert with_record(tmp_path / "b", "a cat", "pics/\ud800.jpg") == {"broken_text": 1, "sound": 3}
+
+
+def test_a_path_that_names_no_file_is_a_defect_of_its_row(tmp_path: Path) -> None:
+    assert with_record(tmp_path / "a", "a cat", ".") == {"foreign_path": 1, "sound": 3}
+    assert with_record(tmp_path / "b", "a cat", "pics") == {"missing_image": 1, "sound": 3}
+    (tmp_path / "c" / "set" / "pics").mkdir(parents=True)
+    os.mkfifo(tmp_path / "c" / "set" / "pics" / "pipe.jpg")
+    assert with_record(tmp_path / "c", "a cat", "pics/pipe.jpg") == {"missing_image": 1, "sound": 3}
+    (tmp_path / "d" / "set" / "pics").mkdir(parents=True)
+    (tmp_path / "d" / "set" / "pics" / "zero.jpg").symlink_to("/dev/zero")
+    assert with_record(tmp_path / "d", "a cat", "pics/zero.jpg") == {"missing_image": 1, "sound": 3}
+
+
+def test_a_colon_in_a_name_is_no_drive(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "12:30 a.jpg").write_bytes(D)
+    assert with_record(tmp_path, "a cat", "12:30 a.jpg") == {"sound": 4}
+
+
+def test_captions_of_a_tar_have_an_encoding(tmp_path: Path) -> None:
+    data = tar(tmp_path / "set", PAIRS)
+    with tarfile.open(tmp_path / "set" / "shard-001.tar", "w") as archive:
+        for key, caption in (("0008", b"\xef\xbb\xbfa marked cat"), ("0009", b"a caf\xe9")):
+            member(archive, f"{key}.txt", caption)
+            member(archive, f"{key}.chosen.jpg", A)
+            member(archive, f"{key}.rejected.jpg", D)
+    table = data.model_copy(update={"max_broken": 1.0}).load(Runtime(cache=tmp_path / "cache"))
+    assert table.report["dropped"] == {"broken_text": 1}
+    assert "a marked cat" in {table[row].prompt for row in range(len(table))}
+
+
+def test_a_table_of_another_kind_names_those_that_are_read(tmp_path: Path) -> None:
+    from smpo.data.sources.records import read_records
+
+    (tmp_path / "metadata.csv").write_text("file_name,prompt\n")
+    with pytest.raises(MachineError, match="no list of records") as caught:
+        list(read_records(tmp_path / "metadata.csv"))
+    assert "JSON lines" in str(caught.value.help)
 
 
 def test_an_archive_can_write_and_link_nowhere(tmp_path: Path) -> None:

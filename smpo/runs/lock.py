@@ -15,6 +15,7 @@ import subprocess  # noqa: S404, RUF100
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import smpo
 from smpo.secrets import masked
 
-__all__ = ["DECISIVE", "INFLUENCES", "changes", "git_facts", "lock_facts", "read_lock"]
+__all__ = ["DECISIVE", "INFLUENCES", "RunFacts", "changes", "git_facts", "lock_facts", "read_lock"]
 
 DECISIVE = ("spec", "data", "weights", "uses")
 """Parts of a lock that say *what* was run: where one differs, it is another experiment."""
@@ -68,40 +69,38 @@ _ASKS_SECRET = re.compile(rf"(?i)-{_HIDE}")
 _LABELS = ("smpo.git.branch", "smpo.git.origin", "smpo.git.dirty")
 
 
-def lock_facts(
-    *,
-    spec: str,
-    group: str = "",
-    seeds: Mapping[str, int] | None = None,
-    devices: Sequence[str] = (),
-    data: Mapping[str, Any] | None = None,
-    weights: Mapping[str, str] | None = None,
-    uses: Mapping[str, str] | None = None,
-    runtime: Mapping[str, Any] | None = None,
-    labels: Mapping[str, Any] | None = None,
-    arithmetic: Mapping[str, Any] | None = None,
-    project: Path | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What a run knows of itself, for its lock: hashes, seeds, and everything that it reads."""
+
+    spec: str
+    """The hash of its spec."""
+    group: str = ""
+    """The hash without the seed."""
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Digests and revisions."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Revisions or hashes by name."""
+    uses: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of local files with components."""
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    """What smoothing made of the scores."""
+    arithmetic: Mapping[str, Any] = field(default_factory=dict)
+    """How torch computes: threads, TF32, instruction set."""
+
+
+def lock_facts(run: RunFacts, *, devices: Sequence[str] = (), project: Path | None = None) -> dict[str, Any]:
     """Everything about now that a run depends on, ready for JSON.
 
-    `spec` and `group` are the hashes; `devices` names as the machine gives them; `data` digests and
-    revisions; `weights` revisions or hashes by name; `uses` hashes of local files with components; `labels`
-    what smoothing made of the scores; `arithmetic` how torch computes (threads, TF32, instruction set).
-    `project` is the folder whose git state counts, by default the working directory. Takes at most some seconds, all of
-    them git's.
+    `devices`: names as the machine gives them. `project`: the folder whose git state counts, by default the working
+    directory. Takes at most some seconds, all of them git's.
     """
     package = Path(smpo.__file__).parent
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "spec": spec,
-        "group": group,
-        "seeds": dict(seeds or {}),
-        "data": dict(data or {}),
-        "weights": dict(weights or {}),
-        "uses": dict(uses or {}),
-        "runtime": dict(runtime or {}),
-        "labels": dict(labels or {}),
-        "arithmetic": dict(arithmetic or {}),
+        **asdict(run),
         "smpo": {"version": smpo.__version__, "git": git_facts(package)},
         "project": {"folder": str(project or Path.cwd()), "git": git_facts(project or Path.cwd())},
         "command": [

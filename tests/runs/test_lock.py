@@ -9,7 +9,7 @@ import pytest
 
 import smpo
 from smpo.runs import lock
-from smpo.runs.lock import changes, git_facts, lock_facts, processor
+from smpo.runs.lock import RunFacts, changes, git_facts, lock_facts, processor
 
 
 def _git(folder: Path, *words: str) -> None:
@@ -28,8 +28,11 @@ def project(tmp_path: Path) -> Path:
 
 def test_facts_are_complete_and_json(project: Path) -> None:
     facts = lock_facts(
-        spec="7c41e09b52ad", group="1d90f2c7a310", seeds={"train": 0}, devices=["NVIDIA H100"],
-        data={"digest": "88c1"}, weights={"policy": "4621"}, project=project,
+        RunFacts(
+            spec="7c41e09b52ad", group="1d90f2c7a310", seeds={"train": 0}, data={"digest": "88c1"},
+            weights={"policy": "4621"},
+        ),
+        devices=["NVIDIA H100"], project=project,
     )  # fmt: skip
     assert json.loads(json.dumps(facts)) == facts
     assert facts["smpo"]["version"] == smpo.__version__
@@ -50,7 +53,8 @@ def test_nothing_heavy_is_imported() -> None:
         "tracking.ui",
     ]
     words = f"import sys, {', '.join(f'smpo.{module}' for module in modules)};"
-    code = words + "smpo.runs.lock.lock_facts(spec='a'); sys.exit(bool({'torch','mlflow','numpy'} & set(sys.modules)))"
+    call = "from smpo.runs.lock import *; lock_facts(RunFacts(spec='a'));"
+    code = f"{words} {call} sys.exit(bool({{'torch','mlflow','numpy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -75,7 +79,7 @@ def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert git_facts(tmp_path) is None
     monkeypatch.setenv("PATH", "")
     assert git_facts(tmp_path) is None
-    assert lock_facts(spec="a")["smpo"]["git"] is None
+    assert lock_facts(RunFacts(spec="a"))["smpo"]["git"] is None
 
 
 def test_a_folder_that_only_lies_in_a_repository_has_no_commit(project: Path) -> None:
@@ -92,18 +96,18 @@ def test_secrets_stay_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HF_ENDPOINT", "https://me:hunter2@hub.example")
     monkeypatch.setattr(sys, "argv", ["smpo", "--token", "hunter2", "--api-key=hunter2", secret, "-s", "beta=1"])
     _git(project, "remote", "add", "origin", "https://me:hunter2@git.example/x.git")
-    text = json.dumps(lock_facts(spec="a", project=project))
+    text = json.dumps(lock_facts(RunFacts(spec="a"), project=project))
     assert "hunter2" not in text and secret not in text
     assert "beta=1" in text and "git.example/x.git" in text and "hub.example" in text
 
 
 def test_changes_name_what_could_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "git_facts", lambda folder: None)  # the tree may be edited meanwhile
-    before = lock_facts(spec="a", devices=["A100"])
+    before = lock_facts(RunFacts(spec="a"), devices=["A100"])
     version = lock._version
     monkeypatch.setattr(lock, "_version", lambda name: "9.9" if name == "torch" else version(name))
     monkeypatch.setattr(lock, "processor", lambda: "vendor_id GenuineIntel cpu family 6 model 207")
-    after = lock_facts(spec="a", devices=["H100"])
+    after = lock_facts(RunFacts(spec="a"), devices=["H100"])
     assert changes(before, before) == []
     found = changes(before, after)
     assert "devices: ['A100'] → ['H100']" in found

@@ -19,7 +19,7 @@ from smpo.app.run.run import Result, run
 from smpo.errors import MachineError, RunError
 from smpo.evaluation.results.agreement import Agreement, agreements, recorded
 from smpo.runs.locate import whereabouts
-from smpo.runs.lock import INFLUENCES, changes, lock_facts, read_lock
+from smpo.runs.lock import INFLUENCES, RunFacts, changes, lock_facts, read_lock
 from smpo.runs.manifest import read_manifest
 from smpo.runs.store import RunFolder
 from smpo.tracking.jsonl import read_metrics
@@ -102,9 +102,8 @@ def rerun(
             )
     # The new attempt lies beside the old one, wherever this is called from.
     resolved = resolved_of(earlier, (*whereabouts(earlier), *sets))
-    here = lock_facts(
-        spec=resolved.identity.spec_hash, uses={one.path.name: one.digest for one in resolved.local_files}
-    )
+    uses = {one.path.name: one.digest for one in resolved.local_files}
+    here = lock_facts(RunFacts(spec=resolved.identity.spec_hash, uses=uses))
     other = changes(lock, here, ("spec", "uses"))
     if other and not anyway:
         raise RunError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from smpo.errors import RunError, SpecError
 from smpo.experiment import ExperimentSpec
 from smpo.registry.resolve import Resolved, resolve
-from smpo.runs.lock import changes, read_lock
+from smpo.runs.lock import RunFacts, changes, read_lock
 from smpo.runs.manifest import faults, read_manifest
 from smpo.runs.store import RunFolder
 
@@ -142,7 +142,7 @@ def _scores(verdict: Verdict, progress: Progress, limit: int | None) -> None:
         return
     part = spread(prompts, limit)
     now, device = _draw(resolved, run, part, progress)
-    here = lock_facts(spec=run.spec_hash, devices=[device], arithmetic=arithmetic())
+    here = lock_facts(RunFacts(spec=run.spec_hash, arithmetic=arithmetic()), devices=[device])
     verdict.different = changes({k: v for k, v in lock.items() if k != "labels"}, here, INFLUENCES)
     verdict.exact = bool(lock) and not verdict.different and len(part) == len(prompts) and device == "cpu"
     base_is_fresh = not int(evaluation.get("reused", 0))

@@ -16,7 +16,7 @@ from smpo.evaluation.sampling.slots import spread
 from smpo.experiment import ExperimentSpec
 from smpo.kinds import Prompt
 from smpo.registry.resolve import Resolved
-from smpo.runs.lock import DECISIVE, INFLUENCES, changes, lock_facts
+from smpo.runs.lock import DECISIVE, INFLUENCES, RunFacts, changes, lock_facts
 
 __all__ = ["arithmetic", "compare_locks", "device_name", "lock_of", "prompts_digest"]
 
@@ -28,11 +28,10 @@ def lock_of(resolved: Resolved[ExperimentSpec], live: LiveRun) -> dict[str, Any]
     data: dict[str, Any] = {"digest": live.table.digest, "pairs": len(live.table)}
     if wanted is not None:
         data["prompts"] = prompts_digest(spread(wanted.prompts.load(), wanted.limit))
-    return lock_facts(
+    facts = RunFacts(
         spec=resolved.identity.spec_hash,
         group=resolved.identity.group_hash,
         seeds={"train": spec.train.seed, **({"evaluate": wanted.seed} if wanted else {})},
-        devices=[device_name(live.session.denoiser.device)],
         data=data,
         weights={
             "model": live.session.denoiser.weights_key,
@@ -44,6 +43,7 @@ def lock_of(resolved: Resolved[ExperimentSpec], live: LiveRun) -> dict[str, Any]
         labels=_labels(live),
         arithmetic=arithmetic(),
     )
+    return lock_facts(facts, devices=[device_name(live.session.denoiser.device)])
 
 
 def arithmetic() -> dict[str, Any]:

@@ -116,7 +116,7 @@ class ScoreTable:
             ).fetchall()
         return [{**json.loads(facts), "since": since} for facts, since in found]
 
-    def ensure(
+    def ensure(  # noqa: PLR0913 -- settings of one call
         self,
         table: PairTable,
         scorer: Scorer,

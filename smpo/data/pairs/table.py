@@ -118,7 +118,7 @@ def pair_id(prompt: str, winner: str, loser: str, repeat: int = 0) -> str:
     return f"{shown}#{repeat}" if repeat else shown
 
 
-def read_pairs(
+def read_pairs(  # noqa: PLR0913 -- settings of one call
     source: Source,
     *,
     ties: Ties = "drop",

@@ -73,7 +73,7 @@ def _listed(stream: TextIO) -> Iterator[Any]:
     if not text.lstrip().startswith("["):
         yield [json.loads(text + stream.read())]  # no object: the reader raises
         return
-    at, size, comma, empty = text.index("[") + 1, CHUNK, False, True
+    at, comma, empty = text.index("[") + 1, False, True
     while True:
         blank = _BLANK.match(text, at)
         assert blank is not None
@@ -94,16 +94,25 @@ def _listed(stream: TextIO) -> Iterator[Any]:
             yield text[at]
             return
         else:
-            try:
-                one, at = _DECODER.raw_decode(text, at)
-            except ValueError:  # cut off by the end of the chunk, or broken
-                more = stream.read(size)
-                if not more:
-                    raise
-                text, at, size = text[at:] + more, 0, 2 * size
-                continue
+            one, text, at = _decoded(text, at, stream)
             yield one
-            comma, empty, size = True, False, CHUNK
+            comma, empty = True, False
+
+
+def _decoded(text: str, at: int, stream: TextIO) -> tuple[Any, str, int]:
+    """The object that begins here, reading on where it is cut off by the end of the chunk; the text, and where the
+    object ends. Raises `ValueError` for a broken one."""
+    size = CHUNK
+    while True:
+        try:
+            one, end = _DECODER.raw_decode(text, at)
+        except ValueError:
+            more = stream.read(size)
+            if not more:
+                raise
+            text, at, size = text[at:] + more, 0, 2 * size
+        else:
+            return one, text, end
 
 
 def _sound(shown: Shown) -> Shown:

@@ -48,7 +48,7 @@ class PairLoader:
     unless told. `cache` is the folder of encoded rows; `dtype` how large ones are stored there. `encode_batch`
     images or prompts are encoded at once. `buckets` gives pairs their sizes; without it all are squares."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- settings of one call
         self,
         table: PairTable,
         p: Tensor,

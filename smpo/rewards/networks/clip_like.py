@@ -145,7 +145,7 @@ def text_patterns() -> list[str]:
     return [*texts, *_PROCESSOR_FILES]
 
 
-def load_clip_scorer(
+def load_clip_scorer(  # noqa: PLR0913 -- settings of one call
     path_or_id: str | Path,
     *,
     processor: str | Path | None = None,

@@ -128,7 +128,7 @@ def test_a_p_value_says_what_the_interval_beside_it_says(gains: list[float], gro
 
 
 def test_skewed_gains_of_mean_zero_are_not_called_significant() -> None:
-    """Signed ranks test symmetry: of gains like these they call 70 % of the sets of 228 significant."""
+    """Signed ranks test symmetry, and call most of these sets significant."""
     rng, sets = np.random.default_rng(3), 400
     found = sum((compare(rng.exponential(size=228) - 1, np.zeros(228)).p_value or 0.0) < 0.05 for _ in range(sets))
     assert 0.02 < found / sets < 0.09  # 5 % +- 3.7 standard errors, and the skewness of t at 228 prompts

@@ -110,7 +110,7 @@ def _meant(name: str, place: Place, locator: Locator, known: list[str]) -> str:
     if colon and word in known:
         return f"write `{word}: {value}`, with a space" if value else "a space is missing after the colon"
     section = dotted(place.owner_path)
-    if translated := _translated(name, section, locator):
+    if translated := _translated(name, section, locator) or _own_word(name, place, locator):
         return translated
     others = [one for one in locator.siblings(place.owner_path) if name in one.model_fields and name != "use"]
     if others and not nearest(name, known):
@@ -133,6 +133,12 @@ def _translated(name: str, section: str, locator: Locator) -> str:
         return meant
     parent, _, last = meant.rpartition(".")
     return f"did you mean `{last if parent == section else meant}`?"
+
+
+def _own_word(name: str, place: Place, locator: Locator) -> str:
+    """The setting that a block itself knows by another word."""
+    meant = getattr(locator.model_at(place.owner_path), "also_called", {}).get(name)
+    return f"did you mean `{meant}`?" if meant else ""
 
 
 def _rule(error: SpecError, place: Place, locator: Locator) -> Problem:

@@ -13,6 +13,8 @@ from smpo.cli.options import Json, Roots, Runs, Sets, Spec, TrustCode
 from smpo.errors import MachineError
 
 if TYPE_CHECKING:
+    from smpo.experiment import ExperimentSpec
+    from smpo.registry.resolve import Resolved
     from smpo.spec.problems import Problem
 
 __all__ = ["check", "diff", "new", "plan", "schema"]
@@ -43,6 +45,7 @@ def plan(
 
     resolved = resolve_spec(spec, sets, roots=roots)
     ablation = ablation_of(spec, resolved, sets, roots=roots)
+    _check_sweep(resolved)
     planned = make_plan(resolved)
     if json:
         variants = {"ablation": variants_data(ablation)} if ablation is not None else {}
@@ -53,6 +56,15 @@ def plan(
             show_variants(ablation)
     if planned.missing:
         raise typer.Exit(3)
+
+
+def _check_sweep(resolved: Resolved[ExperimentSpec]) -> None:
+    """Raises `SpecProblems` for a `sweep:` block that can't be read."""
+    if resolved.sweep_node is not None and resolved.sweep_node.data is not None:
+        from smpo.app.evaluate.judge_names import judge_names
+        from smpo.sweep.read_sweep import read_sweep
+
+        read_sweep(resolved, judge_names(resolved))
 
 
 def check(
@@ -75,6 +87,7 @@ def check(
         try:
             resolved = resolve_spec(word, sets, roots=roots)
             ablation_of(word, resolved, sets, roots=roots)
+            _check_sweep(resolved)
         except SpecProblems as error:
             problems += error.problems
         else:

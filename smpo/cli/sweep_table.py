@@ -18,7 +18,7 @@ from rich.table import Table
 from smpo.app.sweep.display import Running, SweepResult
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.cli.output import make_table, out, print_json
-from smpo.errors import RunError
+from smpo.errors import RunError, Terminated
 from smpo.sweep.space import written
 from smpo.sweep.trials import Counts, Trial, front
 
@@ -167,6 +167,8 @@ def show_ending(ending: SweepResult, *, table: bool = True) -> None:
         console.print(f"stopped by its budget ({ending.why}); the same command with more goes on")
     if ending.why == "interrupted":
         raise KeyboardInterrupt
+    if ending.why == "terminated":
+        raise Terminated
 
 
 def show_cost(prepared: ResolvedSweep, *, as_json: bool) -> None:

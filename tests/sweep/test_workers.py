@@ -102,13 +102,17 @@ def test_a_killed_sweep_goes_on_to_exactly_as_many(tmp_path):
     assert len({one.attributes["run"] for one in finished}) == len(finished) == 6
 
 
-def test_ctrl_c_gives_trials_back(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "terminated")],
+)
+def test_a_signal_gives_trials_back(tmp_path, number, why):
     small(tmp_path)
     first = worker(tmp_path, 4, jobs=2, tenths=100)
     wait_for(lambda: len(ledger(tmp_path)) >= 2)
-    first.send_signal(signal.SIGINT)
+    first.send_signal(number)
     said = json.loads(first.communicate(timeout=60)[0].splitlines()[-1])
-    assert said["why"] == "interrupted"
+    assert said["why"] == why
     study = find_study(small(tmp_path))
     counts = study.counts()
     assert (counts.finished, counts.running, counts.waiting) == (0, 0, 2)

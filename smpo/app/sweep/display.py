@@ -13,7 +13,7 @@ from smpo.sweep.trials import Counts, Trial
 
 __all__ = ["Running", "SweepDisplay", "SweepResult", "Why"]
 
-Why = Literal["finished", "interrupted", "timeout", "gpu hours", "failures", "grid"]
+Why = Literal["finished", "interrupted", "terminated", "timeout", "gpu hours", "failures", "grid"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from smpo.app.sweep.workers.forkserver import Starter
 from smpo.app.sweep.workers.locks import WorkerLocks
 from smpo.app.sweep.workers.messages import read_json
 from smpo.app.sweep.workers.process import Job, Launcher
-from smpo.errors import RunError
+from smpo.errors import RunError, Terminated
 from smpo.spec.problems import SpecProblems
 from smpo.sweep.identity import study_id
 from smpo.sweep.storage import trouble
@@ -78,8 +78,8 @@ class SweepScheduler:
                         self._changed, self._last_looked = False, time.monotonic()
                     self._show()
                 time.sleep(_TICK)
-        except KeyboardInterrupt:
-            why = "interrupted"
+        except KeyboardInterrupt as stop:
+            why = "terminated" if isinstance(stop, Terminated) else "interrupted"
             self._stop()
         except Exception:  # whatever it was: trials leave a checkpoint before this process leaves them
             self._stop()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import uuid
 from collections.abc import Callable, Iterator
 
+from smpo.app.run.signals import terminable
 from smpo.app.sweep.display import SweepDisplay, SweepResult
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.scheduler import SweepScheduler
@@ -42,7 +42,7 @@ def sweep(
     with _reachable(prepared):
         study, created = open_prepared(prepared, worker=worker)
         say_what(prepared, study, created, screen)
-        with _terminated_is_interrupted(), WorkerLocks(prepared.folder / "workers", worker) as locks:
+        with terminable(), WorkerLocks(prepared.folder / "workers", worker) as locks:
             scheduler = SweepScheduler(prepared, study, locks, screen, starter)
             try:
                 result = scheduler.run()
@@ -65,21 +65,3 @@ def _reachable(prepared: ResolvedSweep) -> Iterator[None]:
             f"the study in {prepared.storage_shown} can't be reached: {first_line(error)}",
             help="nothing that ended is lost, and what runs leaves a checkpoint; the same command goes on",
         ) from error
-
-
-@contextlib.contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """A batch system's SIGTERM is a polite Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        earlier = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from smpo.app.sweep.study import find_study
 from smpo.app.sweep.worker import sweep
 from tests.sweep.words import SWEEP, Quiet, small, start_fake

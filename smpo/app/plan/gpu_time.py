@@ -14,12 +14,13 @@ image files, text encoders and the optimiser's own arithmetic are not counted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smpo.app.plan.gpu_memory import SLACK, adafactor_gb, memory_of
 from smpo.app.plan.workload import Architecture, Gpu, Workload
 
-__all__ = ["GpuCost", "estimate", "state_bytes"]
+__all__ = ["GpuCost", "costs_by_gpu", "estimate", "state_bytes"]
 
 
 FULL_SHARE = 0.6
@@ -72,6 +73,14 @@ def estimate(network: Architecture, work: Workload, gpu: Gpu) -> GpuCost:
         fits=memory <= room,
         largest_micro_batch=max(fitting, default=None),
     )
+
+
+def costs_by_gpu(plans: Iterable[Iterable[GpuCost]]) -> dict[str, tuple[GpuCost, ...]]:
+    """GPU -> the cost of each plan. A GPU on which some plan fits at no micro-batch is left out; no GPU is there if the
+    network of some plan is unknown (its costs are empty)."""
+    by_plan = [{cost.gpu: cost for cost in costs if cost.largest_micro_batch is not None} for costs in plans]
+    first, *others = by_plan
+    return {gpu: tuple(costs[gpu] for costs in by_plan) for gpu in first if all(gpu in costs for costs in others)}
 
 
 def _divisors(number: int) -> list[int]:

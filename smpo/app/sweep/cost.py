@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from statistics import mean
 
+from smpo.app.plan.gpu_time import costs_by_gpu
 from smpo.app.plan.plan import make_plan
 from smpo.app.sweep.request import ResolvedSweep
 from smpo.app.sweep.study import find_study
@@ -30,7 +31,7 @@ class Estimate:
     tflop: float | None
     """Of all training together, on average."""
     gpu_hours: dict[str, float]
-    """Of all training together, by GPU."""
+    """Of all runs together, by GPU; without GPUs on which some corner of the space can't run."""
     seconds_per_trial: float | None
     """As measured: in this study, else in the runs of this name; None before anything was run."""
     measured: int
@@ -48,10 +49,8 @@ def estimate(prepared: ResolvedSweep) -> Estimate:
     flops = [plan.training_tflop for plan in plans if plan.training_tflop is not None]
     confirming = 2 * prepared.sweep.spec.confirm.seeds
     runs = prepared.wanted + confirming
-    hours: dict[str, float] = {}
-    for plan in plans:
-        for cost in plan.gpus:
-            hours[cost.gpu] = hours.get(cost.gpu, 0.0) + cost.hours * runs / len(plans)
+    by_gpu = costs_by_gpu(plan.gpus for plan in plans)
+    hours = {gpu: runs * mean(cost.hours for cost in costs) for gpu, costs in by_gpu.items()}
     finished, seconds = 0, list[float]()
     with contextlib.suppress(RunError):
         trials = find_study(prepared).trials()

@@ -244,7 +244,7 @@ def test_a_ablation_is_added_up(planned, capfd):
 
 
 def test_sums_leave_out_a_gpu_on_which_one_of_the_runs_fits_at_no_micro_batch(tmp_path, monkeypatch):
-    """SD1.5 with an average of its weights fits 24 GB in smaller micro-batches with small optimisers, not with AdamW."""
+    """SD1.5 with an average of its weights fits 24 GB in smaller micro-batches with 8-bit AdamW, not with AdamW."""
     monkeypatch.chdir(tmp_path)
     text = (HERE / "experiments" / "sd15_smpo.yaml").read_text().replace("train:\n", "train:\n  ema: 0.99\n")
     small = "24 GB (RTX 4090)"

@@ -12,13 +12,16 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "BrokenImage", "decode"]
+__all__ = ["FORMATS", "MAX_PIXELS", "MAX_RATIO", "BrokenImage", "decode"]
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is accepted. Some of Pillow's other readers start external programs."""
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are taken for decompression bombs: 64 million pixels are 192 MB in memory."""
+
+MAX_RATIO = 64
+"""Of the sides. A longer strip is no picture, and scaled until its short side fits a model it would fill the memory."""
 
 
 class BrokenImage(ValueError):
@@ -41,6 +44,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
             width, height = picture.size
             if width * height > max_pixels:
                 raise BrokenImage(f"more than {max_pixels:,} pixels")
+            if max(width, height) > MAX_RATIO * min(width, height):
+                raise BrokenImage(f"{width} x {height} pixels: a side {MAX_RATIO} times the other, or more")
             picture.load()  # `verify()` would stop at the header of a JPEG
             return _rgb(_upright(picture))
     except BrokenImage:

@@ -84,3 +84,11 @@ def test_ids_follow_from_content() -> None:
     assert content_id(point) == content_id(np.array([[1.0, 9], [2, 9]], dtype=np.float32)[:, 0])
     assert content_id(point) != content_id(point.astype(np.float64))
     assert len(content_id(point)) == 32
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (1_000, 15)])
+def test_a_strip_is_no_picture(size: tuple[int, int]) -> None:
+    """Of 157 bytes; scaled until its short side is 512 pixels it would have 5 thousand million pixels."""
+    with pytest.raises(BrokenImage, match="64 times"):
+        decode(saved(Image.new("RGB", size)))
+    assert decode(saved(Image.new("RGB", (640, 10)))).size == (640, 10)

@@ -164,7 +164,7 @@ def test_schedulers_that_know_no_zero_snr_become_ddim(sd_folder: Path, tmp_path:
     index = json.loads((folder / "model_index.json").read_text())
     index["scheduler"] = ["diffusers", "PNDMScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
-    told = load_unet(folder, runtime=Runtime(), reading=LoadOptions(zero_terminal_snr=True))
+    told = load_unet(folder, runtime=Runtime(), reading=LoadOptions(prediction="v_prediction", zero_terminal_snr=True))
     scheduler = told.stack.pipeline.scheduler
     assert type(scheduler) is DDIMScheduler and scheduler.config.clip_sample is False
     assert float(scheduler.alphas_cumprod[-1]) < 1e-6 and float(told.schedule.alphas_cumprod[-1]) == 0

@@ -18,6 +18,7 @@ from typing import Any
 BRIDGED = (
     "smpo.engine.loop",
     "smpo.engine.monitoring.metrics",
+    "smpo.families.finite",
     "smpo.rewards.networks.clip_like",
     "smpo.families.unet",
 )

